@@ -1,0 +1,25 @@
+"""The errors a user can meet. Each message says what, where, expected and found, and what to do next."""
+
+
+class GuavaAugError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class InputError(GuavaAugError):
+    """A tracked video (or another input file of the user's) is missing, damaged or out of range."""
+
+
+class AssetError(GuavaAugError):
+    """A model file (checkpoint, config, body model, index file) is missing or does not fit."""
+
+
+class DeviceError(GuavaAugError):
+    """The asked-for device cannot be used."""
+
+
+class OutputError(GuavaAugError):
+    """A result could not be written, or what was written did not read back."""
+
+
+class UsageError(GuavaAugError):
+    """The command line or a call asks for something that makes no sense; exit code 2."""
