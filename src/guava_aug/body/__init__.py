@@ -1,0 +1,20 @@
+"""EHM: identity and motion in, posed vertices and their frames out."""
+
+from .assets import EhmAssets, LinearModel
+from .ehm import EhmModel, PosedBody, RestShape
+from .files import load_body_file
+from .official import assets_from_checkpoint, load_official_assets
+from .params import Identity, Motion
+
+__all__ = [
+    "EhmAssets",
+    "EhmModel",
+    "Identity",
+    "LinearModel",
+    "Motion",
+    "PosedBody",
+    "RestShape",
+    "assets_from_checkpoint",
+    "load_body_file",
+    "load_official_assets",
+]
