@@ -1,0 +1,15 @@
+"""Which views there are: difficulties, seeds, cameras and trajectories."""
+
+from guava_aug.views.cameras import Cameras as Cameras
+from guava_aug.views.cameras import camera_center as camera_center
+from guava_aug.views.cameras import circle_cameras as circle_cameras
+from guava_aug.views.cameras import fixed_camera as fixed_camera
+from guava_aug.views.cameras import full_proj_transform as full_proj_transform
+from guava_aug.views.cameras import look_at as look_at
+from guava_aug.views.cameras import tracked_cameras as tracked_cameras
+from guava_aug.views.cameras import world_view_transform as world_view_transform
+from guava_aug.views.cameras import zoom_cameras as zoom_cameras
+from guava_aug.views.difficulty import DIFFICULTIES as DIFFICULTIES
+from guava_aug.views.difficulty import seed_for as seed_for
+from guava_aug.views.view import View as View
+from guava_aug.views.view import plan_views as plan_views

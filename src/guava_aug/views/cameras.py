@@ -1,13 +1,27 @@
-"""Cameras: what a view is seen through."""
+"""Cameras: what a view is seen through, and where the original puts them.
+
+The numbers follow the original's generators, oddities included, because a view must be the same view there and here:
+3.14 stands for pi, and the polar angle is `arccos(1 - 2 v / pi)`, which is not `v`. Source: GUAVA augmentation fork.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from guava_aug.errors import InputError, UsageError
+
 TANFOV = 1.0 / 24.0  # tan of the HALF field of view (config `invtanfov: 24`)
+NEAR, FAR = 0.01, 100.0  # metres; they only enter `full_proj_transform`
+ORIGINAL_PI = 3.14  # the original's base angles and trajectories
+KEY_FRAMES = 120  # length of one period of a moving camera; frame i uses key frame i mod 120
+LOOK_AT = (0.0, 0.75, 0.0)  # metres, y-up body frame; the tracked translation of the person is ignored
+BASE_YAW = ORIGINAL_PI / 2
+BASE_PITCH = ORIGINAL_PI / 2 - 0.05
+PITCH_CLAMP = 1e-5  # radians kept from either pole
 
 
 @dataclass(frozen=True)
@@ -37,3 +51,140 @@ def intrinsics(width: int, height: int, tanfov: float = TANFOV) -> Tensor:
     """[3, 3] K of a symmetric lens whose half field of view has tangent `tanfov` in both axes."""
     fx, fy = width / (2.0 * tanfov), height / (2.0 * tanfov)
     return torch.tensor([[fx, 0.0, (width - 1) / 2], [0.0, fy, (height - 1) / 2], [0.0, 0.0, 1.0]])
+
+
+def tracked_cameras(viewmats: Tensor, size: int = 512, tanfov: float = TANFOV) -> Cameras:
+    """The tracker's own cameras, [T, 4, 4] or [4, 4] world -> camera, as Cameras of a `size` x `size` image."""
+    viewmats = viewmats if viewmats.dim() == 3 else viewmats[None]
+    return Cameras(viewmats.float(), intrinsics(size, size, tanfov), size, size)
+
+
+def look_at(yaw: Tensor, pitch: Tensor, radius: Tensor, target: Tensor) -> Tensor:
+    """[T, 4, 4] world -> camera of cameras on a sphere that look at a point.
+
+    yaw, pitch: [T] radians, float64, absolute (the originals add their base angles first); pitch is clamped away from
+    the poles and mapped by `arccos(1 - 2 pitch / pi)` to the polar angle. radius: [T] metres, float32, around the
+    origin and not around the target. target: [T, 3] metres, y-up body frame. The world of the result is the tracked
+    one (y down). Near a pole the result is ill-conditioned: expect noise of 1e-4.
+    """
+    # Angles are float64 up to here and float32 from here on, as in the original.
+    h = yaw.to(torch.float32)
+    v = pitch.clamp(PITCH_CLAMP, math.pi - PITCH_CLAMP).to(torch.float32)
+    phi = torch.arccos(1 - 2 * (v / math.pi))
+    theta = math.pi - h
+    direction = torch.stack([phi.sin() * theta.cos(), phi.cos(), phi.sin() * theta.sin()], dim=-1)
+    origin = radius.to(torch.float32)[:, None] * direction  # [T, 3], y up
+
+    forward = torch.nn.functional.normalize(target.to(torch.float32) - origin, dim=-1)
+    up = torch.tensor([0.0, 1.0, 0.0]).expand_as(forward)
+    right = -torch.nn.functional.normalize(torch.linalg.cross(up, forward), dim=-1)
+    down = torch.nn.functional.normalize(torch.linalg.cross(forward, right), dim=-1)
+
+    rotation = torch.stack([right, down, forward], dim=1)  # [T, 3, 3] rows: y-up world -> camera
+    viewmats = torch.eye(4).repeat(len(h), 1, 1)
+    viewmats[:, :3, 3] = -(rotation @ origin[..., None])[..., 0]
+    viewmats[:, :3, :3] = rotation * torch.tensor([1.0, -1.0, -1.0])  # the tracked world is the y-up one turned over
+    return viewmats
+
+
+def fixed_camera(
+    source_viewmat: Tensor,  # [4, 4]
+    yaw: float,
+    pitch: float,
+    zoom: float,
+    size: int = 512,
+    tanfov: float = TANFOV,
+) -> Cameras:
+    """One camera (T = 1) at a fixed viewpoint around the person of the source frame.
+
+    yaw, pitch: radians; positive yaw moves the camera towards world +x (the person's left), positive pitch LOWERS it.
+    zoom: factor on the distance of the source camera from the world origin; the lens is almost orthographic, so the
+    person appears 1/zoom as large. Raises UsageError on a zoom that is not positive, InputError on a bad source camera.
+    """
+    radius = _source_radius(source_viewmat) * _checked(yaw, pitch, zoom)
+    return _cameras(_f64(BASE_YAW + yaw), _f64(BASE_PITCH + pitch), radius[None], size, tanfov)
+
+
+def circle_cameras(
+    source_viewmat: Tensor,  # [4, 4]
+    yaw_range: float = 0.35,
+    pitch_range: float = 0.3,
+    zoom: float = 1.0,
+    size: int = 512,
+    tanfov: float = TANFOV,
+) -> Cameras:
+    """120 key frames of a camera that circles: yaw_range * sin, pitch_range * cos (radians), constant distance."""
+    radius = _source_radius(source_viewmat) * _checked(yaw_range, pitch_range, zoom)
+    wave = _key_angles()
+    return _cameras(
+        BASE_YAW + yaw_range * wave.sin(), BASE_PITCH + pitch_range * wave.cos(), radius.repeat(len(wave)), size, tanfov
+    )
+
+
+def zoom_cameras(
+    source_viewmat: Tensor,  # [4, 4]
+    yaw_range: float = 0.35,
+    pitch_range: float = 0.3,
+    radius_range: float = 0.3,
+    size: int = 512,
+    tanfov: float = TANFOV,
+) -> Cameras:
+    """120 key frames that circle and also change the distance by 1 + radius_range * sin (|radius_range| < 1)."""
+    _checked(yaw_range, pitch_range, 1.0 - abs(radius_range))
+    wave = _key_angles()
+    radius = _source_radius(source_viewmat) * (1 + radius_range * wave.sin())
+    return _cameras(BASE_YAW + yaw_range * wave.sin(), BASE_PITCH + pitch_range * wave.cos(), radius, size, tanfov)
+
+
+def world_view_transform(viewmats: Tensor) -> Tensor:
+    """[..., 4, 4] for row vectors (`p_row @ M`), as the original stores it: the transpose of world -> camera."""
+    return viewmats.transpose(-1, -2)
+
+
+def projection_matrix(tanfov: float = TANFOV, near: float = NEAR, far: float = FAR) -> Tensor:
+    """[4, 4] camera -> clip space, column vectors, depth 0..1 between near and far."""
+    depth_scale = far / (far - near)
+    return torch.tensor(
+        [[1 / tanfov, 0, 0, 0], [0, 1 / tanfov, 0, 0], [0, 0, depth_scale, -near * depth_scale], [0, 0, 1, 0]],
+        dtype=torch.float32,
+    )
+
+
+def full_proj_transform(viewmats: Tensor, tanfov: float = TANFOV) -> Tensor:
+    """[..., 4, 4] world -> clip space for row vectors, as the original stores it."""
+    return world_view_transform(viewmats) @ projection_matrix(tanfov).to(viewmats).T
+
+
+def camera_center(viewmats: Tensor) -> Tensor:
+    """[..., 3] camera positions in the world, metres: -R^T t."""
+    return -(viewmats[..., :3, :3].transpose(-1, -2) @ viewmats[..., :3, 3:])[..., 0]
+
+
+def _f64(value: float) -> Tensor:
+    return torch.tensor([value], dtype=torch.float64)
+
+
+def _key_angles() -> Tensor:
+    return torch.arange(KEY_FRAMES, dtype=torch.float64) * (2 * ORIGINAL_PI / KEY_FRAMES)
+
+
+def _source_radius(source_viewmat: Tensor) -> Tensor:
+    """[] float32 distance of the source camera from the world origin, metres."""
+    if source_viewmat.shape != (4, 4) or not bool(torch.isfinite(source_viewmat).all()):
+        raise InputError(
+            f"source camera: expected a finite 4x4 world-to-camera matrix, found shape {tuple(source_viewmat.shape)}"
+            f"{'' if source_viewmat.shape != (4, 4) else ' with NaN or infinite values'}; check the tracked cameras"
+        )
+    return camera_center(source_viewmat.detach().cpu().float()).norm()
+
+
+def _checked(yaw: float, pitch: float, zoom: float) -> float:
+    """`zoom`, after all three were found usable."""
+    if not all(math.isfinite(x) for x in (yaw, pitch, zoom)) or zoom <= 0:
+        raise UsageError(f"view: expected finite yaw and pitch (radians) and zoom > 0, found {yaw}, {pitch}, {zoom}")
+    return zoom
+
+
+def _cameras(yaw: Tensor, pitch: Tensor, radius: Tensor, size: int, tanfov: float) -> Cameras:
+    target = torch.tensor(LOOK_AT).expand(len(yaw), 3)
+    return Cameras(look_at(yaw, pitch, radius, target), intrinsics(size, size, tanfov), size, size)
