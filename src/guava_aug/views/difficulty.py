@@ -40,7 +40,7 @@ def seed_for(name: str, difficulties: Sequence[str], index: int, base_seed: int 
 
 
 def extra_seed(name: str, difficulty: str, view_index: int, base_seed: int = 42) -> int:
-    """Seed of view `view_index` > 0, whatever other difficulties are asked for: 48 bits, so any JSON reader keeps it."""
+    """Seed of view `view_index` > 0, whatever the list of difficulties; 48 bits, so that any JSON reader keeps it."""
     key = f"{base_seed}\0{name}\0{difficulty}\0{view_index}".encode()
     return int.from_bytes(hashlib.sha256(key).digest()[:6], "big")
 
