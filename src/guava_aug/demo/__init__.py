@@ -1,0 +1,23 @@
+"""The embedded default: a free body model and synthetic signers in the tracker's own format.
+
+Only paths here, so that importing the room costs nothing; the makers are in its modules.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+
+def _data() -> Path:
+    return Path(str(files(__package__))) / "data"
+
+
+def default_body_path() -> Path:
+    """The free body model that ships with the package (see `bake`), readable by `body.load_body_file`."""
+    return _data() / "body.npz"
+
+
+def demo_root() -> Path:
+    """The tracked root that holds the bundled demo clips, one directory per clip."""
+    return _data() / "clips"
