@@ -1,0 +1,28 @@
+"""What EHM-Tracker wrote: find it, check it, read it safely, and write it.
+
+`TrackedVideo.open` is the door. Tracked data are untrusted: no file read here can run code, and a damaged one raises
+`InputError` with the video, the frame and the reason.
+"""
+
+from guava_aug.tracked.unpickle import load_pickle  # first: `body` imports it while this package is being imported
+
+# isort: split
+from guava_aug.tracked.check import CheckRow, check_videos, iter_checks
+from guava_aug.tracked.layout import list_videos
+from guava_aug.tracked.timemap import Timing, load_time_map
+from guava_aug.tracked.video import Chunk, Source, TrackedVideo
+from guava_aug.tracked.write import write_tracked
+
+__all__ = [
+    "CheckRow",
+    "Chunk",
+    "Source",
+    "Timing",
+    "TrackedVideo",
+    "check_videos",
+    "iter_checks",
+    "list_videos",
+    "load_pickle",
+    "load_time_map",
+    "write_tracked",
+]

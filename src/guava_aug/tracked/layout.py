@@ -1,0 +1,169 @@
+"""Where the tracked videos lie below a root: flat, nested or merged."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from guava_aug.errors import InputError
+
+_log = logging.getLogger(__name__)
+
+INFO = "videos_info.json"
+TRACKING = "optim_tracking_ehm.pkl"
+IDENTITY = "id_share_params.pkl"
+IMAGES = Path("img_lmdb") / "data.mdb"
+SKIPPED = "skipped.txt"
+
+
+@dataclass(frozen=True)
+class VideoFiles:
+    """One tracked video as its directory and `videos_info.json` describe it."""
+
+    name: str  # what the user calls it; outputs carry this name
+    path: Path  # the directory with the pickles and `img_lmdb`
+    video_id: str  # key in `videos_info.json`, and in a merged set's pickles and images
+    frame_keys: tuple[str, ...]  # in playing order
+    frames_num: int | None  # what the json claims; not used
+    fps: float | None
+    source_frames: tuple[int, ...] | None
+    shared: bool  # the directory holds several videos
+
+
+def check_name(name: str) -> str:
+    """`name`, if it can safely name a directory: videos are found by it and outputs are written under it."""
+    if not name or name in (".", "..") or any(c in name for c in "/\\\0"):
+        raise InputError(
+            f"video name {name!r} is refused: expected one directory name, without path separators, '..' or NUL. "
+            "Give the directory above it as the tracked root."
+        )
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as e:
+        raise InputError(f"video name {name!r} is refused: it is not valid Unicode. Rename the directory.") from e
+    return name
+
+
+def find_video(root: str | Path, name: str) -> VideoFiles:
+    """The files of video `name` below `root`.
+
+    Looked for in this order: `<root>/<name>/<name>/`, `<root>/<name>/`, then `<root>/` itself when it is a merged set
+    (or the video's own directory) whose `videos_info.json` has `name`.
+
+    Raises:
+        InputError: no such video, tracking failed (`skipped.txt`), or a damaged or incomplete directory.
+    """
+    root, name = Path(root), check_name(name)
+    for path in (root / name / name, root / name):
+        if _is_file(path / SKIPPED):
+            raise InputError(_skipped(name, path))
+        if _is_file(path / INFO):
+            info = read_info(path)
+            # a set within a directory of another name: the original takes its first video
+            video_id = name if name in info else next(iter(info))
+            if len(info) > 1:
+                _log.warning("%s holds %d videos; %r is used for %s", path / INFO, len(info), video_id, name)
+            return _files(name, path, video_id, info)
+    if _is_file(root / INFO):
+        info = read_info(root)
+        if name in info:
+            return _files(name, root, name, info)
+    if (root / name).is_dir():
+        raise InputError(f"{root / name} is not a tracked video: it has no {INFO}. Track the video first.")
+    if not root.is_dir():
+        raise InputError(f"tracked root {root} is not a directory. Check the path.")
+    near = ", ".join(list_videos(root)[:5]) or "none"
+    raise InputError(f"video {name!r} is not below {root} (videos there: {near}). Check the name and the tracked root.")
+
+
+def list_videos(root: str | Path, *, include_skipped: bool = False) -> list[str]:
+    """Names of all tracked videos below `root`, sorted; with `include_skipped` also those whose tracking failed."""
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"tracked root {root} is not a directory. Check the path.")
+    wanted = (INFO, SKIPPED) if include_skipped else (INFO,)
+    names = set(read_info(root)) if _is_file(root / INFO) else set()
+    for entry in root.iterdir():
+        places = (entry / entry.name, entry)
+        if not include_skipped and any(_is_file(p / SKIPPED) for p in places):
+            continue
+        if any(_is_file(p / file) for p in places for file in wanted):
+            names.add(entry.name)
+    return sorted(names)
+
+
+def read_info(path: Path) -> dict[str, dict[str, Any]]:
+    """`videos_info.json` of a directory: video id -> its entry, at least one."""
+    try:
+        info = json.loads((path / INFO).read_text(encoding="utf-8"))
+    except OSError as e:
+        raise InputError(f"{path / INFO} cannot be read: {e.strerror or e}") from e
+    except (ValueError, RecursionError) as e:
+        raise InputError(f"{path / INFO} is not valid JSON ({e}). Track the video again.") from e
+    if not isinstance(info, dict) or not info or not all(isinstance(v, dict) for v in info.values()):
+        raise InputError(f"{path / INFO}: expected {{video: {{frames_num, frames_keys}}}}, found something else.")
+    return info
+
+
+def check_fps(fps: Any, where: str) -> float | None:
+    """Frames per second, or None for null."""
+    if fps is None:
+        return None
+    if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not (math.isfinite(fps) and 0 < fps <= 1000):
+        raise InputError(f"{where}: expected fps between 0 and 1000, found {fps!r}.")
+    return float(fps)
+
+
+def check_source_frames(frames: Any, num_frames: int, where: str) -> tuple[int, ...] | None:
+    """The number each frame had in the original video, or None for null."""
+    if frames is None:
+        return None
+    if not isinstance(frames, (list, tuple)) or not all(type(f) is int and f >= 0 for f in frames):
+        raise InputError(f"{where}: expected source_frames to be a list of frame numbers >= 0.")
+    if len(frames) != num_frames:
+        raise InputError(f"{where}: expected {num_frames} source_frames, one per tracked frame, found {len(frames)}.")
+    return tuple(frames)
+
+
+def _files(name: str, path: Path, video_id: str, info: dict[str, dict[str, Any]]) -> VideoFiles:
+    entry, where = info[video_id], f"{path / INFO}, video {video_id!r}"
+    keys = entry.get("frames_keys")
+    if not isinstance(keys, list) or not all(isinstance(k, str) and k for k in keys):
+        raise InputError(f"{where}: expected frames_keys to be a list of frame names.")
+    if not keys:
+        raise InputError(f"{where}: it has 0 frames. Track the video again.")
+    for file in (TRACKING, IDENTITY, IMAGES):
+        if not _is_file(path / file):
+            raise InputError(f"{path} is incomplete: {file} is missing. Copy it, or track the video again.")
+    claimed = entry.get("frames_num")
+    return VideoFiles(
+        name=name,
+        path=path,
+        video_id=video_id,
+        frame_keys=tuple(keys),
+        frames_num=claimed if isinstance(claimed, int) else None,
+        fps=check_fps(entry.get("fps"), where),
+        source_frames=check_source_frames(entry.get("source_frames"), len(keys), where),
+        shared=len(info) > 1,
+    )
+
+
+def _skipped(name: str, path: Path) -> str:
+    try:
+        reason = (path / SKIPPED).read_text(encoding="utf-8", errors="replace").strip()[:200]
+    except OSError:
+        reason = ""
+    return (
+        f"tracking of video {name!r} failed: {path / SKIPPED} exists" + (f" and says {reason!r}" if reason else "")
+    ) + ". Track it again; delete the file if the output beside it is good."
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long for the file system
+        return False

@@ -1,0 +1,154 @@
+"""The tracker's per-frame dictionaries as Identity, Motion and cameras: names, shapes and values checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guava_aug.body.params import Identity, Motion
+from guava_aug.errors import InputError
+
+_MAX_BETAS = 300  # what the body model takes; the tracker stores 200
+
+# Motion field <- (group, key, shape of one frame)
+_MOTION: dict[str, tuple[str, str, tuple[int, ...]]] = {
+    "global_orient": ("smplx_coeffs", "global_pose", (3,)),
+    "body_pose": ("smplx_coeffs", "body_pose", (21, 3)),
+    "left_hand_pose": ("smplx_coeffs", "left_hand_pose", (15, 3)),
+    "right_hand_pose": ("smplx_coeffs", "right_hand_pose", (15, 3)),
+    "expression": ("smplx_coeffs", "exp", (50,)),
+    "flame_expression": ("flame_coeffs", "expression_params", (50,)),
+    "jaw_pose": ("flame_coeffs", "jaw_params", (3,)),
+    "eye_pose": ("flame_coeffs", "eye_pose_params", (2, 3)),
+    "eyelids": ("flame_coeffs", "eyelid_params", (2,)),
+}
+CAMERA = ("smplx_coeffs", "camera_RT_params", (3, 4))
+
+# Tracked cameras have PyTorch3D axes (x left, y up, z forward); ours are x right, y down, z forward.
+_FLIP_XY = np.diag([-1.0, -1.0, 1.0]).astype(np.float32)
+
+
+def read_motion(frames: Sequence[Mapping[str, Any]], frame_keys: Sequence[str], where: str) -> Motion:
+    """Motion of T frames from their dictionaries. `where` (video and file) starts every error message."""
+    return Motion(
+        **{
+            field: torch.from_numpy(stack_frames(frames, frame_keys, group, key, shape, where))
+            for field, (group, key, shape) in _MOTION.items()
+        }
+    )
+
+
+def read_viewmats(frames: Sequence[Mapping[str, Any]], frame_keys: Sequence[str], where: str) -> Tensor:
+    """[T, 4, 4] float32 world to camera, OpenCV axes."""
+    rt = stack_frames(frames, frame_keys, *CAMERA, where)  # [T, 3, 4]
+    singular = np.abs(np.linalg.det(rt[:, :, :3])) < 1e-6
+    if singular.any():
+        i = int(np.argmax(singular))
+        raise InputError(f"{where}, frame {frame_keys[i]!r}, {'/'.join(CAMERA[:2])}: the rotation is singular.")
+    viewmats = np.zeros((len(rt), 4, 4), np.float32)
+    viewmats[:, :3] = _FLIP_XY @ rt
+    viewmats[:, 3, 3] = 1.0
+    return torch.from_numpy(viewmats)
+
+
+def camera_rt(viewmats: Tensor) -> np.ndarray:
+    """[T, 3, 4] float32: the tracker's camera of world-to-camera matrices [T, 4, 4]; inverse of `read_viewmats`."""
+    return _FLIP_XY @ viewmats[:, :3].detach().cpu().numpy().astype(np.float32)
+
+
+def read_identity(shared: Any, where: str) -> Identity:
+    """Identity from the dictionary of `id_share_params.pkl`; row 0 of each entry; betas padded to 300 with zeros."""
+
+    def row(key: str, *shape: int) -> Tensor:
+        if not isinstance(shared, Mapping) or key not in shared:
+            raise InputError(f"{where}: {key!r} is missing. Track the video again.")
+        value = _numbers(shared[key])
+        if value is None:
+            raise InputError(f"{where}, {key}: expected an array of numbers, found {type(shared[key]).__name__}.")
+        if value.ndim > len(shape) and value.shape[0] > 0:
+            value = value[0] if value.ndim == len(shape) + 1 else value.squeeze()
+        if value.ndim != len(shape) or any(n not in (-1, m) for n, m in zip(shape, value.shape, strict=True)):
+            expected = tuple(n if n >= 0 else "any" for n in shape)
+            raise InputError(f"{where}, {key}: expected shape {expected}, found {np.shape(shared[key])}.")
+        if not np.isfinite(value).all():
+            raise InputError(f"{where}, {key}: NaN or infinite values. Track the video again.")
+        return torch.from_numpy(value.copy())
+
+    betas = row("smplx_shape", -1)
+    if len(betas) > _MAX_BETAS:
+        raise InputError(f"{where}, smplx_shape: expected at most {_MAX_BETAS} coefficients, found {len(betas)}.")
+    return Identity(
+        betas=torch.nn.functional.pad(betas, (0, _MAX_BETAS - len(betas))),
+        flame_betas=row("flame_shape", -1),
+        head_scale=row("head_scale", 3),
+        hand_scale=row("hand_scale", 3),
+        joints_offset=row("joints_offset", -1, 3),
+    )
+
+
+def stack_frames(
+    frames: Sequence[Mapping[str, Any]],
+    frame_keys: Sequence[str],
+    group: str,
+    key: str,
+    shape: tuple[int, ...],
+    where: str,
+) -> np.ndarray:
+    """[T, *shape] float32 of one entry of every frame; extra or missing 1-dimensions are mended, NaN is refused."""
+    try:
+        values = [frame[group][key] for frame in frames]
+    except (KeyError, TypeError, IndexError):
+        i = next(i for i, frame in enumerate(frames) if not _has(frame, group, key))
+        raise InputError(
+            f"{where}, frame {frame_keys[i]!r}: {group}/{key} is missing. Track the video again."
+        ) from None
+    stacked = None
+    if all(type(v) is np.ndarray and v.shape == values[0].shape and v.dtype.kind in "fiu" for v in values):
+        with np.errstate(over="ignore"):
+            stacked = np.array(values, dtype=np.float32)
+    if stacked is None or not _fits(stacked.shape[1:], shape):
+        stacked = np.empty((len(values), *shape), np.float32)
+        for i, value in enumerate(values):
+            numbers = _numbers(value)
+            if numbers is None or not _fits(numbers.shape, shape):
+                found = type(value).__name__ if numbers is None else f"shape {numbers.shape}"
+                raise InputError(
+                    f"{where}, frame {frame_keys[i]!r}, {group}/{key}: expected numbers of shape {shape}, "
+                    f"found {found}. Track the video again."
+                )
+            stacked[i] = numbers.reshape(shape)
+    stacked = stacked.reshape(len(values), *shape)
+    bad = ~np.isfinite(stacked).reshape(len(values), -1).all(axis=1)
+    if bad.any():
+        more = f" ({int(bad.sum())} such frames)" if bad.sum() > 1 else ""
+        raise InputError(
+            f"{where}, frame {frame_keys[int(np.argmax(bad))]!r}, {group}/{key}: NaN or infinite values{more}. "
+            "Track the video again, or remove these frames."
+        )
+    return stacked
+
+
+def _has(frame: Any, group: str, key: str) -> bool:
+    return isinstance(frame, Mapping) and isinstance(frame.get(group), Mapping) and key in frame[group]
+
+
+def _fits(found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Equal but for 1-dimensions, or flat."""
+    squeezed = tuple(n for n in found if n != 1)
+    return squeezed == tuple(n for n in shape if n != 1) or squeezed == (int(np.prod(shape)),)
+
+
+def _numbers(value: Any) -> np.ndarray | None:
+    """`value` as a float32 array, or None when it is not one."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        return None
+    if array.dtype.kind not in "fiu":
+        return None
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)

@@ -1,0 +1,234 @@
+"""A tracked video: who moves, how, seen from where, and the frames themselves."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from guava_aug.body.params import Identity, Motion
+from guava_aug.errors import InputError, UsageError
+from guava_aug.tracked import layout
+from guava_aug.tracked.boxes import PartCrops, read_crops
+from guava_aug.tracked.images import FrameImages
+from guava_aug.tracked.parameters import read_identity, read_motion, read_viewmats
+from guava_aug.tracked.timemap import Timing
+from guava_aug.tracked.unpickle import load_pickle
+
+SOURCE_SIZE = 518  # pixels; what the image encoder takes (37 patches of 14)
+_MAX_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an avatar is made from: frame 0 of a video."""
+
+    image: Tensor  # [3, S, S] float 0..1, the person on black
+    identity: Identity
+    motion: Motion  # T = 1
+    viewmat: Tensor  # [4, 4] world to camera, OpenCV axes
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Frames `start` to `stop` (not included) of a video, T of them."""
+
+    start: int
+    stop: int
+    motion: Motion
+    viewmats: Tensor  # [T, 4, 4]
+    images: Tensor  # [T, 3, h, w] float 0..1
+    masks: Tensor  # [T, 1, h, w] float 0..1, 1 = person
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class TrackedVideo:
+    """One tracked video, all its parameters in memory (CPU), its images on disk.
+
+    Holds no open file. Make it with `TrackedVideo.open`.
+    """
+
+    name: str
+    path: Path
+    frame_keys: tuple[str, ...]  # in playing order
+    fps: float | None  # None: the tracked data do not say
+    source_frames: list[int] | None  # number of each frame in the original video; None: the tracked data do not say
+    identity: Identity
+    motion: Motion  # all T frames
+    viewmats: Tensor  # [T, 4, 4] float32 world to camera, OpenCV axes
+    _images: FrameImages = field(repr=False)
+    _crops: PartCrops = field(repr=False)
+
+    @classmethod
+    def open(cls, tracked_root: str | Path, name: str, *, timing: Timing | None = None) -> TrackedVideo:
+        """Video `name` below `tracked_root`; `timing` overrides what its `videos_info.json` says of time.
+
+        Everything that is cheap to check is checked here: all parameters of all frames, the presence of all images
+        within the image file, and the source frame's image and mask by decoding them. The other images are checked
+        as they are decoded.
+
+        Raises:
+            InputError: names the video, and the frame and key where there is one.
+        """
+        files = layout.find_video(tracked_root, name)
+        shared = _load(files.path / layout.IDENTITY, files.shared)
+        # the original's rule: in a merged set the video's id is a key of the identity file
+        merged = isinstance(shared, Mapping) and files.video_id in shared
+        tracking = _load(files.path / layout.TRACKING, files.shared)
+        where = f"video {name!r}, {files.path / layout.IDENTITY}"
+        identity = read_identity(shared[files.video_id] if merged else shared, where)
+
+        where = f"video {name!r}, {files.path / layout.TRACKING}"
+        if merged:
+            tracking = tracking.get(files.video_id) if isinstance(tracking, Mapping) else None
+        if not isinstance(tracking, Mapping):
+            raise InputError(f"{where}: expected a dictionary of frames. Track the video again.")
+        missing = [k for k in files.frame_keys if k not in tracking]
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise InputError(f"{where}: frame {missing[0]!r}{more} of {layout.INFO} is missing. Track the video again.")
+        frames = [tracking[k] for k in files.frame_keys]
+
+        timing = timing or Timing(None, None)
+        source_frames = files.source_frames if timing.source_frames is None else timing.source_frames
+        layout.check_source_frames(source_frames, len(frames), f"video {name!r}, time map")
+        return cls(
+            name=name,
+            path=files.path,
+            frame_keys=files.frame_keys,
+            fps=files.fps if timing.fps is None else timing.fps,
+            source_frames=None if source_frames is None else list(source_frames),
+            identity=identity,
+            motion=read_motion(frames, files.frame_keys, where),
+            viewmats=read_viewmats(frames, files.frame_keys, where),
+            _images=FrameImages.open(
+                files.path / layout.IMAGES, name, files.frame_keys, f"{files.video_id}/" if merged else ""
+            ),
+            _crops=read_crops(frames, files.frame_keys, where),
+        )
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.frame_keys)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the stored square images, pixels (the tracker's: 1024)."""
+        return self._images.size
+
+    @property
+    def source(self) -> Source:
+        """The source frame at the encoder's size."""
+        return self.source_at(SOURCE_SIZE)
+
+    def source_at(self, size: int) -> Source:
+        """The source frame with an image of `size` x `size` pixels; the mask multiplies before the resize."""
+        rgb, mask = self.read_frame(0)
+        image = _floats(rgb) * _floats(mask)
+        return Source(
+            image=_resize(image, size),
+            identity=self.identity,
+            motion=self.motion[0:1],
+            viewmat=self.viewmats[0],
+        )
+
+    def read_frame(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Frame `index` in its stored size: RGB uint8 [H, W, 3], mask uint8 [H, W] (255 = person). Thread-safe."""
+        return self._images.read(index)
+
+    def part_boxes(self, index: int) -> dict[str, np.ndarray]:
+        """`head`, `left_hand`, `right_hand` of frame `index`: int64 [left, right, top, bottom] in a 512 image."""
+        return self._crops.boxes(index)
+
+    def chunks(self, frames_per_chunk: int, image_size: int = 512) -> Iterator[Chunk]:
+        """All frames in order, `frames_per_chunk` at a time (the last chunk may be shorter).
+
+        Images are decoded in threads ahead of use: while one chunk is worked on the next is decoded, and no more, so
+        memory does not grow with the video. The threads end when the iterator does, whether it is used up, dropped or
+        left by an exception.
+
+        Raises:
+            InputError: an image that cannot be used, when its chunk is reached.
+        """
+        if frames_per_chunk < 1 or image_size < 1:
+            raise UsageError(f"chunks({frames_per_chunk}, {image_size}): both must be at least 1.")
+        return self._decode_ahead(frames_per_chunk, image_size)
+
+    def _decode_ahead(self, frames_per_chunk: int, size: int) -> Iterator[Chunk]:
+        starts = iter(range(0, self.num_frames, frames_per_chunk))
+        threads = min(_MAX_THREADS, os.cpu_count() or 1, frames_per_chunk)
+        pool = ThreadPoolExecutor(threads, thread_name_prefix=f"decode {self.name}")
+        ahead: deque[tuple[Chunk, list[Future[None]]]] = deque()
+
+        def submit_next() -> None:
+            start = next(starts, None)
+            if start is None:
+                return
+            stop = min(start + frames_per_chunk, self.num_frames)
+            chunk = Chunk(
+                start=start,
+                stop=stop,
+                motion=self.motion[start:stop],
+                viewmats=self.viewmats[start:stop],
+                images=torch.empty(stop - start, 3, size, size),  # no memory is used before it is filled
+                masks=torch.empty(stop - start, 1, size, size),
+            )
+            ahead.append((chunk, [pool.submit(self._decode_into, chunk, i) for i in range(start, stop)]))
+
+        try:
+            submit_next()
+            while ahead:
+                for future in ahead[0][1]:
+                    future.result()
+                submit_next()
+                yield ahead.popleft()[0]
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _decode_into(self, chunk: Chunk, index: int) -> None:
+        rgb, mask = self.read_frame(index)
+        size = chunk.images.shape[-1]
+        chunk.images[index - chunk.start] = _resize(_floats(rgb), size)
+        chunk.masks[index - chunk.start] = _resize(_floats(mask), size)
+
+
+def _floats(image: np.ndarray) -> Tensor:
+    """[3 or 1, H, W] float 0..1 of uint8 [H, W, 3] or [H, W]."""
+    planes = image[None] if image.ndim == 2 else np.ascontiguousarray(image.transpose(2, 0, 1))
+    return torch.from_numpy(np.divide(planes, np.float32(255), dtype=np.float32))  # numpy: one thread, as we are many
+
+
+def _resize(image: Tensor, size: int) -> Tensor:
+    """Antialiased bilinear, as the original resizes. [C, H, W] -> [C, size, size]."""
+    if image.shape[-1] == size:
+        return image
+    return F.interpolate(image[None], (size, size), mode="bilinear", align_corners=False, antialias=True)[0]
+
+
+def _load(path: Path, shared: bool) -> Any:
+    """The pickle; those of a merged set are kept, as each of its videos asks for them again."""
+    if not shared:
+        return load_pickle(path)
+    try:
+        stat = path.stat()
+    except OSError as e:
+        raise InputError(f"{path} cannot be read: {e.strerror or e}") from e
+    return _load_shared(path, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=2)  # the two pickles of one set
+def _load_shared(path: Path, mtime_ns: int, size: int) -> Any:
+    return load_pickle(path)

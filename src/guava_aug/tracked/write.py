@@ -1,0 +1,253 @@
+"""Writing tracked videos in the tracker's own format: for the demo, and for tests of everything that reads it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import lmdb
+import numpy as np
+
+from guava_aug.body.params import Identity, Motion
+from guava_aug.errors import OutputError, UsageError
+from guava_aug.tracked import layout
+from guava_aug.tracked.boxes import BODY_CROP, PART_CROP, PARTS
+from guava_aug.tracked.images import IMAGE, MASK
+from guava_aug.tracked.parameters import CAMERA, camera_rt
+from guava_aug.tracked.unpickle import load_pickle
+
+Layout = Literal["flat", "nested", "merged"]
+
+_JPEG_QUALITY = 95  # the tracker's, with 4:2:0 chroma
+_FIRST_MAP = 2**24  # bytes; doubled whenever it is full
+_BATCH = 32  # frames a transaction
+_INVTANFOV = 24.0  # the tracker's z = 24 / scale of its weak-perspective camera
+
+
+def write_tracked(
+    root: str | Path,
+    name: str,
+    identity: Identity,
+    motion: Motion,
+    viewmats: Any,  # Tensor [T, 4, 4] world to camera, OpenCV axes
+    frames: Iterable[tuple[np.ndarray, np.ndarray]],
+    *,
+    layout_kind: Layout = "flat",
+    frame_keys: Sequence[str] | None = None,
+    fps: float | None = None,
+    source_frames: Sequence[int] | None = None,
+    part_crops: Mapping[str, np.ndarray] | None = None,
+    quality: int = _JPEG_QUALITY,
+) -> Path:
+    """The directory of the tracked video `name` that was written below `root`.
+
+    Args:
+        frames: T pairs of RGB uint8 [S, S, 3] and mask uint8 [S, S] (255 = person); may be a generator, which is
+            asked for one pair at a time.
+        layout_kind: "flat" `<root>/<name>/`, "nested" `<root>/<name>/<name>/`, or "merged": added to the set `<root>/`.
+        frame_keys: default `frame_000000`, ...
+        fps, source_frames: written to `videos_info.json`, where the tracker has neither.
+        part_crops: "head", "left_hand", "right_hand" -> [T, 3, 3] affine maps from the part's 512 crop to the body
+            image in 1024 units; default the whole image.
+        quality: of the JPEGs.
+
+    A flat or nested directory appears complete or not at all. In a merged set `videos_info.json` comes last.
+
+    Raises:
+        OutputError: the video is there already, the disk is full, or the like.
+        UsageError: arguments that do not fit each other.
+    """
+    root, name = Path(root), layout.check_name(name)
+    count = len(motion)
+    keys = [f"frame_{i:06d}" for i in range(count)] if frame_keys is None else list(frame_keys)
+    if count == 0 or len(keys) != count or len(set(keys)) != count or tuple(viewmats.shape) != (count, 4, 4):
+        raise UsageError(
+            f"video {name!r}: expected at least one frame and as many (different) frame keys and cameras as poses, "
+            f"found {count} poses, {len(keys)} keys, cameras {tuple(viewmats.shape)}."
+        )
+    entry: dict[str, Any] = {"frames_num": count, "frames_keys": keys}
+    if fps is not None:
+        entry["fps"] = layout.check_fps(fps, f"video {name!r}")
+    if source_frames is not None:
+        numbers = [int(f) for f in source_frames]
+        entry["source_frames"] = list(layout.check_source_frames(numbers, count, f"video {name!r}") or ())
+    tracking = dict(zip(keys, _frame_dicts(motion, viewmats, part_crops or {}), strict=True))
+    shared = _identity_dict(identity)
+    target = {"flat": root / name, "nested": root / name / name, "merged": root}[layout_kind]
+    try:
+        if layout_kind == "merged":
+            _add_to_set(target, name, entry, tracking, shared, frames, quality)
+        else:
+            _write_alone(target, name, entry, tracking, shared, frames, quality)
+    except (OSError, lmdb.Error, cv2.error) as e:
+        raise OutputError(f"video {name!r} could not be written to {target}: {e}") from e
+    return target
+
+
+def _write_alone(
+    target: Path, name: str, entry: dict, tracking: dict, shared: dict, frames: Iterable, quality: int
+) -> None:
+    if target.exists():
+        raise OutputError(f"{target} exists already. Remove it, or choose another name.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{name[:40]}.", dir=target.parent) as scratch:
+        made = Path(scratch) / "video"
+        made.mkdir()
+        _write_images(made, "", entry["frames_keys"], frames, quality)
+        _dump_pickle(made / layout.TRACKING, tracking)
+        _dump_pickle(made / layout.IDENTITY, shared)
+        _dump_json(made / layout.INFO, {name: entry})
+        made.rename(target)
+
+
+def _add_to_set(
+    root: Path, name: str, entry: dict, tracking: dict, shared: dict, frames: Iterable, quality: int
+) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    old = (root / layout.INFO).exists()
+    info = layout.read_info(root) if old else {}
+    if name in info:
+        raise OutputError(f"{root / layout.INFO} has a video {name!r} already. Choose another name.")
+    all_tracking = load_pickle(root / layout.TRACKING) if old else {}
+    all_shared = load_pickle(root / layout.IDENTITY) if old else {}
+    if any(video not in all_shared for video in info):
+        raise OutputError(f"{root} holds a single video, not a merged set. Choose another root.")
+    _write_images(root, f"{name}/", entry["frames_keys"], frames, quality)
+    _dump_pickle(root / layout.TRACKING, {**all_tracking, name: tracking})
+    _dump_pickle(root / layout.IDENTITY, {**all_shared, name: shared})
+    _dump_json(root / layout.INFO, {**info, name: entry})
+
+
+def _write_images(directory: Path, prefix: str, keys: Sequence[str], frames: Iterable, quality: int) -> None:
+    """Put the JPEGs into `img_lmdb`; its map grows with them, so the file is as large as its content."""
+    folder = directory / layout.IMAGES.parent
+    folder.mkdir(exist_ok=True)
+    present = folder / layout.IMAGES.name
+    first = max(_FIRST_MAP, 2 * present.stat().st_size if present.exists() else 0)
+    env = lmdb.open(str(folder), map_size=first)
+    try:
+        batch: list[tuple[bytes, bytes]] = []
+        size: tuple[int, ...] | None = None
+        source = iter(frames)
+        for i, key in enumerate(keys):
+            pair = next(source, None)
+            if pair is None:
+                raise UsageError(f"expected {len(keys)} frames, found {i}.")
+            rgb, mask = pair
+            size = size or mask.shape
+            if rgb.dtype != np.uint8 or mask.dtype != np.uint8 or mask.shape != size or size[0] != size[-1]:
+                raise UsageError(f"frame {key!r}: expected square uint8 images of one size, found {mask.shape}.")
+            if rgb.shape != (*size, 3) or mask.ndim != 2:
+                raise UsageError(f"frame {key!r}: expected image [S, S, 3] and mask [S, S], found {rgb.shape}, {size}.")
+            batch.append((f"{prefix}{key}/{IMAGE}".encode(), _jpeg(rgb[..., ::-1], quality)))
+            batch.append((f"{prefix}{key}/{MASK}".encode(), _jpeg(mask, quality)))
+            if len(batch) >= 2 * _BATCH:
+                _put(env, batch)
+                batch = []
+        if next(source, None) is not None:
+            raise UsageError(f"expected {len(keys)} frames, found more.")
+        _put(env, batch)
+    finally:
+        env.close()
+    (folder / "lock.mdb").unlink(missing_ok=True)
+
+
+def _put(env: lmdb.Environment, batch: Sequence[tuple[bytes, bytes]]) -> None:
+    while True:
+        try:
+            with env.begin(write=True) as transaction:
+                for key, value in batch:
+                    transaction.put(key, value)
+            return
+        except lmdb.MapFullError:
+            env.set_mapsize(2 * env.info()["map_size"])
+
+
+def _jpeg(image: np.ndarray, quality: int) -> bytes:
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    if hasattr(cv2, "IMWRITE_JPEG_SAMPLING_FACTOR"):
+        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
+    good, data = cv2.imencode(".jpg", np.ascontiguousarray(image), options)
+    if not good:
+        raise OutputError("an image could not be encoded as JPEG.")
+    return data.tobytes()
+
+
+def _identity_dict(identity: Identity) -> dict[str, np.ndarray]:
+    row = lambda t: t.detach().cpu().numpy().astype(np.float32)[None]
+    return {
+        "smplx_shape": row(identity.betas),
+        "flame_shape": row(identity.flame_betas),
+        "left_mano_shape": np.zeros((1, 10), np.float32),
+        "right_mano_shape": np.zeros((1, 10), np.float32),
+        "head_scale": row(identity.head_scale),
+        "hand_scale": row(identity.hand_scale),
+        "joints_offset": row(identity.joints_offset),
+    }
+
+
+def _frame_dicts(motion: Motion, viewmats: Any, part_crops: Mapping[str, np.ndarray]) -> Iterable[dict[str, Any]]:
+    """One dictionary per frame with what renderers read; keypoints and the other fits of the tracker are left out."""
+    rows = {f: getattr(motion, f).detach().cpu().numpy().astype(np.float32) for f in motion.__dataclass_fields__}
+    rt = camera_rt(viewmats)
+    whole = np.diag([BODY_CROP / PART_CROP, BODY_CROP / PART_CROP, 1]).astype(np.float32)
+    body = {"M_o2c-hd": np.eye(3, dtype=np.float32), "M_c2o-hd": np.eye(3, dtype=np.float32)}
+    to_small = np.diag([224 / BODY_CROP, 224 / BODY_CROP, 1]).astype(np.float32)
+    for i in range(len(motion)):
+        r = {field: values[i].copy() for field, values in rows.items()}
+        x, y, z = (float(v) for v in rt[i, :, 3])
+        frame: dict[str, Any] = {
+            "body_crop": {"M_o2c": to_small, "M_c2o": np.linalg.inv(to_small), **body},
+            "smplx_coeffs": {
+                "exp": r["expression"],
+                "global_pose": r["global_orient"],
+                "body_pose": r["body_pose"],
+                "body_cam": np.array([_INVTANFOV / z if z else 0.0, -x, -y], np.float32),
+                CAMERA[1]: rt[i].copy(),
+                "left_hand_pose": r["left_hand_pose"],
+                "right_hand_pose": r["right_hand_pose"],
+            },
+            "flame_coeffs": {
+                "expression_params": r["flame_expression"],
+                "jaw_params": r["jaw_pose"],
+                "pose_params": np.zeros(3, np.float32),
+                "neck_pose_params": np.zeros(3, np.float32),
+                "eye_pose_params": r["eye_pose"].reshape(6),
+                "eyelid_params": r["eyelids"],
+                "camera_RT_params": rt[i].copy(),
+                "cam": np.array([_INVTANFOV / z if z else 0.0, -x, -y], np.float32),
+            },
+        }
+        for part in PARTS:
+            to_body = np.asarray(part_crops[part][i], np.float32) if part in part_crops else whole
+            frame[f"{part}_crop"] = {"M_o2c": np.linalg.inv(to_body), "M_c2o": to_body}
+        yield frame
+
+
+@contextmanager
+def _replacing(path: Path):
+    """A file to write that takes the place of `path` once it is complete."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with scratch.open("wb") as file:
+            yield file
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _dump_pickle(path: Path, value: Any) -> None:
+    with _replacing(path) as file:
+        pickle.dump(value, file, protocol=4)
+
+
+def _dump_json(path: Path, value: Any) -> None:
+    with _replacing(path) as file:
+        file.write(json.dumps(value, ensure_ascii=False, indent=4).encode())
