@@ -1,0 +1,207 @@
+"""What is seen behind the person: one clean plate per video, or a fill of every frame.
+
+The tracker's crop is fixed for a video, so the wall behind the person is uncovered piece by piece as the person moves:
+the plate is the median over time of the pixels that do not belong to the person. What is never uncovered is continued
+smoothly from its surroundings (`smooth_fill`). A static plate cannot flicker.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from guava_aug.errors import InputError, UsageError
+from guava_aug.render.inpaint import grow, onion_peel_fill, smooth_fill
+from guava_aug.render.plate import temporal_plate
+
+log = logging.getLogger(__name__)
+
+MODES = ("plate", "original", "black")
+PLATE_FRAMES = 64  # at most this many frames are looked at, spread evenly: 64 x 512 x 512 x 4 bytes = 67 MB
+MASK_LEVEL = 0.05  # the matte counts as person above it, as in the original; JPEG ringing stays below
+# Margin around the person, in pixels of a 512 image. It must cover the soft matte of hair and motion blur (about 4),
+# colour bleeding of the stored 4:2:0 JPEGs (a 16-pixel block at 1024 is 8), and a contact shadow.
+MARGIN = 12
+GRAIN_LIMIT = 3 / 255  # strongest grain added to a filled area
+THREADS = 4
+
+
+class VideoFrames(Protocol):
+    """The part of a TrackedVideo that a background needs."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def num_frames(self) -> int: ...
+    def read_frame(self, i: int, /) -> tuple[np.ndarray, np.ndarray]:
+        """(rgb uint8 [H, W, 3], mask uint8 [H, W]); called from several threads at once."""
+
+
+class FrameChunk(Protocol):
+    """The part of a chunk that a background needs: frames start .. stop - 1."""
+
+    @property
+    def start(self) -> int: ...
+    @property
+    def stop(self) -> int: ...
+    @property
+    def images(self) -> Tensor: ...  # [T, 3, H, W] float 0..1
+    @property
+    def masks(self) -> Tensor: ...  # [T, 1, H, W] float 0..1
+
+
+@dataclass(frozen=True)
+class Background:
+    """The background of every frame of one video.
+
+    kind "static": one picture for all frames; "per-frame": made from each frame. `note` says what was found or why
+    another way than the asked-for one was taken; it belongs in the run's record.
+    """
+
+    mode: str  # as asked for
+    kind: Literal["static", "per-frame"]
+    note: str = ""
+    plate: Tensor | None = None  # [1, 3, H, W] float 0..1 on the CPU, when static
+    fill: Callable[[Tensor, Tensor], Tensor] | None = None  # images, masks -> [T, 3, H, W], when per frame
+    _placed: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    def frames(self, chunk: FrameChunk) -> Tensor:
+        """[T or 1, 3, H, W] float 0..1 on the device of the chunk's images: the background of each of its frames."""
+        if self.fill is not None:
+            return self.fill(chunk.images, chunk.masks)
+        assert self.plate is not None
+        device = chunk.images.device
+        if device not in self._placed:
+            self._placed[device] = self.plate.to(device)
+        return self._placed[device]
+
+
+def background_for(video: VideoFrames, mode: str = "plate", size: int = 512) -> Background:
+    """The background of a video, `size` x `size` pixels.
+
+    mode: "plate" (clean plate over time; per frame if the background itself moves), "original" (the original's fill of
+    each frame, with its left-over person), "black", "#rrggbb", or the path of a picture (cropped to cover the square).
+    Reads at most 64 frames. Raises UsageError on an unknown mode, InputError on a picture or frame that cannot be read.
+    """
+    if mode == "plate":
+        return _plate_background(video, size)
+    if mode == "original":
+        return Background(
+            mode, "per-frame", "the original's fill; its inner part is the old person", None, onion_peel_fill
+        )
+    if mode == "black":
+        return Background(mode, "static", "", torch.zeros(1, 3, size, size))
+    if mode.startswith("#"):
+        return Background(mode, "static", "", _colour(mode).expand(1, 3, size, size).contiguous())
+    return Background(mode, "static", "", _picture(mode, size))
+
+
+def smooth_background(images: Tensor, masks: Tensor) -> Tensor:
+    """[T, 3, H, W]: each frame (0..1) with the person (masks [T, 1, H, W]) and a margin replaced by a smooth fill."""
+    pictures = images.detach().float().cpu().permute(0, 2, 3, 1).numpy()
+    soft = masks.detach().float().cpu()[:, 0].numpy()
+    margin = scaled_margin(images.shape[-1])
+
+    def fill(t: int) -> np.ndarray:
+        hole = grow(soft[t] > MASK_LEVEL, margin)
+        return add_grain(smooth_fill(pictures[t], hole), hole)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        filled = np.stack(list(pool.map(fill, range(len(pictures)))))
+    return torch.from_numpy(filled).permute(0, 3, 1, 2).contiguous().to(images.device)
+
+
+def scaled_margin(size: int) -> int:
+    """MARGIN in pixels of a picture of this size."""
+    return max(1, round(MARGIN * size / 512))
+
+
+def add_grain(picture: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """[H, W, 3] float32: the picture with grain in the hole like that around it; always the same grain.
+
+    Without it a filled area is conspicuously flat, and shows bands after 8-bit rounding.
+    """
+    ring = grow(hole, 4 * scaled_margin(hole.shape[1])) & ~grow(hole, 2)
+    if not hole.any() or ring.sum() < 64:
+        return picture
+    fine = picture - cv2.GaussianBlur(picture, (0, 0), 1.5)
+    # The median of |fine| sees grain and ignores edges; 1.48 makes it a standard deviation.
+    sigma = np.minimum(1.4826 * np.median(np.abs(fine[ring]), axis=0), GRAIN_LIMIT)
+    noise = np.random.default_rng(0).standard_normal((*hole.shape, 3), dtype=np.float32)
+    return np.clip(picture + noise * (sigma * hole[..., None]), 0, 1).astype(np.float32)
+
+
+def _plate_background(video: VideoFrames, size: int) -> Background:
+    pictures, people = _sample(video, size)
+    margin = scaled_margin(size)
+    found = temporal_plate(pictures, people, margin)
+    if found.moving:
+        note = f"the background moves ({found.describe()}): filled per frame"
+        log.info("%s: %s", video.name, note)
+        return Background("plate", "per-frame", note, None, smooth_background)
+    plate = add_grain(smooth_fill(found.picture, found.hole), found.hole)
+    note = f"clean plate ({found.describe()})"
+    log.info("%s: %s", video.name, note)
+    tensor = torch.from_numpy(plate).permute(2, 0, 1)[None].contiguous()
+    return Background("plate", "static", note, tensor)
+
+
+def _sample(video: VideoFrames, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """[T, size, size, 3] uint8 frames and [T, size, size] bool people without margin, T <= 64 spread over the video."""
+    if video.num_frames < 1:
+        raise InputError(f"{video.name}: expected at least one frame, found none; track the video again")
+    indices = np.unique(np.linspace(0, video.num_frames - 1, min(video.num_frames, PLATE_FRAMES)).round().astype(int))
+    pictures = np.empty((len(indices), size, size, 3), np.uint8)
+    people = np.empty((len(indices), size, size), bool)
+
+    def read(slot: int) -> None:
+        rgb, mask = video.read_frame(int(indices[slot]))
+        pictures[slot] = cv2.resize(rgb, (size, size), interpolation=cv2.INTER_AREA)
+        people[slot] = cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA) > MASK_LEVEL * 255
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(read, range(len(indices))))
+    return pictures, people
+
+
+def _colour(text: str) -> Tensor:
+    """[1, 3, 1, 1] float 0..1 of "#rrggbb"."""
+    try:
+        if len(text) != 7:
+            raise ValueError
+        values: Sequence[int] = bytes.fromhex(text[1:])
+    except ValueError:
+        raise UsageError(f"--background: expected a colour as #rrggbb, for example #00b140, found {text!r}") from None
+    return torch.tensor([v / 255 for v in values]).view(1, 3, 1, 1)
+
+
+def _picture(text: str, size: int) -> Tensor:
+    """[1, 3, size, size] float 0..1: a picture file scaled and cropped in the middle so that it covers the square."""
+    path = Path(text).expanduser()
+    if not path.is_file():
+        if not path.suffix and path.name == text:
+            raise UsageError(f"--background: expected {', '.join(MODES)}, #rrggbb or a picture file, found {text!r}")
+        raise InputError(f"--background: there is no picture file {path}; check the path")
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except (OSError, cv2.error) as error:
+        raise InputError(f"--background: {path} cannot be read ({error}); give a PNG or JPEG picture") from error
+    if bgr is None:
+        raise InputError(f"--background: {path} is not a picture that can be decoded; give a PNG or JPEG picture")
+    height, width = bgr.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = np.ascontiguousarray(bgr[top : top + side, left : left + side, ::-1])
+    way = cv2.INTER_AREA if side >= size else cv2.INTER_CUBIC
+    rgb = cv2.resize(square, (size, size), interpolation=way)
+    return torch.from_numpy(rgb).permute(2, 0, 1)[None].float().div(255).contiguous()
