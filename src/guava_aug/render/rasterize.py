@@ -1,0 +1,200 @@
+"""The Gaussian rasteriser's door: checks the call, picks a backend, gives back a `Raster`."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from guava_aug.errors import DeviceError, InputError, UsageError
+
+logger = logging.getLogger(__name__)
+
+Backend = Literal["auto", "torch", "numba"]
+BACKENDS: tuple[Backend, ...] = ("auto", "torch", "numba")
+
+
+@dataclass(frozen=True)
+class Raster:
+    """What T cameras see of N Gaussians: all of it comes out of one pass."""
+
+    image: Tensor  # [T, C, H, W] sum of w_i f_i, plus T_final * background
+    alpha: Tensor  # [T, 1, H, W] 1 - T_final, 0..1
+    inverse_depth: Tensor  # [T, 1, H, W] sum of w_i / z_i, 1/metres, not divided by alpha
+    radii: Tensor  # [T, N] int32 pixels, 0 where the Gaussian was culled
+
+    @property
+    def depth(self) -> Tensor:
+        """[T, 1, H, W] metres: alpha / inverse_depth (the weighted harmonic mean of z); inf where nothing is seen."""
+        covered = self.inverse_depth > 0
+        ratio = self.alpha / torch.where(covered, self.inverse_depth, torch.ones_like(self.inverse_depth))
+        return torch.where(covered, ratio, torch.full_like(ratio, math.inf))
+
+
+def rasterize(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    features: Tensor,
+    viewmats: Tensor,
+    K: Tensor,
+    width: int,
+    height: int,
+    *,
+    background: Tensor | None = None,
+    scale_modifier: float = 1.0,
+    antialias: bool = False,
+    backend: Backend = "auto",
+) -> Raster:
+    """A `Raster` of N Gaussians for T frames: feature image, alpha, inverse depth and radii in one pass.
+
+    Everything is computed in float32 on the tensors' device. Frame t sees the Gaussians of frame t through camera t;
+    opacities and features do not depend on the frame and are shared.
+
+    Args:
+        means: [T, N, 3] centres, world metres.
+        quats: [T, N, 4] rotations (w, x, y, z), used as given: a quaternion that is not of unit length also scales.
+        scales: [T, N, 3] standard deviations along the Gaussian's own axes, metres.
+        opacities: [N] 0..1.
+        features: [N, C] any number of channels C >= 1, any range.
+        viewmats: [T, 4, 4] world to camera, column vectors, OpenCV axes.
+        K: [3, 3] pixels, no skew; integer pixel coordinates are pixel centres (see `views.cameras.intrinsics`).
+        width, height: image size in pixels, any size.
+        background: [C] shows through by the transmittance that is left; None is zero.
+        scale_modifier: factor on all scales.
+        antialias: lower the opacity of splats thinner than a pixel by what the 0.3 px^2 low-pass adds to them.
+        backend: "torch" (the reference; CPU or CUDA, differentiable, slow), "numba" (CPU only, no gradients), or "auto":
+            numba for CPU tensors that need no gradient, else torch.
+
+    Raises:
+        UsageError: a shape, type, size or backend that makes no sense.
+        InputError: a value is not finite. (A finite Gaussian whose projection overflows float32 is culled.)
+        DeviceError: tensors on different devices, or numba asked for with tensors that are not on the CPU.
+
+    Source: the rules are those of the 3D Gaussian splatting rasteriser as written down in `rasterize_torch`.
+    """
+    width, height = _check_size(width, height)
+    _check_shapes(means, quats, scales, opacities, features, viewmats, K, background)
+    if background is None:
+        background = features.new_zeros(features.shape[1])
+    tensors = {
+        "means": means, "quats": quats, "scales": scales, "opacities": opacities, "features": features,
+        "viewmats": viewmats, "K": K, "background": background,
+    }  # fmt: skip
+    _check_values(tensors, scale_modifier)
+    chosen = _choose_backend(backend, tensors)
+    _log_choice(chosen, means.device.type)
+    float32 = tuple(t.to(torch.float32) for t in tensors.values())
+
+    if chosen == "numba":
+        from guava_aug.render import rasterize_numba
+
+        image, alpha, inverse_depth, radii = rasterize_numba.rasterize_frames(
+            *float32, width=width, height=height, scale_modifier=scale_modifier, antialias=antialias
+        )
+    else:
+        from guava_aug.render import rasterize_torch
+
+        image, alpha, inverse_depth, radii = rasterize_torch.rasterize_frames(
+            *float32, width=width, height=height, scale_modifier=scale_modifier, antialias=antialias
+        )
+    return Raster(image, alpha, inverse_depth, radii)
+
+
+def _check_size(width: int, height: int) -> tuple[int, int]:
+    for name, value in (("width", width), ("height", height)):
+        if int(value) != value or value < 1:
+            raise UsageError(f"rasterize: {name} must be a whole number of pixels >= 1, found {value!r}")
+    return int(width), int(height)
+
+
+def _check_shapes(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    features: Tensor,
+    viewmats: Tensor,
+    K: Tensor,
+    background: Tensor | None,
+) -> None:
+    if means.ndim != 3 or means.shape[-1] != 3:
+        raise UsageError(
+            f"rasterize: means must be [T, N, 3], found {list(means.shape)}; for a single frame pass means[None]"
+        )
+    if features.ndim != 2 or features.shape[1] < 1:
+        raise UsageError(f"rasterize: features must be [N, C] with C >= 1, found {list(features.shape)}")
+    T, N, _ = means.shape
+    C = features.shape[1]
+    expected: list[tuple[str, Tensor, tuple[int, ...], str]] = [
+        ("quats", quats, (T, N, 4), "[T, N, 4]"),
+        ("scales", scales, (T, N, 3), "[T, N, 3]"),
+        ("opacities", opacities, (N,), "[N]"),
+        ("features", features, (N, C), "[N, C]"),
+        ("viewmats", viewmats, (T, 4, 4), "[T, 4, 4]"),
+        ("K", K, (3, 3), "[3, 3]"),
+    ]
+    if background is not None:
+        expected.append(("background", background, (C,), "[C]"))
+    for name, tensor, shape, letters in expected:
+        if tuple(tensor.shape) != shape:
+            raise UsageError(
+                f"rasterize: {name} must be {letters} = {list(shape)} (T, N from means, C from features), "
+                f"found {list(tensor.shape)}"
+            )
+
+
+def _check_values(tensors: dict[str, Tensor], scale_modifier: float) -> None:
+    device = tensors["means"].device
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise UsageError(f"rasterize: {name} must be floating point, found {tensor.dtype}; convert it with .float()")
+        if tensor.device != device:
+            raise DeviceError(f"rasterize: {name} is on {tensor.device} but means on {device}; move them together")
+    if not math.isfinite(scale_modifier):
+        raise UsageError(f"rasterize: scale_modifier must be finite, found {scale_modifier}")
+    # NaN and inf survive a sum, so one cheap number per tensor clears the usual case (a float32 sum that overflows
+    # only sends a healthy tensor to the exact count below).
+    sums = torch.stack([tensor.detach().sum(dtype=torch.float32) for tensor in tensors.values()])
+    if not bool(torch.isfinite(sums).all()):
+        for name, tensor in tensors.items():
+            bad = int((~torch.isfinite(tensor)).sum())
+            if bad:
+                first = torch.nonzero(~torch.isfinite(tensor))[0].tolist()
+                raise InputError(
+                    f"rasterize: {bad} of {tensor.numel()} values of {name} are NaN or infinite, the first at "
+                    f"{first} (shape {list(tensor.shape)}); look for the frame that produced them"
+                )
+    K = tensors["K"].detach().cpu()
+    if float(K[0, 0]) <= 0 or float(K[1, 1]) <= 0 or float(K[0, 1]) != 0 or float(K[1, 0]) != 0:
+        raise UsageError(f"rasterize: K must have positive focal lengths and no skew, found {K.tolist()}")
+
+
+def _choose_backend(backend: str, tensors: dict[str, Tensor]) -> Literal["torch", "numba"]:
+    if backend not in BACKENDS:
+        raise UsageError(f"rasterize: backend must be one of {', '.join(BACKENDS)}, found {backend!r}")
+    device = tensors["means"].device
+    wants_grad = torch.is_grad_enabled() and any(t.requires_grad for t in tensors.values())
+    if backend == "torch":
+        return "torch"
+    if backend == "auto":
+        return "numba" if device.type == "cpu" and not wants_grad else "torch"
+    if device.type != "cpu":
+        raise DeviceError(f"rasterize: backend 'numba' needs CPU tensors, found {device}; use 'torch' or 'auto'")
+    if wants_grad:
+        raise UsageError(
+            "rasterize: backend 'numba' has no gradients but an input requires one; "
+            "use 'torch' or 'auto', or call it under torch.no_grad()"
+        )
+    return "numba"
+
+
+@functools.cache
+def _log_choice(backend: str, device: str) -> None:
+    logger.info("rasteriser: backend %s on %s tensors", backend, device)
