@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def find_video(root: str | Path, name: str) -> VideoFiles:
         info = read_info(root)
         if name in info:
             return _files(name, root, name, info)
-    if (root / name).is_dir():
+    if _exists_as(root / name, Path.is_dir):
         raise InputError(f"{root / name} is not a tracked video: it has no {INFO}. Track the video first.")
     if not root.is_dir():
         raise InputError(f"tracked root {root} is not a directory. Check the path.")
@@ -162,8 +163,12 @@ def _skipped(name: str, path: Path) -> str:
     ) + ". Track it again; delete the file if the output beside it is good."
 
 
-def _is_file(path: Path) -> bool:
+def _exists_as(path: Path, kind: Callable[[Path], bool]) -> bool:
     try:
-        return path.is_file()
+        return kind(path)
     except (OSError, ValueError):  # a name too long for the file system
         return False
+
+
+def _is_file(path: Path) -> bool:
+    return _exists_as(path, Path.is_file)

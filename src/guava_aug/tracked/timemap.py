@@ -72,6 +72,8 @@ def _from_csv(text: str, path: Path) -> Mapping[str, Any]:
     entries: dict[str, Any] = {}
     for row in rows:
         name = row["video"]
+        if None in row:
+            raise InputError(f"time map {path}, line {rows.line_num}, video {name!r}: more values than columns.")
         if name in entries:
             raise InputError(f"time map {path}, line {rows.line_num}: video {name!r} occurs twice.")
         try:

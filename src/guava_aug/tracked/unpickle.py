@@ -37,13 +37,15 @@ def load_pickle(path: str | Path, error: type[Exception] = InputError) -> Any:
         error: `InputError` unless told otherwise: missing, empty, truncated, or naming anything else
             (the message has `module.name`).
     """
-    path, size = Path(path), 0
+    path, size, complete = Path(path), 0, False
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
-            file.seek(0)
             if size == 0:
                 raise error(f"{path} is empty: expected a pickle. Track the video (or fetch the file) again.")
+            file.seek(size - 1)
+            complete = file.read(1) == pickle.STOP
+            file.seek(0)
             unpickler = _Unpickler(file, encoding="latin1") if size > _SMALL else _SmallUnpickler(file.read())
             return _resolve(unpickler.load(), {}, 0)
     except OSError as e:
@@ -52,12 +54,10 @@ def load_pickle(path: str | Path, error: type[Exception] = InputError) -> Any:
         raise error(f"{path} is refused: {e}. Only numpy arrays and plain containers are read from a pickle.") from e
     except error:
         raise
-    except EOFError as e:
-        raise error(f"{path} is a truncated pickle ({size} bytes): it ends before its STOP mark.") from e
     except Exception as e:  # a damaged pickle can raise nearly anything from within the unpickler
         reason = f"{type(e).__name__}: {e}" if str(e) else type(e).__name__
-        word = "truncated" if "truncated" in str(e) or "exhausted" in str(e) else "damaged"
-        raise error(f"{path} is a {word} pickle ({size} bytes): {reason}") from e
+        what = "damaged" if complete else "truncated: it does not end with a pickle's STOP mark"
+        raise error(f"{path} is {what} ({size} bytes; {reason}). Copy it again, or make it again.") from e
 
 
 # --- stand-ins. Each has `__setstate__`, because BUILD on anything without one would set its attributes.

@@ -1,0 +1,59 @@
+"""Time maps: when each frame was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from guava_aug.errors import InputError
+from guava_aug.tracked import Timing, load_time_map
+
+
+def _map(tmp_path: Path, name: str, text: str) -> dict[str, Timing]:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return load_time_map(path)
+
+
+def test_json(tmp_path: Path) -> None:
+    text = '{"a b": {"fps": 25, "source_frames": [0, 2]}, "手": {"fps": 29.97}, "c": {"source_frames": null}}'
+    assert _map(tmp_path, "t.json", text) == {
+        "a b": Timing(25.0, (0, 2)), "手": Timing(29.97, None), "c": Timing(None, None),
+    }  # fmt: skip
+
+
+def test_csv(tmp_path: Path) -> None:
+    text = '\ufeffvideo,fps,source_frames\na b,25,0 2\n手,29.97,\n"c,d",,5\n'
+    assert _map(tmp_path, "t.csv", text) == {
+        "a b": Timing(25.0, (0, 2)), "手": Timing(29.97, None), "c,d": Timing(None, (5,)),
+    }  # fmt: skip
+    assert _map(tmp_path, "t.csv", "video,fps\na,10\n") == {"a": Timing(10.0, None)}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "match"),
+    [
+        ("t.json", "{", "not valid JSON"),
+        ("t.json", "[]", "expected {video"),
+        ("t.json", '{"v": 25}', "'v': expected fps"),
+        ("t.json", '{"v": {"rate": 25}}', "'v': expected fps"),
+        ("t.json", '{"v": {"fps": 0}}', "'v': expected fps between"),
+        ("t.json", '{"v": {"fps": true}}', "'v': expected fps between"),
+        ("t.json", '{"v": {"source_frames": [-1]}}', "'v'.*frame numbers"),
+        ("t.json", '{"v": {"source_frames": 5}}', "'v'.*list"),
+        ("t.csv", "name,fps\na,1\n", "columns"),
+        ("t.csv", "", "columns"),
+        ("t.csv", "video,fps\na,fast\n", "line 2, video 'a'"),
+        ("t.csv", "video,fps\na,nan\n", "'a'.*fps"),
+        ("t.csv", "video,fps\na,1\na,2\n", "line 3.*twice"),
+        ("t.csv", "video,source_frames\na,1 x\n", "line 2"),
+        ("t.csv", "video,fps\na,1,2,3\n", "line 2|'a'"),
+        ("t.txt", "x", "json or .csv"),
+    ],
+)
+def test_refused(tmp_path: Path, name: str, text: str, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        _map(tmp_path, name, text)
+    with pytest.raises(InputError, match="cannot be read"):
+        load_time_map(tmp_path / "absent.json")
