@@ -1,0 +1,72 @@
+"""Re-render tracked upper-body videos from new cameras with GUAVA avatars.
+
+    from guava_aug import augment
+
+    result = augment("tracked", "augmented", videos=["clip_a"], difficulties=["easy", "hard"])
+
+Names are imported when they are first used, so that `import guava_aug` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import RunConfig
+    from .errors import AssetError, DeviceError, GuavaAugError, InputError, OutputError, UsageError
+    from .jobs import RunResult, ViewResult, augment, run
+    from .model import load_model
+    from .tracked import TrackedVideo
+    from .views import View, plan_views
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "RunConfig": "config",
+    "RunResult": "jobs",
+    "TrackedVideo": "tracked",
+    "View": "views",
+    "ViewResult": "jobs",
+    "augment": "jobs",
+    "load_model": "model",
+    "plan_views": "views",
+    "run": "jobs",
+    "AssetError": "errors",
+    "DeviceError": "errors",
+    "GuavaAugError": "errors",
+    "InputError": "errors",
+    "OutputError": "errors",
+    "UsageError": "errors",
+}
+
+__all__ = [
+    "AssetError",
+    "DeviceError",
+    "GuavaAugError",
+    "InputError",
+    "OutputError",
+    "RunConfig",
+    "RunResult",
+    "TrackedVideo",
+    "UsageError",
+    "View",
+    "ViewResult",
+    "__version__",
+    "augment",
+    "load_model",
+    "plan_views",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,99 @@
+"""`--mode subprocess`: a fresh interpreter per view that loads everything, as the original without --batch."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .config import RunConfig
+from .engine import Made, check_flags
+from .progress import Progress
+from .timing import Stages
+
+if TYPE_CHECKING:
+    from .views import View
+
+log = logging.getLogger(__name__)
+
+TAIL = 2000  # characters of a failed child's stderr that are kept
+GRACE = 20.0  # seconds a child has to remove its unfinished file when the run is interrupted
+
+
+class ChildProcesses:
+    """Runs `python -m guava_aug one-view` once per view. The parent keeps the log; it never loads the model."""
+
+    def __init__(self, config: RunConfig, stages: Stages, progress: Progress) -> None:
+        self.config, self.stages, self.progress = config, stages, progress
+        self._described: dict[str, Any] = {}
+        self._backgrounds: Counter[str] = Counter()
+
+    def check(self) -> None:
+        """Raises UsageError, InputError or AssetError for flags that cannot work with any video."""
+        check_flags(self.config)
+        if self.config.time_map is not None:
+            from .tracked import load_time_map
+
+            load_time_map(self.config.time_map)
+
+    def prepare(self) -> None:
+        """Looks at the device only: every child loads the model itself. Raises DeviceError."""
+        from .device import choose_device
+
+        choose_device(self.config.device)
+
+    def make(self, name: str, views: Sequence[View], on_view: Callable[[Made], None]) -> None:
+        """See `Engine`. Never raises for a video: each of its views fails for itself."""
+        for view in views:
+            begun = time.perf_counter()
+            code, out, err = _run_child({"config": self.config.to_json(), "video": name, "view": view.label})
+            self.progress.frames(1, 1)
+            seconds = time.perf_counter() - begun
+            if code == 0:
+                answer = json.loads(out.splitlines()[-1])
+                self._add(answer)
+                log.debug("%s / %s: child said: %s", name, view.label, err.strip())
+                on_view(Made(view, None, answer["seconds"], answer["frames"]))
+            else:
+                reason = err.strip()[-TAIL:] or "it said nothing"
+                on_view(Made(view, f"the process of this view ended with code {code}: {reason}", seconds))
+
+    def describe(self) -> dict[str, Any]:
+        """What the last child said it used."""
+        return {**self._described, "backgrounds": dict(self._backgrounds)}
+
+    def _add(self, answer: dict[str, Any]) -> None:
+        """Adds up what a child measured."""
+        for row in answer["stages"]:
+            self.stages.add(row["stage"], row["seconds"], row["count"])
+        self._backgrounds.update(answer["used"].pop("backgrounds", {}))
+        self._described = answer["used"]
+
+
+def _run_child(job: dict[str, Any]) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a fresh interpreter that makes one view."""
+    # The package is found even when it runs from a checkout; Ctrl-C reaches the child through `terminate` alone.
+    search = os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    child = subprocess.Popen(
+        [sys.executable, "-m", "guava_aug", "one-view"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        encoding="utf-8", errors="replace", env={**os.environ, "PYTHONPATH": search}, start_new_session=True,
+    )  # fmt: skip
+    try:
+        out, err = child.communicate(json.dumps(job))
+    except BaseException:
+        child.terminate()
+        try:
+            child.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        raise
+    return child.returncode, out, err

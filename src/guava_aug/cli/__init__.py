@@ -1,0 +1,86 @@
+"""The command `guava-aug`: finds the subcommand, and turns what went wrong into a message and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from .. import __version__
+from ..errors import GuavaAugError
+from .exit_codes import CANCELLED, FAILED_TO_START, OK, Terminated, explain_codes
+
+# name -> module below guava_aug.cli with `main(argv) -> exit code`, and what the overview says.
+COMMANDS = {
+    "run": ("run", "Render tracked videos again from new cameras."),
+    "check": ("check", "Check tracked videos; print what is wrong and where."),
+    "convert": ("convert", "Make a lean .safetensors file of an official checkpoint."),
+    "demo": ("demo", "Augment the bundled clips with the embedded model and make a contact sheet."),
+}
+HIDDEN = {"one-view": "one_view"}  # the child process of --mode subprocess
+
+EXAMPLES = """\
+examples:
+  guava-aug demo
+  guava-aug check tracked/
+  guava-aug run --tracked_root tracked --output_root augmented
+  guava-aug run --tracked_root tracked --output_root augmented --video_list clip_a clip_b --difficulties easy hard
+"""
+
+
+def overview() -> str:
+    """The text of `guava-aug --help`."""
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items())
+    return (
+        "usage: guava-aug [-h] [--version] COMMAND ...\n\n"
+        "Re-render tracked upper-body videos from new cameras with GUAVA avatars.\n\n"
+        f"commands:\n{rows}\n\n"
+        "options:\n  -h, --help  this text; `guava-aug COMMAND --help` explains a command\n"
+        "  --version   the version\n\n"
+        f"{EXAMPLES}\n{explain_codes()}"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of `guava-aug` with these arguments (default: those of the process)."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(overview(), end="", file=sys.stdout if args else sys.stderr)
+        return OK if args else FAILED_TO_START
+    if args[0] in ("-V", "--version"):
+        print(f"guava-aug {__version__}")
+        return OK
+    command, rest = args[0], args[1:]
+    module = HIDDEN.get(command) or COMMANDS.get(command, ("", ""))[0]
+    if not module:
+        return complain(f"there is no command {command!r}; expected {', '.join(COMMANDS)}; see guava-aug --help")
+    return guarded(module, rest)
+
+
+def script_main(argv: Sequence[str]) -> int:
+    """The exit code of scripts/run_guava_augmentation.py with these arguments."""
+    return guarded("run", list(argv), prog="run_guava_augmentation.py", script=True)
+
+
+def guarded(module: str, args: list[str], **options: Any) -> int:
+    """Runs `main(args)` of a module in this package; known errors become one message, other errors stay tracebacks."""
+    try:
+        return import_module(f".{module}", __name__).main(args, **options)
+    except SystemExit as stop:  # of the command line's parser: after --help, or after its own message
+        return stop.code if isinstance(stop.code, int) else OK if stop.code is None else FAILED_TO_START
+    except GuavaAugError as error:
+        return complain(str(error))
+    except Terminated as stop:
+        print("guava-aug: stopped; unfinished files are removed, run it again to go on", file=sys.stderr)
+        return stop.code
+    except KeyboardInterrupt:
+        print("guava-aug: interrupted; unfinished files are removed, run it again to go on", file=sys.stderr)
+        return CANCELLED
+
+
+def complain(message: str) -> int:
+    """Says why nothing was started, and gives the exit code for that."""
+    print(f"guava-aug: error: {message}", file=sys.stderr)
+    return FAILED_TO_START

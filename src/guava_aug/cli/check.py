@@ -1,0 +1,78 @@
+"""`guava-aug check`: what is right and wrong with tracked videos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from .exit_codes import OK, SOME_FAILED
+from .parsing import MaybePath, Switch, parse
+
+DESCRIPTION = """\
+Check tracked videos: every parameter of every frame, and every image.
+
+Prints a table with frames, size, identity, and what is wrong and where. Exit code 3 when a video cannot be used.
+"""
+
+EXAMPLES = """\
+examples:
+  guava-aug check tracked
+  guava-aug check tracked clip_a clip_b
+"""
+
+
+@dataclass(frozen=True)
+class CheckFlags:
+    """Flags of check."""
+
+    tracked_root: Positional[Path]
+    """Folder that holds the tracked videos (or one tracked video)."""
+    names: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME ...]", help_behavior_hint="")] = ()
+    """Videos to check; all when none is named."""
+    fast: Switch = False
+    """Look whether the images are there, without decoding them."""
+    time_map: MaybePath = None
+    """Check this time map too: it must fit the videos."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when all videos can be used, else 3."""
+    flags = parse(CheckFlags, argv, "guava-aug check", DESCRIPTION, EXAMPLES)
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..errors import InputError
+    from ..tracked import CheckRow, iter_checks, load_time_map
+
+    time_map = load_time_map(flags.time_map) if flags.time_map else None
+    rows: list[CheckRow] = []
+    waiting = Console(stderr=True)
+    with waiting.status("checking") as status:
+        for row in iter_checks(flags.tracked_root, flags.names or None, decode=not flags.fast, time_map=time_map):
+            rows.append(row)
+            status.update(f"checked {len(rows)}: {row.name[:40]}")
+    if not rows:
+        raise InputError(f"{flags.tracked_root} holds no tracked video; check the path")
+
+    table = Table()
+    for name in ("video", "frames", "size", "fps", "identity", "result"):
+        table.add_column(name, justify="right" if name in ("frames", "size", "fps") else "left", overflow="fold")
+    for row in rows:
+        notes = [f"wrong: {p}" for p in row.problems] + [f"odd: {w}" for w in row.warnings]
+        table.add_row(
+            Text(row.name), _shown(row.frames), _shown(row.size), _shown(row.fps), row.identity or "-",
+            Text("\n".join(notes) if notes else "good", style="red" if row.problems else ""),
+        )  # fmt: skip
+    Console().print(table)
+    bad = sum(not row.ok for row in rows)
+    print(f"{len(rows)} videos, {len(rows) - bad} good, {bad} that cannot be used")
+    return SOME_FAILED if bad else OK
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"

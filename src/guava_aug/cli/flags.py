@@ -1,0 +1,168 @@
+"""The flags of `guava-aug run` and of the original script, as they are typed and explained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import arg
+
+from ..config import DEFAULT_DIFFICULTIES, RunConfig
+from ..errors import UsageError
+from .parsing import MaybePath, Switch
+
+Mode = Annotated[Literal["batch", "subprocess"] | None, arg(metavar="batch|subprocess", help_behavior_hint="")]
+Names = Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]")]
+
+
+@dataclass(frozen=True)
+class Videos:
+    """What to read."""
+
+    tracked_root: Path
+    """Folder that holds one folder per tracked video, as EHM-Tracker writes them."""
+    video_list: Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]", help_behavior_hint="")] = ()
+    """Names of the videos (folders below --tracked_root)."""
+    video_list_file: MaybePath = None
+    """File with one name per line; empty lines and lines that begin with # do not count."""
+    time_map: MaybePath = None
+    """File that gives fps and source frame numbers, which the tracker does not store."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which cameras."""
+
+    difficulties: Names = DEFAULT_DIFFICULTIES
+    """How far the camera may move. The number and order of the difficulties decide the seeds, as in the original."""
+    base_seed: Annotated[int, arg(metavar="INT")] = 42
+    """Another number gives other cameras."""
+    views_per_difficulty: Annotated[int, arg(metavar="K")] = 1
+    """Views of each difficulty; the first is the original's, the others go to {difficulty}_001 and so on."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What to write. Videos that are complete are not made again."""
+
+    output_root: Path
+    """Folder of the results; a second run with the same command makes only what is missing."""
+    overwrite: Switch = False
+    """Make existing views again, also with another camera than the log says."""
+    part_id: Annotated[str | None, arg(metavar="ID", help_behavior_hint="")] = None
+    """Part of a cluster job (SLURM array task): the log is augmentation_params_part_ID.json."""
+    background: Annotated[str, arg(metavar="MODE")] = "plate"
+    """plate: without the person, from other frames; original: the fill of the original; black; #rrggbb; or an image."""
+    fps: Annotated[float | None, arg(metavar="FPS", help_behavior_hint="")] = None
+    """Frame rate of the videos. Left out: what the tracked data says, else 30."""
+    crf: Annotated[int, arg(metavar="CRF")] = 10
+    """x264 quality, lower is better and bigger."""
+    preset: Annotated[str, arg(metavar="PRESET")] = "veryfast"
+    """x264 preset, ultrafast to veryslow."""
+    save_frame_png: Switch = False
+    """Also write every frame as render/00000.png ..."""
+    skip_frame_png: Switch = False
+    """Write no PNGs (the default; for command lines of the original)."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """With which model, on which machine."""
+
+    model_path: MaybePath = None
+    """Folder or file of the GUAVA model. Left out: assets/GUAVA if it is there, else the embedded free model."""
+    guava_root: MaybePath = None
+    """Folder that assets/SMPLX and assets/FLAME of the model's config are relative to, if not beside --model_path."""
+    device: Annotated[str, arg(metavar="ID")] = "0"
+    """GPU number, cpu, or a torch device such as cuda:1. A machine without a GPU uses its CPU and says so."""
+    backend: Annotated[str, arg(metavar="NAME")] = "auto"
+    """Rasteriser: auto takes the fastest that works here."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """How to run, and what to say meanwhile."""
+
+    batch: Switch = False
+    """One process does everything: the model is loaded once and each video is prepared once."""
+    mode: Mode = None
+    """batch, or subprocess: a fresh process per view that loads everything, as the original without --batch."""
+    views_in_flight: Annotated[int, arg(metavar="N")] = 16
+    """Video files written at the same time, and the most that is lost when the process is killed."""
+    frames_per_chunk: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """Frames rendered at a time. Left out: 4 on a CPU, 32 on a GPU. The pictures do not depend on it."""
+    quiet: Switch = False
+    """Only problems and the summary."""
+    verbose: Switch = False
+    """Also details and tracebacks."""
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """All flags."""
+
+    videos: Videos
+    output: Output
+    views: Views
+    model: Model
+    running: Running
+
+    def config(self, default_mode: Literal["batch", "subprocess"]) -> RunConfig:
+        """The run these flags ask for. Raises UsageError for flags that exclude each other."""
+        o, m, r = self.output, self.model, self.running
+        if r.batch and r.mode == "subprocess":
+            raise UsageError("--batch and --mode subprocess exclude each other; leave one out")
+        if o.save_frame_png and o.skip_frame_png:
+            raise UsageError("--save_frame_png and --skip_frame_png exclude each other; leave one out")
+        if r.quiet and r.verbose:
+            raise UsageError("--quiet and --verbose exclude each other; leave one out")
+        return RunConfig(
+            tracked_root=self.videos.tracked_root,
+            output_root=o.output_root,
+            videos=self._names(),
+            difficulties=self.views.difficulties,
+            base_seed=self.views.base_seed,
+            views_per_difficulty=self.views.views_per_difficulty,
+            overwrite=o.overwrite,
+            part_id=o.part_id,
+            mode="batch" if r.batch else r.mode or default_mode,
+            model_path=m.model_path,
+            guava_root=m.guava_root,
+            device=m.device,
+            backend=m.backend,
+            background=o.background,
+            fps=o.fps,
+            crf=o.crf,
+            preset=o.preset,
+            save_frame_png=o.save_frame_png,
+            time_map=self.videos.time_map,
+            views_in_flight=r.views_in_flight,
+            frames_per_chunk=r.frames_per_chunk,
+        )
+
+    def _names(self) -> tuple[str, ...] | None:
+        if not self.videos.video_list and self.videos.video_list_file is None:
+            return None
+        names = list(self.videos.video_list)
+        if self.videos.video_list_file is not None:
+            names += read_names(self.videos.video_list_file)
+        return tuple(names)
+
+
+def read_names(path: Path) -> list[str]:
+    """The names in a list file: one per line, without empty lines and # comments; a byte order mark is no name.
+
+    Raises:
+        UsageError: the file cannot be read, or holds no name.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except OSError as error:
+        raise UsageError(f"--video_list_file {path}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--video_list_file {path}: is not UTF-8 text (byte {error.start})") from None
+    names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not names:
+        raise UsageError(f"--video_list_file {path}: holds no name; expected one video name per line")
+    return names

@@ -1,0 +1,46 @@
+"""The child process of `--mode subprocess`: one view, told on stdin, answered on stdout. Not for users."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+from .exit_codes import FAILED_TO_START, OK, SOME_FAILED, catch_sigterm
+
+
+def main(argv: list[str]) -> int:
+    """0 when the view's file is complete; else the reason is the last thing on stderr."""
+    catch_sigterm()
+    from ..config import RunConfig
+    from ..engine import InProcess, Made, explain
+    from ..errors import InputError
+    from ..progress import Silent
+    from ..record import stage_rows
+    from ..timing import Stages
+    from ..views import plan_views
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    if argv or sys.stdin.isatty():
+        print("guava-aug: error: one-view is started by `guava-aug run --mode subprocess` only", file=sys.stderr)
+        return FAILED_TO_START
+    job = json.load(sys.stdin)
+    config = RunConfig.from_json(job["config"])
+    views = plan_views(job["video"], config.difficulties, config.base_seed, config.views_per_difficulty)
+    view = next(v for v in views if v.label == job["view"])
+    stages, made = Stages(), list[Made]()
+    engine = InProcess(config, stages, Silent())
+    engine.check()
+    engine.prepare()
+    try:
+        engine.make(job["video"], [view], made.append)
+    except InputError as error:
+        print(explain(error), file=sys.stderr)
+        return SOME_FAILED
+    if made[0].error is not None:
+        print(made[0].error, file=sys.stderr)
+        return SOME_FAILED
+    answer: dict[str, object] = {"seconds": made[0].seconds, "frames": made[0].frames}
+    answer |= {"stages": stage_rows(stages.rows()), "used": engine.describe()}
+    print(json.dumps(answer, default=str))
+    return OK

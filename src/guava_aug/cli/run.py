@@ -1,0 +1,47 @@
+"""`guava-aug run`, and the original's script over the same flags."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from ..errors import UsageError
+from .exit_codes import OK, SOME_FAILED, catch_sigterm
+from .flags import RunFlags
+from .parsing import parse
+
+DESCRIPTION = """\
+Render tracked videos again from new cameras.
+
+Results go to OUTPUT_ROOT/{difficulty}/{video}/render_fixed_viewpoint/{video}/{video}_fixed_viewpoint_video.mp4, the
+cameras to OUTPUT_ROOT/augmentation_params.json. Run the same command again to make what is missing. Flags may be
+spelled with - or _.
+"""
+
+EXAMPLES = """\
+examples:
+  guava-aug run --tracked_root tracked --output_root augmented
+  guava-aug run --tracked_root tracked --output_root augmented --video_list clip_a clip_b --difficulties easy hard
+  guava-aug run --tracked_root tracked --output_root augmented --views_per_difficulty 10 --device cpu
+  guava-aug run --tracked_root tracked --output_root augmented --video_list_file part_3.txt --part_id 3
+"""
+
+
+def main(argv: Sequence[str], *, prog: str = "guava-aug run", script: bool = False) -> int:
+    """The exit code of a run. The script differs in two things: it needs a list, and without --batch it is slow."""
+    default_mode: Literal["batch", "subprocess"] = "subprocess" if script else "batch"
+    flags = parse(RunFlags, argv, prog, DESCRIPTION, EXAMPLES.replace("guava-aug run", prog))
+    config = flags.config(default_mode)
+    if script and config.videos is None:
+        raise UsageError("give the videos with --video_list NAME [NAME ...] or --video_list_file FILE")
+    catch_sigterm()
+
+    from ..jobs import run
+    from ..record import debug_log_path
+    from .terminal import show_summary, speaking
+
+    quiet, verbose = flags.running.quiet, flags.running.verbose
+    with speaking(quiet, verbose, debug_log_path(config.output_root, config.part_id)) as progress:
+        result = run(config, progress=progress)
+    show_summary(result, quiet)
+    return OK if result.ok else SOME_FAILED

@@ -1,0 +1,117 @@
+"""What the commands show: log lines, progress, tables."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from ..progress import Bars, PlainLines, Progress, Silent
+from ..results import RunResult
+from ..timing import StageTime
+
+FAILURES_SHOWN = 20
+
+
+@contextmanager
+def speaking(quiet: bool, verbose: bool, debug_log: Path | None = None) -> Iterator[Progress]:
+    """Sets up the log lines on stderr for the time of a command, and gives the progress display that fits them.
+
+    A terminal gets a bar; files and pipes get dated lines. `debug_log` takes everything, with tracebacks.
+    """
+    root, console = logging.getLogger("guava_aug"), Console(stderr=True)
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    handler: logging.Handler
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="%H:%M:%S ")
+        handler.setFormatter(_Plain("%(message)s", hide_traceback=not verbose))
+    else:
+        handler = logging.StreamHandler()
+        line = "%(asctime)s %(levelname)-7s %(message)s"
+        handler.setFormatter(_Plain(line, "%Y-%m-%d %H:%M:%S", hide_traceback=not verbose))
+    handler.setLevel(level)
+    handlers: list[logging.Handler] = [handler]
+    if debug_log is not None:
+        handlers.append(_DebugFile(debug_log))
+    before = root.level, root.propagate
+    root.setLevel(logging.DEBUG)
+    root.propagate = False
+    for each in handlers:
+        root.addHandler(each)
+    try:
+        yield Silent() if quiet else Bars(console) if console.is_terminal else PlainLines()
+    finally:
+        root.setLevel(before[0])
+        root.propagate = before[1]
+        for each in handlers:
+            root.removeHandler(each)
+            each.close()
+
+
+def show_summary(result: RunResult, quiet: bool) -> None:
+    """How the run ended: counts, failures with reasons, where things are, and where the time went."""
+    console, count = Console(highlight=False, soft_wrap=True), result.count()
+    failed = result.failed
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for view in failed:
+        reasons.setdefault((view.video, view.error or ""), []).append(view.label)
+    for (video, reason), labels in list(reasons.items())[:FAILURES_SHOWN]:
+        console.print(f"failed: {video} ({', '.join(labels)}): {reason}", markup=False)
+    if len(reasons) > FAILURES_SHOWN:
+        console.print(f"... and {len(reasons) - FAILURES_SHOWN} more; all are in {result.params_log}", markup=False)
+    words = ", ".join(f"{count[word]} {word}" for word in ("success", "skipped", "failed") if count[word])
+    console.print(f"{len(result.views)} views: {words}; {result.seconds:.1f} s; log: {result.params_log}", markup=False)
+    if not quiet and result.stages:
+        console.print(stage_table(result.stages))
+
+
+def stage_table(stages: Sequence[StageTime]) -> Table:
+    """The timing table."""
+    table = Table(title="where the time went", title_justify="left")
+    for name in ("stage", "seconds", "count", "mean", "share"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    total = sum(stage.seconds for stage in stages) or 1.0
+    for stage in stages:
+        table.add_row(
+            stage.name, f"{stage.seconds:.2f}", str(stage.count), f"{stage.mean:.3f}", f"{stage.seconds / total:.0%}"
+        )
+    return table
+
+
+class _Plain(logging.Formatter):
+    """One line per record: tracebacks are for the debug log."""
+
+    def __init__(self, line: str, date: str | None = None, *, hide_traceback: bool) -> None:
+        super().__init__(line, date)
+        self._hide = hide_traceback
+
+    def format(self, record: logging.LogRecord) -> str:
+        if self._hide and record.exc_info:
+            record = logging.makeLogRecord({**record.__dict__, "exc_info": None, "exc_text": None})
+        return super().format(record)
+
+
+class _DebugFile(logging.FileHandler):
+    """The debug log; a folder that cannot be written is told elsewhere, so here it only means no debug log."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, mode="a", encoding="utf-8", delay=True)
+        self.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
+        self._usable = True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._usable:
+            return
+        try:
+            Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+            if self.stream is None:
+                self.stream = self._open()
+        except OSError:
+            self._usable = False
+            return
+        super().emit(record)

@@ -1,0 +1,86 @@
+"""What a run is asked to do: one frozen record, the same for the command line and for Python."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import UsageError
+
+DEFAULT_DIFFICULTIES = ("easy", "medium", "hard")
+DEFAULT_MODEL_PATH = Path("assets/GUAVA")
+DEFAULT_FPS = 30.0  # the original's, whatever the source's rate
+FRAMES_PER_CHUNK_CPU = 4
+FRAMES_PER_CHUNK_GPU = 32
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run. Paths are relative to the caller's working directory."""
+
+    tracked_root: Path
+    output_root: Path
+    videos: tuple[str, ...] | None = None  # directory names below tracked_root; None: all of them
+    difficulties: tuple[str, ...] = DEFAULT_DIFFICULTIES  # number and order decide the seeds
+    base_seed: int = 42
+    views_per_difficulty: int = 1
+    overwrite: bool = False  # make existing views again, also with another camera
+    part_id: str | None = None  # names the parameter log of this part of a cluster job
+    mode: Literal["batch", "subprocess"] = "batch"
+
+    model_path: Path | None = None  # None: assets/GUAVA if it is there, else the embedded default
+    guava_root: Path | None = None  # where the config's assets/SMPLX and assets/FLAME are relative to
+    device: str = "0"  # GPU id, "cpu" or a torch device
+    backend: str = "auto"  # rasteriser
+
+    background: str = "plate"  # the clean plate; "original", "black", "#rrggbb" or a file
+    fps: float | None = None  # None: what the tracked data says, else 30
+    crf: int = 10
+    preset: str = "veryfast"
+    save_frame_png: bool = False
+    time_map: Path | None = None
+
+    views_in_flight: int = 16  # writers open at once
+    frames_per_chunk: int | None = None  # None: 4 on the CPU, 32 on a GPU
+
+    def __post_init__(self) -> None:
+        """Refuses what makes no sense whatever the files are.
+
+        Raises:
+            UsageError: names the flag, what was given, and what would do.
+        """
+        for flag in ("views_in_flight", "frames_per_chunk"):
+            value = getattr(self, flag)
+            if value is not None and value < 1:
+                raise UsageError(f"--{flag} is {value}; expected 1 or more")
+        if not 0 <= self.crf <= 51:
+            raise UsageError(f"--crf is {self.crf}; expected 0 (lossless) to 51 (worst)")
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise UsageError(f"--fps is {self.fps:g}; expected more than 0 and at most 1000 frames per second")
+        if self.part_id is not None and (not self.part_id or set(self.part_id) & set("/\\\0") or ".." in self.part_id):
+            raise UsageError(f"--part_id is {self.part_id!r}; expected a number or a word for a file name")
+
+    def chunk_length(self, device: str) -> int:
+        """Frames posed and rendered at a time on `device`."""
+        if self.frames_per_chunk is not None:
+            return self.frames_per_chunk
+        return FRAMES_PER_CHUNK_GPU if device.startswith("cuda") else FRAMES_PER_CHUNK_CPU
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as the run record and the child processes of `subprocess` mode get them."""
+        return {f.name: str(v) if isinstance(v := getattr(self, f.name), Path) else v for f in dataclasses.fields(self)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> RunConfig:
+        """The record that `to_json` was made from (also after a trip through JSON text)."""
+        values = json.loads(json.dumps(values))
+        for name in ("tracked_root", "output_root", "model_path", "guava_root", "time_map"):
+            if values.get(name) is not None:
+                values[name] = Path(values[name])
+        for name in ("videos", "difficulties"):
+            if values.get(name) is not None:
+                values[name] = tuple(values[name])
+        return cls(**values)

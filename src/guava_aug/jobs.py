@@ -1,0 +1,247 @@
+"""The run: works the list off, keeps the log, survives bad videos."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .config import DEFAULT_DIFFICULTIES, RunConfig
+from .engine import Engine, InProcess, Made, explain
+from .errors import AssetError, DeviceError, InputError, OutputError, UsageError
+from .output.params_log import ParamsLog
+from .output.tree import video_path, view_dir
+from .progress import Progress, Silent
+from .record import FOLDER, record_path, stage_rows, versions, write_record
+from .results import RunResult, Status, ViewResult
+from .sweep import sweep
+from .timing import Stages
+from .worklist import VideoJob, make_work_list, unique_names
+
+if TYPE_CHECKING:
+    from .model import GuavaModel
+    from .views import View
+
+log = logging.getLogger(__name__)
+
+
+def augment(
+    tracked_root: str | Path,
+    output_root: str | Path,
+    videos: Sequence[str] | None = None,
+    difficulties: Sequence[str] = DEFAULT_DIFFICULTIES,
+    *,
+    model: GuavaModel | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> RunResult:
+    """Renders tracked videos from new cameras, and says for every view how it ended.
+
+    Args:
+        videos: names of folders below `tracked_root`; None for all.
+        model: a loaded model to use again; None loads what `model_path` says, once something is to be made.
+        options: the other fields of `RunConfig` (base_seed, views_per_difficulty, device, crf, ...).
+
+    Raises:
+        UsageError, AssetError, DeviceError, OutputError: nothing could be started. A bad video does not raise: see
+            `RunResult.failed`.
+    """
+    unknown = set(options) - {f.name for f in fields(RunConfig)}
+    if unknown:
+        raise UsageError(f"augment() has no option {', '.join(sorted(unknown))}; see the fields of RunConfig")
+    values = {**options, "tracked_root": tracked_root, "output_root": output_root, "difficulties": difficulties}
+    for name in ("tracked_root", "output_root", "model_path", "guava_root", "time_map"):
+        if values.get(name) is not None:
+            values[name] = Path(values[name])
+    if isinstance(videos, str) or isinstance(difficulties, str):
+        raise UsageError("augment(): videos and difficulties are lists of names, not one string")
+    values["difficulties"] = tuple(difficulties)
+    return run(RunConfig(videos=None if videos is None else tuple(videos), **values), model=model, progress=progress)
+
+
+def run(config: RunConfig, *, model: GuavaModel | None = None, progress: Progress | None = None) -> RunResult:
+    """How every view of the work list ended. See `augment`.
+
+    In this order: the work list and what of it exists, then (only if something is to be made) the model, then video by
+    video. The parameter log is written after every view.
+
+    Raises:
+        UsageError, AssetError, DeviceError, OutputError: nothing (more) can be done.
+        KeyboardInterrupt: passed on; the files in flight are removed and the record is written.
+    """
+    from .children import ChildProcesses
+
+    stages = Stages()
+    progress = progress or Silent()
+    engine: Engine
+    if config.mode == "subprocess":
+        engine = ChildProcesses(config, stages, progress)
+    else:
+        engine = InProcess(config, stages, progress, model)
+    return _Run(config, engine, stages, progress).go()
+
+
+class _Run:
+    """One run: the work list, the log, and what was counted on the way."""
+
+    def __init__(self, config: RunConfig, engine: Engine, stages: Stages, progress: Progress) -> None:
+        self.config, self.engine, self.stages, self.progress = config, engine, stages, progress
+        self.record = record_path(config.output_root, config.part_id)
+        self.results: dict[tuple[str, str], ViewResult] = {}
+        self.begun = time.monotonic()
+
+    def go(self) -> RunResult:
+        """See `run`."""
+        self.engine.check()
+        names = self._names()
+        with ParamsLog.open(self.config.output_root, self.config.part_id) as self.params:
+            jobs = make_work_list(self.config, names, self.params.get)
+            _make_writable(self.config.output_root)
+            try:
+                self._work(jobs)
+            except BaseException as error:
+                self._write_record(jobs, stopped=explain(error))
+                raise
+        self._write_record(jobs)
+        return RunResult(
+            views=[self.results[job.name, view.label] for job in jobs for view in job.views],
+            params_log=self.params.path,
+            record=self.record,
+            stages=self.stages.rows(),
+            seconds=time.monotonic() - self.begun,
+        )
+
+    def _names(self) -> list[str]:
+        from .tracked import list_videos
+
+        root = self.config.tracked_root
+        if not root.is_dir():
+            raise UsageError(f"--tracked_root {root} is not a folder; check the path")
+        names = list_videos(root) if self.config.videos is None else unique_names(self.config.videos)
+        if not names:
+            raise UsageError(f"--tracked_root {root} holds no tracked video (folders with a videos_info.json)")
+        return names
+
+    def _work(self, jobs: Sequence[VideoJob]) -> None:
+        pending = [job for job in jobs if job.todo]
+        self._skip(jobs)
+        if any(job.refused is None for job in pending):
+            self.engine.prepare()
+        if pending:
+            self.progress.start(len(pending), sum(len(job.todo) for job in pending))
+        try:
+            for job in pending:
+                self.progress.video(job.name, len(job.todo))
+                self._one_video(job)
+        finally:
+            self.progress.close()
+
+    def _skip(self, jobs: Sequence[VideoJob]) -> None:
+        """Notes what is complete already; one write for all."""
+        rows: list[tuple[str, str, Mapping[str, Any]]] = []
+        for job in jobs:
+            for view in job.views:
+                if view.label in job.done:
+                    self.results[job.name, view.label] = self._result(job, view, "skipped")
+                    rows.append((job.name, view.label, {"status": "skipped", **self._entry(job, view)}))
+        if rows:
+            log.info("%d of %d views are complete already", len(rows), sum(len(job.views) for job in jobs))
+            self.params.record_many(rows)
+
+    def _one_video(self, job: VideoJob) -> None:
+        """Makes what is missing of one video. Nothing that is wrong with the video stops the run."""
+        begun = time.monotonic()
+        try:
+            if job.refused is not None:
+                raise InputError(job.refused)
+            self.engine.make(job.name, job.todo, lambda made: self._ended(job, made))
+        except (UsageError, AssetError, DeviceError):  # would fail with every video
+            raise
+        except Exception as error:
+            log.debug("video %s failed", job.name, exc_info=True)
+            for view in job.todo:
+                if (job.name, view.label) not in self.results:
+                    self._ended(job, Made(view, explain(error), 0.0))
+        ended = [self.results[job.name, view.label] for view in job.todo]
+        self.progress.finish_video(_in_words(ended, time.monotonic() - begun))
+
+    def _ended(self, job: VideoJob, made: Made) -> None:
+        """Notes how a view ended, on disk before anything else happens."""
+        status: Status = "success" if made.error is None else "failed"
+        result = self._result(job, made.view, status, seconds=made.seconds, error=made.error)
+        self.results[job.name, made.view.label] = result
+        if made.error is not None:
+            log.error("%s / %s failed: %s", job.name, made.view.label, made.error)
+        self.params.record(
+            job.name,
+            made.view.label,
+            status=status,
+            error=made.error,
+            render_time=None if made.error else round(made.seconds, 3),
+            frames=made.frames,
+            **self._entry(job, made.view),
+        )
+
+    def _result(self, job: VideoJob, view: View, status: Status, **more: Any) -> ViewResult:
+        path = None if job.refused else video_path(self.config.output_root, view.label, job.name)
+        return ViewResult(
+            job.name, view.difficulty, view.label, status, path, view.seed, view.yaw, view.pitch, view.zoom, **more
+        )
+
+    def _entry(self, job: VideoJob, view: View) -> dict[str, Any]:
+        """The camera and the places of a view, by the original's names."""
+        places = {}
+        if job.refused is None:
+            places = {
+                "tracked_path": str(self.config.tracked_root / job.name),
+                "output_dir": str(view_dir(self.config.output_root, view.label, job.name)),
+            }
+        return {"seed": view.seed, "yaw": view.yaw, "pitch": view.pitch, "zoom": view.zoom, **places}
+
+    def _write_record(self, jobs: Sequence[VideoJob], stopped: str | None = None) -> None:
+        counts: Counter[str] = Counter(result.status for result in self.results.values())
+        content = {
+            "stopped": stopped,
+            "videos": len(jobs),
+            "views": dict(counts, asked_for=sum(len(job.views) for job in jobs)),
+            "seconds": round(time.monotonic() - self.begun, 3),
+            "stages": stage_rows(self.stages.rows()),
+            "used": self.engine.describe(),
+            "versions": versions(),
+            "config": self.config.to_json(),
+        }
+        try:
+            write_record(self.record, content)
+        except OutputError as error:  # the results are what counts
+            log.warning("%s", error)
+
+
+def _in_words(ended: Sequence[ViewResult], seconds: float) -> str:
+    """One line about a video."""
+    good = [result.label for result in ended if result.status == "success"]
+    failed = len(ended) - len(good)
+    if not good:
+        return f"failed, {seconds:.1f} s"
+    shown = ", ".join(good[:4]) + (f" and {len(good) - 4} more" if len(good) > 4 else "")
+    return f"{shown} done{f', {failed} failed' if failed else ''}, {seconds:.1f} s"
+
+
+def _make_writable(root: Path) -> None:
+    """Makes the output root, and finds out now rather than after an hour whether it can be written.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise OutputError(f"--output_root {root} cannot be written ({error.strerror or error})") from error
+    sweep(root)
+    sweep(root / FOLDER)

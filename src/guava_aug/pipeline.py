@@ -1,0 +1,134 @@
+"""The way of one video through the program: reconstruct once, pose once per frame, render per view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from . import timing
+from .errors import InputError
+from .output.quantize import to_png_bytes, to_video_bytes
+from .progress import Progress
+from .render.background import Background, background_for
+from .timing import Stages
+from .viewfiles import FrameBatch, OpenFiles, Outcome, ViewFile
+
+if TYPE_CHECKING:
+    from .model import GuavaModel
+    from .tracked import TrackedVideo
+    from .views import View
+
+DARKEST_SOURCE = 0.02  # an empty mask still holds JPEG ringing of a few levels of 255
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the loop needs beside the model, the video and the views."""
+
+    background: str  # see `background_for`
+    frames_per_chunk: int  # frames posed at a time and rendered in one call
+    views_in_flight: int  # files open at once; more views than that go through the video in groups
+
+
+def augment_video(
+    model: GuavaModel,
+    video: TrackedVideo,
+    views: Sequence[View],
+    open_file: Callable[[View], ViewFile],
+    on_view: Callable[[Outcome], None],
+    settings: Settings,
+    *,
+    want_png: bool = False,
+    stages: Stages,
+    progress: Progress,
+) -> Background:
+    """The background that was used, after `video` was rendered through every view.
+
+    Each view ends in one call of `on_view`, as soon as its file is complete. A view that
+    fails does not stop the others. What all views share (reading, reconstructing, posing) raises.
+
+    Args:
+        open_file: begins the file of a view.
+        on_view: called in the caller's thread.
+
+    Raises:
+        InputError: the video cannot be read or rendered. Files in flight are removed, as with any other exception.
+    """
+    size = model.config.image_size
+    with stages(timing.DATA):
+        source = video.source_at(model.config.feature_img_size)
+        _refuse_empty(source.image, video.name)
+    with stages(timing.SOURCE, sync=True):
+        avatar = model.reconstruct(source)  # identity
+    with stages(timing.PRECOMPUTE):
+        background = background_for(video, settings.background, size)  # image
+
+    for group in _groups(views, settings.views_in_flight):
+        with OpenFiles(group, open_file, on_view, stages) as files:
+            for chunk in _timed(video.chunks(settings.frames_per_chunk, size), stages):  # bounded memory
+                with stages(timing.PRECOMPUTE, sync=True):
+                    posed = avatar.pose(chunk.motion.to(model.device))  # identity x motion, batched over frames
+                    _refuse_non_finite(posed.means, video.name, chunk.start)
+                    plate = background.frames(chunk)
+                for view in files.well():  # camera
+                    with files.rendering(view):
+                        cameras = view.cameras(source.viewmat, len(chunk), size, start=chunk.start)
+                        frames = model.render(posed, cameras, plate)
+                        files.write(view, _to_bytes(frames, want_png))
+                        progress.frames(len(chunk), video.num_frames)
+                if not files.well():
+                    break
+    return background
+
+
+def _groups(views: Sequence[View], size: int) -> Iterator[Sequence[View]]:
+    for start in range(0, len(views), size):
+        yield views[start : start + size]
+
+
+def _timed(chunks: Iterable, stages: Stages) -> Iterator:
+    """The same chunks; the time spent waiting for them is the stage `data`."""
+    iterator = iter(chunks)
+    while True:
+        with stages(timing.DATA):
+            chunk = next(iterator, None)
+        if chunk is None:
+            return
+        yield chunk
+
+
+def _to_bytes(
+    frames: Tensor,  # [T, 3, H, W] float 0..1
+    want_png: bool,
+) -> FrameBatch:
+    """The frames as bytes on the host; the copy also waits for the GPU, so timings around it are true."""
+    return FrameBatch(to_video_bytes(frames), to_png_bytes(frames) if want_png else None)
+
+
+def _refuse_empty(
+    image: Tensor,  # [3, S, S], the person on black
+    name: str,
+) -> None:
+    if float(image.max()) < DARKEST_SOURCE:
+        raise InputError(
+            f"{name}: the source frame (frame 0) shows no person: its image under the mask is black; expected a mask "
+            f"that covers the person; look at it with `guava-aug check`, or track the video again"
+        )
+
+
+def _refuse_non_finite(
+    means: Tensor,  # [T, N, 3]
+    name: str,
+    start: int,
+) -> None:
+    bad = (~torch.isfinite(means)).flatten(1).any(dim=1)  # [T]
+    if bool(bad.any()):
+        frame = start + int(bad.nonzero()[0])
+        raise InputError(
+            f"{name}: frame {frame} gives an avatar that is not finite (NaN or infinity); expected finite pose "
+            f"parameters; look at this frame with `guava-aug check`, or track the video again"
+        )

@@ -1,0 +1,172 @@
+"""The files of the views in flight: each ends complete, or is not there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import timing
+from .config import RunConfig
+from .output.pngs import PngWriter
+from .output.tree import png_dir, video_path
+from .output.video import VideoWriter
+from .sweep import sweep
+from .timing import Stages
+
+if TYPE_CHECKING:
+    from .views import View
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FrameBatch:
+    """Rendered frames on their way to a file; the original truncates in the video and rounds in the PNGs."""
+
+    video: np.ndarray  # [T, H, W, 3] uint8, truncated
+    png: np.ndarray | None  # [T, H, W, 3] uint8, rounded; None: no PNGs wanted
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a view ended."""
+
+    view: View
+    error: Exception | None  # None: its file is complete
+    seconds: float  # render time, without what all views of the video share
+
+
+class ViewFile:
+    """The MP4 of one view, and its PNGs if they are wanted. The PNGs are complete before the MP4 gets its name."""
+
+    def __init__(self, config: RunConfig, name: str, view: View, size: int, fps: float) -> None:
+        path = video_path(config.output_root, view.label, name)
+        sweep(path.parent)
+        if config.overwrite:  # an old file must not outlive a failure under the new camera
+            path.unlink(missing_ok=True)
+        self._video = VideoWriter(path, size, size, fps, crf=config.crf, preset=config.preset)
+        self._pngs: PngWriter | None = None
+        self._png_thread: ThreadPoolExecutor | None = None
+        self._png_waiting: Future[None] | None = None
+        if config.save_frame_png:
+            folder = png_dir(config.output_root, view.label, name)
+            sweep(folder)
+            self._pngs = PngWriter(folder)
+            self._png_thread = ThreadPoolExecutor(1, thread_name_prefix=f"png {view.label}")
+
+    def write(self, batch: FrameBatch) -> None:
+        """Takes the next frames. Raises OutputError with whatever stopped the files."""
+        self._video.write(batch.video)
+        if self._pngs is not None and self._png_thread is not None and batch.png is not None:
+            self._wait_for_pngs()  # so at most one chunk waits
+            self._png_waiting = self._png_thread.submit(self._pngs.write, batch.png)
+
+    def close(self) -> None:
+        """Completes the files. Raises OutputError; then the MP4 is not there."""
+        self._wait_for_pngs()
+        if self._png_thread is not None:
+            self._png_thread.shutdown()
+        self._video.close()
+
+    def abort(self) -> None:
+        """Leaves no MP4 and no temporary file; PNGs that are complete stay, the next run writes them again."""
+        if self._png_thread is not None:
+            self._png_thread.shutdown(cancel_futures=True)
+        self._video.abort()
+
+    def _wait_for_pngs(self) -> None:
+        if self._png_waiting is not None:
+            self._png_waiting.result()
+            self._png_waiting = None
+
+
+class OpenFiles:
+    """The files of a group of views. Leaving the block well completes them, leaving it by an exception removes them."""
+
+    def __init__(
+        self,
+        group: Sequence[View],
+        open_file: Callable[[View], ViewFile],
+        on_view: Callable[[Outcome], None],
+        stages: Stages,
+    ) -> None:
+        self._group, self._open_file, self._on_view, self._stages = group, open_file, on_view, stages
+        self._files: dict[View, ViewFile] = {}  # those that are open and well
+        self._seconds = dict.fromkeys(group, 0.0)
+
+    def __enter__(self) -> OpenFiles:
+        try:
+            for view in self._group:
+                with self.rendering(view):
+                    self._files[view] = self._open_file(view)
+        except BaseException:
+            self._abort()
+            raise
+        return self
+
+    def well(self) -> list[View]:
+        """The views whose file has not failed."""
+        return list(self._files)
+
+    @contextmanager
+    def rendering(self, view: View) -> Iterator[None]:
+        """A step of one view: its time is counted, and if it fails, only this view has failed."""
+        start = time.perf_counter()
+        try:
+            yield
+        except Exception as error:
+            self._fail(view, error)
+        finally:
+            self._seconds[view] += time.perf_counter() - start
+
+    def write(self, view: View, batch: FrameBatch) -> None:
+        """Hands frames to the view's encoder, which works in a thread; waits while it is far behind."""
+        start = time.perf_counter()
+        self._files[view].write(batch)
+        waited = time.perf_counter() - start
+        self._seconds[view] -= waited
+        self._stages.add(timing.ENCODE_WAIT, waited, count=0)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            if error is None:
+                self._complete()
+        finally:
+            self._abort()
+
+    def _abort(self) -> None:
+        for file in self._files.values():
+            file.abort()
+
+    def _complete(self) -> None:
+        """Closing decodes the whole file back, so all files are closed at the same time."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            closing = {view: pool.submit(file.close) for view, file in self._files.items()}
+            for view, closed in closing.items():
+                try:
+                    with self._stages(timing.ENCODE_WAIT):
+                        closed.result()
+                except Exception as error:
+                    self._fail(view, error)
+                else:
+                    del self._files[view]
+                    self._end(view, None)
+
+    def _fail(self, view: View, error: Exception) -> None:
+        log.debug("view %s failed", view.label, exc_info=error)
+        file = self._files.pop(view, None)
+        if file is not None:
+            file.abort()
+        self._end(view, error)
+
+    def _end(self, view: View, error: Exception | None) -> None:
+        self._stages.add(timing.RENDER, self._seconds[view])
+        self._on_view(Outcome(view, error, self._seconds[view]))

@@ -1,0 +1,15 @@
+"""`guava-aug` with the fake model, as a process of its own: python fake_guava_aug.py SECONDS_PER_FRAME ARGUMENT..."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import guava_aug.model
+from fakes import FakeModel
+from guava_aug.cli import main
+
+if __name__ == "__main__":
+    seconds = float(sys.argv[1])
+    guava_aug.model.load_model = lambda *args, **kwargs: FakeModel(seconds)  # type: ignore[assignment]
+    raise SystemExit(main(sys.argv[2:]))
