@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,7 +51,26 @@ def official_assets(shared_golden: Path, tmp_path_factory: pytest.TempPathFactor
          str(SHARED / "guava_assets"), "--out", str(out), "--copy-assets"],
         check=True, capture_output=True,
     )  # fmt: skip
+    _settle_ties(out / "FLAME/FLAME2020/generic_model.pkl")
     return out
+
+
+# On the middle line of the head both eyes are equally near, and the generator of the synthetic assets keeps the four
+# nearest joints of a vertex: which eye it keeps falls by the last bit of a float64, so by machine. These are the
+# vertices that kept the right eye where the golden data was recorded; the other ties kept the left one.
+RIGHT_EYE_TIES = [3223, 3276, 3278, 3281, 3284, 3285, 3463]
+
+
+def _settle_ties(flame: Path) -> None:
+    with flame.open("rb") as f:
+        model = pickle.load(f)  # our own file, written a moment ago
+    weights = model["weights"]
+    tied = (model["v_template"][:, 0] == 0) & (weights[:, 3] != weights[:, 4])
+    kept = weights[tied, 3] + weights[tied, 4]
+    right = np.isin(np.flatnonzero(tied), RIGHT_EYE_TIES)
+    weights[tied, 3], weights[tied, 4] = np.where(right, 0, kept), np.where(right, kept, 0)
+    with flame.open("wb") as f:
+        pickle.dump(model, f, protocol=2)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -78,9 +78,10 @@ class EhmModel:
         head_rest = _blend(rest.head.expand(T, -1, -1), a.head.exprdirs, motion.flame_expression)  # [T, Ph, 3]
         zeros = motion.jaw_pose.new_zeros(T, 2, 3)
         head_pose = torch.cat([zeros, motion.jaw_pose[:, None], motion.eye_pose], 1)  # [T, 5, 3]
-        head, _, head_joints, _, _ = _skin(a.head, self._head_chain, head_rest, a.head.J_regressor @ head_rest, head_pose)
-        head = head + motion.eyelids[:, 1, None, None] * a.right_eyelid + motion.eyelids[:, 0, None, None] * a.left_eyelid
-        head = head * identity.head_scale
+        head_joints = a.head.J_regressor @ head_rest
+        head, _, head_joints, _, _ = _skin(a.head, self._head_chain, head_rest, head_joints, head_pose)
+        left, right = motion.eyelids[:, :, None, None].unbind(1)
+        head = (head + right * a.right_eyelid + left * a.left_eyelid) * identity.head_scale
 
         # 2. the body at rest, and where its eyes are (the joints offset counts here too)
         body = _blend(rest.body.expand(T, -1, -1), a.body.exprdirs, motion.expression)  # [T, P, 3]

@@ -69,6 +69,8 @@ def load_body_file(path: Path | str, uv_size: int = 512) -> EhmAssets:
     except KeyError as e:
         raise AssetError(f"the body model {path} lacks {e}; bake it again with `python -m guava_aug.demo.bake`") from e
     if assets.faces.shape != assets.faces_uv.shape or len(head_to_body) != len(head.v_template):
-        raise AssetError(f"the body model {path} does not fit together: faces {tuple(assets.faces.shape)} against chart "
-                         f"{tuple(assets.faces_uv.shape)}, head map {len(head_to_body)} against {len(head.v_template)}")
+        raise AssetError(
+            f"the body model {path} does not fit together: {len(assets.faces)} faces against {len(assets.faces_uv)} in "
+            f"the chart, head map of {len(head_to_body)} against {len(head.v_template)} head vertices"
+        )
     return assets

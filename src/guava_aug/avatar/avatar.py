@@ -1,0 +1,152 @@
+"""The avatar: canonical Gaussians of one person, and how they follow the body."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import roma
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..body import EhmModel, Identity, Motion, RestShape
+from .decoders import RawGaussians
+
+_SAFE_SQUARED_LENGTH = 1e-20
+
+
+@dataclass(frozen=True)
+class PosedGaussians:
+    """T frames of N Gaussians in the tracked world. Opacity and features do not change with the pose."""
+
+    means: Tensor  # [T, N, 3] metres
+    quats: Tensor  # [T, N, 4] wxyz; vertex Gaussians unit, UV Gaussians as predicted
+    scales: Tensor  # [T, N, 3] metres, standard deviations
+    opacities: Tensor  # [N] 0..1
+    features: Tensor  # [N, C]; the first three are RGB 0..1
+
+    def __len__(self) -> int:
+        return self.means.shape[0]
+
+    def __getitem__(self, index: slice) -> PosedGaussians:
+        return replace(self, means=self.means[index], quats=self.quats[index], scales=self.scales[index])
+
+
+@dataclass(frozen=True)
+class Avatar:
+    """Canonical Gaussians: one per body vertex (first P), then one per kept UV texel (M).
+
+    Immutable: building it never changes the tensors it is built from, posing never changes the avatar.
+    """
+
+    body: EhmModel
+    rest: RestShape
+    vertex_quats: Tensor  # [P, 4] wxyz
+    vertex_scales: Tensor  # [P, 3] metres
+    uv_local: Tensor  # [M, 3] position in the frame of its face, units of the face scale
+    uv_quats: Tensor  # [M, 4]
+    uv_scales: Tensor  # [M, 3] units of the face scale
+    uv_face: Tensor  # [M] int64 face each UV Gaussian rides
+    uv_bary: Tensor  # [M, 3]
+    opacities: Tensor  # [P + M]
+    features: Tensor  # [P + M, C]
+    kept: Tensor  # [M0] bool: which occupied texels became Gaussians
+
+    @property
+    def num_gaussians(self) -> int:
+        return len(self.opacities)
+
+    @staticmethod
+    def build(
+        body: EhmModel, identity: Identity, vertex: RawGaussians, uv: RawGaussians, opacity_threshold: float
+    ) -> Avatar:
+        """The avatar of predicted Gaussians; UV points at or below `opacity_threshold` are dropped.
+
+        Source: the original's `Ubody_Gaussian` with `pruning=True`.
+        """
+        assets = body.assets
+        occupied = assets.uv_face >= 0
+        kept = uv.opacities[:, 0] > opacity_threshold
+        assert uv.local_pos is not None
+        colors = torch.cat([vertex.colors, uv.colors[kept]])
+        return Avatar(
+            body=body,
+            rest=body.shape(identity),
+            vertex_quats=vertex.rotations,
+            vertex_scales=vertex.scales,
+            uv_local=uv.local_pos[kept],
+            uv_quats=uv.rotations[kept],
+            uv_scales=uv.scales[kept],
+            uv_face=assets.uv_face[occupied][kept].long(),
+            uv_bary=assets.uv_bary[occupied][kept],
+            opacities=torch.cat([vertex.opacities[:, 0], uv.opacities[kept, 0]]),
+            features=torch.cat([torch.sigmoid(colors[:, :3]), colors[:, 3:]], 1),
+            kept=kept,
+        )
+
+    def with_identity(self, identity: Identity) -> Avatar:
+        """The same appearance on another body shape (cross-identity reenactment)."""
+        return replace(self, rest=self.body.shape(identity))
+
+    def pose(self, motion: Motion) -> PosedGaussians:
+        """The Gaussians of T frames. Depends on identity and motion, never on a camera."""
+        posed = self.body.pose(self.rest, motion)
+        vertices, faces = posed.vertices, self.body.assets.faces
+
+        # vertex Gaussians turn with the blended skinning matrix, which is no rotation: roma's branch rule decides
+        turn = roma.rotmat_to_unitquat(posed.vertex_transforms[..., :3])
+        quats = F.normalize(quat_multiply(roma.quat_xyzw_to_wxyz(turn), self.vertex_quats), dim=-1)
+
+        # UV Gaussians ride the frame of their face
+        frames, face_scale = face_frames(vertices[:, faces])  # [T, F, 3, 3], [T, F]
+        face_quats = roma.quat_xyzw_to_wxyz(roma.rotmat_to_unitquat(frames))
+        s = face_scale[:, self.uv_face, None]  # [T, M, 1]
+        columns = frames[:, self.uv_face]  # [T, M, 3, 3]
+        local = sum(columns[..., k] * self.uv_local[:, k, None] for k in range(3))
+        corner_ids = faces[self.uv_face]  # [M, 3]
+        surface = sum(vertices[:, corner_ids[:, k]] * self.uv_bary[:, k, None] for k in range(3))
+        return PosedGaussians(
+            means=torch.cat([vertices, s * local + surface], 1),
+            quats=torch.cat([quats, quat_multiply(face_quats[:, self.uv_face], self.uv_quats)], 1),
+            scales=torch.cat([self.vertex_scales.expand(len(s), -1, -1), self.uv_scales * s], 1),
+            opacities=self.opacities,
+            features=self.features,
+        )
+
+
+def face_frames(corners: Tensor) -> tuple[Tensor, Tensor]:
+    """Frames [..., 3, 3] (columns are the axes) and scales [...] of triangles given by corners [..., 3, 3].
+
+    First axis along the first edge, second the normal, third in the plane; the scale is the mean of the first
+    edge's length and of the height over it.
+    """
+    v0, v1, v2 = corners.unbind(-2)
+    e1, e2 = v1 - v0, v2 - v0
+    a0 = _unit(e1)
+    a1 = _unit(torch.linalg.cross(a0, e2))
+    a2 = -_unit(torch.linalg.cross(a1, a0))
+    scale = (_length(e1)[..., 0] + (a2 * e2).sum(-1).abs()) / 2
+    return torch.stack([a0, a1, a2], -1), scale
+
+
+def quat_multiply(p: Tensor, q: Tensor) -> Tensor:
+    """Hamilton product of quaternions [..., 4] in wxyz order."""
+    pw, px, py, pz = p.unbind(-1)
+    qw, qx, qy, qz = q.unbind(-1)
+    return torch.stack(
+        [
+            pw * qw - px * qx - py * qy - pz * qz,
+            pw * qx + px * qw + py * qz - pz * qy,
+            pw * qy - px * qz + py * qw + pz * qx,
+            pw * qz + px * qy - py * qx + pz * qw,
+        ],
+        -1,
+    )
+
+
+def _length(x: Tensor) -> Tensor:
+    return x.square().sum(-1, keepdim=True).clamp(min=_SAFE_SQUARED_LENGTH).sqrt()
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / _length(x)

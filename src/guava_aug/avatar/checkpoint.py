@@ -1,0 +1,238 @@
+"""Checkpoints: the official `.pt`, read strictly and lean, and our own `.safetensors`.
+
+Every key of a checkpoint is accounted for: it is a network weight, it is part of the body model, or it is listed
+in `UNUSED` with the reason. Anything else, and anything missing, is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..body import EhmAssets, LinearModel, assets_from_checkpoint
+from ..errors import AssetError
+from .config import ModelConfig
+from .network import ReconstructionNetwork
+from .styleunet import StyleUNet
+
+log = logging.getLogger(__name__)
+
+REFINER_PREFIX = "nerual_refiner."  # sic: the original's spelling
+_FORMAT = "guava-aug-1"
+
+# What an official checkpoint holds beyond network and body model, and why nothing reads it.
+UNUSED: tuple[tuple[str, str], ...] = (
+    (r"laplacian_matrix", "training regulariser, 449 MB"),
+    (r"v_template", "copy of ehm.v_template"),
+    (r"xy_image_coord", "never read by the original"),
+    (r"(ehm\.)?smplx\.(extra_joint|lmk_|mp_lmk_|dynamic_lmk_|source_idxs|target_idxs|head_kin_chain).*", "landmarks"),
+    (r"(ehm\.)?smplx\.((global|neck|jaw|eye|head|body|left_hand|right_hand)_pose)", "default pose, always given"),
+    (r"(ehm\.)?smplx\.(shape_params|expression_params)", "default coefficients, always given"),
+    (r"(ehm\.)?smplx\.(face_[lr]_eyelid|head_center|vertex_uv_coord)", "not part of the forward pass"),
+    (r"ehm\.flame\.(full_lmk_|lmk_|mp_lmk_|dynamic_lmk_|neck_kin_chain).*", "landmarks"),
+    (r"ehm\.flame\.(eye_pose|neck_pose|faces_tensor)", "default pose; faces of the head alone"),
+    (r"ehm\.flame\.mask\..*", "region masks of training losses"),
+    (r"mesh_renderer\..*", "copies of faces, chart and skinning weights"),
+)
+_BODY_KEYS = re.compile(
+    r"(ehm\.)?smplx\.(v_template|shapedirs|posedirs|J_regressor|lbs_weights|parents|faces_tensor|faces_uv_idx|texcoords"
+    r"|left_hand_center|right_hand_center|uvmap_f_idx|uvmap_f_bary|uvmap_mask)"
+    r"|ehm\.flame\.(v_template|shapedirs|posedirs|J_regressor|lbs_weights|parents|l_eyelid|r_eyelid)|ehm\.v_template"
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights of one model and, when the file has it, the body model."""
+
+    path: Path
+    network: dict[str, Tensor]
+    refiner: dict[str, Tensor]
+    assets: EhmAssets | None
+    config: ModelConfig | None
+
+
+def find_checkpoint(model_dir: Path) -> Path:
+    """The checkpoint of a model directory: `*.safetensors`, else newest `best*.pt`, else newest `latest*.pt`."""
+    folders = [model_dir, model_dir / "checkpoints"]
+    for pattern in ("*.safetensors", "best*.pt", "latest*.pt"):
+        found = [p for d in folders if d.is_dir() for p in d.glob(pattern)]
+        if found:
+            return max(found, key=lambda p: p.stat().st_mtime)
+    raise AssetError(
+        f"no checkpoint below {model_dir}: expected checkpoints/best*.pt or latest*.pt (official) or *.safetensors "
+        f"(made by `guava-aug convert`)"
+    )
+
+
+def read_checkpoint(path: Path, config: ModelConfig | None = None, assets_root: Path | None = None) -> Checkpoint:
+    """The checkpoint of either format. Tensors are memory-mapped; nothing is copied yet.
+
+    `assets_root` (holding SMPLX/ and FLAME/) is where an official checkpoint's index files are. An official
+    checkpoint without a body model inside comes back with `assets=None`.
+    """
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return _read_official(path, config or ModelConfig(), assets_root)
+
+
+def load_weights(checkpoint: Checkpoint, network: ReconstructionNetwork, refiner: StyleUNet) -> None:
+    """Put the weights into the modules, strictly: same keys, same shapes. Raises AssetError with the differences."""
+    for part, module, state in (
+        ("network", network, checkpoint.network),
+        ("refiner", refiner, checkpoint.refiner),
+    ):
+        expected = module.state_dict()
+        missing = sorted(expected.keys() - state.keys())
+        extra = sorted(state.keys() - expected.keys())
+        shapes = [
+            f"{k}: {tuple(state[k].shape)} instead of {tuple(expected[k].shape)}"
+            for k in sorted(expected.keys() & state.keys())
+            if state[k].shape != expected[k].shape
+        ]
+        if missing or extra or shapes:
+            lines = [
+                f"{name} {_some(keys)}"
+                for name, keys in (("lacks", missing), ("has unknown", extra), ("has wrong shapes", shapes))
+                if keys
+            ]
+            raise AssetError(f"{checkpoint.path}: the {part} does not fit the configuration: " + "; ".join(lines))
+        module.load_state_dict({k: v.to(expected[k].dtype) for k, v in state.items()}, strict=True, assign=True)
+
+
+def classify_key(key: str) -> str:
+    """Where a key of the `model` part of an official checkpoint goes: `network`, `body` or `unused: <reason>`."""
+    if _BODY_KEYS.fullmatch(key):
+        return "body"
+    for pattern, reason in UNUSED:
+        if re.fullmatch(pattern, key):
+            return f"unused: {reason}"
+    return "network"
+
+
+def convert_checkpoint(
+    source: Path | str, out: Path | str, *, config: Path | str | None = None, guava_root: Path | str | None = None
+) -> Path:
+    """Write the lean form of an official checkpoint: weights, body model and configuration in one safetensors file.
+
+    `source` is a `.pt` file or a model directory. Returns the path written. The file holds licensed body-model
+    data, as the checkpoint does: keep it to yourself.
+    """
+    from ..model import open_model_files  # the door knows where config and index files lie
+
+    checkpoint, cfg = open_model_files(Path(source), config=config, guava_root=guava_root)
+    if checkpoint.assets is None:
+        raise AssetError(f"{checkpoint.path} has no body model inside and none was found; give --guava-root")
+    out = Path(out)
+    if out.suffix != ".safetensors":
+        raise AssetError(f"{out} should end in .safetensors")
+    write_safetensors(out, cfg, checkpoint.network, checkpoint.refiner, checkpoint.assets)
+    return out
+
+
+def write_safetensors(
+    out: Path,
+    config: ModelConfig,
+    network: Mapping[str, Tensor],
+    refiner: Mapping[str, Tensor],
+    assets: EhmAssets | None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Our checkpoint format, documented in docs/formats.md. `dtype` casts the network's floating-point weights."""
+    cast = lambda t: t.to(dtype) if dtype is not None and t.is_floating_point() else t
+    tensors = {f"model.{k}": cast(v) for k, v in network.items()}
+    tensors |= {f"render_model.{REFINER_PREFIX}{k}": cast(v) for k, v in refiner.items()}
+    if assets is not None:
+        tensors |= {f"body.{k}": v for k, v in _flatten_assets(assets).items()}
+    metadata = {"format": _FORMAT, "config": json.dumps(config.to_dict())}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.part")
+    try:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata)
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _read_official(path: Path, config: ModelConfig, assets_root: Path | None) -> Checkpoint:
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        model, render_model = saved["model"], saved["render_model"]
+    except FileNotFoundError as e:
+        raise AssetError(f"{path} is missing") from e
+    except Exception as e:  # torch.load raises many kinds for a damaged or foreign file
+        raise AssetError(
+            f"cannot read the checkpoint {path}: {type(e).__name__}: {str(e).split(chr(10))[0]}; "
+            f"expected GUAVA's torch.save dictionary with `model` and `render_model`. Is the download complete?"
+        ) from e
+    kinds = {k: classify_key(k) for k in model}
+    unused = [k for k, kind in kinds.items() if kind.startswith("unused")]
+    log.debug("%s: %d keys of the model are not used at inference", path.name, len(unused))
+    stray = [k for k in render_model if not k.startswith(REFINER_PREFIX)]
+    if stray:
+        raise AssetError(f"{path}: the render model has unknown {_some(stray)}")
+    has_body = any(k.startswith("smplx.") for k in model)
+    assets = None
+    if has_body and assets_root is not None:
+        try:
+            assets = assets_from_checkpoint(model, assets_root)
+        except KeyError as e:
+            raise AssetError(f"{path}: the body model inside lacks {e}") from e
+    return Checkpoint(
+        path=path,
+        network={k: v for k, v in model.items() if kinds[k] == "network"},
+        refiner={k.removeprefix(REFINER_PREFIX): v for k, v in render_model.items()},
+        assets=assets,
+        config=config,
+    )
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
+    try:
+        with safe_open(path, framework="pt") as f:
+            metadata = f.metadata() or {}
+            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118  (not a dict)
+    except (OSError, SafetensorError) as e:
+        raise AssetError(f"cannot read the checkpoint {path}: {e}") from e
+    if metadata.get("format") != _FORMAT:
+        found = metadata.get("format")
+        raise AssetError(f"{path} is not a guava-aug checkpoint (format {found!r}, expected {_FORMAT!r})")
+    part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    body = part("body.")
+    return Checkpoint(
+        path=path,
+        network=part("model."),
+        refiner=part(f"render_model.{REFINER_PREFIX}"),
+        assets=_unflatten_assets(body) if body else None,
+        config=ModelConfig.from_dict(json.loads(metadata["config"])),
+    )
+
+
+def _flatten_assets(assets: EhmAssets) -> dict[str, Tensor]:
+    flat: dict[str, Tensor] = {}
+    for name, value in vars(assets).items():
+        if isinstance(value, LinearModel):
+            flat |= {f"{name}.{k}": v for k, v in vars(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _unflatten_assets(flat: Mapping[str, Tensor]) -> EhmAssets:
+    linear = lambda prefix: LinearModel(**{f.name: flat[f"{prefix}.{f.name}"] for f in fields(LinearModel)})
+    rest = {f.name: flat[f.name] for f in fields(EhmAssets) if f.name not in ("body", "head")}
+    return EhmAssets(body=linear("body"), head=linear("head"), **rest)
+
+
+def _some(keys: list[str]) -> str:
+    shown = ", ".join(keys[:5])
+    return shown if len(keys) <= 5 else f"{shown} and {len(keys) - 5} more"

@@ -1,0 +1,117 @@
+"""From the source image to feature maps: DINOv2 tokens fused into a pyramid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import ModelConfig
+from .vit import VisionTransformer
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_NUM_BLOCKS = 5  # the first feeds the low-level branch, the other four the pyramid
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    uv_map: Tensor  # [B, dino_out_dim, S, S] for the UV branch (`f_map1`)
+    vertex_map: Tensor  # [B, prj_out_dim, S, S] for the vertex branch (`f_map2`)
+    global_feature: Tensor  # [B, D]
+    tokens: list[Tensor]  # 5 x [B, patches, D]
+
+
+class ImageEncoder(nn.Module):
+    """The original's `DINO_Enocder`; module names are the checkpoint's."""
+
+    def __init__(self, cfg: ModelConfig):
+        super().__init__()
+        dim, hidden, widths = cfg.vit.embed_dim, cfg.prj_out_dim // 2, cfg.projects
+        self.output_size = cfg.image_size
+        self.dino_model = VisionTransformer(cfg.vit, cfg.feature_img_size // cfg.vit.patch_size)
+        conv3 = lambda i, o, **kw: nn.Conv2d(i, o, 3, padding=1, **kw)
+        self.projects = nn.ModuleList(nn.Conv2d(dim, w, 1) for w in widths)
+        self.resize_layers = nn.ModuleList(
+            [
+                nn.ConvTranspose2d(widths[0], widths[0], 4, stride=4),
+                nn.ConvTranspose2d(widths[1], widths[1], 2, stride=2),
+                nn.Identity(),
+                conv3(widths[3], widths[3], stride=2),
+            ]
+        )
+        self.layer_rn = nn.ModuleList(conv3(w + 3, hidden, bias=False) for w in widths)
+        self.refinenet = nn.ModuleList(_FusionBlock(hidden) for _ in widths)
+        self.project_l = nn.Sequential(
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+            conv3(dim, hidden, bias=False),
+            nn.Upsample(scale_factor=4, mode="bilinear", align_corners=True),
+            conv3(hidden, hidden // 2, bias=False),
+        )
+        self.fuse_l = nn.Sequential(
+            conv3(hidden + hidden // 2 + 3, hidden, bias=False), nn.LeakyReLU(), conv3(hidden, hidden, bias=False)
+        )
+        self.skip_l = conv3(hidden + 3, hidden, bias=False)
+        self.output_conv = conv3(hidden, cfg.dino_out_dim)
+        self.output_conv_2 = conv3(hidden, cfg.prj_out_dim)
+
+    def forward(
+        self,
+        images: Tensor,  # [B, 3, S, S] RGB 0..1 on black, S = feature_img_size
+    ) -> ImageFeatures:
+        mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+        images = (images - mean) / std
+        tokens = self.dino_model(images, _NUM_BLOCKS)
+        grid = round(tokens[0].shape[1] ** 0.5)
+        low, *pyramid = [t.transpose(1, 2).unflatten(2, (grid, grid)) for t in tokens]
+
+        levels = []
+        for feature, project, resize, layer in zip(
+            pyramid, self.projects, self.resize_layers, self.layer_rn, strict=True
+        ):
+            feature = resize(project(feature))
+            image = F.interpolate(images, feature.shape[-2:], mode="bilinear", antialias=True)
+            levels.append(layer(torch.cat([image, feature], 1)))
+
+        path = self.refinenet[0](levels[3], None, levels[2].shape[-2:])
+        path = self.refinenet[1](path, levels[2], levels[1].shape[-2:])
+        path = self.refinenet[2](path, levels[1], levels[0].shape[-2:])
+        path = self.refinenet[3](path, levels[0], [2 * s for s in levels[0].shape[-2:]])
+
+        size = (self.output_size, self.output_size)
+        resize_to = lambda x: F.interpolate(x, size, mode="bilinear", align_corners=False)
+        path = torch.cat([resize_to(path), resize_to(images)], 1)
+        path = self.fuse_l(torch.cat([path, resize_to(self.project_l(low))], 1)) + self.skip_l(path)
+        return ImageFeatures(
+            uv_map=self.output_conv(path),
+            vertex_map=self.output_conv_2(path),
+            # The top-left patch, not the class token: the class token was dropped one step before. Trained so.
+            global_feature=tokens[-1][:, 0],
+            tokens=tokens,
+        )
+
+
+class _FusionBlock(nn.Module):
+    def __init__(self, dim: int):
+        super().__init__()
+        self.out_conv = nn.Conv2d(dim, dim, 1)
+        self.resConfUnit1 = _ResidualConv(dim)
+        self.resConfUnit2 = _ResidualConv(dim)
+
+    def forward(self, x: Tensor, skip: Tensor | None, size: list[int] | torch.Size) -> Tensor:
+        if skip is not None:
+            x = x + self.resConfUnit1(skip)
+        x = F.interpolate(self.resConfUnit2(x), tuple(size), mode="bilinear", align_corners=False)
+        return self.out_conv(x)
+
+
+class _ResidualConv(nn.Module):
+    def __init__(self, dim: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(dim, dim, 3, padding=1)
+        self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv2(F.relu(self.conv1(F.relu(x)))) + x

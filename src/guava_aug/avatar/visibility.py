@@ -1,0 +1,67 @@
+"""Which face of the posed mesh each source pixel sees: a hard z-buffer.
+
+The rules are those of PyTorch3D's rasteriser with one face per pixel and no blur, which the original
+uses: pixel centres, a pixel is inside only if all three barycentrics are positive, no back-face
+culling, perspective-correct depth, the nearest face wins and the lower index on a tie.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+_EPS = np.float32(1e-8)
+
+
+def rasterize_mesh(points: np.ndarray, faces: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Face (size, size) int32, depth (size, size) and perspective-correct barycentrics (size, size, 3); -1 for none.
+
+    Args:
+        points: (P, 3) x, y in -1..1 over the image (x right, y down), z in metres.
+        faces: (F, 3) integers into `points`.
+    """
+    return _rasterize(np.ascontiguousarray(points, np.float32), np.ascontiguousarray(faces, np.int64), size)
+
+
+@njit(cache=True)
+def _edge(px, py, ax, ay, bx, by):
+    return (px - ax) * (by - ay) - (py - ay) * (bx - ax)
+
+
+@njit(cache=True)
+def _rasterize(points, faces, size):
+    face_of = np.full((size, size), -1, np.int32)
+    depth = np.full((size, size), np.float32(-1.0), np.float32)
+    bary = np.full((size, size, 3), np.float32(-1.0), np.float32)
+    half = np.float32(size) / np.float32(2)
+    for f in range(len(faces)):
+        a, b, c = points[faces[f, 0]], points[faces[f, 1]], points[faces[f, 2]]
+        if min(a[2], b[2], c[2]) < _EPS:
+            continue
+        area = _edge(c[0], c[1], a[0], a[1], b[0], b[1])
+        if abs(area) <= _EPS:
+            continue
+        area += _EPS
+        # a pixel's centre is at (2 i + 1) / size - 1; one pixel of slack, the test below decides
+        x0 = max(0, int(np.floor((min(a[0], b[0], c[0]) + 1) * half)) - 1)
+        x1 = min(size - 1, int(np.ceil((max(a[0], b[0], c[0]) + 1) * half)) + 1)
+        y0 = max(0, int(np.floor((min(a[1], b[1], c[1]) + 1) * half)) - 1)
+        y1 = min(size - 1, int(np.ceil((max(a[1], b[1], c[1]) + 1) * half)) + 1)
+        for y in range(y0, y1 + 1):
+            py = np.float32(2 * y + 1) / np.float32(size) - np.float32(1)
+            for x in range(x0, x1 + 1):
+                px = np.float32(2 * x + 1) / np.float32(size) - np.float32(1)
+                w0 = _edge(px, py, b[0], b[1], c[0], c[1]) / area
+                w1 = _edge(px, py, c[0], c[1], a[0], a[1]) / area
+                w2 = _edge(px, py, a[0], a[1], b[0], b[1]) / area
+                if not (w0 > 0 and w1 > 0 and w2 > 0):
+                    continue
+                t0, t1, t2 = w0 * b[2] * c[2], a[2] * w1 * c[2], a[2] * b[2] * w2
+                total = max(t0 + t1 + t2, _EPS)
+                w0, w1, w2 = t0 / total, t1 / total, t2 / total
+                z = w0 * a[2] + w1 * b[2] + w2 * c[2]
+                if z < 0 or (face_of[y, x] >= 0 and z >= depth[y, x]):
+                    continue
+                face_of[y, x], depth[y, x] = f, z
+                bary[y, x, 0], bary[y, x, 1], bary[y, x, 2] = w0, w1, w2
+    return face_of, depth, bary

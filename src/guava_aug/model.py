@@ -1,0 +1,182 @@
+"""The model as a user holds it: load once, reconstruct once per video, render any number of views."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .avatar.avatar import Avatar, PosedGaussians
+from .avatar.checkpoint import Checkpoint, find_checkpoint, load_weights, read_checkpoint
+from .avatar.config import ModelConfig
+from .avatar.network import Reconstruction, ReconstructionNetwork
+from .avatar.styleunet import StyleUNet
+from .body import EhmModel, load_body_file, load_official_assets
+from .errors import AssetError
+from .render.composite import composite
+from .render.rasterize import Backend, Raster, rasterize
+from .tracked import Source
+from .views.cameras import Cameras
+
+log = logging.getLogger(__name__)
+
+EMBEDDED = "embedded"  # the name of the model that ships with the package
+EMBEDDED_DIR = Path(__file__).parent / "demo" / "data"
+BODY_FILE = "body.npz"  # a model directory may bring its own body model
+REFINER_NOISE_SEED = 10  # the original seeds its run with 10, then draws anew for every frame
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """T frames before they are composited."""
+
+    rgb: Tensor  # [T, 3, H, W] 0..1, refined
+    alpha: Tensor  # [T, 1, H, W] 0..1
+    raster: Raster
+
+
+class GuavaModel:
+    """Networks and body model on one device. Inference only; holds no state of any video."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        network: ReconstructionNetwork,
+        refiner: StyleUNet,
+        body: EhmModel,
+        *,
+        backend: Backend = "auto",
+        source: str = "",
+    ):
+        self.config = config
+        self.network = network.eval().requires_grad_(False)
+        self.refiner = refiner.eval().requires_grad_(False)
+        self.body = body
+        self.backend = backend  # of the rasteriser
+        self.source = source  # where the weights came from, for the run's record
+        self.device = body.assets.faces.device
+        self.refiner_noise = refiner_noise(refiner, REFINER_NOISE_SEED, self.device)
+
+    @torch.inference_mode()
+    def reconstruct(self, source: Source, *, uv_noise: Sequence[Tensor] | None = None) -> Avatar:
+        """The avatar of the person in one source frame.
+
+        `uv_noise` replaces the checkpoint's noise maps of the UV decoder, one [1, 1, s, s] per
+        `model.network.uv_feature_decoder.noise_sizes`.
+        """
+        raw = self.reconstruct_raw(source, uv_noise=uv_noise)
+        identity = source.identity.to(self.device)
+        return Avatar.build(self.body, identity, raw.vertex, raw.uv, self.config.opacity_threshold)
+
+    @torch.inference_mode()
+    def reconstruct_raw(
+        self, source: Source, *, uv_noise: Sequence[Tensor] | None = None, pixel_faces: Tensor | None = None
+    ) -> Reconstruction:
+        """Everything the network computes on the way to an avatar."""
+        posed = self.body(source.identity.to(self.device), source.motion.to(self.device))
+        image, viewmat = source.image[None].to(self.device), source.viewmat.to(self.device)
+        return self.network(image, posed, viewmat, self.body.assets, uv_noise, pixel_faces)
+
+    @torch.inference_mode()
+    def render(self, posed: PosedGaussians, cameras: Cameras, background: Tensor) -> Tensor:
+        """[T, 3, H, W] RGB 0..1 of T posed frames through T cameras (or one), over `background` [T or 1, 3, H, W]."""
+        layers = self.render_layers(posed, cameras)
+        return composite(layers.rgb, layers.alpha, background.to(self.device))
+
+    @torch.inference_mode()
+    def render_layers(self, posed: PosedGaussians, cameras: Cameras) -> Rendered:
+        """Refined colour, alpha and the raw feature render."""
+        if cameras.width != self.config.image_size or cameras.height != self.config.image_size:
+            raise ValueError(
+                f"the refiner works at {self.config.image_size} x {self.config.image_size} pixels; "
+                f"the cameras have {cameras.width} x {cameras.height}"
+            )
+        cameras = cameras.to(self.device)
+        raster = rasterize(
+            posed.means, posed.quats, posed.scales, posed.opacities, posed.features,
+            cameras.viewmats.expand(len(posed), -1, -1), cameras.K, cameras.width, cameras.height,
+            backend=self.backend,
+        )  # fmt: skip
+        return Rendered(self.refine(raster.image), raster.alpha, raster)
+
+    @torch.inference_mode()
+    def refine(self, features: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
+        """[T, 3, H, W] RGB 0..1 from rendered features [T, C, H, W].
+
+        The original draws the generator's noise anew for every frame, so its videos flicker and no two runs agree.
+        Here it is one fixed set of maps (seed `REFINER_NOISE_SEED`) unless `noise` gives others: one [1, 1, s, s]
+        per `model.refiner.noise_sizes`.
+        """
+        return torch.sigmoid(self.refiner(features, self.refiner_noise if noise is None else noise))
+
+
+def refiner_noise(refiner: StyleUNet, seed: int, device: torch.device | str) -> list[Tensor]:
+    """The refiner's fixed noise maps, the same on every machine and device."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(1, 1, s, s, generator=generator).to(device) for s in refiner.noise_sizes]
+
+
+def load_model(
+    model_path: Path | str | None = None,
+    device: torch.device | str = "cpu",
+    *,
+    guava_root: Path | str | None = None,
+    backend: Backend = "auto",
+) -> GuavaModel:
+    """A model on `device`.
+
+    `model_path` is a directory as GUAVA has it (config.yaml, checkpoints/best*.pt), a `.pt`, a `.safetensors`
+    made by `guava-aug convert`, or None / "embedded" for the small free model that ships with the package.
+    Body-model and index files are looked for beside the model directory (assets/SMPLX, assets/FLAME) and then below
+    `guava_root`/assets. Raises AssetError naming what is missing or does not fit.
+    """
+    path = EMBEDDED_DIR if model_path is None or str(model_path) == EMBEDDED else Path(model_path)
+    checkpoint, config = open_model_files(path, guava_root=guava_root)
+    assets = checkpoint.assets
+    if assets is None:
+        raise AssetError(
+            f"{checkpoint.path} holds no body model, and neither {BODY_FILE} nor SMPLX/ and FLAME/ folders were found "
+            f"beside it{f' or below {guava_root}' if guava_root else ''}; give --guava_root, or run `guava-aug convert`"
+        )
+    with torch.device("meta"):  # the modules' own initial values are never needed
+        network = ReconstructionNetwork(config, len(assets.body.v_template))
+        refiner = StyleUNet(config.refiner)
+    load_weights(checkpoint, network, refiner)
+    network, refiner = network.to(device).float(), refiner.to(device).float()
+    body = EhmModel(assets.to(device))
+    return GuavaModel(config, network, refiner, body, backend=backend, source=str(checkpoint.path))
+
+
+def open_model_files(
+    path: Path, *, config: Path | str | None = None, guava_root: Path | str | None = None
+) -> tuple[Checkpoint, ModelConfig]:
+    """The checkpoint and configuration at `path`, with the body model from wherever it is found."""
+    if not path.exists():
+        raise AssetError(f"the model {path} does not exist; see --model_path")
+    file = find_checkpoint(path) if path.is_dir() else path
+    roots = [path] if path.is_dir() else [path.parent, path.parent.parent]
+    found = (r / "config.yaml" for r in roots)
+    config_file = Path(config) if config else next((f for f in found if f.is_file()), None)
+    cfg = ModelConfig.from_yaml(config_file) if config_file else None
+    if cfg is None and file.suffix != ".safetensors":
+        raise AssetError(f"no config.yaml beside {file}; expected {roots[0] / 'config.yaml'} as in GUAVA's assets")
+
+    asset_roots = [r.parent for r in roots] + ([Path(guava_root) / "assets", Path(guava_root)] if guava_root else [])
+    assets_root = next((r for r in asset_roots if (r / "SMPLX").is_dir()), None)
+    checkpoint = read_checkpoint(file, cfg, assets_root)
+    cfg = checkpoint.config if checkpoint.config is not None else cfg
+    assert cfg is not None
+    if checkpoint.assets is None:
+        body_file = next((r / BODY_FILE for r in roots if (r / BODY_FILE).is_file()), None)
+        if body_file is not None:
+            assets = load_body_file(body_file, cfg.uvmap_size)
+        elif assets_root is not None:
+            assets = load_official_assets(assets_root, cfg.uvmap_size)
+        else:
+            assets = None
+        checkpoint = Checkpoint(checkpoint.path, checkpoint.network, checkpoint.refiner, assets, cfg)
+    return checkpoint, cfg
