@@ -41,8 +41,11 @@ class FrameImages:
         Raises:
             InputError: a damaged or truncated file, missing frames, or a source frame (0) that cannot be used.
         """
-        file = MdbFile(path)
-        found = dict(file.scan(prefix.encode()))
+        try:
+            file = MdbFile(path)
+            found = dict(file.scan(prefix.encode()))
+        except InputError as e:
+            raise InputError(f"video {video!r}: {e}") from e
         slots: list[tuple[Slot, Slot]] = []
         missing: list[str] = []
         for frame in frame_keys:

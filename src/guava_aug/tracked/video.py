@@ -84,10 +84,13 @@ class TrackedVideo:
             InputError: names the video, and the frame and key where there is one.
         """
         files = layout.find_video(tracked_root, name)
-        shared = _load(files.path / layout.IDENTITY, files.shared)
+        try:
+            shared = _load(files.path / layout.IDENTITY, files.shared)
+            tracking = _load(files.path / layout.TRACKING, files.shared)
+        except InputError as e:
+            raise InputError(f"video {name!r}: {e}") from e
         # the original's rule: in a merged set the video's id is a key of the identity file
         merged = isinstance(shared, Mapping) and files.video_id in shared
-        tracking = _load(files.path / layout.TRACKING, files.shared)
         where = f"video {name!r}, {files.path / layout.IDENTITY}"
         identity = read_identity(shared[files.video_id] if merged else shared, where)
 
