@@ -75,8 +75,10 @@ class AnnyRig:
         self.phenotypes: list[str] = list(m.phenotype_labels)
         self.local_changes: list[str] = list(m.local_change_labels)
         self.actions: list[str] = list(m.facial_action_labels)
-        self.eyes = {s: np.where(self.bone_weights[: self.faces.max() + 1, self.bone_index[f"eye.{s[0].upper()}"]] > 0.5)[0]
-                     for s in SIDES}
+        seen = np.isin(np.arange(self.num_vertices), self.faces)
+        self.eyes = {
+            s: np.flatnonzero(seen & (self.bone_weights[:, self.bone_index[f"eye.{s[0].upper()}"]] > 0.5)) for s in SIDES
+        }
         self.tongue = self.bone_weights[:, [i for n, i in self.bone_index.items() if n.startswith("tongue")]].sum(1) > 0.5
 
     def joint_weights(self) -> Array:

@@ -61,10 +61,10 @@ def joint_regressor(vertices: Array, joints: Array, weights: Array, allowed: NDA
         out[j, ids] = convex_weights(vertices[:, ids], joints[:, j])
     for j, name in enumerate(JOINTS):  # both sides alike; central joints symmetric
         if name.startswith("right_"):
-            out[j, mirror] = out[INDEX[mirror_name(name)]]
+            np.add.at(out[j], mirror, out[INDEX[mirror_name(name)]])
         elif mirror_name(name) == name:
             flipped = np.zeros_like(out[j])
-            flipped[mirror] = out[j]
+            np.add.at(flipped, mirror, out[j])
             out[j] = (out[j] + flipped) / 2
     out[INDEX["right_eye"]] = 0
     out[INDEX["right_eye"], eyes["right"]] = 1 / len(eyes["right"])

@@ -1,0 +1,136 @@
+"""A tracked clip of a synthetic signer: pictures and the exact parameters behind them, in the tracker's own format.
+
+    python -m guava_aug.demo.clip --bank BANK.npz --seed 7 --name signer_a --frames 100 --out ROOT
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..body.params import Identity, Motion
+from ..tracked.write import write_tracked
+from ..views.cameras import Cameras, intrinsics
+from . import default_body_path
+from .backgrounds import make_background, make_light
+from .bank import Bank
+from .motion import FPS, signing_motion
+from .people import Person, make_person
+from .render import Light, project, render_vertices
+from .skeleton import INDEX
+
+log = logging.getLogger(__name__)
+_CENTER = 0.75  # metres: the height the new-view cameras aim at, in the upright world
+_DISTANCE = (14.2, 15.4)  # metres: 24 / scale of the tracker's camera; the picture is distance / 12 metres wide
+_BOX_MARGIN = {"head": 1.9, "left_hand": 1.7, "right_hand": 1.7}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One person, one light, one background, one camera, T frames of motion."""
+
+    person: Person
+    motion: Motion
+    viewmat: Tensor  # [4, 4] the tracked camera
+    light: Light
+    background: Tensor  # [3, S, S] 0..1
+
+
+@functools.cache
+def expression_names() -> tuple[str, ...]:
+    """The body's expressions in the order of their coefficients."""
+    with np.load(default_body_path(), allow_pickle=False) as z:
+        return tuple(str(n) for n in z["expression_names"])
+
+
+def make_scene(bank: Bank, seed: int, frames: int, size: int = 512, fps: float = FPS) -> Scene:
+    """The scene of one seed."""
+    person = make_person(bank, seed)
+    motion = signing_motion(bank.model, person.identity, expression_names(), seed, frames, fps)
+    return Scene(
+        person, motion, tracked_camera(seed), make_light(seed),
+        torch.from_numpy(make_background(seed, size)).permute(2, 0, 1).contiguous(),
+    )  # fmt: skip
+
+
+def tracked_camera(seed: int) -> Tensor:
+    """[4, 4] world to camera, as the tracker finds them: unturned, t = (cx, cy, 24 / scale)."""
+    rng = np.random.default_rng([seed, 0xCA3])
+    viewmat = torch.eye(4)
+    viewmat[:3, 3] = torch.tensor([rng.normal(0, 0.015), _CENTER + rng.normal(0, 0.015), rng.uniform(*_DISTANCE)])
+    return viewmat
+
+
+def scene_pictures(bank: Bank, scene: Scene, cameras: Cameras, frames: slice = slice(None), supersample: int = 3) -> tuple[Tensor, Tensor]:
+    """Pictures [T, 3, H, W] over the scene's background and masks [T, 1, H, W], 0..1, from one camera per frame."""
+    vertices = scene.person.skin.vertices(bank.model(scene.person.identity, scene.motion[frames]))
+    rgb, alpha = render_vertices(vertices, scene.person.skin, scene.light, cameras, supersample)
+    return rgb + (1 - alpha) * scene.background, alpha
+
+
+def write_clip(bank: Bank, root: Path, name: str, seed: int, frames: int, size: int = 512, quality: int = 90, fps: float = FPS) -> Path:
+    """The directory of the clip that was written: stored size `size`, exact parameters, part boxes."""
+    scene = make_scene(bank, seed, frames, size, fps)
+    log.info("%s: %s, %s", name, scene.person.outfit, scene.person.hair)
+    viewmats = scene.viewmat.expand(frames, 4, 4)
+
+    def pictures() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for i in range(frames):
+            camera = Cameras(viewmats[i : i + 1], intrinsics(size, size), size, size)
+            picture, mask = scene_pictures(bank, scene, camera, slice(i, i + 1))
+            to_byte = lambda x: (x.clamp(0, 1) * 255 + 0.5).byte().numpy()
+            yield to_byte(picture[0].permute(1, 2, 0)), to_byte(mask[0, 0])
+
+    return write_tracked(
+        root, name, scene.person.identity, scene.motion, viewmats, pictures(), fps=fps, quality=quality,
+        part_crops=part_crops(bank, scene.person.identity, scene.motion, viewmats),
+    )  # fmt: skip
+
+
+def part_crops(bank: Bank, identity: Identity, motion: Motion, viewmats: Tensor) -> dict[str, np.ndarray]:
+    """[T, 3, 3] per part: affine map from the part's 512 crop to the body picture in 1024 units."""
+    joints = bank.model(identity, motion).joints
+    screen = project(joints, Cameras(viewmats, intrinsics(1024, 1024), 1024, 1024), 1)[..., :2].numpy()
+    hand = lambda side: [INDEX[f"{side}_wrist"], *(INDEX[f"{side}_{f}3"] for f in ("index", "middle", "pinky", "thumb"))]
+    parts = {"head": [INDEX[n] for n in ("head", "left_eye", "right_eye", "neck")], "left_hand": hand("left"), "right_hand": hand("right")}
+    out = {}
+    for part, ids in parts.items():
+        p = screen[:, ids]
+        low, high = p.min(1), p.max(1)
+        center = (low + high) / 2
+        side = (high - low).max(1) * _BOX_MARGIN[part]
+        m = np.zeros((len(p), 3, 3), np.float32)
+        m[:, 0, 0] = m[:, 1, 1] = side / 512
+        m[:, :2, 2] = center - side[:, None] / 2
+        m[:, 2, 2] = 1
+        out[part] = m
+    return out
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m guava_aug.demo.clip", description="write a synthetic tracked clip")
+    parser.add_argument("--bank", type=Path, help="bundle of guava_aug.demo.pack_bank; without it the person is painted")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--name", default="signer")
+    parser.add_argument("--frames", type=int, default=100)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--quality", type=int, default=90, help="of the JPEGs")
+    parser.add_argument("--out", type=Path, required=True, help="tracked root")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    bank = Bank.load(args.bank) if args.bank else Bank.bare()
+    path = write_clip(bank, args.out, args.name, args.seed, args.frames, args.size, args.quality)
+    log.info("wrote %s, %.2f MB", path, sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) / 1e6)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,92 @@
+"""Packs everything pictures of people need into one file: the model with helpers, proxies and textures.
+
+    python -m guava_aug.demo.pack_bank --assets DIR OUT.npz
+
+DIR is an unpacked tree of MakeHuman's CC0 assets (hair/, clothes/, skins/, eyes/, eyebrows/, eyelashes/, teeth/,
+tongue/). Needs the package anny. The bundle goes where pictures are made (another machine, a GPU); `bank.Bank`
+reads it. It holds textures of the assets and therefore does not ship with the product.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import AssetError
+from .bake import Baked, arrays, bake
+from .bake_anny import AnnyRig
+from .makehuman import read_fit, read_obj
+
+log = logging.getLogger(__name__)
+KINDS = ("hair", "clothes", "eyebrows", "eyelashes", "eyes", "teeth", "tongue")
+SKIP = ("low-poly", "afro01", "bob01", "worksuit01")  # no diffuse texture, or not for the upper body
+
+
+def pack(rig: AnnyRig, baked: Baked, assets: Path) -> dict[str, NDArray]:
+    """The arrays of the bundle. Raises AssetError when `assets` is not such a tree."""
+    out = {f"model/{k}": v for k, v in arrays(baked, with_helpers=True).items()}
+    out["model/skin_texcoords"] = baked.skin_texcoords.astype(np.float32)
+    out["model/shipped"] = np.array(baked.shipped)
+    out["samples/phenotypes"] = baked.phenotypes.astype(np.float32)
+    out["samples/betas"] = baked.betas.astype(np.float32)
+    out["samples/names"] = np.array(rig.phenotypes)
+    out["model/tongue"] = np.flatnonzero(np.isin(baked.source[: baked.shipped], np.flatnonzero(rig.tongue)))
+    out["model/eyeballs"] = np.flatnonzero(np.isin(baked.source[: baked.shipped], np.concatenate(list(rig.eyes.values()))))
+    to_local = np.full(rig.num_vertices, -1)
+    to_local[baked.source] = np.arange(len(baked.source))
+    rest = rig.rest(rig.mean_phenotype())
+    turns = rig.t_pose(rest, 0).transforms[:, :, :3]
+    found = 0
+    for kind in KINDS:
+        for path in sorted((assets / kind).glob("*/*.mhclo")):
+            if any(s in path.stem for s in SKIP):
+                continue
+            fit, key = read_fit(path), f"proxy/{kind}/{path.stem}"
+            obj = read_obj(fit.obj_file)
+            ids = to_local[fit.ids]
+            if (ids < 0).any():
+                raise AssetError(f"{path} hangs on base vertices that the body model lacks: {fit.ids[ids < 0][:5]}")
+            scale = np.array([_unit(rest.vertices[0], fit.scale.get(a), "xyz".index(a)) for a in "xyz"])
+            turn = np.einsum("nk,nkij->nij", fit.weights / fit.weights.sum(1, keepdims=True), turns[fit.ids])
+            out[f"{key}/ids"] = ids.astype(np.int32)
+            out[f"{key}/weights"] = fit.weights.astype(np.float32)
+            out[f"{key}/offsets"] = np.einsum("nij,nj->ni", turn, fit.offsets * scale).astype(np.float32)
+            hidden = to_local[fit.hidden]
+            out[f"{key}/hidden"] = hidden[(hidden >= 0) & (hidden < baked.shipped)].astype(np.int32)
+            out[f"{key}/texcoords"] = np.stack([obj.texcoords[:, 0], 1 - obj.texcoords[:, 1]], 1).astype(np.float32)
+            out[f"{key}/faces"] = obj.faces.astype(np.int32)
+            out[f"{key}/faces_uv"] = obj.faces_uv.astype(np.int32)
+            found += 1
+    textures = sorted(p for p in assets.rglob("*.webp"))
+    if not found or not textures:
+        raise AssetError(f"{assets} holds no MakeHuman proxies (*/*/*.mhclo) or textures (*.webp)")
+    for path in textures:
+        out[f"texture/{path.relative_to(assets).with_suffix('').as_posix()}"] = np.frombuffer(path.read_bytes(), np.uint8)
+    return out
+
+
+def _unit(vertices: NDArray[np.float64], pair: tuple[int, int, float] | None, axis: int) -> float:
+    if pair is None:
+        return 0.1  # MakeHuman's unit is a decimetre
+    a, b, value = pair
+    return abs(vertices[a, axis] - vertices[b, axis]) / value
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m guava_aug.demo.pack_bank", description="pack the picture bank")
+    parser.add_argument("--assets", type=Path, required=True, metavar="DIR")
+    parser.add_argument("out", type=Path, metavar="OUT.npz")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    rig = AnnyRig()
+    np.savez_compressed(args.out, **pack(rig, bake(rig), args.assets))  # type: ignore[arg-type]
+    log.info("wrote %s, %.1f MB", args.out, args.out.stat().st_size / 1e6)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,143 @@
+"""Which triangle is seen in every pixel: a z-buffer with alpha-tested textures.
+
+Two programs of one rule: a numba loop (CPU) and fragments scattered with `amin` over packed depth | face (any
+torch device). A pixel belongs to the nearest face that covers its centre and, for cut-out faces, whose texture is
+opaque there. Depth is affine in the picture, which is exact enough for the near-orthographic lens of the tracker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+ALPHA_CUT = 128  # of 255
+_EDGE = -1e-5  # barycentrics this far outside still count
+_DEPTH_STEPS = 2.0**30
+
+
+@dataclass(frozen=True)
+class Surface:
+    """What of a mesh does not change with the pose."""
+
+    faces: Tensor  # [F, 3] int64
+    corners: Tensor  # [F, 3, 2] float32 atlas coordinates of the corners, 0..1, v down
+    cutout: Tensor  # [F] bool: look at the texture's alpha
+    bias: Tensor  # [F] float32 metres a face is drawn nearer (brows on skin)
+    alpha: Tensor  # [A, A] uint8 of the atlas
+
+    def to(self, device: torch.device | str) -> Surface:
+        return Surface(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+
+def rasterize(surface: Surface, screen: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:
+    """Face ids [B, H, W] int64 (-1: none) and barycentrics [B, H, W, 3] of the seen faces.
+
+    screen [B, P, 3]: x, y in pixels (integer coordinates are pixel centres), depth in metres.
+    """
+    if screen.device.type == "cpu":
+        found = [_rasterize_numba(surface, s, width, height) for s in screen]
+        ids = torch.stack(found)
+    else:
+        ids = torch.stack([_rasterize_torch(surface, s, width, height) for s in screen])
+    return ids, _barycentrics(surface, screen, ids)
+
+
+def _barycentrics(surface: Surface, screen: Tensor, ids: Tensor) -> Tensor:
+    B, H, W = ids.shape
+    out = torch.zeros(B, H, W, 3, device=screen.device)
+    b, y, x = torch.nonzero(ids >= 0, as_tuple=True)
+    p = screen[b[:, None], surface.faces[ids[b, y, x]], :2]  # [n, 3, 2]
+    out[b, y, x] = _edge_weights(p[:, 0], p[:, 1], p[:, 2], x.float(), y.float())
+    return out
+
+
+def _edge_weights(a: Tensor, b: Tensor, c: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    d = (b[:, 1] - c[:, 1]) * (a[:, 0] - c[:, 0]) + (c[:, 0] - b[:, 0]) * (a[:, 1] - c[:, 1])
+    d = torch.where(d.abs() < 1e-12, torch.full_like(d, torch.inf), d)
+    w0 = ((b[:, 1] - c[:, 1]) * (x - c[:, 0]) + (c[:, 0] - b[:, 0]) * (y - c[:, 1])) / d
+    w1 = ((c[:, 1] - a[:, 1]) * (x - c[:, 0]) + (a[:, 0] - c[:, 0]) * (y - c[:, 1])) / d
+    return torch.stack([w0, w1, 1 - w0 - w1], -1)
+
+
+def _rasterize_torch(surface: Surface, screen: Tensor, width: int, height: int) -> Tensor:
+    device = screen.device
+    tri = screen[surface.faces]  # [F, 3, 3]
+    low, high = tri[..., :2].amin(1).ceil().long(), tri[..., :2].amax(1).floor().long()
+    limit = torch.tensor([width - 1, height - 1], device=device)
+    low, high = low.clamp(min=0), torch.minimum(high, limit)
+    size = (high - low + 1).clamp(min=0)
+    count = size[:, 0] * size[:, 1]
+    face = torch.repeat_interleave(torch.arange(len(count), device=device), count)
+    start = torch.cumsum(count, 0) - count
+    k = torch.arange(len(face), device=device) - start[face]
+    w = size[face, 0]
+    x, y = low[face, 0] + k % w, low[face, 1] + torch.div(k, w, rounding_mode="floor")
+    t = tri[face]
+    bary = _edge_weights(t[:, 0, :2], t[:, 1, :2], t[:, 2, :2], x.float(), y.float())
+    flat = (tri[:, 1, :2] - tri[:, 0, :2]).flip(1) * (tri[:, 2, :2] - tri[:, 0, :2])
+    inside = (bary >= _EDGE).all(1) & ((flat[:, 1] - flat[:, 0]).abs() > 1e-12)[face]
+    face, bary, t, x, y = face[inside], bary[inside], t[inside], x[inside], y[inside]
+    cut = torch.nonzero(surface.cutout[face])[:, 0]
+    if len(cut):
+        uv = (surface.corners[face[cut]] * bary[cut, :, None]).sum(1)
+        A = surface.alpha.shape[0]
+        texel = (uv * A).long().clamp(0, A - 1)
+        keep = torch.ones(len(face), dtype=torch.bool, device=device)
+        keep[cut] = surface.alpha[texel[:, 1], texel[:, 0]] >= ALPHA_CUT
+        face, bary, t, x, y = face[keep], bary[keep], t[keep], x[keep], y[keep]
+    z = (bary * t[..., 2]).sum(1) - surface.bias[face]
+    near, far = screen[:, 2].min() - 1, screen[:, 2].max() + 1
+    depth = ((z - near) / (far - near) * _DEPTH_STEPS).long()
+    best = torch.full((height * width,), torch.iinfo(torch.int64).max, device=device)
+    best.scatter_reduce_(0, y * width + x, (depth << 32) | face, "amin")
+    return torch.where(best == torch.iinfo(torch.int64).max, -1, best & 0xFFFFFFFF).view(height, width)
+
+
+def _rasterize_numba(surface: Surface, screen: Tensor, width: int, height: int) -> Tensor:
+    ids = np.full((height, width), -1, np.int64)
+    depth = np.full((height, width), np.inf, np.float32)
+    _fill(
+        screen.float().contiguous().numpy(), surface.faces.numpy(), surface.corners.numpy(), surface.cutout.numpy(),
+        surface.bias.numpy(), surface.alpha.numpy(), numba.get_num_threads() * 2, ids, depth,
+    )  # fmt: skip
+    return torch.from_numpy(ids)
+
+
+@numba.njit(parallel=True, cache=True, fastmath=False)
+def _fill(screen, faces, corners, cutout, bias, alpha, bands, ids, depth):  # type: ignore[no-untyped-def]
+    height, width = ids.shape
+    A = alpha.shape[0]
+    for band in numba.prange(bands):
+        top, bottom = band * height // bands, (band + 1) * height // bands
+        for f in range(len(faces)):
+            i, j, k = faces[f]
+            ax, ay, bx, by, cx, cy = screen[i, 0], screen[i, 1], screen[j, 0], screen[j, 1], screen[k, 0], screen[k, 1]
+            y0, y1 = max(int(np.ceil(min(ay, by, cy))), top), min(int(np.floor(max(ay, by, cy))), bottom - 1)
+            if y0 > y1:
+                continue
+            x0, x1 = max(int(np.ceil(min(ax, bx, cx))), 0), min(int(np.floor(max(ax, bx, cx))), width - 1)
+            d = (by - cy) * (ax - cx) + (cx - bx) * (ay - cy)
+            if x0 > x1 or abs(d) < 1e-12:
+                continue
+            az, bz, cz = screen[i, 2], screen[j, 2], screen[k, 2]
+            for y in range(y0, y1 + 1):
+                for x in range(x0, x1 + 1):
+                    w0 = ((by - cy) * (x - cx) + (cx - bx) * (y - cy)) / d
+                    w1 = ((cy - ay) * (x - cx) + (ax - cx) * (y - cy)) / d
+                    w2 = 1 - w0 - w1
+                    if w0 < -1e-5 or w1 < -1e-5 or w2 < -1e-5:
+                        continue
+                    z = w0 * az + w1 * bz + w2 * cz - bias[f]
+                    if z >= depth[y, x]:
+                        continue
+                    if cutout[f]:
+                        u = corners[f, 0, 0] * w0 + corners[f, 1, 0] * w1 + corners[f, 2, 0] * w2
+                        v = corners[f, 0, 1] * w0 + corners[f, 1, 1] * w1 + corners[f, 2, 1] * w2
+                        if alpha[min(max(int(v * A), 0), A - 1), min(max(int(u * A), 0), A - 1)] < 128:
+                            continue
+                    depth[y, x] = z
+                    ids[y, x] = f
