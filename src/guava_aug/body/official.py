@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import AssetError
-from ..tracked.unpickle import load_pickle
+from ..safe_pickle import load_pickle
 from .assets import EhmAssets, LinearModel
 from .ehm import BODY_EYES, HEAD_EYES
 from .teeth import (

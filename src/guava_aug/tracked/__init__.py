@@ -4,9 +4,6 @@
 `InputError` with the video, the frame and the reason.
 """
 
-from guava_aug.tracked.unpickle import load_pickle  # first: `body` imports it while this package is being imported
-
-# isort: split
 from guava_aug.tracked.check import CheckRow, check_videos, iter_checks
 from guava_aug.tracked.layout import list_videos
 from guava_aug.tracked.timemap import Timing, load_time_map
@@ -22,7 +19,6 @@ __all__ = [
     "check_videos",
     "iter_checks",
     "list_videos",
-    "load_pickle",
     "load_time_map",
     "write_tracked",
 ]

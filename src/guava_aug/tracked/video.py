@@ -18,12 +18,12 @@ from torch.nn import functional as F
 
 from guava_aug.body.params import Identity, Motion
 from guava_aug.errors import InputError, UsageError
+from guava_aug.safe_pickle import load_pickle
 from guava_aug.tracked import layout
 from guava_aug.tracked.boxes import PartCrops, read_crops
 from guava_aug.tracked.images import FrameImages
 from guava_aug.tracked.parameters import read_identity, read_motion, read_viewmats
 from guava_aug.tracked.timemap import Timing
-from guava_aug.tracked.unpickle import load_pickle
 
 SOURCE_SIZE = 518  # pixels; what the image encoder takes (37 patches of 14)
 _MAX_THREADS = 8

@@ -17,11 +17,11 @@ import numpy as np
 
 from guava_aug.body.params import Identity, Motion
 from guava_aug.errors import OutputError, UsageError
+from guava_aug.safe_pickle import load_pickle
 from guava_aug.tracked import layout
 from guava_aug.tracked.boxes import BODY_CROP, PART_CROP, PARTS
 from guava_aug.tracked.images import IMAGE, MASK
 from guava_aug.tracked.parameters import CAMERA, camera_rt
-from guava_aug.tracked.unpickle import load_pickle
 
 Layout = Literal["flat", "nested", "merged"]
 

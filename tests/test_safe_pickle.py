@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from guava_aug import safe_pickle as implementation
 from guava_aug.errors import AssetError, InputError
-from guava_aug.tracked import load_pickle
-from guava_aug.tracked import unpickle as implementation
+from guava_aug.safe_pickle import load_pickle
 
 ARRAYS = {
     "floats": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -266,7 +266,7 @@ def test_tiny_files_do_not_fill_the_memory(tmp_path: Path) -> None:
     ]
     paths = [_write(tmp_path / f"{i}.pkl", data) for i, data in enumerate(bombs)]
     code = (
-        "import resource, sys; from guava_aug.tracked import load_pickle; from guava_aug.errors import InputError\n"
+        "import resource, sys; from guava_aug.safe_pickle import load_pickle; from guava_aug.errors import InputError\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak()\n"
         "for path in sys.argv[1:]:\n"
