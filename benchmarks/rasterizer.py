@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import platform
 import statistics
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -126,8 +128,11 @@ def main() -> None:
     parser.add_argument("--backends", nargs="+", default=None, help="default: torch, and numba on the cpu")
     parser.add_argument("--threads", type=int, default=None, help="default: torch's own choice")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cold", action="store_true", help="compile anew, in a cache folder of its own")
     parser.add_argument("--json", type=Path, default=None, help="also write the figures to this file")
     args = parser.parse_args()
+    if args.cold:
+        os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="rasterizer_bench_")  # before numba is imported
     if args.threads:
         torch.set_num_threads(args.threads)
     backends = args.backends or (["torch", "numba"] if args.device == "cpu" else ["torch"])
@@ -164,10 +169,15 @@ def main() -> None:
             f"{row['backend']:8s} {row['ms_per_frame']:9.1f} {row['ms_min']:8.1f} {row['ms_max']:8.1f} {ratio:>8s} "
             f"{row['first_call_s']:13.2f}"
         )
-    print("median of the timed frames; the first call compiles (numba: once per machine, then read from its cache)")
+    compiling = (
+        "compiled anew (--cold)" if args.cold else "read from its cache, if it ran here before (--cold compiles)"
+    )
+    print(f"median of the timed frames; the first call is apart: numba's code is {compiling}")
     print(f"scene: {rows[-1]['visible']} Gaussians visible, mean alpha {rows[-1]['mean_alpha']:.3f}")
     if args.json:
-        args.json.write_text(json.dumps({"machine": info, "arguments": vars(args) | {"json": None}, "rows": rows}, indent=2))
+        args.json.write_text(
+            json.dumps({"machine": info, "arguments": vars(args) | {"json": None}, "rows": rows}, indent=2)
+        )
 
 
 if __name__ == "__main__":

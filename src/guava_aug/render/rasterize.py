@@ -69,12 +69,13 @@ def rasterize(
         background: [C] shows through by the transmittance that is left; None is zero.
         scale_modifier: factor on all scales.
         antialias: lower the opacity of splats thinner than a pixel by what the 0.3 px^2 low-pass adds to them.
-        backend: "torch" (the reference; CPU or CUDA, differentiable, slow), "numba" (CPU only, no gradients), or "auto":
-            numba for CPU tensors that need no gradient, else torch.
+        backend: "torch" (the reference; CPU or CUDA, differentiable, slow), "numba" (CPU only, no gradients), or
+            "auto": numba for CPU tensors that need no gradient, else torch.
 
     Raises:
         UsageError: a shape, type, size or backend that makes no sense.
-        InputError: a value is not finite. (A finite Gaussian whose projection overflows float32 is culled.)
+        InputError: a value is not finite. (A finite Gaussian whose projection overflows, or is wider than 2^30 pixels,
+            is culled.)
         DeviceError: tensors on different devices, or numba asked for with tensors that are not on the CPU.
 
     Source: the rules are those of the 3D Gaussian splatting rasteriser as written down in `rasterize_torch`.
@@ -154,7 +155,9 @@ def _check_values(tensors: dict[str, Tensor], scale_modifier: float) -> None:
     device = tensors["means"].device
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
-            raise UsageError(f"rasterize: {name} must be floating point, found {tensor.dtype}; convert it with .float()")
+            raise UsageError(
+                f"rasterize: {name} must be floating point, found {tensor.dtype}; convert it with .float()"
+            )
         if tensor.device != device:
             raise DeviceError(f"rasterize: {name} is on {tensor.device} but means on {device}; move them together")
     if not math.isfinite(scale_modifier):

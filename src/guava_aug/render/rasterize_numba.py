@@ -7,9 +7,9 @@ Three passes, each parallel over what it can share out:
    the reference would have multiplied by zero, so the picture stays.
 2. `_bucket`: over frames. One radix sort by depth, then one walk in that order that appends each splat to its tiles:
    every list comes out sorted, equal depths by index.
-3. `_draw`: over (frame, tile). For each splat and each pixel row of the tile the 16 alphas, thresholds and
-   transmittances are computed without a branch, as vectors; only then the few pixels with a weight get their C features.
-   A row of finished pixels is skipped, a tile of finished rows ends its list.
+3. `_draw`: over (frame, tile). For each splat and each pixel row of the tile that its ellipse meets, the 16 alphas,
+   thresholds and transmittances are computed without a branch, as vectors; only then do the pixels inside the ellipse
+   get their C features. A row of finished pixels is skipped, a tile of finished rows ends its list.
 
 Results do not depend on the number of threads: no two threads ever add to the same number.
 """
@@ -34,6 +34,7 @@ from guava_aug.render.rasterize_torch import (
     MIN_COVERAGE,
     MIN_EIGEN_GAP,
     NEAR,
+    RADIUS_LIMIT,
     TILE,
     TRANSMITTANCE_MIN,
 )
@@ -60,7 +61,7 @@ _one_at_a_time = threading.Lock()
 
 
 def _compiled(**options: Any) -> Any:
-    """`njit` that keeps its machine code on disk where there is a writable place for it, else compiles every process."""
+    """`njit` that keeps its machine code on disk; where no place is writable, every process compiles anew."""
 
     def wrap(function: Any) -> Any:
         try:
@@ -101,14 +102,15 @@ def rasterize_frames(
 
     with _one_at_a_time:
         before = numba.get_num_threads()
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
         try:
             together = max(1, LIST_BYTES // max(1, N * (RECORD * 4 + 12)))
             for first in range(0, T, together):
                 part = slice(first, min(T, first + together))
                 _rasterize_part(
-                    *(a[part] for a in arrays[:3]), arrays[3], arrays[4], arrays[5][part], lens, backdrop,
-                    f32(scale_modifier), antialias, image[part], alpha[part], inverse_depth[part], radii[part],
+                    arrays[0][part], arrays[1][part], arrays[2][part], arrays[3], arrays[4], arrays[5][part], lens,
+                    backdrop, f32(scale_modifier), antialias,
+                    image[part], alpha[part], inverse_depth[part], radii[part],
                 )  # fmt: skip
         finally:
             numba.set_num_threads(before)
@@ -212,8 +214,8 @@ def _project_one(
     xx, yy = xx + LOW_PASS, yy + LOW_PASS
     det = xx * yy - xy * xy
     half_trace = 0.5 * (xx + yy)
-    reach = f32(math.ceil(3.0 * math.sqrt(half_trace + math.sqrt(max(MIN_EIGEN_GAP, half_trace * half_trace - det)))))
-    if det == 0 or not (math.isfinite(det) and math.isfinite(reach) and math.isfinite(px) and math.isfinite(py)):
+    reach = f32(np.ceil(3.0 * math.sqrt(half_trace + math.sqrt(max(MIN_EIGEN_GAP, half_trace * half_trace - det)))))
+    if det == 0 or not (math.isfinite(det) and reach < RADIUS_LIMIT and math.isfinite(px) and math.isfinite(py)):
         return
 
     columns, rows = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
@@ -228,19 +230,30 @@ def _project_one(
         opacity = opacity * f32(math.sqrt(max(MIN_COVERAGE, det_thin / det)))
 
     # alpha >= 1/255 needs power >= -ln(255 opacity). Drawing evaluates power in float32 with a relative error of at
-    # most 1.4e-6 q (24 roundings of 6e-8, amplified by the cancellation q in the quadratic form); the bound allows more.
+    # most 1.4e-6 q (roundings of 6e-8, amplified by the cancellation q in the quadratic form); the bound allows more.
     q = xx * yy / det
     bound = math.log(max(f64(opacity) / ALPHA_MIN, 1e-30)) * (1 + 4e-6 * q) + 0.01
     if bound < 0:
         return  # too faint for any pixel
     if 0 < q < 1e5:
-        reach_x, reach_y, slope, aspect = math.sqrt(2 * bound * xx), math.sqrt(2 * bound * yy), xy / yy, math.sqrt(det) / yy
+        reach_x, reach_y, slope, aspect = (
+            math.sqrt(2 * bound * xx),
+            math.sqrt(2 * bound * yy),
+            xy / yy,
+            math.sqrt(det) / yy,
+        )
     else:  # nearly a line: trust no bound
         reach_x, reach_y, slope, aspect = np.inf, np.inf, 0.0, 1.0
     if px + reach_x < 0 or py + reach_y < 0:
         return
-    boxes[t, n, 0], boxes[t, n, 2] = max(x0, _tiles(f32(px - reach_x), columns)), min(x1, _tiles(f32(px + reach_x), columns - 1) + 1)
-    boxes[t, n, 1], boxes[t, n, 3] = max(y0, _tiles(f32(py - reach_y), rows)), min(y1, _tiles(f32(py + reach_y), rows - 1) + 1)
+    boxes[t, n, 0], boxes[t, n, 2] = (
+        max(x0, _tiles(f32(px - reach_x), columns)),
+        min(x1, _tiles(f32(px + reach_x), columns - 1) + 1),
+    )
+    boxes[t, n, 1], boxes[t, n, 3] = (
+        max(y0, _tiles(f32(py - reach_y), rows)),
+        min(y1, _tiles(f32(py + reach_y), rows - 1) + 1),
+    )
     records[t, n, PX], records[t, n, PY] = px, py
     records[t, n, CONIC_A], records[t, n, CONIC_B], records[t, n, CONIC_C] = yy / det, -xy / det, xx / det
     records[t, n, OPACITY], records[t, n, INV_Z] = opacity, f32(1) / cam_z
@@ -381,24 +394,25 @@ def _draw_tile(t, records, features, backdrop, lists, begin, end, left, top, ima
             a, b, c, opacity, inv_z = (
                 splats[k, CONIC_A], splats[k, CONIC_B], splats[k, CONIC_C], splats[k, OPACITY], splats[k, INV_Z]
             )  # fmt: skip
-            first_row = int(max(math.ceil(py - reach), f32(0)))
-            last_row = int(min(math.floor(py + reach), f32(h_tile - 1)))
+            # np.ceil and np.floor stay floats: math's would overflow an integer where the reach is infinite.
+            first_row = int(max(np.ceil(py - reach), f32(0)))
+            last_row = int(min(np.floor(py + reach), f32(h_tile - 1)))
             for y in range(first_row, last_row + 1):
                 if not row_open[y]:
                     continue
                 dy = py - f32(y)
                 middle = px - splats[k, SLOPE] * dy
                 half = splats[k, ASPECT] * math.sqrt(max(reach * reach - dy * dy, f32(0)))
-                first = int(max(math.ceil(middle - half), f32(0)))
-                last = int(min(math.floor(middle + half), f32(TILE - 1)))
+                first = int(max(np.ceil(middle - half), f32(0)))
+                last = int(min(np.floor(middle + half), f32(TILE - 1)))
                 if first > last:
                     continue
                 _row(rows, y * ROW, a, b, c, opacity, inv_z, px, dy)
                 for x in range(first, last + 1):
                     weight = rows[y * ROW + WEIGHT + x]
-                    pixel = y * TILE + x
+                    pixel = u64(y * TILE + x)  # unsigned: no test for a negative index in the innermost loop
                     for channel in range(C):
-                        colors[pixel, channel] += weight * colored[k, channel]
+                        colors[pixel, u64(channel)] += weight * colored[u64(k), u64(channel)]
         any_open = False
         for y in range(h_tile):
             if row_open[y]:

@@ -6,12 +6,13 @@ One frame is drawn in three steps:
 2. `tile_lists`: the splats of a 16x16 tile, nearest first.
 3. `composite`: front to back, per pixel:  w_i = a_i * prod_{j<i}(1 - a_j),  a_i = min(0.99, opacity * exp(power)).
 
-What a list of formulas does not say, and a backend must keep because it shows in the picture: a splat acts on all pixels
-of the tiles its 3-sigma square touches and on no other pixel; alphas under 1/255 count as nothing; the splat that would
-bring the transmittance below 1e-4 is not drawn and ends the pixel.
+What a list of formulas does not say, and a backend must keep because it shows in the picture: a splat acts on all
+pixels of the tiles its 3-sigma square touches and on no other pixel; alphas under 1/255 count as nothing; the splat
+that would bring the transmittance below 1e-4 is not drawn and ends the pixel.
 
-Source: Kerbl et al., "3D Gaussian Splatting for Real-Time Radiance Field Rendering" (2023), sections 4 and 6; Zwicker et
-al., "EWA Splatting" (2002), for the projection; constants as measured on the original's binary (tests/golden).
+Source: Kerbl et al., "3D Gaussian Splatting for Real-Time Radiance Field Rendering" (2023), sections 4 and 6; Zwicker
+et al., "EWA Splatting" (2002), for the projection; constants and rounding as seen in what the original draws
+(tests/golden/raster_a.npz, raster_b.npz).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ NEAR = 0.2  # metres: what is not beyond this is culled
 FRUSTUM_MARGIN = 1.3  # the local affine map is taken at a ray no further out than this many half fields of view
 LOW_PASS = 0.3  # px^2 on both diagonal entries: a splat is never thinner than a pixel
 MIN_EIGEN_GAP = 0.1  # px^4, keeps the root of the radius real
+RADIUS_LIMIT = float(2**30)  # pixels: what is wider is culled, it would not fit an int32
 ALPHA_MAX = 0.99
 ALPHA_MIN = 1.0 / 255.0
 TRANSMITTANCE_MIN = 1e-4
@@ -64,8 +66,8 @@ def rasterize_frames(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(image [T,C,H,W], alpha [T,1,H,W], inverse_depth [T,1,H,W], radii [T,N] int32); arguments as `rasterize`.
 
-    Works in the dtype of its inputs (float64 gives a yardstick for rounding). Differentiable in everything but K and the
-    decisions (tile, order, thresholds); with gradients on, memory grows with the number of (splat, tile) pairs.
+    Works in the dtype of its inputs (float64 gives a yardstick for rounding). Differentiable but for the decisions
+    (tile, order, thresholds); with gradients on, memory grows with the number of (splat, tile) pairs.
     """
     T, C = means.shape[0], features.shape[1]
     radii = torch.empty(means.shape[:2], dtype=torch.int32, device=means.device)
@@ -124,7 +126,7 @@ def project(
     grid = centers.new_tensor([-(-width // TILE), -(-height // TILE)])
     tile_min = torch.minimum(((centers.detach() - radii[:, None]) / TILE).clamp(min=0), grid)
     tile_max = torch.minimum(((centers.detach() + radii[:, None] + (TILE - 1)) / TILE).clamp(min=0), grid)
-    finite = torch.isfinite(centers).all(-1) & torch.isfinite(det) & torch.isfinite(radii)
+    finite = torch.isfinite(centers).all(-1) & torch.isfinite(det) & (radii < RADIUS_LIMIT)
     tile_min, tile_max = (torch.nan_to_num(edge).to(torch.int64) for edge in (tile_min, tile_max))
     seen = in_front & finite & (det != 0) & (tile_max > tile_min).all(-1)
     det = torch.where(seen, det, torch.ones_like(det))
@@ -202,7 +204,7 @@ def _draw(splats: Splats, features: Tensor, background: Tensor, width: int, heig
 
 
 def composite(splats: Splats, channels: Tensor, ids: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """(sum of w_i channels_i [P, C], transmittance left [P]) at `pixels` [P, 2] of the splats `ids` [n], nearest first."""
+    """(sum of w_i channels_i [P, C], transmittance left [P]) of splats `ids` [n], nearest first, at `pixels` [P, 2]."""
     P = pixels.shape[0]
     colors = channels.new_zeros(P, channels.shape[1])
     transmittance = channels.new_ones(P)
