@@ -1,0 +1,40 @@
+"""The output tree: where the results of a view are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from guava_aug.errors import UsageError
+
+VIEW_FOLDER = "render_fixed_viewpoint"
+LOG_NAME = "augmentation_params"
+
+
+def view_dir(root: str | os.PathLike[str], view_label: str, name: str) -> Path:
+    """{root}/{view_label}/{name}/render_fixed_viewpoint/{name}: all files of one view of the video `name`."""
+    return Path(root) / _part(view_label) / _part(name) / VIEW_FOLDER / name
+
+
+def video_path(root: str | os.PathLike[str], view_label: str, name: str) -> Path:
+    """The MP4 of one view."""
+    return view_dir(root, view_label, name) / f"{name}_fixed_viewpoint_video.mp4"
+
+
+def png_dir(root: str | os.PathLike[str], view_label: str, name: str) -> Path:
+    """The folder of one view's pictures, 00000.png and so on."""
+    return view_dir(root, view_label, name) / "render"
+
+
+def params_log_path(root: str | os.PathLike[str], part_id: int | str | None = None) -> Path:
+    """The parameter log of a run, or of one part of a job array."""
+    if part_id is None:
+        return Path(root) / f"{LOG_NAME}.json"
+    return Path(root) / f"{LOG_NAME}_part_{_part(str(part_id))}.json"
+
+
+def _part(text: str) -> str:
+    """`text`, if it names one folder and nothing else: a name from tracked data must not lead out of the tree."""
+    if not text or text in (".", "..") or "/" in text or "\\" in text or "\0" in text:
+        raise UsageError(f"output tree: expected a plain folder name, found {text!r}; rename the video")
+    return text

@@ -1,0 +1,288 @@
+"""MP4 files that either are complete or are not there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import queue
+import shutil
+import threading
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+
+from guava_aug.errors import OutputError, UsageError
+from guava_aug.output.temporary import remove_stale_temporaries, temporary_beside
+
+CRF = 10  # the original's quality (imageio's 8)
+PRESET = "veryfast"
+PIECE = 8  # frames handed to the encoder at a time
+PIECES_WAITING = 4  # so at most about 40 frames of a writer are in memory
+SMPTE170M_MATRIX = 6  # AVCOL_SPC_SMPTE170M, which PyAV's enumeration lacks; the same matrix as ITU601 (5)
+
+
+class VideoWriter:
+    """Writes one H.264 MP4 in a thread of its own; the file appears under its name only when it is complete.
+
+    yuv420p, BT.601 limited range and tagged so (the original has the same colours, untagged). Frames go to a temporary
+    file in the same folder; `close` flushes it, decodes it back, compares frame count and size, and renames it. As a
+    context manager it closes at the end and aborts on an exception. Equal frames give equal bytes: one encoder thread
+    unless `threads` says otherwise, for the parallelism of a run is its views.
+
+    width, height: pixels, even. fps: frames per second, fractional allowed. crf: 0 (lossless) .. 51. Raises UsageError
+    on impossible arguments, OutputError when the file cannot be made.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        width: int,
+        height: int,
+        fps: float | Fraction = 30,
+        *,
+        crf: int = CRF,
+        preset: str = PRESET,
+        threads: int | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.frames = 0  # accepted so far
+        self._size = width, height
+        self._fps = _rate(fps)
+        self._options = {"crf": str(crf), "preset": preset}
+        self._threads = threads or 1
+        self._error: BaseException | None = None
+        self._abort = threading.Event()
+        self._done = False
+        self._encoded = 0
+        self._pieces: queue.Queue[np.ndarray | None] = queue.Queue(PIECES_WAITING)
+
+        if width < 2 or height < 2 or width % 2 or height % 2:
+            raise UsageError(
+                f"{self.path}: expected an even width and height, for the colours are stored at half size (yuv420p); "
+                f"found {width}x{height}"
+            )
+        if not 0 <= crf <= 51:
+            raise UsageError(f"--crf: expected 0 (lossless) to 51 (worst), found {crf}")
+        if preset not in PRESETS:
+            raise UsageError(f"--preset: expected one of {', '.join(PRESETS)}, found {preset!r}")
+
+        self._temporary = temporary_beside(self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            remove_stale_temporaries(self.path)
+            self._temporary.touch(exist_ok=False)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be created ({error}); check the folder and its rights") from error
+        self._thread = threading.Thread(target=self._run, name=f"encode {self.path.name}", daemon=True)
+        self._thread.start()
+
+    def write(self, frames: np.ndarray) -> None:
+        """Takes frames uint8 [T, H, W, 3] RGB, in order; waits while the encoder is behind.
+
+        The array is not copied: do not change it afterwards. Raises OutputError with whatever stopped the encoder.
+        """
+        if self._done:
+            raise OutputError(f"{self.path}: this writer was closed; open a new one")
+        frames = np.asarray(frames)
+        width, height = self._size
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (height, width, 3):
+            raise OutputError(
+                f"{self.path}: expected frames uint8 [T, {height}, {width}, 3], found {frames.dtype} "
+                f"{list(frames.shape)} after frame {self.frames}"
+            )
+        for start in range(0, len(frames), PIECE):
+            self._put(frames[start : start + PIECE])
+        self.frames += len(frames)
+
+    def close(self) -> None:
+        """Finishes the file, checks it by decoding it, and gives it its name. On OutputError no file is there."""
+        if self._done:
+            return
+        try:
+            self._put(None)
+            self._thread.join()
+            self._raise_error()
+            verify_video(self._temporary, self.frames, self._size)
+            os.replace(self._temporary, self.path)
+            with contextlib.suppress(OSError):  # not every system can sync a folder
+                _sync(self.path.parent)
+        except OSError as error:
+            raise self._output_error(error) from error
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Stops and removes the temporary file; nothing happens after a successful `close`."""
+        self._done = True
+        self._abort.set()
+        self._thread.join()
+        with contextlib.suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def _put(self, piece: np.ndarray | None) -> None:
+        while True:
+            self._raise_error()
+            try:
+                self._pieces.put(piece, timeout=0.1)
+                return
+            except queue.Full:  # look again whether the encoder still lives
+                continue
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            error = self._output_error(self._error)
+            self.abort()
+            raise error from self._error
+
+    def _run(self) -> None:
+        try:
+            self._encode()
+            if not self._abort.is_set():
+                _sync(self._temporary)
+        except BaseException as error:
+            self._error = error
+
+    def _encode(self) -> None:
+        container = av.open(str(self._temporary), "w", format="mp4", options={"movflags": "faststart"})
+        try:
+            stream = _add_stream(container, self._fps, self._size, self._options, self._threads)
+            for piece in self._next_pieces():
+                for picture in piece:
+                    for packet in stream.encode(_to_yuv(picture, self._encoded)):
+                        container.mux(packet)
+                    self._encoded += 1
+            if self._abort.is_set():
+                return
+            for packet in stream.encode():
+                container.mux(packet)
+        finally:
+            container.close()
+
+    def _next_pieces(self) -> Any:
+        """Pieces in order until the end or an abort."""
+        while not self._abort.is_set():
+            try:
+                piece = self._pieces.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            if piece is None:
+                return
+            yield piece
+
+    def _output_error(self, error: BaseException) -> OutputError:
+        if isinstance(error, OutputError):
+            return error
+        where = f"{self.path}: writing stopped at frame {self._encoded}"
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            folder, mib = self.path.parent, 2**20
+            with contextlib.suppress(OSError):
+                written, free = self._temporary.stat().st_size / mib, shutil.disk_usage(folder).free / mib
+                # Lossless 4:2:0 is the most a frame can take; a tenth of it is usual at crf 10.
+                usual = 0.15 * self._size[0] * self._size[1] * max(self.frames, 1) / mib
+                return OutputError(
+                    f"{where}: no space ({error}); {written:.1f} MiB were written, {free:.1f} MiB are free in "
+                    f"{folder}, about {max(usual, written):.1f} MiB are needed for the {self.frames} frames so far. "
+                    "Free some space or the quota and run again: finished views are kept"
+                )
+        return OutputError(f"{where} ({type(error).__name__}: {error}); check the disk and run again")
+
+
+PRESETS = (
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo",
+)  # fmt: skip
+
+
+def verify_video(path: str | os.PathLike[str], frames: int, size: tuple[int, int], *, decode: bool = True) -> None:
+    """Raises OutputError unless the file has exactly `frames` frames of `size` = (width, height) pixels.
+
+    decode: decode every picture (sure); False only counts the packets (a hundred times faster, finds truncation).
+    """
+    path = Path(path)
+    advice = "delete it and run again"
+    try:
+        with av.open(str(path)) as container:
+            if len(container.streams.video) != 1:
+                raise OutputError(f"{path}: expected one video stream, found {len(container.streams.video)}; {advice}")
+            stream = container.streams.video[0]
+            stream.codec_context.options = {"err_detect": "explode"}
+            found_size = stream.codec_context.width, stream.codec_context.height
+            if decode:
+                found = 0
+                for found, picture in enumerate(container.decode(stream), start=1):
+                    if picture.is_corrupt or (picture.width, picture.height) != size:
+                        what = "is damaged" if picture.is_corrupt else f"is {picture.width}x{picture.height}"
+                        raise OutputError(f"{path}: frame {found - 1} {what}, expected {size[0]}x{size[1]}; {advice}")
+            else:
+                found = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_corrupt)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise OutputError(f"{path}: cannot be decoded ({error}); {advice}") from error
+    if found != frames or found_size != size:
+        raise OutputError(
+            f"{path}: expected {frames} frames of {size[0]}x{size[1]}, "
+            f"found {found} of {found_size[0]}x{found_size[1]}; {advice}"
+        )
+
+
+def _rate(fps: float | Fraction) -> Fraction:
+    """The frame rate as a fraction: 29.97 -> 2997/100, 30000/1001 stays."""
+    if isinstance(fps, float) and not math.isfinite(fps):
+        raise UsageError(f"--fps: expected a number of frames per second, found {fps}")
+    rate = Fraction(fps).limit_denominator(1001)
+    if not 0 < rate <= 1000:
+        raise UsageError(f"--fps: expected more than 0 and at most 1000 frames per second, found {fps}")
+    return rate
+
+
+def _add_stream(container: Any, fps: Fraction, size: tuple[int, int], options: dict[str, str], threads: int) -> Any:
+    stream = container.add_stream("libx264", rate=fps, options=options)
+    context = stream.codec_context
+    context.width, context.height = size
+    context.pix_fmt = "yuv420p"
+    context.thread_count = threads
+    context.time_base = 1 / fps
+    context.color_range = ColorRange.MPEG
+    context.colorspace = SMPTE170M_MATRIX
+    context.color_primaries = ColorPrimaries.SMPTE170M
+    context.color_trc = ColorTrc.SMPTE170M
+    return stream
+
+
+def _to_yuv(picture: np.ndarray, index: int) -> av.VideoFrame:
+    """[H, W, 3] uint8 full-range RGB as a yuv420p frame, BT.601 limited."""
+    rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+    frame = rgb.reformat(
+        format="yuv420p",
+        src_color_range=ColorRange.JPEG,
+        dst_color_range=ColorRange.MPEG,
+        dst_colorspace=Colorspace.ITU601,
+        interpolation=Interpolation.BICUBIC,
+    )
+    frame.pts = index
+    return frame
+
+
+def _sync(path: Path) -> None:
+    """Returns when the file's (or folder's: a rename's) data are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

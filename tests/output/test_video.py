@@ -1,0 +1,356 @@
+"""The video writer: colours, counts, and that a file at its final name is complete."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from guava_aug.errors import OutputError, UsageError
+from guava_aug.output import video as video_module
+from guava_aug.output.temporary import STALE_AFTER
+from guava_aug.output.video import VideoWriter, verify_video
+
+BARS = np.array(
+    [[255, 255, 255], [255, 255, 0], [0, 255, 255], [0, 255, 0], [255, 0, 255], [255, 0, 0], [0, 0, 255], [0, 0, 0],
+     [200, 120, 40], [90, 60, 50]], np.uint8,
+)  # fmt: skip
+CELL = 32
+
+
+def frames(count, width=64, height=48, seed=0):
+    """Smooth pictures that differ from frame to frame: grey level of the left half is 3 x the frame number."""
+    rng = np.random.default_rng(seed)
+    noise = cv2.GaussianBlur(rng.random((height, width, 3), dtype=np.float32), (0, 0), 4)
+    out = np.repeat((noise * 255).astype(np.uint8)[None], count, axis=0)
+    out[:, :, : width // 2] = (3 * np.arange(count) % 256).astype(np.uint8)[:, None, None, None]
+    return out
+
+
+def decoded(path):
+    with av.open(str(path)) as container:
+        return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
+
+
+def bars():
+    return np.repeat(np.repeat(BARS[None], CELL, axis=0), CELL, axis=1)
+
+
+def only(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_colours_are_bt601_limited_and_tagged(tmp_path):
+    path = tmp_path / "bars.mp4"
+    with VideoWriter(path, CELL * len(BARS), CELL, crf=1) as writer:
+        writer.write(np.repeat(bars()[None], 3, axis=0))
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        picture = next(container.decode(stream))
+        assert context.name == "h264"
+        assert context.pix_fmt == "yuv420p"
+        # 1: limited range; 6: smpte170m (BT.601) matrix, primaries and transfer
+        assert (context.color_range, context.colorspace, context.color_primaries, context.color_trc) == (1, 6, 6, 6)
+    planes = picture.to_ndarray()
+    width = CELL * len(BARS)
+    luma = planes[:CELL]
+    blue, red = planes[CELL:].reshape(2, CELL // 2, width // 2)
+    for k, (r, g, b) in enumerate(BARS / 255.0):
+        y = 0.299 * r + 0.587 * g + 0.114 * b
+        assert luma[CELL // 2, CELL * k + CELL // 2] == pytest.approx(16 + 219 * y, abs=1.5)
+        middle = CELL // 4, CELL // 2 * k + CELL // 4
+        assert blue[middle] == pytest.approx(128 + 224 * (b - y) / 1.772, abs=1.5)
+        assert red[middle] == pytest.approx(128 + 224 * (r - y) / 1.402, abs=1.5)
+
+
+def test_colour_bars_come_back(tmp_path):
+    with VideoWriter(tmp_path / "bars.mp4", CELL * len(BARS), CELL) as writer:
+        writer.write(bars()[None])
+    centres = decoded(tmp_path / "bars.mp4")[0, CELL // 2, CELL // 2 :: CELL].astype(int)
+    assert np.abs(centres - BARS).max() <= 4  # 8-bit limited range and the codec
+
+
+@pytest.mark.parametrize("pieces", [[1], [1] * 7, [37], [8, 8, 1], [0, 5, 0, 4]])
+def test_every_frame_comes_back_in_order(tmp_path, pieces):
+    pictures = frames(sum(pieces))
+    with VideoWriter(tmp_path / "a.mp4", 64, 48) as writer:
+        start = 0
+        for count in pieces:
+            writer.write(pictures[start : start + count])
+            start += count
+    assert writer.frames == len(pictures)
+    back = decoded(tmp_path / "a.mp4")
+    assert back.shape == pictures.shape
+    level = back[:, 8:-8, 8:24].mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(level, 3 * np.arange(len(pictures)), atol=1.4)  # half a step: no frame is elsewhere
+    assert only(tmp_path) == ["a.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("fps", "expected"),
+    [(30, Fraction(30)), (25.0, Fraction(25)), (29.97, Fraction(2997, 100)),
+     (Fraction(30000, 1001), Fraction(30000, 1001)), (12.5, Fraction(25, 2)), (23.976023976, Fraction(24000, 1001))],
+)  # fmt: skip
+def test_frame_rates(tmp_path, fps, expected):
+    with VideoWriter(tmp_path / "a.mp4", 64, 48, fps) as writer:
+        writer.write(frames(20))
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        stream = container.streams.video[0]
+        assert stream.average_rate == expected
+        times = sorted(p.pts * p.time_base for p in container.demux(stream) if p.pts is not None)
+        assert times[-1] - times[0] == pytest.approx(float(19 / expected), rel=1e-3)
+
+
+def test_equal_frames_give_equal_files(tmp_path):
+    for name in ("a.mp4", "b.mp4"):
+        with VideoWriter(tmp_path / name, 64, 48) as writer:
+            writer.write(frames(30))
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_lower_crf_is_closer(tmp_path):
+    pictures = np.random.default_rng(1).integers(0, 255, (4, 48, 64, 3), dtype=np.uint8)
+    errors = []
+    for crf in (2, 40):
+        with VideoWriter(tmp_path / f"{crf}.mp4", 64, 48, crf=crf, preset="ultrafast") as writer:
+            writer.write(pictures)
+        errors.append(np.abs(decoded(tmp_path / f"{crf}.mp4").astype(int) - pictures).mean())
+    assert errors[0] < errors[1]
+
+
+@pytest.mark.parametrize("size", [(63, 48), (64, 47), (0, 48), (1, 1)])
+def test_odd_sizes_are_refused(tmp_path, size):
+    with pytest.raises(UsageError, match="even width and height"):
+        VideoWriter(tmp_path / "a.mp4", *size)
+    assert only(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crf": 52}, "--crf"),
+        ({"preset": "veryfst"}, "--preset"),
+        ({"fps": 0}, "--fps"),
+        ({"fps": float("nan")}, "--fps"),
+    ],
+)
+def test_impossible_options_are_refused(tmp_path, options, message):
+    with pytest.raises(UsageError, match=message):
+        VideoWriter(tmp_path / "a.mp4", 64, 48, **options)
+    assert only(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((1, 48, 62, 3), np.uint8), np.zeros((1, 48, 64, 3), np.float32), np.zeros((48, 64, 3), np.uint8)]
+)
+def test_frames_that_do_not_fit_are_refused(tmp_path, bad):
+    with pytest.raises(OutputError, match="uint8"), VideoWriter(tmp_path / "a.mp4", 64, 48) as writer:
+        writer.write(frames(2))
+        writer.write(bad)
+    assert only(tmp_path) == []
+
+
+def test_an_exception_leaves_nothing(tmp_path):
+    with pytest.raises(KeyError), VideoWriter(tmp_path / "a.mp4", 64, 48) as writer:
+        writer.write(frames(20))
+        raise KeyError
+    assert only(tmp_path) == []
+
+
+def test_the_name_appears_only_at_the_end_and_replaces_an_older_file(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"old")
+    writer = VideoWriter(path, 64, 48)
+    writer.write(frames(40))
+    assert path.read_bytes() == b"old"
+    temporary = next(p for p in tmp_path.iterdir() if p != path)
+    assert temporary.name.startswith(f".a.mp4.tmp-{os.getpid()}-")
+    writer.close()
+    verify_video(path, 40, (64, 48))
+    writer.close()  # again: nothing
+    writer.abort()
+    verify_video(path, 40, (64, 48))
+
+
+def test_a_closed_writer_takes_no_more(tmp_path):
+    writer = VideoWriter(tmp_path / "a.mp4", 64, 48)
+    writer.write(frames(1))
+    writer.close()
+    with pytest.raises(OutputError, match="closed"):
+        writer.write(frames(1))
+
+
+def test_no_frames_is_an_error(tmp_path):
+    writer = VideoWriter(tmp_path / "a.mp4", 64, 48)
+    with pytest.raises(OutputError):
+        writer.close()
+    assert only(tmp_path) == []
+
+
+@pytest.mark.parametrize("size", [8, 512])
+def test_a_dead_encoder_does_not_block_the_caller(tmp_path, monkeypatch, size):
+    def broken(picture, index):
+        raise RuntimeError("encoder gone")
+
+    monkeypatch.setattr(video_module, "_to_yuv", broken)
+    writer = VideoWriter(tmp_path / "a.mp4", size, size)
+    with pytest.raises(OutputError, match="encoder gone"):
+        for _ in range(100):  # many more than the queue holds
+            writer.write(np.zeros((8, size, size, 3), np.uint8))
+        writer.close()
+    with pytest.raises(OutputError):
+        writer.write(np.zeros((1, size, size, 3), np.uint8))
+    assert only(tmp_path) == []
+
+
+def test_an_encoder_error_at_the_end_surfaces_in_close(tmp_path, monkeypatch):
+    writer = VideoWriter(tmp_path / "a.mp4", 64, 48)
+    writer.write(frames(3))
+
+    def broken(path):
+        raise OSError(5, "I/O error")
+
+    monkeypatch.setattr(video_module, "_sync", broken)
+    with pytest.raises(OutputError, match="I/O error"):
+        writer.close()
+    assert only(tmp_path) == []
+
+
+def test_a_full_disk_says_how_much_is_needed(tmp_path, monkeypatch):
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(video_module, "_sync", full)
+    with (
+        pytest.raises(OutputError, match=r"no space.* MiB were written.* MiB are free.* needed"),
+        VideoWriter(tmp_path / "a.mp4", 64, 48) as writer,
+    ):
+        writer.write(frames(3))
+    assert only(tmp_path) == []
+
+
+def run(code, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs file size limits")
+@pytest.mark.parametrize("limit", [0, 30_000, 200_000])
+def test_a_real_write_error_leaves_nothing(tmp_path, limit):
+    child = run(
+        """
+        import resource, sys
+        import numpy as np
+        from guava_aug.errors import OutputError
+        from guava_aug.output.video import VideoWriter
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+        noise = np.random.default_rng(0).integers(0, 255, (8, 128, 128, 3), dtype=np.uint8)
+        try:
+            with VideoWriter(sys.argv[1], 128, 128) as writer:
+                for _ in range(10):
+                    writer.write(noise)
+        except OutputError as error:
+            print(error)
+        """,
+        tmp_path / "a.mp4",
+        limit,
+    )
+    out, err = child.communicate(timeout=60)
+    assert "no space" in out, (out, err)
+    assert only(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_a_kill_in_the_middle_leaves_no_final_file_and_the_next_run_works(tmp_path):
+    path = tmp_path / "a.mp4"
+    child = run(
+        """
+        import sys, time
+        import numpy as np
+        from guava_aug.output.video import VideoWriter
+        writer = VideoWriter(sys.argv[1], 128, 128)
+        noise = np.random.default_rng(0).integers(0, 255, (8, 128, 128, 3), dtype=np.uint8)
+        for i in range(10_000):
+            writer.write(noise)
+            if i == 20:
+                print("writing", flush=True)
+        """,
+        path,
+    )
+    assert child.stdout.readline() == "writing\n"
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    left = list(tmp_path.iterdir())
+    assert not path.exists()
+    assert len(left) == 1
+    with VideoWriter(path, 64, 48) as writer:
+        writer.write(frames(5))
+    assert left[0].exists()  # it might belong to a live run on another machine
+    os.utime(left[0], (time.time() - STALE_AFTER - 60,) * 2)
+    with VideoWriter(path, 64, 48) as writer:
+        writer.write(frames(5))
+    assert only(tmp_path) == ["a.mp4"]
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    path = tmp_path_factory.mktemp("good") / "a.mp4"
+    with VideoWriter(path, 64, 48) as writer:
+        writer.write(np.random.default_rng(0).integers(0, 255, (30, 48, 64, 3), dtype=np.uint8))
+    return path
+
+
+@pytest.mark.parametrize("decode", [True, False])
+def test_verify_accepts_the_right_numbers_only(good, decode):
+    verify_video(good, 30, (64, 48), decode=decode)
+    for count, size in ((29, (64, 48)), (31, (64, 48)), (30, (48, 64))):
+        with pytest.raises(OutputError, match="expected"):
+            verify_video(good, count, size, decode=decode)
+
+
+@pytest.mark.parametrize("decode", [True, False])
+@pytest.mark.parametrize("keep", [0.0, 0.02, 0.5, 0.98])
+def test_verify_finds_truncation(good, tmp_path, keep, decode):
+    path = tmp_path / "cut.mp4"
+    data = good.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+    with pytest.raises(OutputError, match=r"cut\.mp4"):
+        verify_video(path, 30, (64, 48), decode=decode)
+
+
+def test_verify_finds_damage_in_the_pictures(good, tmp_path):
+    path = tmp_path / "damaged.mp4"
+    data = bytearray(good.read_bytes())
+    middle = len(data) * 2 // 3
+    data[middle : middle + 4000] = bytes(4000)
+    path.write_bytes(data)
+    with pytest.raises(OutputError, match=r"damaged\.mp4"):
+        verify_video(path, 30, (64, 48))
+
+
+def test_verify_of_a_missing_file():
+    with pytest.raises(OutputError, match=r"nowhere\.mp4"):
+        verify_video("nowhere.mp4", 1, (2, 2))
+
+
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="cannot be created"):
+        VideoWriter(tmp_path / "file" / "a.mp4", 64, 48)
+
+
+def test_names_with_pattern_characters(tmp_path):
+    path = tmp_path / "[a*]?ü.mp4"
+    with VideoWriter(path, 64, 48) as writer:
+        writer.write(frames(2))
+    verify_video(path, 2, (64, 48))
