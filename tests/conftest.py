@@ -114,3 +114,32 @@ def golden_pose(golden_weights):
         return *_records(smplx, flame), torch.from_numpy(golden_weights.w2c_from_rt(rt))
 
     return make
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--forbid-skips", action="store_true", help="a skipped test fails the run")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    reports = terminalreporter.stats
+    parity = lambda status: sum("parity" in r.keywords for r in reports.get(status, []))
+    ran, skipped = parity("passed") + parity("failed"), parity("skipped")
+    if ran or skipped:
+        terminalreporter.write_line(f"parity: {ran} ran, {skipped} skipped")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = len(reporter.stats.get("skipped", [])) if reporter else 0
+    if session.config.getoption("--forbid-skips") and skipped and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter.write_line(f"{skipped} skipped tests, and --forbid-skips is given", red=True)

@@ -1,0 +1,43 @@
+# make demo     set up .venv and re-render the bundled clips from new cameras (into demo_output/)
+# make test     set up .venv and run all tests        make parity    only those against the original's numbers; none may skip
+# make lint     ruff and mypy                         make test-gpu  only those that need a GPU
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: demo test parity test-gpu lint format clean
+
+demo: $(VENV)/.installed
+	$(BIN)/guava-aug demo --output demo_output $(ARGS)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+parity: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m parity --forbid-skips $(ARGS)
+
+test-gpu: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m gpu $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo_output build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
