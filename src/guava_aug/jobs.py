@@ -99,6 +99,7 @@ class _Run:
         """See `run`."""
         self.engine.check()
         names = self._names()
+        _refuse_file_in_the_way(self.config.output_root)
         with ParamsLog.open(self.config.output_root, self.config.part_id) as self.params:
             jobs = make_work_list(self.config, names, self.params.get)
             _make_writable(self.config.output_root)
@@ -229,6 +230,12 @@ def _in_words(ended: Sequence[ViewResult], seconds: float) -> str:
         return f"failed, {seconds:.1f} s"
     shown = ", ".join(good[:4]) + (f" and {len(good) - 4} more" if len(good) > 4 else "")
     return f"{shown} done{f', {failed} failed' if failed else ''}, {seconds:.1f} s"
+
+
+def _refuse_file_in_the_way(root: Path) -> None:
+    there = next(path for path in (root, *root.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise OutputError(f"--output_root {root} cannot be made: {there} is a file; choose another folder")
 
 
 def _make_writable(root: Path) -> None:

@@ -72,7 +72,8 @@ def write_record(path: Path, content: dict[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(dated, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+        text = json.dumps(dated, indent=2, ensure_ascii=False, default=str) + "\n"
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))  # names on a disk need not be Unicode
         os.replace(temporary, path)
     except OSError as error:
         raise OutputError(f"{path}: the run record cannot be written ({error.strerror or error})") from error
