@@ -1,4 +1,4 @@
-"""The Gaussian rasteriser on the CPU, compiled by numba: the rules of `rasterize_torch`, a hundred times faster.
+"""The Gaussian rasteriser on the CPU, compiled by numba: the rules of `rasterize_torch`, about twenty times faster.
 
 Three passes, each parallel over what it can share out:
 
