@@ -39,7 +39,7 @@ class FakeModel:
         self.calls.append(f"render {len(posed)}")
         self.on_render()
         time.sleep(self.seconds_per_frame * len(posed))
-        level = (posed.means[:, 0, 0] * 0.1 + cameras.viewmats[:, 0, 2]).sin().abs()
+        level = (posed.means[:, 0, 0] * 5 + cameras.viewmats[:, 0, 2]).sin().abs()
         level = (level * 64).round() / 64  # torch rounds sines differently in batches of different length
         return level.view(-1, 1, 1, 1).expand(-1, 3, cameras.height, cameras.width) * 0.5 + background * 0.5
 

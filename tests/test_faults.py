@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import FakeModel, write_clip
-from test_jobs import logged, tree
 
+from fakes import FakeModel, write_clip
 from guava_aug import augment
 from guava_aug.output.tree import video_path
 from guava_aug.sweep import sweep
+from test_jobs import logged, tree
 
 FAKE = Path(__file__).parent / "fake_guava_aug.py"
 VIEWS = ("easy", "medium", "hard")
@@ -125,7 +125,7 @@ def _wait_for(condition, process: subprocess.Popen[str]) -> None:
 
 
 def _in_flight(out: Path) -> list[Path]:
-    return [p for p in out.rglob("*.tmp-*.mp4")]
+    return list(out.rglob("*.tmp-*.mp4"))
 
 
 def test_killed_in_the_middle_and_run_again(tmp_path: Path):

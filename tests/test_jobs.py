@@ -10,8 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from fakes import SIZE, FakeModel, write_clip
 
+from fakes import SIZE, FakeModel, write_clip
 from guava_aug import OutputError, UsageError, augment, plan_views
 from guava_aug.errors import AssetError
 from guava_aug.output.tree import video_path
