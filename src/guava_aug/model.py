@@ -55,6 +55,9 @@ class GuavaModel:
         self.config = config
         self.network = network.eval().requires_grad_(False)
         self.refiner = refiner.eval().requires_grad_(False)
+        for module in refiner.modules():  # a quarter faster on a CPU; the modulated weights have five dimensions
+            if isinstance(module, torch.nn.Conv2d):
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.body = body
         self.backend = backend  # of the rasteriser
         self.source = source  # where the weights came from, for the run's record
@@ -90,18 +93,23 @@ class GuavaModel:
     @torch.inference_mode()
     def render_layers(self, posed: PosedGaussians, cameras: Cameras) -> Rendered:
         """Refined colour, alpha and the raw feature render."""
+        raster = self.rasterize(posed, cameras)
+        return Rendered(self.refine(raster.image), raster.alpha, raster)
+
+    @torch.inference_mode()
+    def rasterize(self, posed: PosedGaussians, cameras: Cameras) -> Raster:
+        """The feature channels, alpha and inverse depth of T posed frames through T cameras (or one)."""
         if cameras.width != self.config.image_size or cameras.height != self.config.image_size:
             raise ValueError(
                 f"the refiner works at {self.config.image_size} x {self.config.image_size} pixels; "
                 f"the cameras have {cameras.width} x {cameras.height}"
             )
         cameras = cameras.to(self.device)
-        raster = rasterize(
+        return rasterize(
             posed.means, posed.quats, posed.scales, posed.opacities, posed.features,
             cameras.viewmats.expand(len(posed), -1, -1), cameras.K, cameras.width, cameras.height,
             backend=self.backend,
         )  # fmt: skip
-        return Rendered(self.refine(raster.image), raster.alpha, raster)
 
     @torch.inference_mode()
     def refine(self, features: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
@@ -111,7 +119,11 @@ class GuavaModel:
         Here it is one fixed set of maps (seed `REFINER_NOISE_SEED`) unless `noise` gives others: one [1, 1, s, s]
         per `model.refiner.noise_sizes`.
         """
-        return torch.sigmoid(self.refiner(features, self.refiner_noise if noise is None else noise))
+        noise = self.refiner_noise if noise is None else noise
+        # a CPU gains nothing from a batch, and the activations of one frame stay nearer to its caches
+        features = features.contiguous(memory_format=torch.channels_last)
+        batches = features.split(1) if features.device.type == "cpu" else (features,)
+        return torch.cat([torch.sigmoid(self.refiner(batch, noise)) for batch in batches])
 
 
 def refiner_noise(refiner: StyleUNet, seed: int, device: torch.device | str) -> list[Tensor]:
