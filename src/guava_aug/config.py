@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from .errors import UsageError
 
+Backend = Literal["auto", "torch", "numba"]  # those of render.rasterize, which is too heavy to import here
 DEFAULT_DIFFICULTIES = ("easy", "medium", "hard")
 DEFAULT_MODEL_PATH = Path("assets/GUAVA")
 DEFAULT_FPS = 30.0  # the original's, whatever the source's rate
@@ -34,7 +35,7 @@ class RunConfig:
     model_path: Path | None = None  # None: assets/GUAVA if it is there, else the embedded default
     guava_root: Path | None = None  # where the config's assets/SMPLX and assets/FLAME are relative to
     device: str = "0"  # GPU id, "cpu" or a torch device
-    backend: str = "auto"  # rasteriser
+    backend: Backend = "auto"  # rasteriser
 
     background: str = "plate"  # the clean plate; "original", "black", "#rrggbb" or a file
     fps: float | None = None  # None: what the tracked data says, else 30

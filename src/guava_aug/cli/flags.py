@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from ..config import DEFAULT_DIFFICULTIES, RunConfig
+from ..config import DEFAULT_DIFFICULTIES, Backend, RunConfig
 from ..errors import UsageError
 from .parsing import MaybePath, Switch
 
@@ -76,7 +76,7 @@ class Model:
     """Folder that assets/SMPLX and assets/FLAME of the model's config are relative to, if not beside --model_path."""
     device: Annotated[str, arg(metavar="ID")] = "0"
     """GPU number, cpu, or a torch device such as cuda:1. A machine without a GPU uses its CPU and says so."""
-    backend: Annotated[str, arg(metavar="NAME")] = "auto"
+    backend: Backend = "auto"
     """Rasteriser: auto takes the fastest that works here."""
 
 
