@@ -13,9 +13,16 @@ from .render import Light
 Floats = NDArray[np.float32]
 KINDS = ("studio", "wall", "panels", "curtain", "shelf", "window")
 _WALLS: tuple[tuple[float, float, float], ...] = (
-    (0.72, 0.70, 0.66), (0.62, 0.67, 0.70), (0.66, 0.71, 0.64), (0.74, 0.68, 0.60), (0.55, 0.58, 0.62), (0.70, 0.64, 0.66),
-    (0.48, 0.53, 0.55), (0.78, 0.77, 0.75), (0.52, 0.60, 0.58),
-)  # fmt: skip
+    (0.72, 0.70, 0.66),
+    (0.62, 0.67, 0.70),
+    (0.66, 0.71, 0.64),
+    (0.74, 0.68, 0.60),
+    (0.55, 0.58, 0.62),
+    (0.70, 0.64, 0.66),
+    (0.48, 0.53, 0.55),
+    (0.78, 0.77, 0.75),
+    (0.52, 0.60, 0.58),
+)
 
 
 def make_background(seed: int, size: int) -> Floats:
@@ -31,10 +38,15 @@ def make_background(seed: int, size: int) -> Floats:
     if kind == "panels":
         period, start = rng.uniform(0.14, 0.3), rng.uniform(0, 0.3)
         edge = np.abs(np.mod(x + start, period) - period / 2)
-        image *= (1 - 0.16 * np.exp(-((edge / 0.004) ** 2)) + 0.05 * np.exp(-(((edge - 0.008) / 0.004) ** 2)))[..., None]
+        image *= (1 - 0.16 * np.exp(-((edge / 0.004) ** 2)) + 0.05 * np.exp(-(((edge - 0.008) / 0.004) ** 2)))[
+            ..., None
+        ]
         image *= np.where(y > 0.78, 0.93, 1.0)[..., None]
     elif kind == "curtain":
-        wave = sum(rng.uniform(0.5, 1) * np.sin(2 * np.pi * (f * x + rng.random()) + 0.5 * np.sin(3 * y)) for f in (9.0, 17.0, 23.0))
+        wave = sum(
+            rng.uniform(0.5, 1) * np.sin(2 * np.pi * (f * x + rng.random()) + 0.5 * np.sin(3 * y))
+            for f in (9.0, 17.0, 23.0)
+        )
         image *= (1 + 0.045 * np.asarray(wave))[..., None]
     elif kind == "shelf":
         image = _shelf(rng, image, size)

@@ -91,7 +91,9 @@ def bake(rig: AnnyRig, seed: int = 0) -> Baked:
     # helpers follow the components of the vertices that ship
     template, shapes, betas = principal_shapes(vertices[:, : len(own)].astype(np.float64), NUM_SHAPES)
     mean_all = vertices.mean(0, dtype=np.float64)
-    follow = np.linalg.lstsq(betas, (vertices[:, len(own) :] - mean_all[len(own) :]).reshape(NUM_BODIES, -1), rcond=None)[0]
+    follow = np.linalg.lstsq(
+        betas, (vertices[:, len(own) :] - mean_all[len(own) :]).reshape(NUM_BODIES, -1), rcond=None
+    )[0]
     template = np.concatenate([template, mean_all[len(own) :]])
     shapes = np.concatenate([shapes, follow.reshape(NUM_SHAPES, -1, 3).transpose(1, 2, 0)])
 
@@ -155,7 +157,9 @@ def arrays(b: Baked, with_helpers: bool = False) -> dict[str, NDArray]:
     head_weights[:, 1] = 1 - head_weights[:, 2:].sum(1)
     weights = b.weights[:count].astype(np.float32)
     hands = {
-        side: np.flatnonzero(weights[:, [j for n, j in INDEX.items() if n.startswith(side + "_") and _in_hand(n)]].sum(1) > 0.5)
+        side: np.flatnonzero(
+            weights[:, [j for n, j in INDEX.items() if n.startswith(side + "_") and _in_hand(n)]].sum(1) > 0.5
+        )
         for side in SIDES
     }
     f16, f32, i32 = np.float16, np.float32, np.int32

@@ -77,9 +77,12 @@ class AnnyRig:
         self.actions: list[str] = list(m.facial_action_labels)
         seen = np.isin(np.arange(self.num_vertices), self.faces)
         self.eyes = {
-            s: np.flatnonzero(seen & (self.bone_weights[:, self.bone_index[f"eye.{s[0].upper()}"]] > 0.5)) for s in SIDES
+            s: np.flatnonzero(seen & (self.bone_weights[:, self.bone_index[f"eye.{s[0].upper()}"]] > 0.5))
+            for s in SIDES
         }
-        self.tongue = self.bone_weights[:, [i for n, i in self.bone_index.items() if n.startswith("tongue")]].sum(1) > 0.5
+        self.tongue = (
+            self.bone_weights[:, [i for n, i in self.bone_index.items() if n.startswith("tongue")]].sum(1) > 0.5
+        )
 
     def joint_weights(self) -> Array:
         """[P, 55] skinning weights with the 163 bones merged."""
@@ -116,12 +119,19 @@ class AnnyRig:
         torch, m = self._torch, self.model
         count = max(len(x) for x in (phenotypes, local, actions) if x is not None)
         parts = []
-        for x, n in ((phenotypes, len(self.phenotypes)), (local, len(self.local_changes)), (actions, len(self.actions))):
+        for x, n in (
+            (phenotypes, len(self.phenotypes)),
+            (local, len(self.local_changes)),
+            (actions, len(self.actions)),
+        ):
             x = np.zeros((count, n)) if x is None else np.broadcast_to(x, (count, n))
             parts.append(torch.tensor(x, dtype=torch.float32))
         with torch.no_grad():
             r = m.get_rest_model(m._get_phenotype_blendshape_coefficients(*parts))
-        ours = [r[k].numpy().astype(np.float64) @ _TO_OURS.T for k in ("rest_vertices", "rest_bone_heads", "rest_bone_tails")]
+        ours = [
+            r[k].numpy().astype(np.float64) @ _TO_OURS.T
+            for k in ("rest_vertices", "rest_bone_heads", "rest_bone_tails")
+        ]
         return RestBodies(*ours)
 
     def action_offsets(self) -> dict[str, Array]:

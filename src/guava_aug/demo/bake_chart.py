@@ -16,7 +16,8 @@ Array = NDArray[np.float64]
 # name: (u0, v0, u1, v1) box that holds the island in MakeHuman's chart -> (u knots, v knots) of piecewise-linear maps
 _HAND_V = ((820, 1014), (700, 1016))
 _FOOT_V = ((848, 1018), (948, 1014))
-_MOVES: dict[str, tuple[tuple[int, int, int, int], tuple[tuple[float, ...], tuple[float, ...]], tuple[tuple[float, ...], tuple[float, ...]]]] = {
+_Map = tuple[tuple[float, ...], tuple[float, ...]]
+_MOVES: dict[str, tuple[tuple[int, int, int, int], _Map, _Map]] = {
     # legs are hardly ever in the picture
     "body": ((5, 20, 775, 885), ((0, 1024), (0, 1024)), ((0, 560, 885), (0, 560, 690))),
     # the face sits in the middle of the head island's right half
@@ -49,7 +50,7 @@ def rearrange(texcoords: Array, faces_uv: NDArray[np.int64]) -> Array:
 def strip_chart(quads: NDArray[np.int64], box: tuple[float, float, float, float]) -> tuple[NDArray[np.int64], Array]:
     """Chart of a mesh that is a rectangular grid of quads [n, 4] (a row of teeth): vertex ids (sorted) and [., 2] uv.
 
-    The rim goes evenly round `box` (u0, v0, u1, v1), long sides along u; what is inside lies at the mean of its neighbours.
+    The rim goes evenly round `box` (u0, v0, u1, v1), long sides along u; inside, a vertex lies at its neighbours' mean.
     """
     ids, local = np.unique(quads, return_inverse=True)
     local = local.reshape(quads.shape)

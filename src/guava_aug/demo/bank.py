@@ -72,12 +72,16 @@ class Bank:
     def texture(self, name: str, size: int) -> NDArray[np.uint8]:
         """[size, size, 4] RGBA of one texture."""
         if name not in self._textures:
-            raise AssetError(f"the picture bank has no texture {name!r}; pack it again with `python -m guava_aug.demo.pack_bank`")
-        image = cv2.imdecode(self._textures[name], cv2.IMREAD_UNCHANGED)
-        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+            raise AssetError(
+                f"the picture bank has no texture {name!r}; pack it again with `python -m guava_aug.demo.pack_bank`"
+            )
+        stored = cv2.imdecode(self._textures[name], cv2.IMREAD_UNCHANGED)
+        if stored is None:
+            raise AssetError(f"the texture {name!r} of the picture bank cannot be decoded")
+        image = cv2.resize(stored, (size, size), interpolation=cv2.INTER_AREA).astype(np.uint8)
         if image.shape[2] == 3:
-            return np.dstack([cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.full((size, size), 255, np.uint8)])
-        return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
+            image = np.dstack([image, np.full((size, size), 255, np.uint8)])
+        return np.ascontiguousarray(image[..., [2, 1, 0, 3]])
 
     def textures(self, prefix: str) -> list[str]:
         return sorted(n for n in self._textures if n.startswith(prefix))
@@ -90,13 +94,15 @@ class Bank:
             with np.load(path, allow_pickle=False) as z:
                 raw = {k: z[k] for k in z.files}
         except (OSError, ValueError) as e:
-            raise AssetError(f"cannot read the picture bank {path}: {e}; make it with `guava_aug.demo.pack_bank`") from e
+            raise AssetError(
+                f"cannot read the picture bank {path}: {e}; make it with `guava_aug.demo.pack_bank`"
+            ) from e
         if "model/shipped" not in raw:
             raise AssetError(f"{path} is no picture bank (no model/shipped); make it with `guava_aug.demo.pack_bank`")
         proxies: dict[str, dict[str, Proxy]] = {}
         for key in sorted(k for k in raw if k.endswith("/ids")):
             _, kind, name, _ = key.split("/")
-            part = lambda what, k=key: raw[k[: -len("ids")] + what]  # noqa: B023
+            part = lambda what, k=key: raw[k[: -len("ids")] + what]
             i64 = np.int64
             proxies.setdefault(kind, {})[name] = Proxy(
                 name, part("ids").astype(i64), part("weights"), part("offsets"), part("hidden").astype(i64),

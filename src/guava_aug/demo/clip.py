@@ -1,6 +1,6 @@
 """A tracked clip of a synthetic signer: pictures and the exact parameters behind them, in the tracker's own format.
 
-    python -m guava_aug.demo.clip --bank BANK.npz --seed 7 --name signer_a --frames 100 --out ROOT
+python -m guava_aug.demo.clip --bank BANK.npz --seed 7 --name signer_a --frames 100 --out ROOT
 """
 
 from __future__ import annotations
@@ -69,14 +69,18 @@ def tracked_camera(seed: int) -> Tensor:
     return viewmat
 
 
-def scene_pictures(bank: Bank, scene: Scene, cameras: Cameras, frames: slice = slice(None), supersample: int = 3) -> tuple[Tensor, Tensor]:
+def scene_pictures(
+    bank: Bank, scene: Scene, cameras: Cameras, frames: slice = slice(None), supersample: int = 3
+) -> tuple[Tensor, Tensor]:
     """Pictures [T, 3, H, W] over the scene's background and masks [T, 1, H, W], 0..1, from one camera per frame."""
     vertices = scene.person.skin.vertices(bank.model(scene.person.identity, scene.motion[frames]))
     rgb, alpha = render_vertices(vertices, scene.person.skin, scene.light, cameras, supersample)
     return rgb + (1 - alpha) * scene.background, alpha
 
 
-def write_clip(bank: Bank, root: Path, name: str, seed: int, frames: int, size: int = 512, quality: int = 90, fps: float = FPS) -> Path:
+def write_clip(
+    bank: Bank, root: Path, name: str, seed: int, frames: int, size: int = 512, quality: int = 90, fps: float = FPS
+) -> Path:
     """The directory of the clip that was written: stored size `size`, exact parameters, part boxes."""
     scene = make_scene(bank, seed, frames, size, fps)
     log.info("%s: %s, %s", name, scene.person.outfit, scene.person.hair)
@@ -99,8 +103,15 @@ def part_crops(bank: Bank, identity: Identity, motion: Motion, viewmats: Tensor)
     """[T, 3, 3] per part: affine map from the part's 512 crop to the body picture in 1024 units."""
     joints = bank.model(identity, motion).joints
     screen = project(joints, Cameras(viewmats, intrinsics(1024, 1024), 1024, 1024), 1)[..., :2].numpy()
-    hand = lambda side: [INDEX[f"{side}_wrist"], *(INDEX[f"{side}_{f}3"] for f in ("index", "middle", "pinky", "thumb"))]
-    parts = {"head": [INDEX[n] for n in ("head", "left_eye", "right_eye", "neck")], "left_hand": hand("left"), "right_hand": hand("right")}
+    hand = lambda side: [
+        INDEX[f"{side}_wrist"],
+        *(INDEX[f"{side}_{f}3"] for f in ("index", "middle", "pinky", "thumb")),
+    ]
+    parts = {
+        "head": [INDEX[n] for n in ("head", "left_eye", "right_eye", "neck")],
+        "left_hand": hand("left"),
+        "right_hand": hand("right"),
+    }
     out = {}
     for part, ids in parts.items():
         p = screen[:, ids]
@@ -117,7 +128,9 @@ def part_crops(bank: Bank, identity: Identity, motion: Motion, viewmats: Tensor)
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m guava_aug.demo.clip", description="write a synthetic tracked clip")
-    parser.add_argument("--bank", type=Path, help="bundle of guava_aug.demo.pack_bank; without it the person is painted")
+    parser.add_argument(
+        "--bank", type=Path, help="bundle of guava_aug.demo.pack_bank; without it the person is painted"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--name", default="signer")
     parser.add_argument("--frames", type=int, default=100)

@@ -6,22 +6,37 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from .bank import Bank, Proxy
 from .paint import Image, noise
+from .raster import Surface, rasterize
 
 PATTERNS = ("plain", "plain", "plain", "stripes", "pinstripes", "checks", "two-tone", "heather")
 _WAIST = -0.20  # metres, model frame: what reaches above is a top
+_BELT = -0.33
 _ANKLE = -1.0
 _SIZE = 1024
 _CLOTH_COLORS: tuple[tuple[float, float, float], ...] = (
-    (0.13, 0.16, 0.22), (0.20, 0.30, 0.45), (0.16, 0.35, 0.33), (0.45, 0.16, 0.18), (0.55, 0.54, 0.52), (0.80, 0.79, 0.76),
-    (0.12, 0.12, 0.13), (0.36, 0.29, 0.42), (0.62, 0.50, 0.32), (0.30, 0.40, 0.24), (0.70, 0.42, 0.34), (0.42, 0.56, 0.68),
-    (0.58, 0.30, 0.40), (0.24, 0.44, 0.58), (0.72, 0.66, 0.56),
-)  # fmt: skip
+    (0.13, 0.16, 0.22),
+    (0.20, 0.30, 0.45),
+    (0.16, 0.35, 0.33),
+    (0.45, 0.16, 0.18),
+    (0.55, 0.54, 0.52),
+    (0.80, 0.79, 0.76),
+    (0.12, 0.12, 0.13),
+    (0.36, 0.29, 0.42),
+    (0.62, 0.50, 0.32),
+    (0.30, 0.40, 0.24),
+    (0.70, 0.42, 0.34),
+    (0.42, 0.56, 0.68),
+    (0.58, 0.30, 0.40),
+    (0.24, 0.44, 0.58),
+    (0.72, 0.66, 0.56),
+)
 
 
 @dataclass(frozen=True)
@@ -35,15 +50,22 @@ class Fabric:
     period: float  # metres
 
 
+def _vary(rng: np.random.Generator, color: tuple[float, float, float]) -> tuple[float, float, float]:
+    r, g, b = np.clip(np.asarray(color) * rng.uniform(0.88, 1.12) + rng.normal(0, 0.02, 3), 0.03, 0.92)
+    return float(r), float(g), float(b)
+
+
 def pick_fabric(rng: np.random.Generator) -> Fabric:
     """A random fabric."""
-    vary = lambda c: tuple(float(x) for x in np.clip(np.asarray(c) * rng.uniform(0.88, 1.12) + rng.normal(0, 0.02, 3), 0.03, 0.92))
     a, b = rng.choice(len(_CLOTH_COLORS), 2, replace=False)
     trousers = [(0.16, 0.20, 0.30), (0.13, 0.13, 0.14), (0.32, 0.29, 0.25), (0.22, 0.28, 0.40)][rng.integers(4)]
     return Fabric(
-        PATTERNS[rng.integers(len(PATTERNS))], vary(_CLOTH_COLORS[a]), vary(_CLOTH_COLORS[b]), vary(trousers),
+        PATTERNS[rng.integers(len(PATTERNS))],
+        _vary(rng, _CLOTH_COLORS[a]),
+        _vary(rng, _CLOTH_COLORS[b]),
+        _vary(rng, trousers),
         float(rng.uniform(0.035, 0.08)),
-    )  # fmt: skip
+    )
 
 
 def clothe(bank: Bank, proxy: Proxy, fabric: Fabric, rng: np.random.Generator) -> Image:
@@ -62,7 +84,12 @@ def clothe(bank: Bank, proxy: Proxy, fabric: Fabric, rng: np.random.Generator) -
         p = position[mine]
         if c in tops:
             rank = tops.index(c)
-            color[mine] = _pattern(fabric, p) if rank == 0 else np.asarray(fabric.second if rank % 2 else fabric.main) * 0.8
+            color[mine] = (
+                pattern_colors(fabric, p) if rank == 0 else 0.8 * np.asarray(fabric.second if rank % 2 else fabric.main)
+            )
+            legs = mine.copy()
+            legs[mine] = p[:, 1] < _BELT  # overalls are drawn as shirt and trousers
+            color[legs] = fabric.trousers
         elif top_of[c] > _ANKLE:
             color[mine] = fabric.trousers
         else:
@@ -78,7 +105,7 @@ def clothe(bank: Bank, proxy: Proxy, fabric: Fabric, rng: np.random.Generator) -
     return np.dstack([(np.clip(color, 0, 1) * 255 + 0.5).astype(np.uint8), np.full((_SIZE, _SIZE), 255, np.uint8)])
 
 
-def _pattern(f: Fabric, p: NDArray[np.float32]) -> NDArray[np.float32]:
+def pattern_colors(f: Fabric, p: NDArray[np.float32]) -> NDArray[np.float32]:
     """[n, 3] colours of the main garment at T-pose points p [n, 3]; sleeves run along x."""
     a, b = np.asarray(f.main, np.float32), np.asarray(f.second, np.float32)
     sleeve = np.abs(p[:, 0]) > 0.19
@@ -100,21 +127,27 @@ def _pattern(f: Fabric, p: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _components(faces: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     a, b = faces[:, [0, 1]].ravel(), faces[:, [1, 2]].ravel()
-    return connected_components(coo_matrix((np.ones(len(a)), (a, b)), shape=(count, count)), directed=False)[1].astype(np.int64)
+    return connected_components(coo_matrix((np.ones(len(a)), (a, b)), shape=(count, count)), directed=False)[1].astype(
+        np.int64
+    )
 
 
-def _paint_positions(proxy: Proxy, rest: NDArray[np.float32], component: NDArray[np.int64]):
+def _paint_positions(
+    proxy: Proxy, rest: NDArray[np.float32], component: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """T-pose position [S, S, 3] and component [S, S] (-1 none) of every texel of the outfit's chart."""
-    import torch
-
-    from .raster import Surface, rasterize
-
     faces = proxy.faces_uv
     screen = np.concatenate([proxy.texcoords * _SIZE - 0.5, np.zeros((len(proxy.texcoords), 1))], 1).astype(np.float32)
     none = torch.zeros(len(faces), dtype=torch.bool)
-    surface = Surface(torch.from_numpy(faces), torch.zeros(len(faces), 3, 2), none, torch.zeros(len(faces)), torch.zeros(1, 1, dtype=torch.uint8))
-    ids, bary = rasterize(surface, torch.from_numpy(screen)[None], _SIZE, _SIZE)
-    ids, bary = ids[0].numpy(), bary[0].numpy()
+    surface = Surface(
+        torch.from_numpy(faces),
+        torch.zeros(len(faces), 3, 2),
+        none,
+        torch.zeros(len(faces)),
+        torch.zeros(1, 1, dtype=torch.uint8),
+    )
+    seen, weights = rasterize(surface, torch.from_numpy(screen)[None], _SIZE, _SIZE)
+    ids, bary = seen[0].numpy(), weights[0].numpy()
     hit = ids >= 0
     position = np.zeros((_SIZE, _SIZE, 3), np.float32)
     position[hit] = (rest[proxy.faces[ids[hit]]] * bary[hit][..., None]).sum(1)

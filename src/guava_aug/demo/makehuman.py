@@ -92,4 +92,6 @@ def read_fit(path: Path) -> Fit:
                     k += 1
     if not ids or not obj_file:
         raise AssetError(f"{path} is not a MakeHuman fitting file: no vertices or no obj_file line")
-    return Fit(np.array(ids), np.array(weights), np.array(offsets), scale, np.array(hidden, np.int64), path.parent / obj_file)
+    return Fit(
+        np.array(ids), np.array(weights), np.array(offsets), scale, np.array(hidden, np.int64), path.parent / obj_file
+    )

@@ -20,6 +20,7 @@ from .handshapes import SHAPES, hand_rotations
 from .skeleton import INDEX, PARENTS
 
 Array = NDArray[np.float64]
+_Sides = dict[str, Array]  # "left", "right"
 FPS = 25.0
 _ARM = 0.535  # metres shoulder to wrist that the places below are given for
 _CLEAR = 0.115  # metres two hands keep apart, palm to palm
@@ -29,7 +30,7 @@ _FOREARM_SHARE = 0.6  # of the hand's twist
 
 @dataclass(frozen=True)
 class Place:
-    """Where a hand goes: wrist relative to its shoulder (out, up, front; metres), direction of the hand, palm normal."""
+    """Where a hand goes: wrist from its shoulder (out, up, front; metres), direction of the hand, palm normal."""
 
     wrist: tuple[float, float, float]
     direction: tuple[float, float, float]
@@ -37,33 +38,61 @@ class Place:
     shapes: tuple[str, ...]
 
 
-_ANY = ("flat", "five", "fist", "point", "vee", "three", "claw", "round", "bent", "ell", "why", "pinch")
 REST = Place((-0.06, -0.40, 0.20), (-0.75, 0.05, 0.55), (0.0, -0.5, -0.8), ("rest",))
 ONE_HAND = (
-    Place((-0.03, -0.08, 0.30), (-0.08, 1.0, 0.15), (0.05, -0.1, 1.0), ("five", "flat", "vee", "three", "ell", "why", "fist", "little", "pinch")),
+    Place(
+        (-0.03, -0.08, 0.30),
+        (-0.08, 1.0, 0.15),
+        (0.05, -0.1, 1.0),
+        ("five", "flat", "vee", "three", "ell", "why", "fist", "little", "pinch"),
+    ),
     Place((0.10, -0.03, 0.26), (0.10, 1.0, 0.15), (0.0, -0.1, 1.0), ("five", "point", "vee", "claw", "why", "round")),
     Place((-0.10, -0.14, 0.31), (-0.70, 0.60, 0.35), (0.0, -0.35, 1.0), ("point", "vee", "ell", "hook")),
-    Place((-0.09, -0.06, 0.25), (-0.22, 1.0, 0.02), (-0.1, 0.0, -1.0), ("flat", "bent", "round", "point", "five")),  # chin
+    Place(
+        (-0.09, -0.06, 0.25), (-0.22, 1.0, 0.02), (-0.1, 0.0, -1.0), ("flat", "bent", "round", "point", "five")
+    ),  # chin
     Place((0.05, 0.08, 0.19), (-0.35, 1.0, -0.02), (-0.7, -0.2, 0.6), ("flat", "point", "vee", "why")),  # temple
     Place((-0.08, -0.19, 0.23), (-1.0, 0.30, 0.25), (0.0, 0.05, -1.0), ("flat", "five", "claw", "fist")),  # chest
     Place((-0.04, -0.20, 0.32), (-0.35, 0.45, 0.80), (0.0, -1.0, 0.3), ("flat", "five", "point", "claw", "pinch")),
-)  # fmt: skip
+)
 TWO_HANDS = (
-    Place((0.00, -0.15, 0.31), (-0.10, 0.55, 0.85), (-1.0, 0.0, 0.05), ("flat", "five", "claw", "round")),  # palms together
+    Place(
+        (0.00, -0.15, 0.31), (-0.10, 0.55, 0.85), (-1.0, 0.0, 0.05), ("flat", "five", "claw", "round")
+    ),  # palms together
     Place((0.00, -0.22, 0.29), (-0.30, 0.25, 0.90), (-0.1, 1.0, 0.1), ("flat", "five", "claw", "round")),  # palms up
-    Place((0.02, -0.19, 0.31), (-0.30, 0.40, 0.85), (0.0, -1.0, 0.2), ("flat", "five", "point", "why", "claw")),  # palms down
-    Place((-0.02, -0.12, 0.28), (-0.45, 0.85, 0.25), (-0.4, -0.05, -1.0), ("flat", "five", "bent", "vee")),  # to the body
-    Place((0.06, -0.06, 0.29), (0.0, 1.0, 0.2), (0.0, -0.1, 1.0), ("five", "fist", "point", "claw", "ell")),  # palms out
-)  # fmt: skip
-BASE = Place((-0.10, -0.25, 0.27), (-0.85, 0.20, 0.45), (0.0, 0.95, -0.3), ("flat", "fist"))  # the still hand under a moving one
-_MOUTH = ("mouthPucker", "mouthFunnel", "mouthSmileLeft", "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight",
-          "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight", "mouthPressLeft",
-          "mouthPressRight", "mouthRollLower", "mouthShrugUpper")  # fmt: skip
+    Place(
+        (0.02, -0.19, 0.31), (-0.30, 0.40, 0.85), (0.0, -1.0, 0.2), ("flat", "five", "point", "why", "claw")
+    ),  # palms down
+    Place(
+        (-0.02, -0.12, 0.28), (-0.45, 0.85, 0.25), (-0.4, -0.05, -1.0), ("flat", "five", "bent", "vee")
+    ),  # to the body
+    Place(
+        (0.06, -0.06, 0.29), (0.0, 1.0, 0.2), (0.0, -0.1, 1.0), ("five", "fist", "point", "claw", "ell")
+    ),  # palms out
+)
+BASE = Place(
+    (-0.10, -0.25, 0.27), (-0.85, 0.20, 0.45), (0.0, 0.95, -0.3), ("flat", "fist")
+)  # the still hand under a moving one
+_VISEMES = (
+    ("mouthPucker",),
+    ("mouthFunnel",),
+    ("mouthStretchLeft", "mouthStretchRight"),
+    ("mouthSmileLeft", "mouthSmileRight"),
+    ("mouthLowerDownLeft", "mouthLowerDownRight"),
+    ("mouthPressLeft", "mouthPressRight"),
+)
 FULL_ACTION = 2.5  # expression coefficient of a whole facial action (see `bake`)
 
 
-def signing_motion(model: EhmModel, identity: Identity, names: tuple[str, ...], seed: int, frames: int, fps: float = FPS,
-                   energy: float = 1.0) -> Motion:  # fmt: skip
+def signing_motion(
+    model: EhmModel,
+    identity: Identity,
+    names: tuple[str, ...],
+    seed: int,
+    frames: int,
+    fps: float = FPS,
+    energy: float = 1.0,
+) -> Motion:
     """T frames of signing in the tracker's world (the body turned upside down about x).
 
     names: the expression names of the body, in order. energy scales head, torso and face (0.6..1.2 looks alive).
@@ -111,7 +140,7 @@ def _neutral() -> Motion:
 # ---- the plan: what each hand does when
 
 
-def _plan(rng: np.random.Generator, frames: int, fps: float):  # type: ignore[no-untyped-def]
+def _plan(rng: np.random.Generator, frames: int, fps: float) -> tuple[_Sides, _Sides, _Sides, _Sides]:
     """Wrist places, hand directions, palm normals [T, 3] and shape vectors [T, 15] per side; left is mirrored in x."""
     keys: dict[str, list[tuple[float, Place, str, Array]]] = {"left": [], "right": []}
     main, other = ("right", "left") if rng.random() < 0.85 else ("left", "right")
@@ -139,7 +168,9 @@ def _plan(rng: np.random.Generator, frames: int, fps: float):  # type: ignore[no
             again = shape if rng.random() < 0.6 else chosen[main].shapes[rng.integers(len(chosen[main].shapes))]
             for side, p in chosen.items():
                 moving = side == main or p is chosen[main]
-                keys[side].append((time + hold, p, again if moving else keys[side][-1][2], keys[side][-1][3] + stroke * moving))
+                keys[side].append(
+                    (time + hold, p, again if moving else keys[side][-1][2], keys[side][-1][3] + stroke * moving)
+                )
             hold += rng.uniform(0.22, 0.4)
         time += hold + rng.uniform(0.15, 0.3)
     wrists, directions, palms, fingers = {}, {}, {}, {}
@@ -171,7 +202,7 @@ def _smooth(x: Array, sigma: float) -> Array:
 def _sway(rng: np.random.Generator, t: Array, size: float) -> Array:
     """[T, 3] slow band-limited wander of standard deviation `size` radians (pitch a little less)."""
     out = np.zeros((len(t), 3))
-    for axis, share in enumerate((0.7, 1.0, 0.6)):
+    for axis in range(3):
         for frequency in (0.23, 0.41, 0.77, 1.3):
             amplitude = rng.normal() / (1 + 2.2 * frequency)
             out[:, axis] += amplitude * np.sin(2 * np.pi * (frequency * t * rng.uniform(0.85, 1.15) + rng.random()))
@@ -197,9 +228,13 @@ def _spine_globals(torso: Array, head: Array, frames: int) -> list[Array]:
 
 def _look_at_hands(head: Array, wrists: dict[str, Array], energy: float) -> None:
     """Turn the head a little towards the higher hand."""
-    pull = sum(np.clip(w[:, 1:2] + 0.3, 0, 0.4) * np.sign(w[:, :1].mean() if s == "left" else 1) for s, w in wrists.items())
-    lean = sum((w[:, 0:1] + (0.17 if s == "left" else -0.17)) * np.clip(w[:, 1:2] + 0.3, 0, 0.4) for s, w in wrists.items())
-    head[:, 1:2] += 0.5 * energy * _smooth(lean, 4)
+    pull = sum(
+        np.clip(w[:, 1:2] + 0.3, 0, 0.4) * np.sign(w[:, :1].mean() if s == "left" else 1) for s, w in wrists.items()
+    )
+    lean = sum(
+        (w[:, 0:1] + (0.17 if s == "left" else -0.17)) * np.clip(w[:, 1:2] + 0.3, 0, 0.4) for s, w in wrists.items()
+    )
+    head[:, 1:2] += 0.5 * energy * _smooth(np.asarray(lean), 4)
     head[:, 0:1] += 0.10 * energy * _smooth(np.asarray(pull) - np.mean(pull), 6)
 
 
@@ -233,13 +268,19 @@ def _keep_clear(wrists: dict[str, Array], directions: dict[str, Array], position
                 distance = np.linalg.norm(gap, axis=1, keepdims=True)
                 need = np.clip(_CLEAR - distance, 0, None)
                 away = gap * np.array([1.0, 1.0, 0.5]) + np.array([1e-3, 0, 0])
-                push = np.where(need > np.linalg.norm(push, axis=1, keepdims=True), need * away / np.linalg.norm(away, axis=1, keepdims=True), push)
+                push = np.where(
+                    need > np.linalg.norm(push, axis=1, keepdims=True),
+                    need * away / np.linalg.norm(away, axis=1, keepdims=True),
+                    push,
+                )
         push = _smooth(push, 1.5)
         at["left"], at["right"] = at["left"] + 0.5 * push, at["right"] - 0.5 * push
     return at
 
 
-def _arm(world: list[Array], positions: Array, joints: Array, side: str, target: Array, direction: Array, palm: Array) -> None:
+def _arm(
+    world: list[Array], positions: Array, joints: Array, side: str, target: Array, direction: Array, palm: Array
+) -> None:
     """Shoulder, elbow and wrist world rotations that bring the wrist to `target`."""
     s = 1.0 if side == "left" else -1.0
     X, hinge_rest = np.array([s, 0, 0]), np.array([0, -s, 0.0])
@@ -304,16 +345,17 @@ def _face(rng: np.random.Generator, t: Array, names: tuple[str, ...], energy: fl
             length = rng.uniform(0.16, 0.3)
             bump = np.exp(-(((t - time) / (0.38 * length)) ** 2))
             jaw += rng.uniform(0.02, 0.15) * bump
-            visemes = (("mouthPucker",), ("mouthFunnel",), ("mouthStretchLeft", "mouthStretchRight"), ("mouthSmileLeft", "mouthSmileRight"),
-                       ("mouthLowerDownLeft", "mouthLowerDownRight"), ("mouthPressLeft", "mouthPressRight"))  # fmt: skip
-            add(rng.uniform(0.2, 0.6) * bump, *visemes[rng.integers(len(visemes))])
+            add(rng.uniform(0.2, 0.6) * bump, *_VISEMES[rng.integers(len(_VISEMES))])
             time += length
         time += rng.uniform(0.15, 0.6)
     # brows and a mood that come and go
     for actions, size in (
-        (("browInnerUp", "browOuterUpLeft", "browOuterUpRight"), 0.55), (("browDownLeft", "browDownRight"), 0.18),
-        (("mouthSmileLeft", "mouthSmileRight"), 0.5), (("eyeSquintLeft", "eyeSquintRight"), 0.3), (("cheekPuff",), 0.25),
-    ):  # fmt: skip
+        (("browInnerUp", "browOuterUpLeft", "browOuterUpRight"), 0.55),
+        (("browDownLeft", "browDownRight"), 0.18),
+        (("mouthSmileLeft", "mouthSmileRight"), 0.5),
+        (("eyeSquintLeft", "eyeSquintRight"), 0.3),
+        (("cheekPuff",), 0.25),
+    ):
         wave = sum(rng.normal() * np.sin(2 * np.pi * (f * t + rng.random())) for f in (0.21, 0.47, 0.83))
         add(energy * size * np.clip(np.asarray(wave) * 0.55, 0, 1), *actions)
     lids = np.zeros((T, 2))
@@ -327,5 +369,9 @@ def _face(rng: np.random.Generator, t: Array, names: tuple[str, ...], energy: fl
     gaze[:, :, 0], gaze[:, :, 1] = aims[steps, :1], aims[steps, 1:]
     jaw_pose = np.zeros((T, 3))
     jaw_pose[:, 0] = np.clip(_smooth(jaw, 0.8), 0, 0.28)
-    return {"expression": np.clip(_smooth(expression, 0.8), 0, 2.5), "jaw": jaw_pose, "eyes": _smooth(gaze, 0.5),
-            "lids": np.clip(lids, 0, 1)}  # fmt: skip
+    return {
+        "expression": np.clip(_smooth(expression, 0.8), 0, 2.5),
+        "jaw": jaw_pose,
+        "eyes": _smooth(gaze, 0.5),
+        "lids": np.clip(lids, 0, 1),
+    }

@@ -35,7 +35,9 @@ def pack(rig: AnnyRig, baked: Baked, assets: Path) -> dict[str, NDArray]:
     out["samples/betas"] = baked.betas.astype(np.float32)
     out["samples/names"] = np.array(rig.phenotypes)
     out["model/tongue"] = np.flatnonzero(np.isin(baked.source[: baked.shipped], np.flatnonzero(rig.tongue)))
-    out["model/eyeballs"] = np.flatnonzero(np.isin(baked.source[: baked.shipped], np.concatenate(list(rig.eyes.values()))))
+    out["model/eyeballs"] = np.flatnonzero(
+        np.isin(baked.source[: baked.shipped], np.concatenate(list(rig.eyes.values())))
+    )
     to_local = np.full(rig.num_vertices, -1)
     to_local[baked.source] = np.arange(len(baked.source))
     rest = rig.rest(rig.mean_phenotype())
@@ -65,7 +67,9 @@ def pack(rig: AnnyRig, baked: Baked, assets: Path) -> dict[str, NDArray]:
     if not found or not textures:
         raise AssetError(f"{assets} holds no MakeHuman proxies (*/*/*.mhclo) or textures (*.webp)")
     for path in textures:
-        out[f"texture/{path.relative_to(assets).with_suffix('').as_posix()}"] = np.frombuffer(path.read_bytes(), np.uint8)
+        out[f"texture/{path.relative_to(assets).with_suffix('').as_posix()}"] = np.frombuffer(
+            path.read_bytes(), np.uint8
+        )
     return out
 
 

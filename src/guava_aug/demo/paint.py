@@ -1,4 +1,4 @@
-"""Textures: recolouring MakeHuman's, and painting a whole person on the bare body."""
+"""Textures: recolouring MakeHuman's, and smooth noise."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from .bank import Bank
 
 Image = NDArray[np.uint8]  # [S, S, 4] RGBA
 Color = Sequence[float]  # sRGB 0..1
@@ -54,15 +52,13 @@ def _pack(rgb: NDArray[np.floating], alpha: NDArray[np.uint8]) -> Image:
 
 
 def noise(rng: np.random.Generator, size: int, *scales: tuple[float, float]) -> NDArray[np.float32]:
-    """[size, size] smooth noise: for each (sigma in pixels, strength) a Gaussian field of unit variance times strength."""
+    """[size, size] smooth noise: the sum over (sigma in pixels, strength) of Gaussian fields of that deviation."""
     out = np.zeros((size, size), np.float32)
     for sigma, strength in scales:
         small = max(8, int(size / max(sigma, 1)))
-        field = rng.standard_normal((small, small)).astype(np.float32)
-        field = cv2.GaussianBlur(cv2.resize(field, (size, size), interpolation=cv2.INTER_CUBIC), (0, 0), max(sigma / 2, 0.6))
+        field: NDArray = rng.standard_normal((small, small)).astype(np.float32)
+        field = cv2.GaussianBlur(
+            cv2.resize(field, (size, size), interpolation=cv2.INTER_CUBIC), (0, 0), max(sigma / 2, 0.6)
+        )
         out += strength * field / max(float(field.std()), 1e-6)
     return out
-
-
-def paint_plain(bank: Bank, rng: np.random.Generator) -> dict[str, Image]:
-    raise NotImplementedError

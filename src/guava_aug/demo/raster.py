@@ -16,6 +16,7 @@ from torch import Tensor
 
 ALPHA_CUT = 128  # of 255
 _EDGE = -1e-5  # barycentrics this far outside still count
+_DEGENERATE = 1e-12  # twice the area, square pixels
 _DEPTH_STEPS = 2.0**30
 
 
@@ -38,11 +39,8 @@ def rasterize(surface: Surface, screen: Tensor, width: int, height: int) -> tupl
 
     screen [B, P, 3]: x, y in pixels (integer coordinates are pixel centres), depth in metres.
     """
-    if screen.device.type == "cpu":
-        found = [_rasterize_numba(surface, s, width, height) for s in screen]
-        ids = torch.stack(found)
-    else:
-        ids = torch.stack([_rasterize_torch(surface, s, width, height) for s in screen])
+    program = rasterize_numba if screen.device.type == "cpu" else rasterize_torch
+    ids = program(surface, screen, width, height)
     return ids, _barycentrics(surface, screen, ids)
 
 
@@ -63,53 +61,72 @@ def _edge_weights(a: Tensor, b: Tensor, c: Tensor, x: Tensor, y: Tensor) -> Tens
     return torch.stack([w0, w1, 1 - w0 - w1], -1)
 
 
-def _rasterize_torch(surface: Surface, screen: Tensor, width: int, height: int) -> Tensor:
+def rasterize_torch(surface: Surface, screen: Tensor, width: int, height: int) -> Tensor:
+    """Face ids [B, H, W]: every covered pixel of every face's box is a fragment; the nearest wins by `amin`."""
+    B, F = len(screen), len(surface.faces)
     device = screen.device
-    tri = screen[surface.faces]  # [F, 3, 3]
-    low, high = tri[..., :2].amin(1).ceil().long(), tri[..., :2].amax(1).floor().long()
+    tri = screen[:, surface.faces].flatten(0, 1)  # [B F, 3, 3]
     limit = torch.tensor([width - 1, height - 1], device=device)
-    low, high = low.clamp(min=0), torch.minimum(high, limit)
+    low = tri[..., :2].amin(1).ceil().long().clamp(min=0)
+    high = torch.minimum(tri[..., :2].amax(1).floor().long(), limit)
     size = (high - low + 1).clamp(min=0)
-    count = size[:, 0] * size[:, 1]
-    face = torch.repeat_interleave(torch.arange(len(count), device=device), count)
-    start = torch.cumsum(count, 0) - count
-    k = torch.arange(len(face), device=device) - start[face]
-    w = size[face, 0]
-    x, y = low[face, 0] + k % w, low[face, 1] + torch.div(k, w, rounding_mode="floor")
-    t = tri[face]
-    bary = _edge_weights(t[:, 0, :2], t[:, 1, :2], t[:, 2, :2], x.float(), y.float())
-    flat = (tri[:, 1, :2] - tri[:, 0, :2]).flip(1) * (tri[:, 2, :2] - tri[:, 0, :2])
-    inside = (bary >= _EDGE).all(1) & ((flat[:, 1] - flat[:, 0]).abs() > 1e-12)[face]
-    face, bary, t, x, y = face[inside], bary[inside], t[inside], x[inside], y[inside]
+    a, b, c = tri.unbind(1)
+    d = (b[:, 1] - c[:, 1]) * (a[:, 0] - c[:, 0]) + (c[:, 0] - b[:, 0]) * (a[:, 1] - c[:, 1])
+    count = size[:, 0] * size[:, 1] * (d.abs() > _DEGENERATE)
+    drawn = torch.nonzero(count)[:, 0]  # boxes without a pixel centre go at once
+    tri, low, size, count, d = tri[drawn], low[drawn], size[drawn], count[drawn], d[drawn]
+    # barycentrics 0 and 1 as planes over the box: value at its corner, step in x, step in y
+    a, b, c = tri.unbind(1)
+    steps = torch.stack([b[:, 1] - c[:, 1], c[:, 0] - b[:, 0], c[:, 1] - a[:, 1], a[:, 0] - c[:, 0]], 1) / d[:, None]
+    corner = low - c[:, :2]
+    start = torch.stack([(steps[:, :2] * corner).sum(1), (steps[:, 2:] * corner).sum(1)], 1)
+    planes = torch.cat([start, steps], 1)  # [n, 6]
+
+    box = torch.repeat_interleave(torch.arange(len(count), device=device), count)
+    k = torch.arange(len(box), device=device) - (torch.cumsum(count, 0) - count)[box]
+    w = size[:, 0][box]
+    dy = torch.div(k, w, rounding_mode="floor")
+    dx = k - dy * w
+    plane = planes[box]
+    w0 = plane[:, 0] + plane[:, 2] * dx + plane[:, 3] * dy
+    w1 = plane[:, 1] + plane[:, 4] * dx + plane[:, 5] * dy
+    inside = torch.nonzero((w0 >= _EDGE) & (w1 >= _EDGE) & (w0 + w1 <= 1 - _EDGE))[:, 0]
+    box, dx, dy = box[inside], dx[inside], dy[inside]
+    bary = torch.stack([w0[inside], w1[inside], 1 - w0[inside] - w1[inside]], 1)
+    face = (drawn % F)[box]
     cut = torch.nonzero(surface.cutout[face])[:, 0]
     if len(cut):
-        uv = (surface.corners[face[cut]] * bary[cut, :, None]).sum(1)
         A = surface.alpha.shape[0]
-        texel = (uv * A).long().clamp(0, A - 1)
+        texel = ((surface.corners[face[cut]] * bary[cut, :, None]).sum(1) * A).long().clamp(0, A - 1)
         keep = torch.ones(len(face), dtype=torch.bool, device=device)
         keep[cut] = surface.alpha[texel[:, 1], texel[:, 0]] >= ALPHA_CUT
-        face, bary, t, x, y = face[keep], bary[keep], t[keep], x[keep], y[keep]
-    z = (bary * t[..., 2]).sum(1) - surface.bias[face]
-    near, far = screen[:, 2].min() - 1, screen[:, 2].max() + 1
+        box, dx, dy, bary, face = box[keep], dx[keep], dy[keep], bary[keep], face[keep]
+    z = (bary * tri[:, :, 2][box]).sum(1) - surface.bias[face]
+    near, far = screen[..., 2].min() - 1, screen[..., 2].max() + 1
     depth = ((z - near) / (far - near) * _DEPTH_STEPS).long()
-    best = torch.full((height * width,), torch.iinfo(torch.int64).max, device=device)
-    best.scatter_reduce_(0, y * width + x, (depth << 32) | face, "amin")
-    return torch.where(best == torch.iinfo(torch.int64).max, -1, best & 0xFFFFFFFF).view(height, width)
+    picture = torch.div(drawn, F, rounding_mode="floor")
+    pixel = (picture[box] * height + low[:, 1][box] + dy) * width + low[:, 0][box] + dx
+    none = torch.iinfo(torch.int64).max
+    best = torch.full((B * height * width,), none, device=device)
+    best.scatter_reduce_(0, pixel, (depth << 32) | face, "amin")
+    return torch.where(best == none, -1, best & 0xFFFFFFFF).view(B, height, width)
 
 
-def _rasterize_numba(surface: Surface, screen: Tensor, width: int, height: int) -> Tensor:
-    ids = np.full((height, width), -1, np.int64)
-    depth = np.full((height, width), np.inf, np.float32)
-    _fill(
-        screen.float().contiguous().numpy(), surface.faces.numpy(), surface.corners.numpy(), surface.cutout.numpy(),
-        surface.bias.numpy(), surface.alpha.numpy(), numba.get_num_threads() * 2, ids, depth,
-    )  # fmt: skip
+def rasterize_numba(surface: Surface, screen: Tensor, width: int, height: int) -> Tensor:
+    """Face ids [B, H, W] by a loop over faces, parallel over bands of rows."""
+    ids = np.full((len(screen), height, width), -1, np.int64)
+    for picture, out in zip(screen.float().numpy(), ids, strict=True):
+        _fill(
+            np.ascontiguousarray(picture), surface.faces.numpy(), surface.corners.numpy(), surface.cutout.numpy(),
+            surface.bias.numpy(), surface.alpha.numpy(), numba.get_num_threads() * 2, out,
+        )  # fmt: skip
     return torch.from_numpy(ids)
 
 
 @numba.njit(parallel=True, cache=True, fastmath=False)
-def _fill(screen, faces, corners, cutout, bias, alpha, bands, ids, depth):  # type: ignore[no-untyped-def]
+def _fill(screen, faces, corners, cutout, bias, alpha, bands, ids):
     height, width = ids.shape
+    depth = np.full((height, width), np.inf, np.float32)
     A = alpha.shape[0]
     for band in numba.prange(bands):
         top, bottom = band * height // bands, (band + 1) * height // bands

@@ -74,7 +74,9 @@ def render(model: EhmModel, identity: Identity, motion: Motion, skin: Skin, ligh
     return render_vertices(vertices, skin, light, cameras, supersample)
 
 
-def render_vertices(vertices: Tensor, skin: Skin, light: Light, cameras: Cameras, supersample: int = 2) -> tuple[Tensor, Tensor]:
+def render_vertices(
+    vertices: Tensor, skin: Skin, light: Light, cameras: Cameras, supersample: int = 2
+) -> tuple[Tensor, Tensor]:
     """As `render`, from posed mesh vertices [T, n, 3] of the tracked world."""
     screen = project(vertices, cameras, supersample)
     ids, bary = rasterize(skin.surface, screen, cameras.width * supersample, cameras.height * supersample)
@@ -154,7 +156,10 @@ def occlusion(vertices: Tensor, surface: Surface, directions: int = 48, size: in
     normal = vertex_normals(vertices[None], surface.faces)[0]
     center = (vertices.amax(0) + vertices.amin(0)) / 2
     reach = (vertices - center).norm(dim=-1).max() * 1.02
-    seen, possible = torch.zeros(len(vertices), device=vertices.device), torch.zeros(len(vertices), device=vertices.device)
+    seen, possible = (
+        torch.zeros(len(vertices), device=vertices.device),
+        torch.zeros(len(vertices), device=vertices.device),
+    )
     for v in d:
         helper = vertices.new_tensor([0.0, 1.0, 0.0]) if abs(v[1]) < 0.9 else vertices.new_tensor([1.0, 0.0, 0.0])
         right = torch.nn.functional.normalize(torch.linalg.cross(helper, v), dim=0)

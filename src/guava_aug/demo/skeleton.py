@@ -15,7 +15,10 @@ JOINTS: tuple[str, ...] = (
 )  # fmt: skip
 INDEX: dict[str, int] = {name: i for i, name in enumerate(JOINTS)}
 _HAND_PARENTS = tuple(
-    wrist if k == 0 else first + 3 * f + k - 1 for wrist, first in ((20, 25), (21, 40)) for f in range(5) for k in range(3)
+    wrist if k == 0 else first + 3 * f + k - 1
+    for wrist, first in ((20, 25), (21, 40))
+    for f in range(5)
+    for k in range(3)
 )
 PARENTS: tuple[int, ...] = (
     -1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 15, 15, 15, *_HAND_PARENTS,
