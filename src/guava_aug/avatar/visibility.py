@@ -8,7 +8,8 @@ culling, perspective-correct depth, the nearest face wins and the lower index on
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from ..compiled import compiled
 
 _EPS = np.float32(1e-8)
 
@@ -23,12 +24,12 @@ def rasterize_mesh(points: np.ndarray, faces: np.ndarray, size: int) -> tuple[np
     return _rasterize(np.ascontiguousarray(points, np.float32), np.ascontiguousarray(faces, np.int64), size)
 
 
-@njit(cache=True)
+@compiled()
 def _edge(px, py, ax, ay, bx, by):
     return (px - ax) * (by - ay) - (py - ay) * (bx - ax)
 
 
-@njit(cache=True)
+@compiled()
 def _rasterize(points, faces, size):
     face_of = np.full((size, size), -1, np.int32)
     depth = np.full((size, size), np.float32(-1.0), np.float32)

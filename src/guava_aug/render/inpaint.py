@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guava_aug.render.compiled import compiled
+from guava_aug.compiled import compiled
 
 ORIGINAL_MASK_SIZE = 9  # pixels: the original's max filter over the mask
 ORIGINAL_MASK_LEVEL = 0.05  # above it a pixel belongs to the hole
@@ -148,7 +148,7 @@ def _halve(picture: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return mean.astype(np.float32), share == 0
 
 
-@compiled
+@compiled(nogil=True)
 def _peel(picture, unknown, passes):  # pragma: no cover - compiled
     """Fills `picture` [H, W, 3] in place, ring by ring; `unknown` [H, W] uint8 is used up."""
     height, width = unknown.shape
@@ -196,7 +196,7 @@ def _peel(picture, unknown, passes):  # pragma: no cover - compiled
         first = last
 
 
-@compiled
+@compiled(nogil=True)
 def _known_neighbour(unknown, y, x):  # pragma: no cover - compiled
     for v in range(max(0, y - 1), min(unknown.shape[0], y + 2)):
         for u in range(max(0, x - 1), min(unknown.shape[1], x + 2)):
@@ -205,7 +205,7 @@ def _known_neighbour(unknown, y, x):  # pragma: no cover - compiled
     return False
 
 
-@compiled
+@compiled(nogil=True)
 def _relax(filled, red_rows, red_cols, black_rows, black_cols, sweeps, omega):  # pragma: no cover - compiled
     """Successive over-relaxation of Laplace's equation on the listed pixels, in place; free at the border."""
     for _ in range(sweeps):
@@ -213,7 +213,7 @@ def _relax(filled, red_rows, red_cols, black_rows, black_cols, sweeps, omega):  
         _relax_colour(filled, black_rows, black_cols, omega)
 
 
-@compiled
+@compiled(nogil=True)
 def _relax_colour(filled, rows, cols, omega):  # pragma: no cover - compiled
     height, width, channels = filled.shape
     vertical = 0.5 / (1.0 + LEVEL_PULL)

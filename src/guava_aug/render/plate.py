@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from guava_aug.render.compiled import compiled
+from guava_aug.compiled import compiled
 from guava_aug.render.inpaint import grow, smooth_fill
 
 SURE_SAMPLES = 5  # with this many samples twice the margin away from the person, nearer ones are not needed
@@ -86,7 +86,7 @@ def _masked_median(frames: np.ndarray, trust: np.ndarray) -> tuple[np.ndarray, n
     return median / 255, spread / 255, samples
 
 
-@compiled
+@compiled(nogil=True)
 def _median_rows(frames, trust, first, last, median, spread, samples):  # pragma: no cover - compiled
     """Rows first .. last - 1 of the masked median, by a histogram of the at most 256 grey values of a pixel."""
     total, _, width = trust.shape

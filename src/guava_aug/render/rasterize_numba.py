@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import Any
 
 import numba
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
+from guava_aug.compiled import compiled
 from guava_aug.render.rasterize_torch import (
     ALPHA_MAX,
     ALPHA_MIN,
@@ -58,18 +58,6 @@ ROW = 4 * TILE
 
 # numba's simplest thread pool aborts the process when two Python threads enter it at once.
 _one_at_a_time = threading.Lock()
-
-
-def _compiled(**options: Any) -> Any:
-    """`njit` that keeps its machine code on disk; where no place is writable, every process compiles anew."""
-
-    def wrap(function: Any) -> Any:
-        try:
-            return njit(cache=True, **options)(function)
-        except RuntimeError:  # numba: "no locator available"
-            return njit(**options)(function)
-
-    return wrap
 
 
 def rasterize_frames(
@@ -147,7 +135,7 @@ def _schedule(starts):
 # ---------------------------------------------------------------------------------------------------- 1. projection
 
 
-@_compiled(parallel=True, error_model="numpy")
+@compiled(parallel=True, error_model="numpy")
 def _project(
     means, quats, scales, opacities, viewmats, lens, width, height, scale_modifier, antialias,
     records, boxes, depths, radii,
@@ -172,7 +160,7 @@ def _project(
             )  # fmt: skip
 
 
-@_compiled(error_model="numpy")
+@compiled(error_model="numpy")
 def _project_one(
     t, n, means, quats, scales, opacities, viewmats, clip, lens, width, height, scale_modifier, antialias,
     records, boxes, depths, radii,
@@ -260,14 +248,14 @@ def _project_one(
     records[t, n, REACH_Y], records[t, n, SLOPE], records[t, n, ASPECT] = reach_y, slope, aspect
 
 
-@_compiled()
+@compiled()
 def _affine(x, y, z, a, b, c, d):
     """(a, b, c, d) . (x, y, z, 1), rounded as `rasterize_torch.affine` does."""
     inner = f32(f64(x) * f64(a) + f64(y * b))
     return f32(f64(z) * f64(c) + f64(inner)) + d
 
 
-@_compiled()
+@compiled()
 def _tiles(pixel, most):
     """pixel / TILE truncated to a whole number in 0..most; no overflow however far away the pixel is."""
     return int(min(max(pixel / f32(TILE), f32(0)), f32(most)))
@@ -276,7 +264,7 @@ def _tiles(pixel, most):
 # ------------------------------------------------------------------------------------------- 2. order and tile lists
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def _bucket(boxes, keys, columns, rows, starts):
     """[M] int32 splat numbers, tile after tile, nearest first; `starts` [T, tiles + 1] says where each tile begins.
 
@@ -311,7 +299,7 @@ def _bucket(boxes, keys, columns, rows, starts):
     return lists
 
 
-@_compiled()
+@compiled()
 def _nearest_first(boxes, keys):
     """Numbers of the splats with a tile, by key ascending, equal keys by number: a least-digit-first radix sort."""
     N = keys.shape[0]
@@ -345,7 +333,7 @@ def _nearest_first(boxes, keys):
 # -------------------------------------------------------------------------------------------------------- 3. drawing
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def _draw(records, features, backdrop, lists, starts, schedule, columns, image, alpha, inverse_depth):
     tiles = starts.shape[1] - 1
     for job in prange(schedule.shape[0]):
@@ -356,7 +344,7 @@ def _draw(records, features, backdrop, lists, starts, schedule, columns, image, 
         )  # fmt: skip
 
 
-@_compiled(fastmath={"contract"}, error_model="numpy")
+@compiled(fastmath={"contract"}, error_model="numpy")
 def _draw_tile(t, records, features, backdrop, lists, begin, end, left, top, image, alpha, inverse_depth):
     C, height, width = image.shape[1:]
     w_tile, h_tile = min(TILE, width - left), min(TILE, height - top)
@@ -434,7 +422,7 @@ def _draw_tile(t, records, features, backdrop, lists, begin, end, left, top, ima
             inverse_depth[t, 0, top + y, left + x] = rows[y * ROW + INVERSE + x]
 
 
-@_compiled(error_model="numpy")
+@compiled(error_model="numpy")
 def _row(rows, start, a, b, c, opacity, inv_z, px, dy):
     """Lets one splat act on one row of a tile: its weights, and what they change.
 
@@ -465,7 +453,7 @@ def _row(rows, start, a, b, c, opacity, inv_z, px, dy):
         rows[at + u64(WEIGHT) + u64(x)] = weight
 
 
-@_compiled(fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def _exp(x):
     """e^x of a float32 x <= 0 to 1.5 units in the last place, in operations that a compiler can do 8 or 16 at a time.
 
