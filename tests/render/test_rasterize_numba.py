@@ -12,6 +12,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from guava_aug import compiled
 from guava_aug.render import rasterize_numba, rasterize_torch
 from guava_aug.render.rasterize import Raster, rasterize
 from guava_aug.views.cameras import intrinsics
@@ -221,8 +222,8 @@ def test_compiles_without_a_place_for_the_cache(monkeypatch: pytest.MonkeyPatch)
             raise RuntimeError("cannot cache function: no locator available")
         return numba.njit(**options)
 
-    monkeypatch.setattr(rasterize_numba, "njit", njit)
-    assert rasterize_numba._compiled()(lambda x: x + 1)(1) == 2
+    monkeypatch.setattr(compiled, "njit", njit)
+    assert compiled.compiled()(lambda x: x + 1)(1) == 2
 
 
 def test_exp_is_good_to_two_units_in_the_last_place() -> None:
