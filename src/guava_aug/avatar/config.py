@@ -31,6 +31,7 @@ class StyleUNetConfig:
     num_style_feat: int = 512
     num_mlp: int = 8
     channel_scale: float = 1  # divides every channel count
+    max_channels: int = 256  # and none is larger; ours: the original's widest is 256
     small: bool = True
 
 

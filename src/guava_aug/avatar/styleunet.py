@@ -30,7 +30,7 @@ def _resize(x: Tensor, factor: float) -> Tensor:
 
 
 def _channels(cfg: StyleUNetConfig) -> dict[int, int]:
-    return {size: int(c / cfg.channel_scale) for size, c in _CHANNELS.items()}
+    return {size: min(int(c / cfg.channel_scale), cfg.max_channels) for size, c in _CHANNELS.items()}
 
 
 class StyleUNet(nn.Module):
