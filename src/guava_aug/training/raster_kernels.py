@@ -29,7 +29,7 @@ def composite_tiles(
     lists: TileLists,
     width: int,
     height: int,
-    precision: str = "tf32",
+    precision: str = "tf32x3",
 ) -> tuple[Tensor, Tensor]:
     """Image [I, C, H, W] and alpha [I, 1, H, W]."""
     C = features.shape[-1]

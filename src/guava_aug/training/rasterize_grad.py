@@ -40,12 +40,12 @@ def rasterize_grad(
     width: int,
     height: int,
     *,
-    precision: str = "tf32",
+    precision: str = "tf32x3",
 ) -> Drawn:
     """Feature images and alpha of every person in every view, differentiable in all of the first five arguments.
 
-    `precision` is how the kernel multiplies weights with features on CUDA: "tf32" (relative error 3e-4, for training)
-    or "ieee". Depths, weights and transmittance are float32 either way.
+    `precision` is how the kernel multiplies on CUDA: "tf32x3" (nearly float32), "tf32" (3e-4, too coarse for gradients
+    of opaque splats) or "ieee". Depths, weights and transmittance are float32 either way.
     """
     if means.device.type != "cuda":
         return rasterize_reference(means, quats, scales, opacities, features, viewmats, K, width, height)
@@ -66,7 +66,7 @@ def rasterize_reference(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, features: Tensor, viewmats: Tensor, K: Tensor,
     width: int, height: int,
 ) -> Drawn:  # fmt: skip
-    """As `rasterize_grad`, by the readable rasteriser. For tests and tiny runs: memory grows with (splat, tile) pairs."""
+    """As `rasterize_grad`, by the readable rasteriser; for tests and tiny runs, since it keeps every (splat, pixel)."""
     images, alphas = [], []
     for b in range(len(means)):
         image, alpha, _, _ = rasterize_frames(

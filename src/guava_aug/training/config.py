@@ -1,0 +1,64 @@
+"""What a training run is: the network's sizes (as in the official config.yaml) and the recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..avatar.config import ModelConfig
+from ..errors import AssetError
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    refined: float = 1.0  # L1 of the composited picture
+    raw: float = 0.5  # L1 of the first three splatted channels
+    ssim: float = 0.2  # 1 - SSIM of the composited picture
+    edges: float = 0.5  # L1 of image gradients at three scales, the stand-in for a perceptual loss
+    alpha: float = 0.5
+    head: float = 0.25  # the original's head_crop
+    hand: float = 0.1  # the original's hand_crop, each hand
+    local_pos: float = 0.01  # the original's lambda_local_xyz
+    local_pos_free: float = 3.0  # face scales a UV Gaussian may leave its face at no cost
+    local_scale: float = 1.0
+    local_scale_free: float = 0.6  # face scales
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    steps: int = 15_000
+    people_per_step: int = 4
+    targets_per_person: int = 3
+    lr: float = 5e-4
+    lr_final: float = 0.02  # share of `lr` at the end
+    warmup: int = 200  # steps, after a start or a resume
+    betas: tuple[float, float] = (0.0, 0.99)
+    ema: float = 0.999
+    grad_clip: float = 1.0
+    amp: bool = True  # bfloat16 for the networks on CUDA; splatting stays float32
+    compile: bool = False
+    seed: int = 0
+    validate_every: int = 1000
+    save_every: int = 500
+    losses: LossWeights = field(default_factory=LossWeights)
+
+    @staticmethod
+    def from_yaml(path: Path | str) -> tuple[ModelConfig, TrainConfig]:
+        """Both halves of a training configuration: MODEL (as in the official config.yaml) and TRAIN (optional).
+
+        Raises AssetError naming an entry this version does not know.
+        """
+        path = Path(path)
+        model = ModelConfig.from_yaml(path)
+        section: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")).get("TRAIN") or {}
+        losses = section.pop("losses", None) or {}
+        for given, kind in ((section, TrainConfig), (losses, LossWeights)):
+            unknown = sorted(set(given) - {f.name for f in fields(kind)})
+            if unknown:
+                raise AssetError(f"{path}: the TRAIN section has an entry this version does not know: {unknown}")
+        if "betas" in section:
+            section["betas"] = tuple(section["betas"])
+        return model, TrainConfig(**section, losses=LossWeights(**losses))

@@ -1,0 +1,90 @@
+"""What a rendered view is held to: the true picture and mask of the same person, pose and camera."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .config import LossWeights
+from .model import Predicted
+
+_HEAD_SIZE, _HAND_SIZE = 128, 64  # pixels a crop is resampled to
+_C1, _C2 = 0.01**2, 0.03**2
+
+
+@dataclass(frozen=True)
+class Truth:
+    rgb: Tensor  # [B, K, 3, H, W] colour times alpha
+    alpha: Tensor  # [B, K, 1, H, W]
+    boxes: Tensor  # [B, K, 3, 4] head, left hand, right hand: left, top, right, bottom in -1..1
+
+
+def losses(p: Predicted, t: Truth, w: LossWeights, background: Tensor) -> dict[str, Tensor]:
+    """Every term, weighted; `background` [B, K, 3, 1, 1] is what prediction and truth are both laid over."""
+    flat = lambda x: x.flatten(0, 1)
+    ours = flat(p.rgb * p.alpha + background * (1 - p.alpha))
+    true = flat(t.rgb + background * (1 - t.alpha))
+    raw, raw_true = flat(p.raw), flat(t.rgb)
+    terms = {
+        "refined": (ours - true).abs().mean(),
+        "raw": (raw - raw_true).abs().mean(),
+        "ssim": 1 - ssim(ours, true),
+        "edges": edge_loss(ours, true),
+        "alpha": (p.alpha - t.alpha).abs().mean(),
+    }
+    boxes = flat(t.boxes)
+    both, both_true = torch.cat([ours, raw], 1), torch.cat([true, raw_true], 1)
+    for name, k, size in (("head", 0, _HEAD_SIZE), ("left_hand", 1, _HAND_SIZE), ("right_hand", 2, _HAND_SIZE)):
+        a, b = crop(both, boxes[:, k], size), crop(both_true, boxes[:, k], size)
+        terms[name] = (a - b).abs().mean() * 2 + 0.5 * edge_loss(a[:, :3], b[:, :3], levels=1)
+    assert p.uv.local_pos is not None
+    terms["local_pos"] = (p.uv.local_pos.norm(dim=-1) - w.local_pos_free).clamp(min=0).mean()
+    terms["local_scale"] = (p.uv.scales.amax(-1) - w.local_scale_free).clamp(min=0).mean()
+    share = {"left_hand": w.hand, "right_hand": w.hand}
+    return {k: v * share.get(k, getattr(w, k, 0.0)) for k, v in terms.items()}
+
+
+def edge_loss(a: Tensor, b: Tensor, levels: int = 3) -> Tensor:
+    """Mean absolute difference of horizontal and vertical differences, at `levels` halvings of the resolution."""
+    total = a.new_zeros(())
+    for level in range(levels):
+        if level:
+            a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+        d = a - b
+        total = total + (d[..., 1:] - d[..., :-1]).abs().mean() + (d[..., 1:, :] - d[..., :-1, :]).abs().mean()
+    return total / levels
+
+
+def crop(images: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """[I, C, size, size] of boxes [I, 4] (left, top, right, bottom in -1..1) of images [I, C, H, W]."""
+    left, top, right, bottom = boxes.unbind(1)
+    theta = torch.zeros(len(boxes), 2, 3, device=images.device)
+    theta[:, 0, 0], theta[:, 0, 2] = (right - left) / 2, (right + left) / 2
+    theta[:, 1, 1], theta[:, 1, 2] = (bottom - top) / 2, (bottom + top) / 2
+    grid = F.affine_grid(theta, [len(boxes), images.shape[1], size, size], align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Mean structural similarity with the usual 11-pixel Gaussian window (Wang et al., 2004)."""
+    C = a.shape[1]
+    x = torch.arange(11, dtype=a.dtype, device=a.device) - 5
+    g = torch.exp(-(x**2) / (2 * 1.5**2))
+    g = g / g.sum()
+    stack = torch.cat([a, b, a * a, b * b, a * b], 1)
+    n = 5 * C
+    stack = F.conv2d(stack, g.view(1, 1, 1, 11).expand(n, 1, 1, 11), groups=n)
+    stack = F.conv2d(stack, g.view(1, 1, 11, 1).expand(n, 1, 11, 1), groups=n)
+    ma, mb, aa, bb, ab = stack.split(C, 1)
+    va, vb, cov = aa - ma * ma, bb - mb * mb, ab - ma * mb
+    return (((2 * ma * mb + _C1) * (2 * cov + _C2)) / ((ma * ma + mb * mb + _C1) * (va + vb + _C2))).mean()
+
+
+def psnr(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
+    """[I] peak signal-to-noise ratio in dB of images [I, 3, H, W], inside `mask` [I, 1, H, W] if given."""
+    error = (a - b).square().mean(1, keepdim=True)
+    weight = torch.ones_like(error) if mask is None else mask
+    return -10 * torch.log10((error * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp(min=1e-6) + 1e-10)

@@ -1,0 +1,180 @@
+"""The networks as training runs them: several people at once, every person in several poses and views.
+
+The modules are the inference ones (`avatar.network`, `avatar.styleunet`); only the plumbing between is batched here.
+A test holds it to `ReconstructionNetwork.forward` and `Avatar.pose`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import roma
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..avatar.avatar import face_frames, quat_multiply
+from ..avatar.config import ModelConfig
+from ..avatar.decoders import RawGaussians
+from ..avatar.network import _DEPTH_EPS, ReconstructionNetwork, _embed_direction
+from ..avatar.styleunet import StyleUNet
+from ..body import EhmAssets
+from ..views.cameras import intrinsics
+from .rasterize_grad import rasterize_grad
+
+
+@dataclass(frozen=True)
+class Sources:
+    """B source frames."""
+
+    images: Tensor  # [B, 3, S, S] on black, S = feature_img_size
+    vertices: Tensor  # [B, P, 3] posed
+    seen: Tensor  # [B, F] bool: faces the source camera sees
+    viewmats: Tensor  # [B, 4, 4]
+
+
+@dataclass(frozen=True)
+class Poses:
+    """K poses and cameras of each of B people."""
+
+    vertices: Tensor  # [B, K, P, 3]
+    turns: Tensor  # [B, K, P, 4] wxyz, from the blended skinning matrices
+    viewmats: Tensor  # [B, K, 4, 4]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    rgb: Tensor  # [B, K, 3, H, W] 0..1, refined
+    raw: Tensor  # [B, K, 3, H, W] first three splatted channels, over black
+    alpha: Tensor  # [B, K, 1, H, W]
+    vertex: RawGaussians  # [B, P, .]
+    uv: RawGaussians  # [B, M, .]
+
+
+class TrainingModel(nn.Module):
+    """Reconstruction network and refiner under one roof."""
+
+    def __init__(self, config: ModelConfig, assets: EhmAssets, *, train_noise: bool = False):
+        super().__init__()
+        self.config, self.assets = config, assets
+        self.network = ReconstructionNetwork(config, len(assets.body.v_template))
+        self.refiner = StyleUNet(config.refiner)
+        _soften_start(self.network)
+        for name, p in self.named_parameters():
+            # at zero strength pictures do not depend on noise maps, so videos cannot flicker with them
+            if _is_unused(name) or (not train_noise and _is_noise_strength(name)):
+                p.requires_grad_(False)
+        self.occupied = assets.uv_face >= 0
+        self.texel_face = assets.uv_face[self.occupied].long()  # [M]
+        self.texel_bary = assets.uv_bary[self.occupied]  # [M, 3]
+
+    def forward(self, sources: Sources, poses: Poses, *, amp: bool = False) -> Predicted:
+        with torch.autocast(sources.images.device.type, torch.bfloat16, enabled=amp):
+            vertex, uv = self.reconstruct(sources)
+        vertex, uv = (g.rows(lambda v: v.float()) for g in (vertex, uv))
+        size = self.config.image_size
+        K = intrinsics(size, size, self.config.tanfov)
+        means, quats, scales = self.pose(vertex, uv, poses)
+        colors = torch.cat([vertex.colors, uv.colors], 1)
+        colors = torch.cat([torch.sigmoid(colors[..., :3]), colors[..., 3:]], -1)
+        opacities = torch.cat([vertex.opacities, uv.opacities], 1)[..., 0]
+        drawn = rasterize_grad(means, quats, scales, opacities, colors, poses.viewmats, K, size, size)
+        with torch.autocast(sources.images.device.type, torch.bfloat16, enabled=amp):
+            rgb = self.refine(drawn.image.flatten(0, 1))
+        return Predicted(
+            rgb.float().unflatten(0, drawn.image.shape[:2]), drawn.image[:, :, :3], drawn.alpha, vertex, uv
+        )
+
+    def reconstruct(self, s: Sources) -> tuple[RawGaussians, RawGaussians]:
+        """Canonical Gaussians of B people: of the vertices [B, P, .] and of the occupied texels [B, M, .]."""
+        net, cfg = self.network, self.config
+        features = net.dino_encoder(s.images)
+        direction = torch.cat([_embed_direction(v) for v in s.viewmats])  # [B, 27]
+        xy = self._project(s.vertices, s.viewmats)
+        sampled = F.grid_sample(features.vertex_map.float(), xy[:, None], padding_mode="border", align_corners=False)[
+            :, :, 0
+        ].transpose(1, 2)  # [B, P, D]; positions need more than bfloat16's eight bits
+        B, P = s.vertices.shape[:2]
+        context = net.global_feature_mapping(features.global_feature)[:, None].expand(-1, P, -1)
+        base = net.vertex_base_feature.expand(B, -1, -1).to(sampled.dtype)
+        vertex = net.vertex_gs_decoder(torch.cat([sampled, base, context], -1), direction)
+
+        size = (cfg.image_size, cfg.image_size)
+        rgb = F.interpolate(s.images, size, mode="bilinear", align_corners=False)
+        corners = self.assets.faces[self.assets.uv_face.clamp(min=0).long()]  # [U, U, 3]
+        surface = sum(s.vertices[:, corners[..., k]] * self.assets.uv_bary[..., k, None] for k in range(3))
+        grid = self._project(surface.flatten(1, 2), s.viewmats).unflatten(1, surface.shape[1:3])
+        lifted = F.grid_sample(
+            torch.cat([rgb, features.uv_map.float()], 1), grid, padding_mode="zeros", align_corners=False
+        )
+        visible = self.occupied & s.seen[:, self.assets.uv_face.clamp(min=0).long()]  # [B, U, U]
+        style = net.uv_style_mapping(features.global_feature)
+        maps = net.uv_feature_decoder(lifted * visible[:, None], _no_noise(net.uv_feature_decoder, lifted), style)
+        base = net.uv_base_feature.expand(B, -1, -1, -1).to(maps.dtype)
+        uv = net.uv_point_decoder(torch.cat([maps, base], 1), direction)
+        return vertex, uv.rows(lambda v: v[:, self.occupied])
+
+    def pose(self, vertex: RawGaussians, uv: RawGaussians, p: Poses) -> tuple[Tensor, Tensor, Tensor]:
+        """Means, quaternions, scales [B, K, N, .] of the canonical Gaussians in K poses, as `Avatar.pose`."""
+        assert uv.local_pos is not None
+        with torch.no_grad():
+            frames, face_scale = face_frames(p.vertices[:, :, self.assets.faces])  # [B, K, F, 3, 3], [B, K, F]
+            face_quats = roma.quat_xyzw_to_wxyz(roma.rotmat_to_unitquat(frames))
+            s = face_scale[:, :, self.texel_face, None]
+            axes = frames[:, :, self.texel_face]  # [B, K, M, 3, 3]
+            turn = face_quats[:, :, self.texel_face]
+            corners = self.assets.faces[self.texel_face]  # [M, 3]
+            surface = sum(p.vertices[:, :, corners[:, k]] * self.texel_bary[:, k, None] for k in range(3))
+        quats = F.normalize(quat_multiply(p.turns, vertex.rotations[:, None]), dim=-1)
+        local = sum(axes[..., k] * uv.local_pos[:, None, :, k, None] for k in range(3))
+        means = torch.cat([p.vertices, s * local + surface], 2)
+        quats = torch.cat([quats, quat_multiply(turn, uv.rotations[:, None])], 2)
+        scales = torch.cat([vertex.scales[:, None].expand(-1, p.vertices.shape[1], -1, -1), s * uv.scales[:, None]], 2)
+        return means, quats, scales
+
+    def refine(self, features: Tensor) -> Tensor:
+        """[I, 3, H, W] 0..1 of splatted features [I, C, H, W]."""
+        return torch.sigmoid(self.refiner(features, _no_noise(self.refiner, features)))
+
+    def _project(self, points: Tensor, viewmats: Tensor) -> Tensor:
+        """[B, n, 2] image coordinates in -1..1 of world points [B, n, 3]."""
+        with torch.autocast(points.device.type, enabled=False):
+            camera = points @ viewmats[:, :3, :3].transpose(1, 2) + viewmats[:, None, :3, 3]
+            return camera[..., :2] * self.config.invtanfov / (camera[..., 2:] + _DEPTH_EPS)
+
+
+def vertex_turns(vertex_transforms: Tensor) -> Tensor:
+    """[..., 4] wxyz of blended skinning matrices [..., 3, 4]."""
+    return roma.quat_xyzw_to_wxyz(roma.rotmat_to_unitquat(vertex_transforms[..., :3].contiguous()))
+
+
+def _no_noise(unet: StyleUNet, like: Tensor) -> list[Tensor]:
+    return [like.new_zeros(1, 1, 1, 1)] * len(unet.noise_sizes)
+
+
+def _is_unused(name: str) -> bool:
+    """In the checkpoint for the original's sake, but never part of the forward pass."""
+    return name.endswith("mask_token") or "refinenet.0.resConfUnit1" in name
+
+
+def _is_noise_strength(name: str) -> bool:
+    return "style_conv" in name and name.endswith(".weight") and "modulated_conv" not in name
+
+
+def _soften_start(net: ReconstructionNetwork) -> None:
+    """Start from small, half-transparent Gaussians on the surface: random heads would start from a cloud."""
+    with torch.no_grad():
+        net.vertex_base_feature.mul_(0.2)
+        net.uv_base_feature.mul_(0.2)
+        nn.init.trunc_normal_(net.dino_encoder.dino_model.pos_embed, std=0.02)
+        vertex, uv = net.vertex_gs_decoder, net.uv_point_decoder
+        for last, gain, bias in (
+            (vertex.opacity_layers[-1], 0.3, -1.5),
+            (vertex.scale_layers[-1], 0.3, -2.2),
+            (uv.opacity_head[-1], 0.3, 1.0),
+            (uv.scale_head[-1], 0.3, -0.7),
+            (uv.local_pos_head[-1], 0.1, 0.0),
+        ):
+            last.weight.mul_(gain)
+            last.bias.fill_(bias)
+        uv.rot_head[-1].bias.copy_(uv.rot_head[-1].bias.new_tensor([1.0, 0, 0, 0]))

@@ -1,0 +1,65 @@
+"""Batched training plumbing against the inference network and avatar."""
+
+import numpy as np
+import pytest
+import torch
+
+from guava_aug.avatar.avatar import Avatar
+from guava_aug.training.data import make_batch
+from guava_aug.training.model import Poses, Sources, TrainingModel, vertex_turns
+
+
+@pytest.fixture(scope="module")
+def model(tiny_config, body) -> TrainingModel:
+    torch.manual_seed(0)
+    return TrainingModel(tiny_config, body.assets).eval()
+
+
+@pytest.fixture(scope="module")
+def images(tiny_config) -> torch.Tensor:
+    size = tiny_config.feature_img_size
+    return torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(3))
+
+
+@torch.no_grad()
+def test_reconstruction_of_a_batch_is_that_of_each_alone(model, body, identity, motion, viewmats, images):
+    posed = body(identity, motion[:2])
+    pixel_faces = [torch.arange(0, len(body.assets.faces), step, dtype=torch.int32)[None] for step in (2, 3)]
+    seen = torch.zeros(2, len(body.assets.faces), dtype=torch.bool)
+    for b in range(2):
+        seen[b, pixel_faces[b][0].long()] = True
+    vertex, uv = model.reconstruct(Sources(images, posed.vertices, seen, viewmats[:2]))
+    for b in range(2):
+        alone = model.network(
+            images[b : b + 1], body(identity, motion[b : b + 1]), viewmats[b], body.assets, pixel_faces=pixel_faces[b]
+        )
+        for ours, theirs in ((vertex, alone.vertex), (uv, alone.uv)):
+            for name, value in vars(theirs).items():
+                if value is not None:
+                    torch.testing.assert_close(getattr(ours, name)[b], value, atol=2e-4, rtol=2e-3)
+
+
+@torch.no_grad()
+def test_posing_is_that_of_the_avatar(model, body, identity, motion, viewmats, images):
+    posed = body(identity, motion)
+    seen = torch.ones(1, len(body.assets.faces), dtype=torch.bool)
+    vertex, uv = model.reconstruct(Sources(images[:1], posed.vertices[:1], seen, viewmats[:1]))
+    poses = Poses(posed.vertices[None], vertex_turns(posed.vertex_transforms)[None], viewmats[None])
+    means, quats, scales = model.pose(vertex, uv, poses)
+    avatar = Avatar.build(body, identity, vertex.rows(lambda v: v[0]), uv.rows(lambda v: v[0]), -1.0)
+    expected = avatar.pose(motion)
+    torch.testing.assert_close(means[0], expected.means, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(quats[0], expected.quats, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(scales[0], expected.scales, atol=1e-6, rtol=1e-4)
+
+
+def test_every_trained_parameter_gets_a_gradient(model, person):
+    model.train()
+    batch = make_batch([person, person], np.random.default_rng(0), 2, model.config.feature_img_size)
+    out = model(batch.sources, batch.poses)
+    (out.rgb.sum() + out.raw.square().sum() + out.alpha.square().sum()).backward()
+    without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not without
+    assert out.rgb.shape == (2, 2, 3, 32, 32)
+    model.zero_grad()
+    model.eval()
