@@ -52,11 +52,13 @@ def assemble(
     *,
     chart: Floats | None = None,
     stand_off: Floats | None = None,
+    device: torch.device | str = "cpu",
 ) -> Skin:
     """The drawn mesh of one person.
 
     textures: RGBA per slot, of the slot's side. proxies: what rides the body, by slot. chart: where the skin texture
-    is painted [Vt, 2], default MakeHuman's. stand_off: offsets [P, 3] of the body's own vertices in the T pose.
+    is painted [Vt, 2], default MakeHuman's. stand_off: offsets [P, 3] of the body's own vertices in the
+    T pose. device: where occlusion is baked.
     """
     atlas = np.zeros((ATLAS, ATLAS, 4), np.uint8)
     for slot, image in textures.items():
@@ -82,7 +84,7 @@ def assemble(
         occlusion=torch.ones(int(starts[-1])),
         atlas=torch.from_numpy(np.ascontiguousarray(atlas[..., :3])),
     )
-    baked = _bake_occlusion(bank, identity, skin)
+    baked = _bake_occlusion(bank, identity, skin, device)
     for p, start in zip(parts, starts[:-1], strict=True):
         if p.kind in _FIXED_OCCLUSION:
             baked[start : start + len(p.ids)] = _FIXED_OCCLUSION[p.kind]
@@ -123,9 +125,9 @@ def _join(arrays: list[np.ndarray], dtype: type) -> Tensor:
     return torch.from_numpy(np.concatenate(arrays).astype(dtype))
 
 
-def _bake_occlusion(bank: Bank, identity: Identity, skin: Skin) -> Tensor:
+def _bake_occlusion(bank: Bank, identity: Identity, skin: Skin, device: torch.device | str) -> Tensor:
     vertices = skin.vertices(bank.model(identity, relaxed()))[0]
-    share = occlusion(vertices, skin.surface).clamp(0, 1)
+    share = occlusion(vertices.to(device), skin.surface.to(device)).cpu().clamp(0, 1)
     faces = skin.surface.faces
     ends = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     count = torch.zeros_like(share).index_add_(0, ends[:, 0], torch.ones(len(ends)))

@@ -158,7 +158,7 @@ def arrays(b: Baked, with_helpers: bool = False) -> dict[str, NDArray]:
     weights = b.weights[:count].astype(np.float32)
     hands = {
         side: np.flatnonzero(
-            weights[:, [j for n, j in INDEX.items() if n.startswith(side + "_") and _in_hand(n)]].sum(1) > 0.5
+            weights[: b.shipped, [j for n, j in INDEX.items() if n.startswith(side + "_") and _in_hand(n)]].sum(1) > 0.5
         )
         for side in SIDES
     }

@@ -16,6 +16,8 @@ from scipy.spatial.transform import Rotation
 
 from ..body.ehm import EhmModel
 from ..body.params import Identity, Motion
+from .assemble import still
+from .clearance import body_front, keep_clear
 from .handshapes import SHAPES, hand_rotations
 from .skeleton import INDEX, PARENTS
 
@@ -23,7 +25,6 @@ Array = NDArray[np.float64]
 _Sides = dict[str, Array]  # "left", "right"
 FPS = 25.0
 _ARM = 0.535  # metres shoulder to wrist that the places below are given for
-_CLEAR = 0.115  # metres two hands keep apart, palm to palm
 _WRIST_LIMIT = 1.15  # radians
 _FOREARM_SHARE = 0.6  # of the hand's twist
 
@@ -98,7 +99,8 @@ def signing_motion(
     names: the expression names of the body, in order. energy scales head, torso and face (0.6..1.2 looks alive).
     """
     rng = np.random.default_rng([seed, 0x51C4])
-    joints = model(identity, _neutral()).joints_rest[0].double().numpy()
+    posed = model(identity, still())
+    joints = posed.joints_rest[0].double().numpy()
     t = np.arange(frames) / fps
     torso, head = _sway(rng, t, 0.035 * energy), _sway(rng, t, 0.085 * energy)
     world = _spine_globals(torso, head, frames)
@@ -109,7 +111,8 @@ def signing_motion(
     world = _spine_globals(torso, head, frames)
     _shrug(world, wrists)
     positions = _upper_positions(world, joints, frames)
-    targets = _keep_clear(wrists, directions, positions)
+    targets = {side: positions[:, INDEX[f"{side}_shoulder"]] + w for side, w in wrists.items()}
+    targets = keep_clear(targets, directions, body_front(model, posed.vertices[0].double().numpy()))
     for side in ("left", "right"):
         _arm(world, positions, joints, side, targets[side], directions[side], palms[side])
     local = np.zeros((frames, 55, 3))
@@ -130,11 +133,6 @@ def signing_motion(
         eye_pose=f32(face["eyes"]),
         eyelids=f32(face["lids"]),
     )
-
-
-def _neutral() -> Motion:
-    z = lambda *shape: torch.zeros(1, *shape)
-    return Motion(z(3), z(21, 3), z(15, 3), z(15, 3), z(50), z(50), z(3), z(2, 3), z(2))
 
 
 # ---- the plan: what each hand does when
@@ -256,28 +254,6 @@ def _upper_positions(world: list[Array], joints: Array, frames: int) -> Array:
     return p
 
 
-def _keep_clear(wrists: dict[str, Array], directions: dict[str, Array], positions: Array) -> dict[str, Array]:
-    """World wrist targets [T, 3] per side, pushed apart where the hands would meet."""
-    at = {s: positions[:, INDEX[f"{s}_shoulder"]] + w for s, w in wrists.items()}
-    ahead = {s: d / np.linalg.norm(d, axis=1, keepdims=True) for s, d in directions.items()}
-    for _ in range(6):
-        push = np.zeros_like(at["left"])
-        for a in (0.0, 0.07, 0.15):
-            for b in (0.0, 0.07, 0.15):
-                gap = (at["left"] + a * ahead["left"]) - (at["right"] + b * ahead["right"])
-                distance = np.linalg.norm(gap, axis=1, keepdims=True)
-                need = np.clip(_CLEAR - distance, 0, None)
-                away = gap * np.array([1.0, 1.0, 0.5]) + np.array([1e-3, 0, 0])
-                push = np.where(
-                    need > np.linalg.norm(push, axis=1, keepdims=True),
-                    need * away / np.linalg.norm(away, axis=1, keepdims=True),
-                    push,
-                )
-        push = _smooth(push, 1.5)
-        at["left"], at["right"] = at["left"] + 0.5 * push, at["right"] - 0.5 * push
-    return at
-
-
 def _arm(
     world: list[Array], positions: Array, joints: Array, side: str, target: Array, direction: Array, palm: Array
 ) -> None:
@@ -337,6 +313,9 @@ def _face(rng: np.random.Generator, t: Array, names: tuple[str, ...], energy: fl
         for a in actions:
             expression[:, column[a]] += FULL_ACTION * values
 
+    # a face at rest is friendly and awake
+    add(np.full(T, rng.uniform(0.05, 0.22)), "mouthSmileLeft", "mouthSmileRight")
+    add(np.full(T, rng.uniform(0.10, 0.35)), "browInnerUp")
     # mouthing: syllables at 3..5 a second within words
     jaw = np.zeros(T)
     time = rng.uniform(0, 0.4)

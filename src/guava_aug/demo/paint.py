@@ -44,7 +44,7 @@ def eye_texture(image: Image) -> Image:
     rgb = image[..., :3].astype(np.float32) / 255
     grey = rgb.mean(-1, keepdims=True)
     rgb = grey + (rgb - grey) * 0.62
-    return _pack(np.clip(rgb * 0.94, 0, 1), image[..., 3])
+    return _pack(np.clip(rgb * 0.86, 0, 1), image[..., 3])
 
 
 def _pack(rgb: NDArray[np.floating], alpha: NDArray[np.uint8]) -> Image:

@@ -18,10 +18,10 @@ from ..body.params import Identity, Motion
 from ..views.cameras import Cameras, fixed_camera, intrinsics
 from .backgrounds import make_light
 from .bank import Bank
-from .clip import expression_names, tracked_camera
 from .motion import signing_motion
 from .people import Person, make_person
 from .render import Light, render_vertices
+from .scene import expression_names, tracked_camera
 
 HELD_OUT_SEEDS = tuple(range(9001, 9009))  # people, motion, light and camera of the evaluation
 CLIP_SEEDS = {"signer_a": 9101, "signer_b": 9102, "signer_c": 9103}  # the bundled clips; held out too
@@ -60,7 +60,7 @@ def make_subject(
     bank: Bank, seed: int, frames: int = 100, device: torch.device | str = "cpu", model: EhmModel | None = None
 ) -> Subject:
     """The subject of one seed; `model` is the bank's model on that device, so that many subjects share one."""
-    person = make_person(bank, seed)
+    person = make_person(bank, seed, device)
     motion = signing_motion(bank.model, person.identity, expression_names(), seed, frames)
     person = replace(person, identity=person.identity.to(device), skin=person.skin.to(device))
     return Subject(

@@ -42,16 +42,16 @@ class Person:
     hair: str
 
 
-def make_person(bank: Bank, seed: int) -> Person:
-    """The person of one seed: same bank and seed, same person."""
+def make_person(bank: Bank, seed: int, device: torch.device | str = "cpu") -> Person:
+    """The person of one seed, on the CPU; same bank and seed, same person. `device` bakes the occlusion."""
     rng = np.random.default_rng([seed, 0x5167])
     female = bool(rng.random() < 0.5)
     identity = make_identity(bank, rng, female)
     if not bank.proxies:
         texture, stand_off = paint_person(bank.assets, rng)
-        skin = assemble(bank, identity, {"skin": texture}, {}, stand_off=stand_off)
+        skin = assemble(bank, identity, {"skin": texture}, {}, stand_off=stand_off, device=device)
         return Person(identity, skin, female, "painted", "painted")
-    return _dressed(bank, identity, female, rng)
+    return _dressed(bank, identity, female, rng, device)
 
 
 def make_identity(bank: Bank, rng: np.random.Generator, female: bool) -> Identity:
@@ -74,7 +74,9 @@ def make_identity(bank: Bank, rng: np.random.Generator, female: bool) -> Identit
     return Identity(body, torch.cat([body, face]), one, one.clone(), torch.zeros(55, 3))
 
 
-def _dressed(bank: Bank, identity: Identity, female: bool, rng: np.random.Generator) -> Person:
+def _dressed(
+    bank: Bank, identity: Identity, female: bool, rng: np.random.Generator, device: torch.device | str
+) -> Person:
     dark = bool(rng.random() < _DARK_SHARE)
     outfit = _pick(
         rng, [n for n in bank.proxies["clothes"] if n.startswith("female") == female and "sportsuit" not in n]
@@ -100,7 +102,8 @@ def _dressed(bank: Bank, identity: Identity, female: bool, rng: np.random.Genera
         "teeth": bank.texture("teeth/teeth_base/teeth", 256),
         "tongue": bank.texture("tongue/tongue01/tongue01_diffuse", 256),
     }
-    return Person(identity, assemble(bank, identity, textures, proxies), female, outfit, hair)
+    skin = assemble(bank, identity, textures, proxies, device=device)
+    return Person(identity, skin, female, outfit, hair)
 
 
 def _skin(bank: Bank, female: bool, dark: bool, rng: np.random.Generator) -> Image:

@@ -7,9 +7,9 @@ opaque there. Depth is affine in the picture, which is exact enough for the near
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass, fields
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -39,8 +39,8 @@ def rasterize(surface: Surface, screen: Tensor, width: int, height: int) -> tupl
 
     screen [B, P, 3]: x, y in pixels (integer coordinates are pixel centres), depth in metres.
     """
-    program = rasterize_numba if screen.device.type == "cpu" else rasterize_torch
-    ids = program(surface, screen, width, height)
+    compiled = screen.device.type == "cpu" and importlib.util.find_spec("numba") is not None
+    ids = (rasterize_numba if compiled else rasterize_torch)(surface, screen, width, height)
     return ids, _barycentrics(surface, screen, ids)
 
 
@@ -113,48 +113,14 @@ def rasterize_torch(surface: Surface, screen: Tensor, width: int, height: int) -
 
 
 def rasterize_numba(surface: Surface, screen: Tensor, width: int, height: int) -> Tensor:
-    """Face ids [B, H, W] by a loop over faces, parallel over bands of rows."""
+    """Face ids [B, H, W] by a loop over faces, parallel over bands of rows (CPU tensors)."""
+    from .raster_numba import fill  # here, so that pictures made on a GPU do without numba
+
     ids = np.full((len(screen), height, width), -1, np.int64)
+    s = surface
     for picture, out in zip(screen.float().numpy(), ids, strict=True):
-        _fill(
-            np.ascontiguousarray(picture), surface.faces.numpy(), surface.corners.numpy(), surface.cutout.numpy(),
-            surface.bias.numpy(), surface.alpha.numpy(), numba.get_num_threads() * 2, out,
+        fill(
+            np.ascontiguousarray(picture), s.faces.numpy(), s.corners.numpy(), s.cutout.numpy(), s.bias.numpy(),
+            s.alpha.numpy(), ALPHA_CUT, out,
         )  # fmt: skip
     return torch.from_numpy(ids)
-
-
-@numba.njit(parallel=True, cache=True, fastmath=False)
-def _fill(screen, faces, corners, cutout, bias, alpha, bands, ids):
-    height, width = ids.shape
-    depth = np.full((height, width), np.inf, np.float32)
-    A = alpha.shape[0]
-    for band in numba.prange(bands):
-        top, bottom = band * height // bands, (band + 1) * height // bands
-        for f in range(len(faces)):
-            i, j, k = faces[f]
-            ax, ay, bx, by, cx, cy = screen[i, 0], screen[i, 1], screen[j, 0], screen[j, 1], screen[k, 0], screen[k, 1]
-            y0, y1 = max(int(np.ceil(min(ay, by, cy))), top), min(int(np.floor(max(ay, by, cy))), bottom - 1)
-            if y0 > y1:
-                continue
-            x0, x1 = max(int(np.ceil(min(ax, bx, cx))), 0), min(int(np.floor(max(ax, bx, cx))), width - 1)
-            d = (by - cy) * (ax - cx) + (cx - bx) * (ay - cy)
-            if x0 > x1 or abs(d) < 1e-12:
-                continue
-            az, bz, cz = screen[i, 2], screen[j, 2], screen[k, 2]
-            for y in range(y0, y1 + 1):
-                for x in range(x0, x1 + 1):
-                    w0 = ((by - cy) * (x - cx) + (cx - bx) * (y - cy)) / d
-                    w1 = ((cy - ay) * (x - cx) + (ax - cx) * (y - cy)) / d
-                    w2 = 1 - w0 - w1
-                    if w0 < -1e-5 or w1 < -1e-5 or w2 < -1e-5:
-                        continue
-                    z = w0 * az + w1 * bz + w2 * cz - bias[f]
-                    if z >= depth[y, x]:
-                        continue
-                    if cutout[f]:
-                        u = corners[f, 0, 0] * w0 + corners[f, 1, 0] * w1 + corners[f, 2, 0] * w2
-                        v = corners[f, 0, 1] * w0 + corners[f, 1, 1] * w1 + corners[f, 2, 1] * w2
-                        if alpha[min(max(int(v * A), 0), A - 1), min(max(int(u * A), 0), A - 1)] < 128:
-                            continue
-                    depth[y, x] = z
-                    ids[y, x] = f
