@@ -30,8 +30,10 @@ class FakeModel:
     source: str = "fake"
     calls: list[str] = field(default_factory=list)
 
-    def reconstruct(self, source) -> FakeAvatar:
-        self.calls.append("reconstruct")
+    def infer(self, source) -> None:
+        self.calls.append("infer")
+
+    def avatar(self, raw: None, identity: Identity | None) -> FakeAvatar:
         return FakeAvatar(self)
 
     def render(self, posed: FakePosed, cameras, background: Tensor) -> Tensor:

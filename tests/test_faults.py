@@ -86,14 +86,14 @@ def test_an_empty_mask_is_reported(tmp_path: Path):
 def test_an_avatar_that_is_not_finite_is_reported_with_its_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_clip(tmp_path / "tracked", "clip", frames=5)
     model = FakeModel()
-    avatar = model.reconstruct(None)
+    avatar = model.avatar(None, None)
 
     def pose(motion):
         posed = avatar.pose(motion)
         posed.means[-1, 0, 0] = float("inf")
         return posed
 
-    monkeypatch.setattr(model, "reconstruct", lambda source: type("A", (), {"pose": staticmethod(pose)}))
+    monkeypatch.setattr(model, "avatar", lambda raw, identity: type("A", (), {"pose": staticmethod(pose)}))
     result = augment(tmp_path / "tracked", tmp_path / "out", model=model, frames_per_chunk=3)
     assert "frame 2" in (result.views[0].error or "")
     assert tree(tmp_path / "out") == {}

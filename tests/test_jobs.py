@@ -74,13 +74,13 @@ def test_log_holds_the_cameras_of_the_plan(tracked: Path, tmp_path: Path):
         }  # fmt: skip
         assert (entry["status"], entry["video_name"], entry["difficulty"]) == ("success", "one", view.label)
         assert entry["render_time"] >= 0
-        assert Path(entry["output_dir"]) == video_path(tmp_path, view.label, "one").parent
+        assert Path(entry["output_dir"]) == tmp_path / view.label / "one"
 
 
 def test_each_frame_is_posed_once_whatever_the_number_of_views(tracked: Path, tmp_path: Path):
     model = FakeModel()
     augment(tracked, tmp_path, ["one"], model=model, frames_per_chunk=2, views_per_difficulty=4)
-    assert model.calls.count("reconstruct") == 1
+    assert model.calls.count("infer") == 1
     assert [c for c in model.calls if c.startswith("pose")] == ["pose 2", "pose 2", "pose 1"]
     assert len([c for c in model.calls if c.startswith("render")]) == 3 * 12
 
@@ -225,7 +225,7 @@ def test_an_interruption_leaves_no_temporary_file_and_the_log_of_what_was_done(t
     model = FakeModel()
 
     def interrupt() -> None:
-        if model.calls.count("reconstruct") == 2:
+        if model.calls.count("infer") == 2:
             raise KeyboardInterrupt
 
     model.on_render = interrupt

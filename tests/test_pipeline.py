@@ -75,7 +75,7 @@ def test_chunks_outside_views_inside(video: TrackedVideo):
     model, disk = FakeModel(), Disk()
     go(model, video, disk, views=2)
     assert model.calls == [
-        "reconstruct",
+        "infer",
         *("pose 2", "render 2", "render 2"),
         *("pose 2", "render 2", "render 2"),
         *("pose 1", "render 1", "render 1"),
@@ -87,7 +87,7 @@ def test_never_more_files_than_views_in_flight(video: TrackedVideo):
     model, disk = FakeModel(), Disk()
     ended = go(model, video, disk, views=5, in_flight=2)
     assert disk.open_most == 2
-    assert model.calls.count("reconstruct") == 1
+    assert model.calls.count("infer") == 1
     assert [o.view.label for o in ended] == ["hard", "hard_001", "hard_002", "hard_003", "hard_004"]
     assert all(o.error is None for o in ended)
 
@@ -119,14 +119,14 @@ def test_when_all_files_have_failed_nothing_more_is_rendered(video: TrackedVideo
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_what_stops_the_video_removes_its_files(video: TrackedVideo, error: type[BaseException]):
     disk, model = Disk(), FakeModel()
-    pose = model.reconstruct(None).pose
+    pose = model.avatar(None, video.identity).pose
 
     def fail(motion):
         if len(motion) == 1:
             raise error
         return pose(motion)
 
-    model.reconstruct = lambda source: type("A", (), {"pose": staticmethod(fail)})  # type: ignore[assignment]
+    model.avatar = lambda raw, identity: type("A", (), {"pose": staticmethod(fail)})  # type: ignore[assignment]
     with pytest.raises(error):
         go(model, video, disk)
     assert sorted(disk.events) == ["abort hard", "abort hard_001", "abort hard_002"]

@@ -15,7 +15,7 @@ from .config import DEFAULT_DIFFICULTIES, RunConfig
 from .engine import Engine, InProcess, Made, explain
 from .errors import AssetError, DeviceError, InputError, OutputError, UsageError
 from .output.params_log import ParamsLog
-from .output.tree import video_path, view_dir
+from .output.tree import video_path, view_root
 from .progress import Progress, Silent
 from .record import FOLDER, record_path, stage_rows, versions, write_record
 from .results import RunResult, Status, ViewResult
@@ -196,11 +196,13 @@ class _Run:
 
     def _entry(self, job: VideoJob, view: View) -> dict[str, Any]:
         """The camera and the places of a view, by the original's names."""
+        from .tracked import tracked_path
+
         places = {}
         if job.refused is None:
             places = {
-                "tracked_path": str(self.config.tracked_root / job.name),
-                "output_dir": str(view_dir(self.config.output_root, view.label, job.name)),
+                "tracked_path": str(tracked_path(self.config.tracked_root, job.name)),
+                "output_dir": str(view_root(self.config.output_root, view.label, job.name)),
             }
         return {"seed": view.seed, "yaw": view.yaw, "pitch": view.pitch, "zoom": view.zoom, **places}
 

@@ -15,7 +15,7 @@ from .avatar.checkpoint import Checkpoint, find_checkpoint, load_weights, read_c
 from .avatar.config import ModelConfig
 from .avatar.network import Reconstruction, ReconstructionNetwork
 from .avatar.styleunet import StyleUNet
-from .body import EhmModel, load_body_file, load_official_assets
+from .body import EhmModel, Identity, load_body_file, load_official_assets
 from .errors import AssetError
 from .render.composite import composite
 from .render.rasterize import Backend, Raster, rasterize
@@ -71,15 +71,28 @@ class GuavaModel:
         `uv_noise` replaces the checkpoint's noise maps of the UV decoder, one [1, 1, s, s] per
         `model.network.uv_feature_decoder.noise_sizes`.
         """
-        raw = self.reconstruct_raw(source, uv_noise=uv_noise)
-        identity = source.identity.to(self.device)
-        return Avatar.build(self.body, identity, raw.vertex, raw.uv, self.config.opacity_threshold)
+        return self.avatar(self.infer(source, uv_noise=uv_noise), source.identity)
 
     @torch.inference_mode()
-    def reconstruct_raw(
+    def avatar(self, raw: Reconstruction, identity: Identity) -> Avatar:
+        """The avatar of predicted Gaussians on one body shape; transparent UV points are dropped."""
+        shape_used = self.body.assets.body.shapedirs.shape[-1]
+        if identity.betas[shape_used:].any():
+            log.warning(
+                "the tracked person has shape coefficients beyond the %d of the body model in use: the video was "
+                "tracked with another body model (give its --model_path), the result will not fit",
+                shape_used,
+            )
+        return Avatar.build(self.body, identity.to(self.device), raw.vertex, raw.uv, self.config.opacity_threshold)
+
+    @torch.inference_mode()
+    def infer(
         self, source: Source, *, uv_noise: Sequence[Tensor] | None = None, pixel_faces: Tensor | None = None
     ) -> Reconstruction:
-        """Everything the network computes on the way to an avatar."""
+        """Everything the network computes on the way to an avatar.
+
+        `pixel_faces` [S, S] int32 replaces the result of the z-buffer: the face each source pixel sees, -1 for none.
+        """
         posed = self.body(source.identity.to(self.device), source.motion.to(self.device))
         image, viewmat = source.image[None].to(self.device), source.viewmat.to(self.device)
         return self.network(image, posed, viewmat, self.body.assets, uv_noise, pixel_faces)

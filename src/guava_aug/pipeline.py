@@ -63,7 +63,9 @@ def augment_video(
         source = video.source_at(model.config.feature_img_size)
         _refuse_empty(source.image, video.name)
     with stages(timing.SOURCE, sync=True):
-        avatar = model.reconstruct(source)  # identity
+        raw = model.infer(source)  # identity
+    with stages(timing.GAUSSIAN_SETUP, sync=True):
+        avatar = model.avatar(raw, source.identity)
     with stages(timing.PRECOMPUTE):
         background = background_for(video, settings.background, size)  # image
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 # In the order in which the table shows them.
 MODEL_LOADING = "model loading"
 DATA = "data"
-SOURCE = "source inference, Gaussian setup"
+SOURCE = "source inference"
+GAUSSIAN_SETUP = "Gaussian setup"
 PRECOMPUTE = "precompute (pose + background)"
 RENDER = "render per view"
 ENCODE_WAIT = "encode wait"
-STAGES = (MODEL_LOADING, DATA, SOURCE, PRECOMPUTE, RENDER, ENCODE_WAIT)
+STAGES = (MODEL_LOADING, DATA, SOURCE, GAUSSIAN_SETUP, PRECOMPUTE, RENDER, ENCODE_WAIT)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from tyro.conf import arg
 
 from ..config import DEFAULT_DIFFICULTIES, RunConfig
 from ..errors import InputError
+from ..malloc import keep_freed_memory
 from .exit_codes import OK, SOME_FAILED, catch_sigterm
 from .parsing import Switch, parse
 
@@ -63,6 +64,7 @@ def main(argv: Sequence[str]) -> int:
     """0 when everything is made."""
     flags = parse(DemoFlags, argv, "guava-aug demo", DESCRIPTION, EXAMPLES)
     catch_sigterm()
+    keep_freed_memory()
     from ..demo import demo_root
     from ..jobs import run
     from ..model import EMBEDDED

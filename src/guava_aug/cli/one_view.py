@@ -6,12 +6,14 @@ import json
 import logging
 import sys
 
+from ..malloc import keep_freed_memory
 from .exit_codes import FAILED_TO_START, OK, SOME_FAILED, catch_sigterm
 
 
 def main(argv: list[str]) -> int:
     """0 when the view's file is complete; else the reason is the last thing on stderr."""
     catch_sigterm()
+    keep_freed_memory()
     from ..config import RunConfig
     from ..engine import InProcess, Made, explain
     from ..errors import InputError

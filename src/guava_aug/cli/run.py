@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ..errors import UsageError
+from ..malloc import keep_freed_memory
 from .exit_codes import OK, SOME_FAILED, catch_sigterm
 from .flags import RunFlags
 from .parsing import parse
@@ -35,6 +36,7 @@ def main(argv: Sequence[str], *, prog: str = "guava-aug run", script: bool = Fal
     if script and config.videos is None:
         raise UsageError("give the videos with --video_list NAME [NAME ...] or --video_list_file FILE")
     catch_sigterm()
+    keep_freed_memory()
 
     from ..jobs import run
     from ..record import debug_log_path

@@ -11,9 +11,14 @@ VIEW_FOLDER = "render_fixed_viewpoint"
 LOG_NAME = "augmentation_params"
 
 
+def view_root(root: str | os.PathLike[str], view_label: str, name: str) -> Path:
+    """{root}/{view_label}/{name}: what the original calls the output directory of a view."""
+    return Path(root) / _part(view_label) / _part(name)
+
+
 def view_dir(root: str | os.PathLike[str], view_label: str, name: str) -> Path:
     """{root}/{view_label}/{name}/render_fixed_viewpoint/{name}: all files of one view of the video `name`."""
-    return Path(root) / _part(view_label) / _part(name) / VIEW_FOLDER / name
+    return view_root(root, view_label, name) / VIEW_FOLDER / name
 
 
 def video_path(root: str | os.PathLike[str], view_label: str, name: str) -> Path:

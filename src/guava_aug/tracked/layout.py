@@ -81,6 +81,12 @@ def find_video(root: str | Path, name: str) -> VideoFiles:
     raise InputError(f"video {name!r} is not below {root} (videos there: {near}). Check the name and the tracked root.")
 
 
+def tracked_path(root: str | Path, name: str) -> Path:
+    """The directory the original reads video `name` from: the nested one where it exists. Nothing is checked."""
+    nested = Path(root) / name / name
+    return nested if _is_file(nested / INFO) else Path(root) / name
+
+
 def list_videos(root: str | Path, *, include_skipped: bool = False) -> list[str]:
     """Names of all tracked videos below `root`, sorted; with `include_skipped` also those whose tracking failed."""
     root = Path(root)
