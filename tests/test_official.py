@@ -9,9 +9,8 @@ import av
 import numpy as np
 import pytest
 import torch
-from conftest import REPO
-from official_checkpoint import official_state
 
+from conftest import REPO
 from guava_aug.body import load_official_assets
 from guava_aug.model import load_model
 from guava_aug.output import to_video_bytes
@@ -19,6 +18,7 @@ from guava_aug.output.tree import video_path
 from guava_aug.render.background import background_for
 from guava_aug.tracked import TrackedVideo
 from guava_aug.views import plan_views
+from official_checkpoint import official_state
 
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
 NAME, FRAMES = "synthetic_clip", 2
