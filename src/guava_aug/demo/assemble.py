@@ -29,7 +29,7 @@ SLOTS: dict[str, tuple[int, int, int]] = {  # left, top, side in atlas texels
 _MATERIAL = {"skin": SKIN, "clothes": CLOTH, "eyes": EYE, "teeth": MOUTH, "tongue": MOUTH}
 _CUTOUT = ("hair", "eyebrows", "eyelashes", "eyes")
 _BIAS = {"eyebrows": 0.004, "eyelashes": 0.002}  # metres
-_FIXED_OCCLUSION = {"teeth": 0.62, "tongue": 0.5, "eyes": 0.9}  # baked with a closed mouth they would be black
+_FIXED_OCCLUSION = {"teeth": 0.55, "tongue": 0.22, "eyes": 0.9}  # baked with a closed mouth they would be black
 _DARKEST = 0.15
 NUM_TEETH = 136  # helper teeth, the body's last vertices
 

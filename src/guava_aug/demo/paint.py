@@ -28,10 +28,10 @@ def tint(image: Image, mean: Color) -> Image:
     """The skin texture with its typical colour moved to `mean`; freckles, lips and shadows keep their contrast."""
     rgb = image[..., :3].astype(np.float32) / 255
     typical = np.median(rgb[100:500:4, 200:560:4].reshape(-1, 3), 0)  # the torso
-    mean = np.asarray(mean, np.float32)
-    moved = rgb * mean / np.maximum(typical, 0.05)
-    above = np.maximum(moved - mean, 0) / _ABOVE  # palms and foreheads of dark skins would go white
-    return _pack(np.clip(np.minimum(moved, mean) + _ABOVE * np.tanh(above), 0, 1), image[..., 3])
+    goal = np.asarray(mean, np.float32)
+    moved = rgb * goal / np.maximum(typical, 0.05)
+    above = np.maximum(moved - goal, 0) / _ABOVE  # palms and foreheads of dark skins would go white
+    return _pack(np.clip(np.minimum(moved, goal) + _ABOVE * np.tanh(above), 0, 1), image[..., 3])
 
 
 def recolor(image: Image, color: Color, flat: bool = False) -> Image:

@@ -28,6 +28,7 @@ _HAIR = {
     False: ("short01", "short02", "short04", "short03"),
 }
 _LASHES = {True: "eyelashes02", False: "eyelashes04"}
+_THIN_BROWS = ("eyebrow006", "eyebrow007")
 _LASH_COLOR = (0.05, 0.04, 0.035)
 
 
@@ -83,7 +84,8 @@ def _dressed(
     )
     hair = _pick(rng, list(_HAIR[female]))
     hair_color = PALETTE_HAIR[rng.integers(len(PALETTE_HAIR) - 4 if dark else len(PALETTE_HAIR))]
-    brows, lashes = _pick(rng, sorted(bank.proxies["eyebrows"])), _LASHES[female]
+    brows = _pick(rng, [n for n in sorted(bank.proxies["eyebrows"]) if female or n not in _THIN_BROWS])
+    lashes = _LASHES[female]
     iris = bank.textures("eyes/materials/")
     brown = next(e for e in iris if "/brown_" in e)
     eye = brown if dark or rng.random() < 0.5 else _pick(rng, iris)
