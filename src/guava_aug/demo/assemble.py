@@ -97,7 +97,7 @@ def _body(bank: Bank, proxies: dict[str, Proxy], chart: Floats, stand_off: Float
     first[:, 0] = 1
     faces, faces_uv = bank.assets.faces.numpy(), bank.assets.faces_uv.numpy()
     keep = _visible_body(bank, faces, proxies)
-    offsets = np.zeros_like(first) if stand_off is None else stand_off
+    offsets = np.zeros_like(first) if stand_off is None else stand_off[: bank.shipped]
     return _Part("skin", np.stack([own] * 3, 1), first, offsets, faces[keep], chart[faces_uv[keep]])
 
 

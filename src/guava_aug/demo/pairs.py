@@ -6,12 +6,7 @@ held out, never to be trained on, and `guava-aug evaluate` measures on those.
 
 from __future__ import annotations
 
-import multiprocessing
-import pickle
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -77,39 +72,6 @@ def make_subject(
     )
 
 
-def make_subjects(
-    bank_path: Path | str, seeds: Sequence[int], frames: int = 100, device: torch.device | str = "cpu", workers: int = 4
-) -> Iterator[Subject]:
-    """Subjects in the order of their seeds, made by `workers` processes (one takes about 2 s on one core).
-
-    They share one body model on `device`. A subject takes 20 MB there.
-    """
-    model = Bank.load(bank_path).model.to(device)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_open_bank, initargs=(str(bank_path),)) as pool:
-        for seed, packed in zip(seeds, pool.map(_packed_subject, seeds, [frames] * len(seeds)), strict=True):
-            # our own bytes: tensors sent by torch's shared memory would use up the file descriptors
-            person, motion = pickle.loads(packed)
-            person = replace(person, identity=person.identity.to(device), skin=person.skin.to(device))
-            light, viewmat = make_light(seed).to(device), tracked_camera(seed).to(device)
-            yield Subject(seed, person, motion.to(device), light, viewmat, model)
-
-
-_bank: Bank | None = None  # of a worker process
-
-
-def _open_bank(path: str) -> None:
-    global _bank
-    torch.set_num_threads(1)
-    _bank = Bank.load(path)
-
-
-def _packed_subject(seed: int, frames: int) -> bytes:
-    assert _bank is not None
-    person = make_person(_bank, seed)
-    return pickle.dumps((person, signing_motion(_bank.model, person.identity, expression_names(), seed, frames)))
-
-
 def take_pictures(
     subject: Subject, frames: Tensor, viewmats: Tensor, size: int = 512, supersample: int = 2
 ) -> Pictures:
@@ -141,13 +103,3 @@ def training_pictures(
     all_ = take_pictures(subject, frames, views, size)
     part = lambda s: Pictures(all_.motion[s], all_.cameras[s], all_.images[s], all_.masks[s])
     return part(slice(0, 1)), part(slice(1, None))
-
-
-def training_stream(
-    subjects: list[Subject], seed: int, targets: int = 4, size: int = 512
-) -> Iterator[tuple[Subject, Pictures, Pictures]]:
-    """Source and target pictures of random subjects, for ever."""
-    rng = np.random.default_rng([seed, 0x7A1])
-    while True:
-        subject = subjects[rng.integers(len(subjects))]
-        yield (subject, *training_pictures(subject, rng, targets, size))

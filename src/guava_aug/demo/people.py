@@ -43,14 +43,18 @@ class Person:
     hair: str
 
 
-def make_person(bank: Bank, seed: int, device: torch.device | str = "cpu") -> Person:
-    """The person of one seed, on the CPU; same bank and seed, same person. `device` bakes the occlusion."""
+def make_person(bank: Bank, seed: int, device: torch.device | str = "cpu", *, painted: bool = False) -> Person:
+    """The person of one seed, on the CPU; same arguments, same person.
+
+    device: where occlusion is baked. painted: paint on the body even though the bank has clothes and hair.
+    """
     rng = np.random.default_rng([seed, 0x5167])
     female = bool(rng.random() < 0.5)
     identity = make_identity(bank, rng, female)
-    if not bank.proxies:
+    if painted or not bank.proxies:
         texture, stand_off = paint_person(bank.assets, rng)
-        skin = assemble(bank, identity, {"skin": texture}, {}, stand_off=stand_off, device=device)
+        chart = bank.assets.texcoords.numpy()
+        skin = assemble(bank, identity, {"skin": texture}, {}, chart=chart, stand_off=stand_off, device=device)
         return Person(identity, skin, female, "painted", "painted")
     return _dressed(bank, identity, female, rng, device)
 
