@@ -55,8 +55,8 @@ def _assert_recorded(found: np.ndarray, recorded: np.ndarray, what: str) -> None
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_original_scene_a_thin_huge_and_opaque_splats(golden: Path, backend: str) -> None:
-    d = _load(golden / "raster_a.npz")
+def test_original_scene_a_thin_huge_and_opaque_splats(shared_golden: Path, backend: str) -> None:
+    d = _load(shared_golden / "raster_a.npz")
     raster = _draw_recorded(d, backend)
     assert np.array_equal(raster.radii[0].numpy(), d["radii"])
     _assert_recorded(raster.image[0].numpy(), d["image"], "image")
@@ -66,8 +66,8 @@ def test_original_scene_a_thin_huge_and_opaque_splats(golden: Path, backend: str
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_original_scene_b_an_upper_body(golden: Path, backend: str) -> None:
-    d = _load(golden / "raster_b.npz")
+def test_original_scene_b_an_upper_body(shared_golden: Path, backend: str) -> None:
+    d = _load(shared_golden / "raster_b.npz")
     raster = _draw_recorded(d, backend)
     assert np.array_equal(raster.radii[0].numpy(), d["radii"])
     at = d["pixel_index"]
@@ -79,9 +79,9 @@ def test_original_scene_b_an_upper_body(golden: Path, backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_original_scene_b_rounds_like_the_original(golden: Path, backend: str) -> None:
+def test_original_scene_b_rounds_like_the_original(shared_golden: Path, backend: str) -> None:
     """Tighter than asked: depths and centres carry the original's rounding, so not one recorded pixel changes sides."""
-    d = _load(golden / "raster_b.npz")
+    d = _load(shared_golden / "raster_b.npz")
     raster = _draw_recorded(d, backend)
     assert np.abs(raster.image[0].flatten(1).numpy()[:, d["pixel_index"]] - d["image_at"]).max() <= 2e-5
 
@@ -89,7 +89,7 @@ def test_original_scene_b_rounds_like_the_original(golden: Path, backend: str) -
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("variant", ["plain", "aa", "mod", "bg"])
 def test_small_scene_of_edge_cases(golden: Path, backend: str, variant: str) -> None:
-    d = _load(golden / "raster.npz")
+    d = _load(golden / "raster_small.npz")
     options: dict[str, dict[str, Any]] = {
         "plain": {},
         "aa": {"antialias": True},
