@@ -12,7 +12,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from .bank import Bank, Proxy
-from .paint import Image, noise
+from .paint import Image, bleed, noise
 from .raster import Surface, rasterize
 
 PATTERNS = ("plain", "plain", "plain", "stripes", "pinstripes", "checks", "two-tone", "heather")
@@ -101,7 +101,7 @@ def clothe(bank: Bank, proxy: Proxy, fabric: Fabric, rng: np.random.Generator) -
         if name.endswith("_ao"):
             shadow = cv2.GaussianBlur(bank.texture(name, _SIZE)[..., :3].mean(-1) / 255, (0, 0), 1.5)
             color *= (0.55 + 0.45 * shadow)[..., None]
-    color = _bleed(color, owner >= 0)
+    color = bleed(color, owner >= 0)
     return np.dstack([(np.clip(color, 0, 1) * 255 + 0.5).astype(np.uint8), np.full((_SIZE, _SIZE), 255, np.uint8)])
 
 
@@ -154,14 +154,3 @@ def _paint_positions(
     owner = np.full((_SIZE, _SIZE), -1)
     owner[hit] = component[proxy.faces[ids[hit], 0]]
     return position, owner
-
-
-def _bleed(color: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Colours carried a few texels over the islands' rims, so that bilinear sampling finds no black."""
-    out, seen = color * known[..., None], known.astype(np.float32)
-    for _ in range(6):
-        weight = cv2.blur(seen, (3, 3))
-        spread = cv2.blur(out * seen[..., None], (3, 3)) / np.maximum(weight, 1e-6)[..., None]
-        grown = (weight > 0) & (seen == 0)
-        out[grown], seen[grown] = spread[grown], 1
-    return out

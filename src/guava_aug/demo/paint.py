@@ -67,3 +67,14 @@ def noise(rng: np.random.Generator, size: int, *scales: tuple[float, float]) -> 
         )
         out += strength * field / max(float(field.std()), 1e-6)
     return out
+
+
+def bleed(color: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Colours carried a few texels over the islands' rims, so that bilinear sampling finds no black."""
+    out, seen = color * known[..., None], known.astype(np.float32)
+    for _ in range(6):
+        weight = cv2.blur(seen, (3, 3))
+        spread = cv2.blur(out * seen[..., None], (3, 3)) / np.maximum(weight, 1e-6)[..., None]
+        grown = (weight > 0) & (seen == 0)
+        out[grown], seen[grown] = spread[grown], 1
+    return out

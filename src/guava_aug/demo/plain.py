@@ -13,7 +13,7 @@ from ..body.assets import EhmAssets
 from . import default_body_path
 from .bake_chart import TEETH_BOXES
 from .fabric import Fabric, pattern_colors, pick_fabric
-from .paint import PALETTE_HAIR, PALETTE_SKIN, Image, noise
+from .paint import PALETTE_HAIR, PALETTE_SKIN, Image, bleed, noise
 from .raster import Surface, rasterize
 from .render import vertex_normals
 from .skeleton import INDEX
@@ -51,8 +51,8 @@ def paint_person(assets: EhmAssets, rng: np.random.Generator) -> tuple[Image, Fl
     c = _mix(c, scalp, hair * streaks[:, None] * 1.1)
     c = _clothes(c, p, part, joints, fabric, style, noise(rng, SIZE, (1.2, 0.02), (14, 0.02), (60, 0.03))[hit])
     texture = np.zeros((SIZE, SIZE, 3), np.float32)
-    texture[:] = skin
     texture[hit] = c
+    texture = bleed(texture, hit)
     for x0, y0, x1, y1, color in (
         (*_TONGUE_BOX, (0.62, 0.32, 0.32)), (*_MOUTH_BOX, (0.30, 0.10, 0.10)),
         *((int(a), int(b), int(x), int(y), (0.86, 0.84, 0.78)) for a, b, x, y in TEETH_BOXES),
