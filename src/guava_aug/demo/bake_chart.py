@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+
+from .arrays import components
 
 Array = NDArray[np.float64]
 
@@ -79,7 +79,6 @@ def strip_chart(quads: NDArray[np.int64], box: tuple[float, float, float, float]
 
 
 def _islands(count: int, faces_uv: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    a, b = faces_uv[:, [0, 1]].ravel(), faces_uv[:, [1, 2]].ravel()
-    _, label = connected_components(coo_matrix((np.ones(len(a)), (a, b)), shape=(count, count)), directed=False)
+    label = components(faces_uv, count)
     order = np.argsort(label, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(label[order])) + 1)

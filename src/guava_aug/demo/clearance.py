@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d, maximum_filter
 
 from ..body.ehm import EhmModel
+from .arrays import smooth
 from .skeleton import INDEX, JOINTS
 
 Array = NDArray[np.float64]
@@ -44,7 +44,9 @@ def body_front(model: EhmModel, vertices: Array) -> Front:
     cell = np.floor((trunk[:, :2] - low) / _CELL).astype(int)
     z = np.full(cell.max(0) + 1, -np.inf)
     np.maximum.at(z, (cell[:, 0], cell[:, 1]), trunk[:, 2])
-    return Front(low, maximum_filter(z, 2 * _REACH + 1, mode="constant", cval=-np.inf))
+    wide = np.pad(z, _REACH, constant_values=-np.inf)
+    shifts = range(2 * _REACH + 1)
+    return Front(low, np.max([wide[i : i + z.shape[0], j : j + z.shape[1]] for i in shifts for j in shifts], axis=0))
 
 
 def keep_clear(wrists: dict[str, Array], directions: dict[str, Array], front: Front) -> dict[str, Array]:
@@ -60,13 +62,13 @@ def keep_clear(wrists: dict[str, Array], directions: dict[str, Array], front: Fr
                 away = gap * np.array([1.0, 1.0, 0.5]) + np.array([1e-3, 0, 0])
                 away *= need / np.linalg.norm(away, axis=1, keepdims=True)
                 push = np.where(need > np.linalg.norm(push, axis=1, keepdims=True), away, push)
-        push = gaussian_filter1d(push, 1.5, axis=0, mode="nearest")
+        push = smooth(push, 1.5)
         at["left"], at["right"] = at["left"] + 0.5 * push, at["right"] - 0.5 * push
         for side in at:
             short = np.zeros(len(push))
             for a, margin in zip(_ALONG_HAND, _OFF_BODY, strict=True):
                 p = at[side] + a * ahead[side]
                 short = np.maximum(short, front.at(p) + margin - p[:, 2])
-            wide = gaussian_filter1d(np.maximum(short, 0), 1.5, mode="nearest")
+            wide = smooth(np.maximum(short, 0), 1.5)
             at[side] = at[side] + np.maximum(wide, 0)[:, None] * np.array([0, 0, 1.0])
     return at

@@ -8,9 +8,8 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
+from .arrays import components
 from .bank import Bank, Proxy
 from .paint import Image, bleed, noise
 from .raster import Surface, rasterize
@@ -71,7 +70,7 @@ def pick_fabric(rng: np.random.Generator) -> Fabric:
 def clothe(bank: Bank, proxy: Proxy, fabric: Fabric, rng: np.random.Generator) -> Image:
     """[1024, 1024, 4] texture of one outfit."""
     rest = proxy.rest(bank.assets.body.v_template.numpy())
-    component = _components(proxy.faces, len(rest))
+    component = components(proxy.faces, len(rest))
     position, owner = _paint_positions(proxy, rest, component)
     count = component.max() + 1
     color = np.zeros((_SIZE, _SIZE, 3), np.float32)
@@ -123,13 +122,6 @@ def pattern_colors(f: Fabric, p: NDArray[np.float32]) -> NDArray[np.float32]:
     else:
         share = np.zeros(len(p), np.float32)
     return a + (b - a) * share[:, None]
-
-
-def _components(faces: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    a, b = faces[:, [0, 1]].ravel(), faces[:, [1, 2]].ravel()
-    return connected_components(coo_matrix((np.ones(len(a)), (a, b)), shape=(count, count)), directed=False)[1].astype(
-        np.int64
-    )
 
 
 def _paint_positions(

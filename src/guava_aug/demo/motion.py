@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
-from scipy.spatial.transform import Rotation
 
 from ..body.ehm import EhmModel
 from ..body.params import Identity, Motion
+from .arrays import matrices, rotvecs, smooth
 from .assemble import still
 from .clearance import body_front, keep_clear
 from .handshapes import SHAPES, hand_rotations
@@ -117,13 +116,14 @@ def signing_motion(
         _arm(world, positions, joints, side, targets[side], directions[side], palms[side])
     local = np.zeros((frames, 55, 3))
     for j in range(1, 25):
-        local[:, j] = Rotation.from_matrix(np.transpose(world[PARENTS[j]], (0, 2, 1)) @ world[j]).as_rotvec()
+        local[:, j] = rotvecs(np.transpose(world[PARENTS[j]], (0, 2, 1)) @ world[j])
     yaw = _sway(rng, t, 0.03)[:, 1]
-    turn = Rotation.from_rotvec([np.pi, 0, 0]) * Rotation.from_rotvec(np.stack([0 * yaw, yaw, 0 * yaw], 1))
+    # half a turn about x after `yaw` about y, written so that the vector moves smoothly
+    turn = np.pi * np.stack([np.cos(yaw / 2), 0 * yaw, np.sin(yaw / 2)], 1)
     face = _face(rng, t, names, energy)
     f32 = lambda a: torch.tensor(np.ascontiguousarray(a), dtype=torch.float32)
     return Motion(
-        global_orient=f32(turn.as_rotvec()),
+        global_orient=f32(turn),
         body_pose=f32(local[:, 1:22]),
         left_hand_pose=f32(hand_rotations(fingers["left"], 1.0)),
         right_hand_pose=f32(hand_rotations(fingers["right"], -1.0)),
@@ -177,10 +177,10 @@ def _plan(rng: np.random.Generator, frames: int, fps: float) -> tuple[_Sides, _S
         mirror = np.array([1.0 if side == "left" else -1.0, 1, 1])
         times = np.array([k[0] for k in ks])
         path = lambda values, lead=1.0, times=times: _minimum_jerk(times, np.array(values), t, lead)
-        wrists[side] = _smooth(path([np.array(k[1].wrist) + k[3] for k in ks]) * mirror, 1.2)
-        directions[side] = _smooth(path([k[1].direction for k in ks]) * mirror, 1.2)
-        palms[side] = _smooth(path([k[1].palm for k in ks]) * mirror, 1.2)
-        fingers[side] = _smooth(path([SHAPES[k[2]].vector() for k in ks], 0.8), 0.9)
+        wrists[side] = smooth(path([np.array(k[1].wrist) + k[3] for k in ks]) * mirror, 1.2)
+        directions[side] = smooth(path([k[1].direction for k in ks]) * mirror, 1.2)
+        palms[side] = smooth(path([k[1].palm for k in ks]) * mirror, 1.2)
+        fingers[side] = smooth(path([SHAPES[k[2]].vector() for k in ks], 0.8), 0.9)
     return wrists, directions, palms, fingers
 
 
@@ -191,10 +191,6 @@ def _minimum_jerk(times: Array, values: Array, t: Array, lead: float) -> Array:
     u = np.clip((t - times[i]) / np.maximum(span * lead * 0.92, 1e-3), 0, 1)
     u = u**3 * (u * (6 * u - 15) + 10)
     return values[i] * (1 - u[:, None]) + values[i + 1] * u[:, None]
-
-
-def _smooth(x: Array, sigma: float) -> Array:
-    return gaussian_filter1d(x, sigma, axis=0, mode="nearest")
 
 
 def _sway(rng: np.random.Generator, t: Array, size: float) -> Array:
@@ -215,12 +211,12 @@ def _spine_globals(torso: Array, head: Array, frames: int) -> list[Array]:
     eye = np.tile(np.eye(3), (frames, 1, 1))
     G = [eye] * 25
     for j, share in ((3, 0.33), (6, 0.66), (9, 1.0)):
-        G[j] = Rotation.from_rotvec(torso * share).as_matrix()
+        G[j] = matrices(torso * share)
     for j in (13, 14, 16, 17, 18, 19, 20, 21):
         G[j] = G[9]
-    G[12] = Rotation.from_rotvec(0.5 * head + 0.3 * torso).as_matrix()
+    G[12] = matrices(0.5 * head + 0.3 * torso)
     for j in (15, 22, 23, 24):
-        G[j] = Rotation.from_rotvec(head + 0.2 * torso).as_matrix()
+        G[j] = matrices(head + 0.2 * torso)
     return G
 
 
@@ -232,16 +228,16 @@ def _look_at_hands(head: Array, wrists: dict[str, Array], energy: float) -> None
     lean = sum(
         (w[:, 0:1] + (0.17 if s == "left" else -0.17)) * np.clip(w[:, 1:2] + 0.3, 0, 0.4) for s, w in wrists.items()
     )
-    head[:, 1:2] += 0.5 * energy * _smooth(np.asarray(lean), 4)
-    head[:, 0:1] += 0.10 * energy * _smooth(np.asarray(pull) - np.mean(pull), 6)
+    head[:, 1:2] += 0.5 * energy * smooth(np.asarray(lean), 4)
+    head[:, 0:1] += 0.10 * energy * smooth(np.asarray(pull) - np.mean(pull), 6)
 
 
 def _shrug(world: list[Array], wrists: dict[str, Array]) -> None:
     """Collars follow raised and forward arms."""
     for side, j, s in (("left", 13, 1.0), ("right", 14, -1.0)):
-        up = _smooth(np.clip(wrists[side][:, 1] + 0.15, -0.1, 0.4), 2)
-        front = _smooth(np.clip(wrists[side][:, 2] - 0.2, 0, 0.2), 2)
-        extra = Rotation.from_rotvec(np.stack([0 * up, -s * 0.5 * front, s * 0.45 * up], 1)).as_matrix()
+        up = smooth(np.clip(wrists[side][:, 1] + 0.15, -0.1, 0.4), 2)
+        front = smooth(np.clip(wrists[side][:, 2] - 0.2, 0, 0.2), 2)
+        extra = matrices(np.stack([0 * up, -s * 0.5 * front, s * 0.45 * up], 1))
         world[j] = world[9] @ extra
 
 
@@ -285,12 +281,12 @@ def _arm(
     q = np.stack([relative[:, 2, 1] - relative[:, 1, 2]], 1)[:, 0] * s
     twist = np.unwrap(np.arctan2(q, relative[:, 1, 1] + relative[:, 2, 2]))
     twist -= 2 * np.pi * np.round(np.median(twist) / (2 * np.pi))
-    twist = _smooth(np.clip(twist, -2.2, 2.2), 1.0)
-    world[elbow] = bent @ Rotation.from_rotvec(_FOREARM_SHARE * twist[:, None] * X).as_matrix()
-    left = Rotation.from_matrix(np.transpose(world[elbow], (0, 2, 1)) @ hand).as_rotvec()
+    twist = smooth(np.clip(twist, -2.2, 2.2), 1.0)
+    world[elbow] = bent @ matrices(_FOREARM_SHARE * twist[:, None] * X)
+    left = rotvecs(np.transpose(world[elbow], (0, 2, 1)) @ hand)
     size = np.linalg.norm(left, axis=1, keepdims=True)
     limited = left * (_WRIST_LIMIT * np.tanh(size / _WRIST_LIMIT) / np.maximum(size, 1e-9))
-    world[wrist] = world[elbow] @ Rotation.from_rotvec(_smooth(limited, 1.0)).as_matrix()
+    world[wrist] = world[elbow] @ matrices(smooth(limited, 1.0))
 
 
 def _unit(v: Array) -> Array:
@@ -347,10 +343,10 @@ def _face(rng: np.random.Generator, t: Array, names: tuple[str, ...], energy: fl
     aims = rng.normal(0, (0.05, 0.10), (steps[-1] + 1, 2))
     gaze[:, :, 0], gaze[:, :, 1] = aims[steps, :1], aims[steps, 1:]
     jaw_pose = np.zeros((T, 3))
-    jaw_pose[:, 0] = np.clip(_smooth(jaw, 0.8), 0, 0.28)
+    jaw_pose[:, 0] = np.clip(smooth(jaw, 0.8), 0, 0.28)
     return {
-        "expression": np.clip(_smooth(expression, 0.8), 0, 2.5),
+        "expression": np.clip(smooth(expression, 0.8), 0, 2.5),
         "jaw": jaw_pose,
-        "eyes": _smooth(gaze, 0.5),
+        "eyes": smooth(gaze, 0.5),
         "lids": np.clip(lids, 0, 1),
     }
