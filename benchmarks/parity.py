@@ -109,13 +109,10 @@ def records(smplx: dict, flame: dict) -> tuple[Identity, Motion]:
             )
         )
     )
-    motion = Motion(
-        *(tensor(smplx[k]) for k in ("global_pose", "body_pose", "left_hand_pose", "right_hand_pose", "exp")),
-        tensor(flame["expression_params"]),
-        tensor(flame["jaw_params"]),
-        tensor(flame["eye_pose_params"]).unflatten(-1, (2, 3)),
-        tensor(flame["eyelid_params"]),
-    )
+    plain = ("global_pose", "body_pose", "left_hand_pose", "right_hand_pose", "exp")
+    face = [tensor(flame[k]) for k in ("expression_params", "jaw_params", "eye_pose_params", "eyelid_params")]
+    face[2] = face[2].unflatten(-1, (2, 3))
+    motion = Motion(*[tensor(smplx[k]) for k in plain], *face)
     return identity, motion
 
 
@@ -176,9 +173,11 @@ def cameras(table: Table, golden: Path) -> None:
     for name, both in pairs.items():
         table.close(f"{name} cameras (relative)", both, 2e-5)
     rows = torch.from_numpy(d["lookat_params"])
-    found = look_at(rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3:])
-    table.close("look-at (relative)", [scaled(a, b) for a, b in zip(found[:3], d["lookat_w2c"][:3], strict=True)], 2e-5)
-    table.close("look-at at a pole (relative)", [scaled(found[3], d["lookat_w2c"][3])], 1e-4)
+    looking = look_at(rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3:])
+    table.close(
+        "look-at (relative)", [scaled(a, b) for a, b in zip(looking[:3], d["lookat_w2c"][:3], strict=True)], 2e-5
+    )
+    table.close("look-at at a pole (relative)", [scaled(looking[3], d["lookat_w2c"][3])], 1e-4)
 
 
 def body_model(table: Table, golden: Path, body: EhmModel, weights: Any) -> None:
@@ -470,7 +469,7 @@ def main() -> int:
     golden = args.golden.resolve()
     sys.path.insert(0, str(golden))
     sys.dont_write_bytecode = True
-    import weights  # type: ignore[import-not-found]
+    import weights
 
     table = Table()
     with tempfile.TemporaryDirectory() as scratch:

@@ -98,6 +98,17 @@ def _imported_rooms(path: Path) -> set[str]:
     return {name.split(".")[1] for name in names if name.startswith("guava_aug.")}
 
 
+def test_places_that_the_parity_page_names_exist() -> None:
+    """Files, and the names in them, as in `body/uv.py: rasterize_uv`."""
+    text = (REPO / "docs" / "parity.md").read_text(encoding="utf-8")
+    places = re.findall(r"`([a-z_/]+\.py)(?:: ([A-Za-z_.]+))?`", text)
+    assert len(places) > 50
+    for file, name in places:
+        path = PACKAGE / file if (PACKAGE / file).exists() else REPO / file
+        assert path.exists(), file
+        assert all(part in path.read_text(encoding="utf-8") for part in name.split(".")), f"{file}: {name}"
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model if it is there, else the tests' tiny one."""
