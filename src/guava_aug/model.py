@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from .avatar.avatar import Avatar, PosedGaussians
-from .avatar.checkpoint import Checkpoint, find_checkpoint, load_weights, read_checkpoint
+from .avatar.checkpoint import Checkpoint, find_checkpoint, load_weights, read_checkpoint, write_safetensors
 from .avatar.config import ModelConfig
 from .avatar.network import Reconstruction, ReconstructionNetwork
 from .avatar.styleunet import StyleUNet
 from .body import EhmModel, Identity, load_body_file, load_official_assets
-from .errors import AssetError
+from .errors import AssetError, UsageError
 from .render.composite import composite
 from .render.rasterize import Backend, Raster, rasterize
 from .tracked import Source
@@ -113,7 +113,7 @@ class GuavaModel:
     def rasterize(self, posed: PosedGaussians, cameras: Cameras) -> Raster:
         """The feature channels, alpha and inverse depth of T posed frames through T cameras (or one)."""
         if cameras.width != self.config.image_size or cameras.height != self.config.image_size:
-            raise ValueError(
+            raise UsageError(
                 f"the refiner works at {self.config.image_size} x {self.config.image_size} pixels; "
                 f"the cameras have {cameras.width} x {cameras.height}"
             )
@@ -174,6 +174,24 @@ def load_model(
     network, refiner = network.to(device).float(), refiner.to(device).float()
     body = EhmModel(assets.to(device))
     return GuavaModel(config, network, refiner, body, backend=backend, source=str(checkpoint.path))
+
+
+def convert_checkpoint(
+    source: Path | str, out: Path | str, *, config: Path | str | None = None, guava_root: Path | str | None = None
+) -> Path:
+    """Write the lean form of an official checkpoint: weights, body model and configuration in one safetensors file.
+
+    `source` is a `.pt` file or a model directory. Returns the path written. The file holds licensed body-model
+    data, as the checkpoint does: keep it to yourself.
+    """
+    checkpoint, cfg = open_model_files(Path(source), config=config, guava_root=guava_root)
+    if checkpoint.assets is None:
+        raise AssetError(f"{checkpoint.path} has no body model inside and none was found; give --guava-root")
+    out = Path(out)
+    if out.suffix != ".safetensors":
+        raise UsageError(f"{out} should end in .safetensors")
+    write_safetensors(out, cfg, checkpoint.network, checkpoint.refiner, checkpoint.assets)
+    return out
 
 
 def open_model_files(

@@ -1,7 +1,6 @@
 """GUAVA's networks: a source frame becomes an avatar, an avatar becomes posed Gaussians."""
 
 from .avatar import Avatar, PosedGaussians
-from .checkpoint import convert_checkpoint
 from .config import ModelConfig, StyleUNetConfig, VitConfig
 from .network import Reconstruction, ReconstructionNetwork
 from .styleunet import StyleUNet
@@ -15,5 +14,4 @@ __all__ = [
     "StyleUNet",
     "StyleUNetConfig",
     "VitConfig",
-    "convert_checkpoint",
 ]

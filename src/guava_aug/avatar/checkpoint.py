@@ -119,26 +119,6 @@ def classify_key(key: str) -> str:
     return "network"
 
 
-def convert_checkpoint(
-    source: Path | str, out: Path | str, *, config: Path | str | None = None, guava_root: Path | str | None = None
-) -> Path:
-    """Write the lean form of an official checkpoint: weights, body model and configuration in one safetensors file.
-
-    `source` is a `.pt` file or a model directory. Returns the path written. The file holds licensed body-model
-    data, as the checkpoint does: keep it to yourself.
-    """
-    from ..model import open_model_files  # the door knows where config and index files lie
-
-    checkpoint, cfg = open_model_files(Path(source), config=config, guava_root=guava_root)
-    if checkpoint.assets is None:
-        raise AssetError(f"{checkpoint.path} has no body model inside and none was found; give --guava-root")
-    out = Path(out)
-    if out.suffix != ".safetensors":
-        raise AssetError(f"{out} should end in .safetensors")
-    write_safetensors(out, cfg, checkpoint.network, checkpoint.refiner, checkpoint.assets)
-    return out
-
-
 def write_safetensors(
     out: Path,
     config: ModelConfig,

@@ -61,7 +61,10 @@ class ImageEncoder(nn.Module):
         self,
         images: Tensor,  # [B, 3, S, S] RGB 0..1 on black, S = feature_img_size
     ) -> ImageFeatures:
-        mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+        # filled on the device: a copy from the host could not be part of a CUDA graph
+        mean, std = (
+            torch.cat([images.new_full((1, 1, 1), v) for v in values]) for values in (IMAGENET_MEAN, IMAGENET_STD)
+        )
         images = (images - mean) / std
         tokens = self.dino_model(images, _NUM_BLOCKS)
         grid = round(tokens[0].shape[1] ** 0.5)

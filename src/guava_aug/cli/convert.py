@@ -44,7 +44,7 @@ class ConvertFlags:
 def main(argv: Sequence[str]) -> int:
     """0 when the file is written."""
     flags = parse(ConvertFlags, argv, "guava-aug convert", DESCRIPTION, EXAMPLES)
-    from ..avatar.checkpoint import convert_checkpoint
+    from ..model import convert_checkpoint
 
     out = convert_checkpoint(flags.checkpoint, flags.out, config=flags.config, guava_root=flags.guava_root)
     print(f"{out}: {out.stat().st_size / 1e6:.0f} MB, from {flags.checkpoint}")
