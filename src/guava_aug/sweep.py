@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 # Every file is written under such a name first: the process that writes it is in the name.
-_TEMPORARY = re.compile(r"\..+\.tmp-(\d+)-[0-9a-f]{8}(\.mp4)?")
+_TEMPORARY = re.compile(r"\..+\.tmp-(\d+)-[0-9a-f]{8}(\.mp4|\.png)?")
 
 
 def sweep(folder: Path) -> None:
