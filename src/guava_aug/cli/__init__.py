@@ -17,6 +17,7 @@ COMMANDS = {
     "check": ("check", "Check tracked videos; print what is wrong and where."),
     "convert": ("convert", "Make a lean .safetensors file of an official checkpoint."),
     "demo": ("demo", "Augment the bundled clips with the embedded model and make a contact sheet."),
+    "evaluate": ("evaluate", "Measure a model on held-out synthetic people: PSNR, SSIM, baselines."),
 }
 HIDDEN = {"one-view": "one_view"}  # the child process of --mode subprocess
 

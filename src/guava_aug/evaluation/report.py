@@ -1,0 +1,145 @@
+"""What an evaluation says: means over people, floors, the JSON file, pictures side by side."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..output.contact_sheet import contact_sheet
+from .measure import METHODS, METRICS, SELF, SHOWN, Example, PersonResult, Scores
+from .metrics import K1, K2, PSNR_CEILING, SIGMA, WINDOW
+
+SCHEMA = "guava-aug evaluation 1"
+SHEET_ROWS = 4  # of pictures, per view
+PERSON_FLOORS = {SELF: 22.0, "medium": 20.0}  # dB, ours, person only
+FULL_FLOOR = 28.0  # dB, ours, whole picture
+GAINS = {"input": 4.0, "mesh": 1.5}  # dB, person only, ours over a baseline on new views
+
+DEFINITIONS = {
+    "psnr": f"dB over all pixels and channels, peak 1, at most {PSNR_CEILING:g}; person over the true background",
+    "ssim": f"Gaussian window {WINDOW}, sigma {SIGMA}, K1 {K1}, K2 {K2}, mean of R, G, B; whole windows only",
+    "person_psnr": "as psnr, over the pixels with truth alpha > 0.5 alone",
+    "person_ssim": "as ssim, over the windows whose middle has truth alpha > 0.5",
+    "face_psnr": "as psnr, over a square around the vertices that expressions move, side 1.15 of their extent",
+    "hands_psnr": "as psnr, over squares around wrist and outer finger joints, side 1.7 of their extent; mean of both",
+    "mean": "of frames, then of people; a part less than half in the picture is left out",
+    "ours": "the refined picture, as `guava-aug run` makes it",
+    "raw": "the first three rendered channels, before the refiner",
+    "mesh": "the source picture projected on the posed body, unseen places filled from the mirrored side and around",
+    "input": "the tracked camera's picture of the same moment, untouched; missing in self, where it is the truth",
+    "self": "the tracked camera over the motion, from the avatar of frame 0",
+}
+
+
+@dataclass(frozen=True)
+class Floor:
+    """One thing the results must reach."""
+
+    what: str
+    expected: float
+    found: float | None
+
+    @property
+    def met(self) -> bool:
+        return self.found is not None and self.found >= self.expected
+
+
+def mean_scores(people: Sequence[PersonResult]) -> dict[str, dict[str, Scores]]:
+    """view -> method -> mean over people of what was measurable on them."""
+    views = list(people[0].scores) if people else []
+    return {
+        view: {
+            method: _mean([p.scores[view][method] for p in people])
+            for method in METHODS
+            if all(method in p.scores[view] for p in people)
+        }
+        for view in views
+    }
+
+
+def floors(mean: dict[str, dict[str, Scores]]) -> list[Floor]:
+    """What the project promises of its embedded model, as far as these views tell."""
+    found = []
+    for view, by_method in mean.items():
+        ours = by_method["ours"]
+        if view in PERSON_FLOORS:
+            found.append(Floor(f"{view}: person PSNR", PERSON_FLOORS[view], ours.person_psnr))
+        found.append(Floor(f"{view}: whole picture PSNR", FULL_FLOOR, ours.psnr))
+        for baseline, gain in GAINS.items():
+            if view != SELF:
+                found.append(Floor(f"{view}: person PSNR over {baseline}", gain, _gain(ours, by_method[baseline])))
+    return found
+
+
+def to_json(people: Sequence[PersonResult], **about: Any) -> dict[str, Any]:
+    """The report as plain values; `about` (machine, versions, checkpoint, ...) comes first."""
+    mean = mean_scores(people)
+    return {
+        "schema": SCHEMA,
+        **about,
+        "definitions": DEFINITIONS,
+        "mean": _plain(mean),
+        "floors": [{**asdict(f), "met": f.met} for f in floors(mean)],
+        "people": [
+            {
+                "seed": p.seed, "name": p.name, "outfit": p.outfit, "hair": p.hair,
+                "views": {d: {k: getattr(v, k) for k in ("yaw", "pitch", "zoom", "seed")} for d, v in p.views.items()},
+                "scores": _plain(p.scores),
+            }
+            for p in people
+        ],
+    }  # fmt: skip
+
+
+def write_sheets(examples: Iterable[Example], folder: Path) -> list[Path]:
+    """One PNG per view: truth, ours, mesh and input side by side, a row per example."""
+    by_view: dict[str, list[tuple[str, list[np.ndarray]]]] = {}
+    for e in examples:
+        last = "source frame" if e.view == SELF else "input"
+        label = f"{e.view}: truth, ours, mesh, {last}   ({e.person}, frame {e.frame})"
+        by_view.setdefault(e.view, []).append((label, [e.pictures[m] for m in SHOWN]))
+    written = []
+    for view, rows in by_view.items():
+        path = folder / f"{view}.png"
+        contact_sheet(rows, path)
+        written.append(path)
+    return written
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as f:
+        while block := f.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def example_frames(frames: Sequence[int], people: int) -> list[int]:
+    """The frames of one person whose pictures are kept: `SHEET_ROWS` rows over all people, evenly spaced."""
+    rows = min(len(frames), max(1, SHEET_ROWS // people))
+    return [frames[(2 * k + 1) * len(frames) // (2 * rows)] for k in range(rows)]
+
+
+def _gain(ours: Scores, baseline: Scores) -> float | None:
+    if ours.person_psnr is None or baseline.person_psnr is None:
+        return None
+    return ours.person_psnr - baseline.person_psnr
+
+
+def _mean(scores: list[Scores]) -> Scores:
+    of = lambda name: [v for s in scores if (v := getattr(s, name)) is not None]
+    return Scores(**{n: sum(of(n)) / len(of(n)) if of(n) else None for n in METRICS})
+
+
+def _plain(scores: dict[str, dict[str, Scores]]) -> dict[str, dict[str, dict[str, float | None]]]:
+    rounded = lambda v: None if v is None else round(v, 4)
+    return {
+        view: {method: {k: rounded(v) for k, v in asdict(s).items()} for method, s in by.items()}
+        for view, by in scores.items()
+    }
