@@ -6,7 +6,7 @@ import torch
 
 from guava_aug.avatar.avatar import Avatar
 from guava_aug.training.data import make_batch
-from guava_aug.training.model import Poses, Sources, TrainingModel, vertex_turns
+from guava_aug.training.model import Poses, Sources, TrainingModel, _directions, vertex_turns
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def test_reconstruction_of_a_batch_is_that_of_each_alone(model, body, identity, 
     seen = torch.zeros(2, len(body.assets.faces), dtype=torch.bool)
     for b in range(2):
         seen[b, pixel_faces[b][0].long()] = True
-    vertex, uv = model.reconstruct(Sources(images, posed.vertices, seen, viewmats[:2]))
+    vertex, uv = model.reconstruct(Sources(images, posed.vertices, seen, viewmats[:2]), _directions(viewmats[:2]))
     for b in range(2):
         alone = model.network(
             images[b : b + 1], body(identity, motion[b : b + 1]), viewmats[b], body.assets, pixel_faces=pixel_faces[b]
@@ -43,7 +43,7 @@ def test_reconstruction_of_a_batch_is_that_of_each_alone(model, body, identity, 
 def test_posing_is_that_of_the_avatar(model, body, identity, motion, viewmats, images):
     posed = body(identity, motion)
     seen = torch.ones(1, len(body.assets.faces), dtype=torch.bool)
-    vertex, uv = model.reconstruct(Sources(images[:1], posed.vertices[:1], seen, viewmats[:1]))
+    vertex, uv = model.reconstruct(Sources(images[:1], posed.vertices[:1], seen, viewmats[:1]), _directions(viewmats[:1]))
     poses = Poses(posed.vertices[None], vertex_turns(posed.vertex_transforms)[None], viewmats[None])
     means, quats, scales = model.pose(vertex, uv, poses)
     avatar = Avatar.build(body, identity, vertex.rows(lambda v: v[0]), uv.rows(lambda v: v[0]), -1.0)

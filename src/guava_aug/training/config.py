@@ -35,11 +35,11 @@ class TrainConfig:
     lr: float = 5e-4
     lr_final: float = 0.02  # share of `lr` at the end
     warmup: int = 200  # steps, after a start or a resume
-    betas: tuple[float, float] = (0.0, 0.99)
+    betas: tuple[float, float] = (0.9, 0.99)  # the original has (0.0, 0.99), which wants a smaller lr
     ema: float = 0.999
     grad_clip: float = 1.0
     amp: bool = True  # bfloat16 for the networks on CUDA; splatting stays float32
-    compile: bool = False
+    graphs: bool = True  # the networks as CUDA graphs
     seed: int = 0
     validate_every: int = 1000
     save_every: int = 500

@@ -28,7 +28,7 @@ from ..demo import default_body_path
 from ..demo.backgrounds import make_light
 from ..demo.bank import Bank
 from ..demo.motion import signing_motion
-from ..demo.pairs import TRAINING_SEEDS
+from ..demo.pairs import HELD_OUT_SEEDS, TRAINING_SEEDS
 from ..demo.people import Person, make_person
 from ..demo.raster import Surface, rasterize
 from ..demo.render import project, render_vertices
@@ -172,6 +172,8 @@ def _cast_in_worker(index: int) -> bytes:
 
 
 def _cast_training(bank: Bank, index: int) -> Cast:
+    if index in HELD_OUT_SEEDS:
+        return cast_person(bank, index, index, [index])
     if index not in TRAINING_SEEDS:
         raise ValueError(f"person {index} is held out; train on seeds of {TRAINING_SEEDS}")
     return cast_person(bank, index, index, [_MOTION_SEEDS + index * _TAKES + k for k in range(_TAKES)])
@@ -187,6 +189,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="POOL")
     parser.add_argument("--people", type=int, default=400)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--held_out", action="store_true", help="the people that are never trained on, to validate on")
     parser.add_argument("--tracked", type=int, default=8, help="pictures from the tracked camera per person")
     parser.add_argument("--others", type=int, default=16, help="pictures from new views per person")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -195,6 +198,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     bank = Bank.load(args.bank) if args.bank else Bank.bare()
     people = range(args.first, args.first + args.people)
+    if args.held_out:
+        people = range(HELD_OUT_SEEDS[0], HELD_OUT_SEEDS[-1] + 1)
     made = generate(bank, args.out, people, args.device, tracked=args.tracked, others=args.others, workers=args.workers)
     for i, path in enumerate(made):
         if i % 20 == 0:

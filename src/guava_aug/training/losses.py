@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -42,7 +43,9 @@ def losses(p: Predicted, t: Truth, w: LossWeights, background: Tensor) -> dict[s
         terms[name] = (a - b).abs().mean() * 2 + 0.5 * edge_loss(a[:, :3], b[:, :3], levels=1)
     assert p.uv.local_pos is not None
     terms["local_pos"] = (p.uv.local_pos.norm(dim=-1) - w.local_pos_free).clamp(min=0).mean()
-    terms["local_scale"] = (p.uv.scales.amax(-1) - w.local_scale_free).clamp(min=0).mean()
+    # of the logarithm: the scales are exponentials, and one that runs away must not drown all else
+    wide = p.uv.scales.clamp(min=1e-6, max=1e6).log() - math.log(w.local_scale_free)
+    terms["local_scale"] = wide.clamp(min=0).mean()
     share = {"left_hand": w.hand, "right_hand": w.hand}
     return {k: v * share.get(k, getattr(w, k, 0.0)) for k, v in terms.items()}
 

@@ -22,6 +22,8 @@ from ..body import EhmAssets
 from ..views.cameras import intrinsics
 from .rasterize_grad import rasterize_grad
 
+_MAX_FACE_SCALES = 8.0
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -65,13 +67,31 @@ class TrainingModel(nn.Module):
             if _is_unused(name) or (not train_noise and _is_noise_strength(name)):
                 p.requires_grad_(False)
         self.occupied = assets.uv_face >= 0
+        self.texels = torch.nonzero(self.occupied.flatten())[:, 0]  # [M] row-major
         self.texel_face = assets.uv_face[self.occupied].long()  # [M]
         self.texel_bary = assets.uv_bary[self.occupied]  # [M, 3]
 
+        self._graphs: tuple[nn.Module, nn.Module] | None = None
+
+    def speed_up(self, batch: Sources, images: int, *, amp: bool) -> None:
+        """Pixels before channels in memory, and both networks as CUDA graphs for batches of just this size.
+
+        At this scale a step is thousands of small kernels, and launching them one by one takes longer than they do.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        front = (*vars(batch).values(), _directions(batch.viewmats))
+        size = self.config.image_size
+        back = torch.rand(images, self.config.color_dim, size, size, device=batch.images.device, requires_grad=True)
+        self._graphs = torch.cuda.make_graphed_callables(
+            (_Front(self, amp), _Back(self, amp)), (tuple(t.clone() for t in front), (back,)), allow_unused_input=True
+        )
+
     def forward(self, sources: Sources, poses: Poses, *, amp: bool = False) -> Predicted:
-        with torch.autocast(sources.images.device.type, torch.bfloat16, enabled=amp):
-            vertex, uv = self.reconstruct(sources)
-        vertex, uv = (g.rows(lambda v: v.float()) for g in (vertex, uv))
+        front, back = self._graphs or (_Front(self, amp), _Back(self, amp))
+        found = front(*vars(sources).values(), _directions(sources.viewmats))
+        vertex, uv = RawGaussians(*found[:4]), RawGaussians(*found[4:])
         size = self.config.image_size
         K = intrinsics(size, size, self.config.tanfov)
         means, quats, scales = self.pose(vertex, uv, poses)
@@ -79,17 +99,16 @@ class TrainingModel(nn.Module):
         colors = torch.cat([torch.sigmoid(colors[..., :3]), colors[..., 3:]], -1)
         opacities = torch.cat([vertex.opacities, uv.opacities], 1)[..., 0]
         drawn = rasterize_grad(means, quats, scales, opacities, colors, poses.viewmats, K, size, size)
-        with torch.autocast(sources.images.device.type, torch.bfloat16, enabled=amp):
-            rgb = self.refine(drawn.image.flatten(0, 1))
-        return Predicted(
-            rgb.float().unflatten(0, drawn.image.shape[:2]), drawn.image[:, :, :3], drawn.alpha, vertex, uv
-        )
+        rgb = back(drawn.image.flatten(0, 1))
+        return Predicted(rgb.unflatten(0, drawn.image.shape[:2]), drawn.image[:, :, :3], drawn.alpha, vertex, uv)
 
-    def reconstruct(self, s: Sources) -> tuple[RawGaussians, RawGaussians]:
-        """Canonical Gaussians of B people: of the vertices [B, P, .] and of the occupied texels [B, M, .]."""
+    def reconstruct(self, s: Sources, direction: Tensor) -> tuple[RawGaussians, RawGaussians]:
+        """Canonical Gaussians of B people: of the vertices [B, P, .] and of the occupied texels [B, M, .].
+
+        direction: [B, 27] embedded view directions.
+        """
         net, cfg = self.network, self.config
-        features = net.dino_encoder(s.images)
-        direction = torch.cat([_embed_direction(v) for v in s.viewmats])  # [B, 27]
+        features = net.dino_encoder(s.images.contiguous(memory_format=torch.channels_last))
         xy = self._project(s.vertices, s.viewmats)
         sampled = F.grid_sample(features.vertex_map.float(), xy[:, None], padding_mode="border", align_corners=False)[
             :, :, 0
@@ -112,7 +131,7 @@ class TrainingModel(nn.Module):
         maps = net.uv_feature_decoder(lifted * visible[:, None], _no_noise(net.uv_feature_decoder, lifted), style)
         base = net.uv_base_feature.expand(B, -1, -1, -1).to(maps.dtype)
         uv = net.uv_point_decoder(torch.cat([maps, base], 1), direction)
-        return vertex, uv.rows(lambda v: v[:, self.occupied])
+        return vertex, uv.rows(lambda v: v.flatten(1, 2)[:, self.texels])
 
     def pose(self, vertex: RawGaussians, uv: RawGaussians, p: Poses) -> tuple[Tensor, Tensor, Tensor]:
         """Means, quaternions, scales [B, K, N, .] of the canonical Gaussians in K poses, as `Avatar.pose`."""
@@ -125,15 +144,18 @@ class TrainingModel(nn.Module):
             turn = face_quats[:, :, self.texel_face]
             corners = self.assets.faces[self.texel_face]  # [M, 3]
             surface = sum(p.vertices[:, :, corners[:, k]] * self.texel_bary[:, k, None] for k in range(3))
+        # what grows without bound early in training would cover the picture; a trained network stays far below
+        uv_scales = uv.scales.clamp(max=_MAX_FACE_SCALES)
         quats = F.normalize(quat_multiply(p.turns, vertex.rotations[:, None]), dim=-1)
         local = sum(axes[..., k] * uv.local_pos[:, None, :, k, None] for k in range(3))
         means = torch.cat([p.vertices, s * local + surface], 2)
         quats = torch.cat([quats, quat_multiply(turn, uv.rotations[:, None])], 2)
-        scales = torch.cat([vertex.scales[:, None].expand(-1, p.vertices.shape[1], -1, -1), s * uv.scales[:, None]], 2)
+        scales = torch.cat([vertex.scales[:, None].expand(-1, p.vertices.shape[1], -1, -1), s * uv_scales[:, None]], 2)
         return means, quats, scales
 
     def refine(self, features: Tensor) -> Tensor:
         """[I, 3, H, W] 0..1 of splatted features [I, C, H, W]."""
+        features = features.contiguous(memory_format=torch.channels_last)
         return torch.sigmoid(self.refiner(features, _no_noise(self.refiner, features)))
 
     def _project(self, points: Tensor, viewmats: Tensor) -> Tensor:
@@ -141,6 +163,44 @@ class TrainingModel(nn.Module):
         with torch.autocast(points.device.type, enabled=False):
             camera = points @ viewmats[:, :3, :3].transpose(1, 2) + viewmats[:, None, :3, 3]
             return camera[..., :2] * self.config.invtanfov / (camera[..., 2:] + _DEPTH_EPS)
+
+
+class _Front(nn.Module):
+    """Source frames to Gaussians, tensors in and tensors out: what a CUDA graph can hold."""
+
+    def __init__(self, owner: TrainingModel, amp: bool):
+        super().__init__()
+        self.network, self.amp = owner.network, amp
+        self._owner = (owner,)  # in a tuple: not a submodule
+
+    def forward(
+        self, images: Tensor, vertices: Tensor, seen: Tensor, viewmats: Tensor, direction: Tensor
+    ) -> tuple[Tensor, ...]:
+        with _autocast(images, self.amp):
+            both = self._owner[0].reconstruct(Sources(images, vertices, seen, viewmats), direction)
+        return tuple(v.float() for g in both for v in vars(g).values() if v is not None)
+
+
+class _Back(nn.Module):
+    """Splatted features to pictures."""
+
+    def __init__(self, owner: TrainingModel, amp: bool):
+        super().__init__()
+        self.refiner, self.amp = owner.refiner, amp
+        self._owner = (owner,)
+
+    def forward(self, features: Tensor) -> Tensor:
+        with _autocast(features, self.amp):
+            return self._owner[0].refine(features).float()
+
+
+def _autocast(like: Tensor, amp: bool) -> torch.autocast:
+    return torch.autocast(like.device.type, torch.bfloat16, enabled=amp, cache_enabled=False)
+
+
+def _directions(viewmats: Tensor) -> Tensor:
+    """[B, 27] embedded view directions of cameras [B, 4, 4]."""
+    return torch.cat([_embed_direction(v) for v in viewmats])
 
 
 def vertex_turns(vertex_transforms: Tensor) -> Tensor:

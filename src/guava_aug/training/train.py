@@ -6,7 +6,6 @@ A run's folder holds `state.pt` (everything needed to go on), `model.safetensors
 
 from __future__ import annotations
 
-import copy
 import csv
 import logging
 import math
@@ -27,10 +26,12 @@ from .config import TrainConfig
 from .data import Batch, PersonViews, Pool, make_batch
 from .losses import losses
 from .model import TrainingModel
+from .peers import Peers
 from .pictures import person_psnr, write_grid
 
 log = logging.getLogger(__name__)
 _REPORT_EVERY = 50
+_AGREE_EVERY = 10  # steps between two agreements of the processes on learning rate and end
 _VALIDATION_SEED = 77
 
 
@@ -49,11 +50,13 @@ class Run:
         torch.set_float32_matmul_precision("high")
         self.assets = self.assets.to(self.device)
         self.model = TrainingModel(self.model_config, self.assets).to(self.device)
-        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.average = TrainingModel(self.model_config, self.assets).to(self.device).requires_grad_(False)
+        self.average.load_state_dict(self.model.state_dict())
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(
             self.parameters, lr=self.config.lr, betas=self.config.betas, fused=self.device.type == "cuda"
         )
+        self.peers = Peers()
         self.step = 0
         self._warm_from = 0
         self.out.mkdir(parents=True, exist_ok=True)
@@ -102,31 +105,44 @@ class Run:
     def train(self, pool: Pool, seconds: float = math.inf, held_out: list[PersonViews] | None = None) -> None:
         """Steps until `config.steps`, or until `seconds` have passed; saves at the end.
 
-        Over a limited time the learning rate falls with whichever of steps and seconds is further on.
+        The learning rate falls with whichever of steps and seconds is further on. With peers, all processes make the
+        same steps on people of their own choice, and the first one reports, saves and validates.
         """
         if not pool.people and not pool.refresh():
             raise InputError(f"no training people in {pool.folder}; make person_*.npz with guava_aug.training.generate")
         c, start, mean = self.config, time.monotonic(), _Mean()
-        rng = np.random.default_rng([c.seed, self.step])
-        first, began = self.step, start
-        while self.step < c.steps and (elapsed := time.monotonic() - start) < seconds:
+        rng = np.random.default_rng([c.seed, self.step, self.peers.rank])
+        if self.device.type == "cuda" and c.graphs:
+            size, k = self.model_config.feature_img_size, c.targets_per_person
+            like = pool.sample(rng, c.people_per_step, k, size)
+            self.model.speed_up(like.sources, c.people_per_step * k, amp=c.amp)
+            log.info("networks captured as CUDA graphs, %.0f s", time.monotonic() - start)
+        first, share = self.step, 0.0
+        while self.step < c.steps:
+            if (self.step - first) % _AGREE_EVERY == 0:
+                elapsed = time.monotonic() - start
+                share, over = self.peers.from_first(max(self.step / c.steps, elapsed / seconds), elapsed >= seconds)
+                if over:
+                    break
             for group in self.optimizer.param_groups:
-                group["lr"] = self._learning_rate(self.step / c.steps)
+                group["lr"] = self._learning_rate(share)
             batch = pool.sample(rng, c.people_per_step, c.targets_per_person, self.model_config.feature_img_size)
             mean.add(self._step(batch))
             self.step += 1
             if self.step % _REPORT_EVERY == 0:
-                pool.refresh(4)
-                rate = (self.step - first) / (time.monotonic() - began)
+                pool.refresh(8)
+                elapsed = time.monotonic() - start
+                rate = (self.step - first) / elapsed
                 left = min((c.steps - self.step) / rate, seconds - elapsed)
                 self._report(mean.take(), rate, left, len(pool.people))
-            if self.step % c.save_every == 0:
+            if self.step % c.save_every == 0 and self.peers.first:
                 self.save()
-            if held_out and self.step % c.validate_every == 0:
+            if held_out and self.step % c.validate_every == 0 and self.peers.first:
                 self.validate(held_out)
-        self.save()
-        if held_out:
-            self.validate(held_out)
+        if self.peers.first:
+            self.save()
+            if held_out:
+                self.validate(held_out)
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         c = self.config
@@ -137,6 +153,7 @@ class Run:
         total = torch.stack(list(terms.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
+        self.peers.average([p.grad for p in self.parameters if p.grad is not None])
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, c.grad_clip)
         if self.device.type == "cuda":  # the fused step skips a bad one by itself, without asking the device
             self.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
@@ -175,10 +192,13 @@ class Run:
     def _report(self, terms: dict[str, float], rate: float, left: float, people: int) -> None:
         dB = -10 * math.log10(terms["mse"] + 1e-10)
         text = " ".join(f"{k} {v:.4f}" for k, v in terms.items() if k not in ("total", "mse", "norm"))
-        log.info(
+        say = log.info if self.peers.first else log.debug
+        say(
             "step %d  %.1f/s  %.0f s left  %d people  loss %.4f  person %.2f dB  norm %.2f  %s",
             self.step, rate, left, people, terms["total"], dB, terms["norm"], text,
         )  # fmt: skip
+        if not self.peers.first:
+            return
         path = self.out / "log.csv"
         fresh = not path.exists()
         with path.open("a", newline="") as f:
