@@ -40,6 +40,7 @@ class TrainConfig:
     grad_clip: float = 1.0
     amp: bool = True  # bfloat16 for the networks on CUDA; splatting stays float32
     graphs: bool = True  # the networks as CUDA graphs
+    recolor: bool = True  # half of the people of a batch in other colours
     seed: int = 0
     validate_every: int = 1000
     save_every: int = 500

@@ -7,6 +7,7 @@ camera, which can be source frames, and others from anywhere.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -15,12 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..body.ehm import axis_angle_to_matrix
 from ..errors import AssetError
 from .losses import Truth
 from .model import Poses, Sources
 
 log = logging.getLogger(__name__)
 _NOISE = 0.01  # standard deviation added to source pictures
+_RECOLORED = 0.5  # share of the people of a training batch
 
 
 @dataclass(frozen=True)
@@ -84,27 +87,37 @@ class Pool:
             self._known.add(path.name)
         return len(new)
 
-    def sample(self, rng: np.random.Generator, people: int, targets: int, source_size: int) -> Batch:
+    def sample(
+        self, rng: np.random.Generator, people: int, targets: int, source_size: int, *, recolor: bool = False
+    ) -> Batch:
         """One source frame and `targets` other pictures of each of `people` people."""
         chosen = rng.choice(len(self.people), people, replace=len(self.people) < people)
-        return make_batch([self.people[i] for i in chosen], rng, targets, source_size)
+        return make_batch([self.people[i] for i in chosen], rng, targets, source_size, recolor=recolor)
 
 
-def make_batch(people: list[PersonViews], rng: np.random.Generator, targets: int, source_size: int) -> Batch:
-    """A batch of these people; the source frame is one of the tracked camera's, targets are any others."""
-    images, sources, at = [], [], []
+def make_batch(
+    people: list[PersonViews], rng: np.random.Generator, targets: int, source_size: int, *, recolor: bool = False
+) -> Batch:
+    """A batch of these people; the source frame is one of the tracked camera's, targets are any others.
+
+    With `recolor`, half of the people get other colours, the same in source and targets: a network learns colours
+    from the source frame then, not a wardrobe by heart.
+    """
+    images, sources, at, mixes = [], [], [], []
     for p in people:
         candidates = np.flatnonzero(p.tracked.cpu().numpy())
         source = int(rng.choice(candidates))
         others = np.setdiff1d(np.arange(len(p.images)), [source])
         weight = np.where(np.isin(others, candidates), 1.0, 1.3)
         picked = rng.choice(others, targets, replace=False, p=weight / weight.sum())
-        images.append(source_image(p.images[source], source_size, rng))
+        mix = color_mix(rng) if recolor and rng.random() < _RECOLORED else np.eye(3)
+        mixes.append(torch.as_tensor(mix, dtype=torch.float32, device=p.images.device))
+        images.append(source_image(mix_colors(p.images[source].float() / 255, mixes[-1]), source_size, rng))
         sources.append(source)
         at.append(torch.as_tensor(picked, device=p.images.device))
     pick = lambda name: torch.stack([getattr(p, name)[i] for p, i in zip(people, sources, strict=True)])
     gather = lambda name: torch.stack([getattr(p, name)[i] for p, i in zip(people, at, strict=True)])
-    rgba = gather("images").float() / 255
+    rgba = torch.stack([mix_colors(x, m) for x, m in zip(gather("images").float() / 255, mixes, strict=True)])
     return Batch(
         Sources(torch.stack(images), pick("vertices"), pick("seen"), pick("viewmats")),
         Poses(gather("vertices"), gather("turns").float(), gather("viewmats")),
@@ -112,12 +125,26 @@ def make_batch(people: list[PersonViews], rng: np.random.Generator, targets: int
     )
 
 
+def color_mix(rng: np.random.Generator) -> np.ndarray:
+    """[3, 3] a random turn of the hue (about the grey axis), saturation and gain per channel."""
+    turn = axis_angle_to_matrix(torch.full((3,), rng.uniform(-math.pi, math.pi) / math.sqrt(3))).numpy()
+    grey = np.full((3, 3), 1 / 3)
+    saturation = rng.uniform(0.5, 1.4)
+    return np.diag(rng.uniform(0.75, 1.2, 3)) @ (grey + saturation * (turn @ (np.eye(3) - grey)))
+
+
+def mix_colors(rgba: Tensor, mix: Tensor) -> Tensor:
+    """[..., 4, H, W] with colours (times alpha) turned by `mix` [3, 3], kept within 0 and alpha."""
+    rgb, alpha = rgba[..., :3, :, :], rgba[..., 3:, :, :]
+    mixed = torch.einsum("ij,...jhw->...ihw", mix, rgb).clamp(min=0).minimum(alpha)
+    return torch.cat([mixed, alpha], -3)
+
+
 def source_image(rgba: Tensor, size: int, rng: np.random.Generator | None = None) -> Tensor:
-    """[3, size, size] on black as the tracker's reader makes it: picture over some background, times the mask.
+    """[3, size, size] on black of [4, H, W], as the tracker's reader makes it: picture over a background, times mask.
 
     With `rng` the background is a random colour and the picture a little noisy; else the background is grey.
     """
-    rgba = rgba.float() / 255
     rgb, alpha = rgba[:3], rgba[3:]
     color = np.full(3, 0.6) if rng is None else rng.uniform(0, 1, 3)
     picture = rgb + (1 - alpha) * torch.as_tensor(color, dtype=torch.float32, device=rgb.device)[:, None, None]

@@ -6,7 +6,9 @@ A test holds it to `ReconstructionNetwork.forward` and `Avatar.pose`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import roma
 import torch
@@ -71,7 +73,7 @@ class TrainingModel(nn.Module):
         self.texel_face = assets.uv_face[self.occupied].long()  # [M]
         self.texel_bary = assets.uv_bary[self.occupied]  # [M, 3]
 
-        self._graphs: tuple[nn.Module, nn.Module] | None = None
+        self._graphs: tuple[Callable[..., Any], ...] | None = None
 
     def speed_up(self, batch: Sources, images: int, *, amp: bool) -> None:
         """Pixels before channels in memory, and both networks as CUDA graphs for batches of just this size.
@@ -121,7 +123,7 @@ class TrainingModel(nn.Module):
         size = (cfg.image_size, cfg.image_size)
         rgb = F.interpolate(s.images, size, mode="bilinear", align_corners=False)
         corners = self.assets.faces[self.assets.uv_face.clamp(min=0).long()]  # [U, U, 3]
-        surface = sum(s.vertices[:, corners[..., k]] * self.assets.uv_bary[..., k, None] for k in range(3))
+        surface = (s.vertices[:, corners] * self.assets.uv_bary[..., None]).sum(-2)  # [B, U, U, 3]
         grid = self._project(surface.flatten(1, 2), s.viewmats).unflatten(1, surface.shape[1:3])
         lifted = F.grid_sample(
             torch.cat([rgb, features.uv_map.float()], 1), grid, padding_mode="zeros", align_corners=False
@@ -228,13 +230,18 @@ def _soften_start(net: ReconstructionNetwork) -> None:
         net.uv_base_feature.mul_(0.2)
         nn.init.trunc_normal_(net.dino_encoder.dino_model.pos_embed, std=0.02)
         vertex, uv = net.vertex_gs_decoder, net.uv_point_decoder
-        for last, gain, bias in (
-            (vertex.opacity_layers[-1], 0.3, -1.5),
-            (vertex.scale_layers[-1], 0.3, -2.2),
-            (uv.opacity_head[-1], 0.3, 1.0),
-            (uv.scale_head[-1], 0.3, -0.7),
-            (uv.local_pos_head[-1], 0.1, 0.0),
-        ):
+        heads: tuple[tuple[nn.Sequential, float, float], ...] = (
+            (vertex.opacity_layers, 0.3, -1.5),
+            (vertex.scale_layers, 0.3, -2.2),
+            (uv.opacity_head, 0.3, 1.0),
+            (uv.scale_head, 0.3, -0.7),
+            (uv.local_pos_head, 0.1, 0.0),
+            (uv.rot_head, 1.0, 0.0),
+        )
+        for head, gain, bias in heads:
+            last = head[-1]
+            assert isinstance(last, nn.Linear | nn.Conv2d) and last.bias is not None
             last.weight.mul_(gain)
             last.bias.fill_(bias)
-        uv.rot_head[-1].bias.copy_(uv.rot_head[-1].bias.new_tensor([1.0, 0, 0, 0]))
+            if head is uv.rot_head:
+                last.bias[0] = 1.0  # no turn

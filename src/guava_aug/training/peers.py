@@ -17,7 +17,10 @@ class Peers:
         self.world = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-        if self.world > 1 and not dist.is_initialized():
+
+    def _meet(self) -> None:
+        """Only when first needed: NCCL's threads would disturb the capture of CUDA graphs before that."""
+        if not dist.is_initialized():
             dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 
     @property
@@ -28,6 +31,7 @@ class Peers:
         """Every gradient becomes its mean over the processes, in place and in one message."""
         if self.world == 1:
             return
+        self._meet()
         flat = torch.cat([g.reshape(-1) for g in gradients])
         dist.all_reduce(flat)
         parts = (flat / self.world).split([g.numel() for g in gradients])
@@ -37,6 +41,7 @@ class Peers:
         """The first process's values, everywhere."""
         if self.world == 1:
             return list(values)
+        self._meet()
         device = torch.device("cuda", self.local_rank) if torch.cuda.is_available() else torch.device("cpu")
         box = torch.tensor(values, dtype=torch.float64, device=device)
         dist.broadcast(box, 0)

@@ -126,7 +126,9 @@ class Run:
                     break
             for group in self.optimizer.param_groups:
                 group["lr"] = self._learning_rate(share)
-            batch = pool.sample(rng, c.people_per_step, c.targets_per_person, self.model_config.feature_img_size)
+            batch = pool.sample(
+                rng, c.people_per_step, c.targets_per_person, self.model_config.feature_img_size, recolor=c.recolor
+            )
             mean.add(self._step(batch))
             self.step += 1
             if self.step % _REPORT_EVERY == 0:

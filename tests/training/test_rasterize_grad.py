@@ -1,0 +1,102 @@
+"""The rasteriser with gradients against the readable one, and that one against finite differences."""
+
+import pytest
+import torch
+
+from guava_aug.render.rasterize_torch import project
+from guava_aug.training.rasterize_grad import project_batch, rasterize_grad, rasterize_reference, tile_lists
+from guava_aug.views.cameras import intrinsics
+
+WIDTH, HEIGHT = 40, 24
+
+
+def _scene(splats=60, channels=16, people=2, views=2, dtype=torch.float32, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    r = lambda *s: torch.randn(*s, generator=g, dtype=dtype)
+    means = r(people, views, splats, 3) * torch.tensor([1.0, 0.6, 0.5], dtype=dtype)
+    means = means + torch.tensor([0.0, 0, 4], dtype=dtype)
+    means[0, 0, 0, 2] = -1.0  # behind the camera
+    quats = torch.nn.functional.normalize(r(people, views, splats, 4), dim=-1)
+    scales = torch.rand(people, views, splats, 3, generator=g, dtype=dtype) * 0.2 + 0.02
+    opacities = torch.rand(people, splats, generator=g, dtype=dtype)
+    opacities[:, :8] = 0.999  # alpha is capped, and tiles end early
+    viewmats = torch.eye(4, dtype=dtype).repeat(people, views, 1, 1)
+    viewmats[:, 1:, 0, 3] = 0.3
+    K = intrinsics(WIDTH, HEIGHT, 0.5).to(dtype)
+    return means, quats, scales, opacities, r(people, splats, channels), viewmats, K
+
+
+def test_projection_is_the_reference_rasterisers():
+    means, quats, scales, opacities, _, viewmats, K = _scene()
+    ours = project_batch(means[0], quats[0], scales[0], viewmats[0], K, WIDTH, HEIGHT)
+    for i in range(2):
+        ref = project(means[0, i], quats[0, i], scales[0, i], opacities[0], viewmats[0, i], K, WIDTH, HEIGHT, False)
+        seen = ref.radii > 0
+        torch.testing.assert_close(ours.centers[i][seen], ref.centers[seen], atol=1e-3, rtol=1e-5)
+        torch.testing.assert_close(ours.conics[i][seen], ref.conics[seen], atol=1e-4, rtol=1e-3)
+        covered = (ours.tile_max[i] - ours.tile_min[i]).prod(-1)
+        assert torch.equal(covered.long(), (ref.tile_max - ref.tile_min).prod(-1))
+
+
+def test_lists_hold_every_pair_nearest_first():
+    means, quats, scales, _, _, viewmats, K = _scene()
+    p = project_batch(*(x.flatten(0, 1) for x in (means, quats, scales, viewmats)), K, WIDTH, HEIGHT)
+    lists = tile_lists(p, WIDTH, HEIGHT)
+    columns, rows = 3, 2
+    images, N = p.depths.shape
+    assert len(lists.starts) == images * rows * columns + 1
+    for tile in range(images * rows * columns):
+        i, row, column = tile // (rows * columns), tile // columns % rows, tile % columns
+        at = torch.tensor([column, row])
+        inside = ((p.tile_min[i] <= at) & (at < p.tile_max[i])).all(-1)
+        found = lists.order[lists.starts[tile] : lists.starts[tile + 1]]
+        assert set(found.tolist()) == set((torch.nonzero(inside)[:, 0] + i * N).tolist())
+        depths = p.depths.flatten()[found]
+        assert (depths[1:] >= depths[:-1]).all()
+
+
+def test_reference_gradients_are_right():
+    *tensors, viewmats, K = _scene(splats=4, channels=2, people=1, views=1, dtype=torch.float64, seed=3)
+    tensors[0][0, 0, 0, 2] = 4.0
+    tensors[3][:] = torch.tensor([0.3, 0.5, 0.4, 0.6])  # clear of every threshold
+    tensors = [t.requires_grad_() for t in tensors]
+    weights = torch.randn(1, 1, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+
+    def loss(*args):
+        drawn = rasterize_reference(*args, viewmats, K, WIDTH, HEIGHT)
+        # only bright pixels: finite differences would step over the 1/255 rule of the dim ones
+        solid = (drawn.alpha.detach() > 0.1).to(torch.float64)
+        return (torch.cat([drawn.image, drawn.alpha], 2) * weights * solid).sum()
+
+    auto = torch.autograd.grad(loss(*tensors), tensors)
+    step = 1e-7
+    for tensor, gradient in zip(tensors, auto, strict=True):
+        direction = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+        with torch.no_grad():
+            moved = [
+                loss(*(t + sign * step * direction if t is tensor else t for t in tensors)) for sign in (1.0, -1.0)
+            ]
+        slope = (moved[0] - moved[1]) / (2 * step)
+        torch.testing.assert_close((gradient * direction).sum(), slope, rtol=0.02, atol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("splats", "channels"), [(1, 32), (60, 16), (3000, 32)])
+def test_kernel_is_the_reference_forward_and_backward(splats, channels):
+    *tensors, viewmats, K = _scene(splats, channels)
+    tensors = [t.cuda().requires_grad_() for t in tensors]
+    viewmats = viewmats.cuda()
+    ref = rasterize_reference(*tensors, viewmats, K.cuda(), WIDTH, HEIGHT)
+    ours = rasterize_grad(*tensors, viewmats, K, WIDTH, HEIGHT)
+    torch.testing.assert_close(ours.image, ref.image, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(ours.alpha, ref.alpha, atol=1e-4, rtol=1e-4)
+    weights = torch.randn_like(ref.image)
+    for name, a, b in zip(
+        ("means", "quats", "scales", "opacities", "features"),
+        torch.autograd.grad((ref.image * weights).sum() + ref.alpha.sum(), tensors),
+        torch.autograd.grad((ours.image * weights).sum() + ours.alpha.sum(), tensors),
+        strict=True,
+    ):
+        # thresholds may fall the other way for a few (splat, pixel) pairs: the error as a whole must be small
+        assert (a - b).norm() <= 1e-3 * a.norm(), name
