@@ -19,10 +19,21 @@ SIZE = 32
 def tiny_config() -> ModelConfig:
     unet = {"in_size": SIZE, "out_size": SIZE, "channel_scale": 16, "num_style_feat": 8, "num_mlp": 1}
     return ModelConfig(
-        color_dim=16, uvmap_size=SIZE, feature_img_size=28, image_size=SIZE, dino_out_dim=8, uv_out_dim=8, uv_base_dim=4,
-        smplx_fea_dim=8, prj_out_dim=8, global_vertex_dim=8, vit=VitConfig(16, 5, 2, 14), projects=(8, 8, 8, 8),
-        uv_decoder=StyleUNetConfig(in_dim=11, out_dim=8, small=False, **unet), refiner=StyleUNetConfig(in_dim=16, **unet),
-    )  # fmt: skip
+        color_dim=16,
+        uvmap_size=SIZE,
+        feature_img_size=28,
+        image_size=SIZE,
+        dino_out_dim=8,
+        uv_out_dim=8,
+        uv_base_dim=4,
+        smplx_fea_dim=8,
+        prj_out_dim=8,
+        global_vertex_dim=8,
+        vit=VitConfig(16, 5, 2, 14),
+        projects=(8, 8, 8, 8),
+        uv_decoder=StyleUNetConfig(in_dim=11, out_dim=8, small=False, **unet),
+        refiner=StyleUNetConfig(in_dim=16, **unet),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -61,8 +72,11 @@ def person(body, identity, motion, viewmats) -> PersonViews:
     alpha[:, :, 8:, 8:24] = 255
     color = torch.randint(0, 255, (4, 3, SIZE, SIZE), generator=g, dtype=torch.uint8) * (alpha > 0)
     return PersonViews(
-        images=torch.cat([color, alpha], 1), vertices=posed.vertices, turns=vertex_turns(posed.vertex_transforms).half(),
-        viewmats=viewmats, seen=torch.from_numpy(rng.random((4, len(body.assets.faces))) < 0.5),
+        images=torch.cat([color, alpha], 1),
+        vertices=posed.vertices,
+        turns=vertex_turns(posed.vertex_transforms).half(),
+        viewmats=viewmats,
+        seen=torch.from_numpy(rng.random((4, len(body.assets.faces))) < 0.5),
         boxes=torch.tensor([[-0.5, -0.5, 0.5, 0.5]] * 3).expand(4, 3, 4).clone(),
         tracked=torch.tensor([True, True, False, False]),
-    )  # fmt: skip
+    )

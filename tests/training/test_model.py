@@ -43,7 +43,9 @@ def test_reconstruction_of_a_batch_is_that_of_each_alone(model, body, identity, 
 def test_posing_is_that_of_the_avatar(model, body, identity, motion, viewmats, images):
     posed = body(identity, motion)
     seen = torch.ones(1, len(body.assets.faces), dtype=torch.bool)
-    vertex, uv = model.reconstruct(Sources(images[:1], posed.vertices[:1], seen, viewmats[:1]), _directions(viewmats[:1]))
+    vertex, uv = model.reconstruct(
+        Sources(images[:1], posed.vertices[:1], seen, viewmats[:1]), _directions(viewmats[:1])
+    )
     poses = Poses(posed.vertices[None], vertex_turns(posed.vertex_transforms)[None], viewmats[None])
     means, quats, scales = model.pose(vertex, uv, poses)
     avatar = Avatar.build(body, identity, vertex.rows(lambda v: v[0]), uv.rows(lambda v: v[0]), -1.0)

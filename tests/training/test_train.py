@@ -74,7 +74,10 @@ def test_checkpoint_loads_strictly_into_the_inference_modules(tiny_config, body,
     run.train(pool)
     checkpoint = read_checkpoint(tmp_path / "run" / "model.safetensors")
     assert checkpoint.config == tiny_config
-    network, refiner = ReconstructionNetwork(tiny_config, len(body.assets.body.v_template)), StyleUNet(tiny_config.refiner)
+    network, refiner = (
+        ReconstructionNetwork(tiny_config, len(body.assets.body.v_template)),
+        StyleUNet(tiny_config.refiner),
+    )
     load_weights(checkpoint, network, refiner)
     ours = dict(run.average.network.named_parameters())
     for name, value in network.named_parameters():
