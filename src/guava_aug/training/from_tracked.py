@@ -1,0 +1,108 @@
+"""Training people from tracked videos: real data in place of generated.
+
+    python -m guava_aug.training.from_tracked --tracked_root DIR --body BODY.npz --out POOL
+
+Every frame is seen by the tracked camera, so each can be a source frame and a target; new views have no truth here.
+`--assets_root` with SMPLX/ and FLAME/ takes the official body instead of `--body`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..avatar.visibility import rasterize_mesh
+from ..body import EhmModel, load_body_file, load_official_assets
+from ..demo import default_body_path
+from ..errors import InputError
+from ..tracked import TrackedVideo, list_videos
+from ..views.cameras import TANFOV
+from .data import PersonViews
+from .model import vertex_turns
+
+log = logging.getLogger(__name__)
+_PARTS = ("head", "left_hand", "right_hand")
+_BOX_IMAGE = 512  # pixels, what `TrackedVideo.part_boxes` is given in
+
+
+@torch.inference_mode()
+def video_views(video: TrackedVideo, body: EhmModel, frames: int, size: int = 512) -> PersonViews:
+    """`frames` pictures of one tracked video, evenly spread over it (all of them if it is shorter)."""
+    picks = np.unique(np.linspace(0, video.num_frames - 1, min(frames, video.num_frames)).round().astype(int))
+    posed = body(video.identity, video.motion[picks.tolist()])
+    viewmats = video.viewmats[picks]
+    images = torch.stack([_picture(video, int(i), size) for i in picks])
+    seen = torch.stack(
+        [_seen(v, m, body.assets.faces, size) for v, m in zip(posed.vertices, viewmats, strict=True)]
+    )  # [n, F]
+    return PersonViews(
+        images=images, vertices=posed.vertices, turns=vertex_turns(posed.vertex_transforms).half(), viewmats=viewmats,
+        seen=seen, boxes=torch.stack([_boxes(video, int(i)) for i in picks]),
+        tracked=torch.ones(len(picks), dtype=torch.bool),
+    )  # fmt: skip
+
+
+def _picture(video: TrackedVideo, index: int, size: int) -> Tensor:
+    """[4, size, size] uint8 colour times alpha, and alpha."""
+    rgb, mask = (torch.from_numpy(a.copy()).float() / 255 for a in video.read_frame(index))
+    layers = torch.cat([rgb.permute(2, 0, 1) * mask, mask[None]])
+    small = torch.nn.functional.interpolate(layers[None], (size, size), mode="bilinear", antialias=True)[0]
+    return (small.clamp(0, 1) * 255 + 0.5).byte()
+
+
+def _seen(vertices: Tensor, viewmat: Tensor, faces: Tensor, size: int) -> Tensor:
+    camera = vertices @ viewmat[:3, :3].T + viewmat[:3, 3]
+    points = torch.cat([camera[:, :2] / (TANFOV * camera[:, 2:]), camera[:, 2:]], 1)
+    owner = rasterize_mesh(points.numpy(), faces.numpy(), size)[0]
+    out = torch.zeros(len(faces), dtype=torch.bool)
+    out[torch.from_numpy(owner[owner >= 0]).long()] = True
+    return out
+
+
+def _boxes(video: TrackedVideo, index: int) -> Tensor:
+    """[3, 4] left, top, right, bottom in -1..1; a part outside the picture gets all of it."""
+    found = video.part_boxes(index)
+    out = torch.empty(len(_PARTS), 4)
+    for k, part in enumerate(_PARTS):
+        left, right, top, bottom = (float(x) / _BOX_IMAGE * 2 - 1 for x in found[part])
+        usable = left < right and top < bottom
+        out[k] = torch.tensor([left, top, right, bottom] if usable else [-1.0, -1.0, 1.0, 1.0])
+    return out
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m guava_aug.training.from_tracked", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--tracked_root", type=Path, required=True)
+    parser.add_argument("--video_list", nargs="*", help="names; default all")
+    parser.add_argument("--out", type=Path, required=True, metavar="POOL")
+    parser.add_argument("--frames", type=int, default=48, help="per video")
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--body", type=Path, default=default_body_path())
+    parser.add_argument("--assets_root", type=Path, help="official assets; then --body is not read")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    assets = load_official_assets(args.assets_root) if args.assets_root else load_body_file(args.body, uv_size=64)
+    body = EhmModel(assets)
+    args.out.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for name in args.video_list or list_videos(args.tracked_root):
+        try:
+            views = video_views(TrackedVideo.open(args.tracked_root, name), body, args.frames, args.size)
+        except InputError as e:
+            log.error("%s left out: %s", name, e)
+            failed += 1
+            continue
+        views.save(args.out / f"person_{name}.npz")
+        log.info("%s: %d pictures", name, len(views.images))
+    return 3 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
