@@ -1,4 +1,4 @@
-"""PSNR and SSIM against values that follow from their formulas."""
+"""PSNR, SSIM and colour difference against values that follow from their formulas."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from guava_aug.evaluation.metrics import K1, K2, PSNR_CEILING, SIGMA, WINDOW, inner, psnr, ssim_map
+from guava_aug.evaluation.metrics import K1, K2, PSNR_CEILING, SIGMA, WINDOW, delta_e, inner, psnr, ssim_map
 
 PICTURE = torch.rand(3, 24, 31, generator=torch.Generator().manual_seed(0)) * 0.8
 
@@ -74,3 +74,18 @@ def test_the_map_lies_on_the_middle_of_its_windows():
     found = ssim_map(wrong, PICTURE)
     assert inner(where).shape == found.shape
     assert float(found[inner(where)]) == float(found.min()) < 0.9
+
+
+def test_colour_differences_of_known_colours():
+    """Black to white is the whole axis of lightness, sRGB grey 0.5 lies at L* = 53.39; nothing else is looked at."""
+    flat = lambda *rgb: torch.tensor(rgb)[:, None, None].expand(3, 12, 12)
+    where = torch.zeros(12, 12, dtype=torch.bool)
+    where[2:5, 3:9] = True
+    black = torch.where(where, flat(0.0, 0.0, 0.0), flat(1.0, 0.0, 0.0))
+    assert delta_e(flat(1.0, 1.0, 1.0), black, where) == pytest.approx(100, abs=0.05)
+    assert delta_e(flat(0.5, 0.5, 0.5), black, where) == pytest.approx(53.39, abs=0.05)
+    assert delta_e(black, black, where) == 0
+    red, green = flat(1.0, 0.0, 0.0), flat(0.0, 1.0, 0.0)  # Lab 53.24 80.09 67.20 and 87.73 -86.18 83.18
+    assert delta_e(red, green, where) == pytest.approx(math.hypot(34.49, 166.27, 15.98), abs=0.2)
+    with pytest.raises(ValueError, match="no pixel"):
+        delta_e(red, green, torch.zeros_like(where))

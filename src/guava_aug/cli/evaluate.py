@@ -39,7 +39,7 @@ examples:
 
 _COLUMNS = {
     "psnr": "PSNR", "ssim": "SSIM", "person_psnr": "person PSNR", "person_ssim": "person SSIM",
-    "face_psnr": "face PSNR", "hands_psnr": "hands PSNR",
+    "person_delta_e": "person dE", "face_psnr": "face PSNR", "hands_psnr": "hands PSNR",
 }  # fmt: skip
 
 
@@ -63,7 +63,7 @@ class EvaluateFlags:
     """New views to measure. Their cameras do not depend on which are named."""
     base_seed: Annotated[int, arg(metavar="INT")] = 42
     """Another number gives other cameras."""
-    output: Annotated[Path, arg(metavar="DIR")] = Path("evaluation")
+    output: Annotated[Path, arg(metavar="DIR")] = Path("evaluation_output")
     """Folder of the pictures and of evaluation.json."""
     json: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Write the figures here instead."""
@@ -157,8 +157,10 @@ def scores_table(mean: dict[str, dict[str, Scores]], people: int, frames: int, *
     """One row per view and method."""
     from rich.table import Table
 
-    kind = "people" if dressed else "painted people (dressed ones: --bank)"
-    table = Table(title=f"{people} {kind}, {frames} frames each; PSNR in dB", title_justify="left")
+    who = f"{people} {'person' if people == 1 else 'people'}"
+    kind = "dressed" if dressed else "painted on the body (dressed ones: --bank)"
+    each = f"{frames} {'frame' if frames == 1 else 'frames'} each"
+    table = Table(title=f"{who} {kind}, {each}; PSNR in dB", title_justify="left")
     table.add_column("view")
     table.add_column("method")
     for title in _COLUMNS.values():

@@ -30,7 +30,7 @@ from ..views import Cameras, View, plan_views, tracked_cameras
 from ..views.difficulty import DIFFICULTIES, check_difficulties
 from .crops import Box, face_vertices, part_boxes
 from .mesh import ProjectedMesh
-from .metrics import inner, psnr, ssim_map
+from .metrics import delta_e, inner, psnr, ssim_map
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ class Scores:
     ssim: float | None
     person_psnr: float | None  # dB, pixels with truth alpha > 0.5
     person_ssim: float | None
+    person_delta_e: float | None  # colour difference, less is better
     face_psnr: float | None  # dB, all pixels of the box
     hands_psnr: float | None
 
@@ -165,12 +166,14 @@ class Truth:
         cut = lambda image, box: image[:, box[1] : box[3], box[0] : box[2]]
         parts = {name: psnr(cut(picture, box), cut(self.picture, box)) for name, box in self.boxes.items()}
         hands = [v for name, v in parts.items() if name.endswith("hand")]
-        similar, person = ssim_map(picture, self.picture), inner(self.person)
+        similar, inside = ssim_map(picture, self.picture), inner(self.person)
+        seen = bool(self.person.any())
         return {
             "psnr": psnr(picture, self.picture),
             "ssim": float(similar.mean()),
-            "person_psnr": psnr(picture, self.picture, self.person) if bool(self.person.any()) else None,
-            "person_ssim": float(similar[person].mean()) if bool(person.any()) else None,
+            "person_psnr": psnr(picture, self.picture, self.person) if seen else None,
+            "person_ssim": float(similar[inside].mean()) if bool(inside.any()) else None,
+            "person_delta_e": delta_e(picture, self.picture, self.person) if seen else None,
             "face_psnr": parts.get("face"),
             "hands_psnr": sum(hands) / len(hands) if hands else None,
         }

@@ -1,9 +1,11 @@
-"""PSNR and SSIM of pictures 0..1.
+"""PSNR, SSIM and colour difference of pictures 0..1.
 
 PSNR is -10 log10 of the mean squared error over pixels and channels (peak 1), at most `PSNR_CEILING`.
 SSIM is that of Wang et al., "Image quality assessment: from error visibility to structural similarity" (2004): an
 11 x 11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, dynamic range 1, variances of the window as they are (no
 n - 1), for each of the channels R, G, B, whose mean it is. Only windows that lie wholly inside the picture count.
+Delta E is the distance in CIELAB (CIE 1976, D65, pictures taken as sRGB): 2 is just seen, 10 is another colour. It
+tells a shift of hue that PSNR forgives.
 """
 
 from __future__ import annotations
@@ -34,12 +36,23 @@ def psnr(picture: Tensor, truth: Tensor, where: Tensor | None = None) -> float:
     return PSNR_CEILING if mse <= 10 ** (-PSNR_CEILING / 10) else -10 * math.log10(mse)
 
 
+def delta_e(picture: Tensor, truth: Tensor, where: Tensor) -> float:
+    """Mean CIE 1976 colour difference of picture [3, H, W] from truth over the pixels `where` [H, W] bool.
+
+    Raises ValueError when `where` is empty.
+    """
+    if not bool(where.any()):
+        raise ValueError("delta_e over no pixel at all")
+    lab = [cv2.cvtColor(_channels_last(t).astype(np.float32), cv2.COLOR_RGB2Lab) for t in (picture, truth)]
+    return float(np.linalg.norm(lab[0] - lab[1], axis=-1)[where.cpu().numpy()].mean(dtype=np.float64))
+
+
 def ssim_map(picture: Tensor, truth: Tensor) -> Tensor:
     """[H - 10, W - 10] SSIM of the window around every pixel that has a whole one, mean over the channels.
 
     picture, truth: [C, H, W], at least `WINDOW` pixels high and wide.
     """
-    x, y = (t.detach().cpu().double().permute(1, 2, 0).numpy() for t in (picture, truth))
+    x, y = _channels_last(picture), _channels_last(truth)
     mean_x, mean_y, xx, yy, xy = (_windows(m) for m in (x, y, x * x, y * y, x * y))
     c1, c2 = K1**2, K2**2
     covariance = xy - mean_x * mean_y
@@ -52,6 +65,11 @@ def inner(where: Tensor) -> Tensor:
     """[H - 10, W - 10] of a mask [H, W]: the pixels that `ssim_map` has."""
     edge = WINDOW // 2
     return where[edge : where.shape[0] - edge, edge : where.shape[1] - edge]
+
+
+def _channels_last(x: Tensor) -> np.ndarray:
+    """[H, W, C] float64 of [C, H, W]."""
+    return x.detach().cpu().double().permute(1, 2, 0).contiguous().numpy()
 
 
 def _windows(x: np.ndarray) -> np.ndarray:

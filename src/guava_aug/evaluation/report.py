@@ -25,6 +25,7 @@ DEFINITIONS = {
     "ssim": f"Gaussian window {WINDOW}, sigma {SIGMA}, K1 {K1}, K2 {K2}, mean of R, G, B; whole windows only",
     "person_psnr": "as psnr, over the pixels with truth alpha > 0.5 alone",
     "person_ssim": "as ssim, over the windows whose middle has truth alpha > 0.5",
+    "person_delta_e": "mean CIE 1976 colour difference over the pixels with truth alpha > 0.5; less is better",
     "face_psnr": "as psnr, over a square around the vertices that expressions move, side 1.15 of their extent",
     "hands_psnr": "as psnr, over squares around wrist and outer finger joints, side 1.7 of their extent; mean of both",
     "mean": "of frames, then of people; a part less than half in the picture is left out",
