@@ -258,7 +258,7 @@ def test_demo(tracked: Path, tmp_path: Path, fake_model: list, monkeypatch: pyte
     import cv2
 
     monkeypatch.setattr("guava_aug.demo.demo_root", lambda: tracked)
-    assert main(["demo", "--output", str(tmp_path / "out"), "--moments", "2"]) == 0
+    assert main(["demo", "--output", str(tmp_path / "out"), "--moments", "2", "--clips", "one", "two"]) == 0
     assert video_path(tmp_path / "out", "hard", "two").exists()
     sheet = cv2.imread(str(tmp_path / "out" / "contact_sheet.png"))
     assert sheet.shape[0] > 8 * 256  # two clips, each with its input and three views

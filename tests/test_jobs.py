@@ -15,6 +15,7 @@ from fakes import SIZE, FakeModel, write_clip
 from guava_aug import OutputError, UsageError, augment, plan_views
 from guava_aug.errors import AssetError
 from guava_aug.output.tree import video_path
+from guava_aug.output.video import read_comment
 
 VIEWS = ("easy", "medium", "hard")
 
@@ -343,3 +344,34 @@ def test_a_list_of_missing_videos_fails_one_by_one(tmp_path: Path, caplog: pytes
     result = augment(tmp_path / "tracked", tmp_path / "out", names, ["easy"], model=FakeModel())
     assert result.count() == {"failed": 300}
     assert len(logged(tmp_path / "out")) == 300
+
+
+def test_a_file_whose_log_is_lost_keeps_its_camera(tracked: Path, tmp_path: Path):
+    augment(tracked, tmp_path, ["one"], ["easy"], model=FakeModel())
+    before = logged(tmp_path)["one"]["easy"]
+    (tmp_path / "augmentation_params.json").unlink()
+    with pytest.raises(UsageError, match="another camera"):
+        augment(tracked, tmp_path, ["one"], ["easy"], base_seed=9, model=FakeModel())
+    assert augment(tracked, tmp_path, ["one"], ["easy"], model=FakeModel()).count() == {"skipped": 1}
+    after = logged(tmp_path)["one"]["easy"]
+    assert [after[k] for k in ("seed", "yaw", "pitch", "zoom")] == [before[k] for k in ("seed", "yaw", "pitch", "zoom")]
+
+
+def test_an_interrupted_overwrite_goes_on_without_the_flag(tracked: Path, tmp_path: Path):
+    augment(tracked, tmp_path, model=FakeModel())
+    model = FakeModel()
+
+    def interrupt() -> None:
+        if model.calls.count("infer") == 2:
+            raise KeyboardInterrupt
+
+    model.on_render = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        augment(tracked, tmp_path, base_seed=9, overwrite=True, model=model)
+    assert (
+        sorted(e["status"] for v in logged(tmp_path).values() for e in v.values()) == ["failed"] * 3 + ["success"] * 3
+    )
+    result = augment(tracked, tmp_path, base_seed=9, model=FakeModel())
+    assert result.count() == {"skipped": 3, "success": 3}
+    for view in result.views:
+        assert json.loads(read_comment(view.path))["yaw"] == view.yaw == logged(tmp_path)[view.video][view.label]["yaw"]

@@ -4,13 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
 
-from conftest import REPO
 from guava_aug.body import load_official_assets
 from guava_aug.model import load_model
 from guava_aug.output import to_video_bytes
@@ -21,6 +21,7 @@ from guava_aug.views import plan_views
 from official_checkpoint import official_state
 
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
+REPO = Path(__file__).resolve().parent.parent
 NAME, FRAMES = "synthetic_clip", 2
 
 

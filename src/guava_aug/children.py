@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .config import RunConfig
 from .engine import Made, check_flags
+from .errors import AssetError, DeviceError, UsageError
 from .progress import Progress
 from .timing import Stages
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TAIL = 2000  # characters of a failed child's stderr that are kept
+_STOPS = {kind.__name__: kind for kind in (UsageError, AssetError, DeviceError)}  # would stop every view
 GRACE = 20.0  # seconds a child has to remove its unfinished file when the run is interrupted
 
 
@@ -34,6 +36,7 @@ class ChildProcesses:
         self.config, self.stages, self.progress = config, stages, progress
         self._described: dict[str, Any] = {}
         self._backgrounds: Counter[str] = Counter()
+        self._said: set[str] = set()
 
     def check(self) -> None:
         """Raises UsageError, InputError or AssetError for flags that cannot work with any video."""
@@ -50,20 +53,31 @@ class ChildProcesses:
         choose_device(self.config.device)
 
     def make(self, name: str, views: Sequence[View], on_view: Callable[[Made], None]) -> None:
-        """See `Engine`. Never raises for a video: each of its views fails for itself."""
+        """See `Engine`. Never raises for a video: each of its views fails for itself.
+
+        Raises:
+            UsageError, AssetError, DeviceError: a child says that no video can be made.
+        """
         for view in views:
             begun = time.perf_counter()
             code, out, err = _run_child({"config": self.config.to_json(), "video": name, "view": view.label})
             self.progress.frames(1, 1)
             seconds = time.perf_counter() - begun
-            if code == 0:
-                answer = json.loads(out.splitlines()[-1])
-                self._add(answer)
-                log.debug("%s / %s: child said: %s", name, view.label, err.strip())
-                on_view(Made(view, None, answer["seconds"], answer["frames"]))
-            else:
-                reason = err.strip()[-TAIL:] or "it said nothing"
+            answer = _answer(out)
+            if answer is None:  # killed, or it could not even start
+                reason = " ".join(err.split())[-TAIL:] or "it said nothing"
                 on_view(Made(view, f"the process of this view ended with code {code}: {reason}", seconds))
+                continue
+            for line in err.splitlines():  # its warnings; the same from every child is said once
+                log.log(logging.DEBUG if line in self._said else logging.WARNING, "%s", line)
+                self._said.add(line)
+            if "error" not in answer:
+                self._add(answer)
+                on_view(Made(view, None, answer["seconds"], answer["frames"]))
+            elif answer["kind"] in _STOPS:
+                raise _STOPS[answer["kind"]](answer["error"])
+            else:
+                on_view(Made(view, answer["error"], seconds))
 
     def describe(self) -> dict[str, Any]:
         """What the last child said it used."""
@@ -75,6 +89,15 @@ class ChildProcesses:
             self.stages.add(row["stage"], row["seconds"], row["count"])
         self._backgrounds.update(answer["used"].pop("backgrounds", {}))
         self._described = answer["used"]
+
+
+def _answer(out: str) -> dict[str, Any] | None:
+    """The last line of a child's stdout, if it is what `one-view` answers."""
+    try:
+        answer = json.loads(out.splitlines()[-1])
+        return answer if isinstance(answer, dict) else None
+    except (ValueError, IndexError):
+        return None
 
 
 def _run_child(job: dict[str, Any]) -> tuple[int, str, str]:

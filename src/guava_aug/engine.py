@@ -170,6 +170,8 @@ def explain(error: BaseException) -> str:
     from .errors import GuavaAugError
 
     text = " ".join(str(error).split())
+    if type(error).__name__ == "OutOfMemoryError":
+        return f"{text} Use a smaller --frames_per_chunk."
     if isinstance(error, GuavaAugError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

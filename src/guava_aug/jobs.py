@@ -123,7 +123,13 @@ class _Run:
         root = self.config.tracked_root
         if not root.is_dir():
             raise UsageError(f"--tracked_root {root} is not a folder; check the path")
-        names = list_videos(root) if self.config.videos is None else unique_names(self.config.videos)
+        if self.config.videos is None:
+            names = list_videos(root)
+            left_out = len(list_videos(root, include_skipped=True)) - len(names)
+            if left_out:
+                log.warning("%d videos are left out: their tracking failed (skipped.txt)", left_out)
+        else:
+            names = unique_names(self.config.videos)
         if not names:
             raise UsageError(f"--tracked_root {root} holds no tracked video (folders with a videos_info.json)")
         return names
@@ -133,6 +139,8 @@ class _Run:
         self._skip(jobs)
         if any(job.refused is None for job in pending):
             self.engine.prepare()
+        if self.config.overwrite:
+            self._withdraw(pending)
         if pending:
             self.progress.start(len(pending), sum(len(job.todo) for job in pending))
         try:
@@ -154,6 +162,17 @@ class _Run:
             log.info("%d of %d views are complete already", len(rows), sum(len(job.views) for job in jobs))
             self.params.record_many(rows)
 
+    def _withdraw(self, jobs: Sequence[VideoJob]) -> None:
+        """Notes what an --overwrite run will make again, so that after a kill a run without the flag can go on."""
+        error = "not made yet: the run with --overwrite was interrupted; run it again without --overwrite to go on"
+        self.params.record_many(
+            [
+                (job.name, view.label, {"status": "failed", "error": error, **self._entry(job, view)})
+                for job in jobs
+                for view in job.todo
+            ]
+        )
+
     def _one_video(self, job: VideoJob) -> None:
         """Makes what is missing of one video. Nothing that is wrong with the video stops the run."""
         begun = time.monotonic()
@@ -165,28 +184,32 @@ class _Run:
             raise
         except Exception as error:
             log.debug("video %s failed", job.name, exc_info=True)
-            for view in job.todo:
-                if (job.name, view.label) not in self.results:
-                    self._ended(job, Made(view, explain(error), 0.0))
+            left = [view for view in job.todo if (job.name, view.label) not in self.results]
+            log.error("%s: %d views failed: %s", job.name, len(left), explain(error))
+            rows = [self._note(job, Made(view, explain(error), 0.0)) for view in left]
+            self.params.record_many(rows)
         ended = [self.results[job.name, view.label] for view in job.todo]
         self.progress.finish_video(_in_words(ended, time.monotonic() - begun))
 
     def _ended(self, job: VideoJob, made: Made) -> None:
         """Notes how a view ended, on disk before anything else happens."""
+        if made.error is not None:
+            log.error("%s / %s failed: %s", job.name, made.view.label, made.error)
+        self.params.record_many([self._note(job, made)])
+
+    def _note(self, job: VideoJob, made: Made) -> tuple[str, str, Mapping[str, Any]]:
+        """Takes the result of a view; gives back its row for the log."""
         status: Status = "success" if made.error is None else "failed"
         result = self._result(job, made.view, status, seconds=made.seconds, error=made.error)
         self.results[job.name, made.view.label] = result
-        if made.error is not None:
-            log.error("%s / %s failed: %s", job.name, made.view.label, made.error)
-        self.params.record(
-            job.name,
-            made.view.label,
-            status=status,
-            error=made.error,
-            render_time=None if made.error else round(made.seconds, 3),
-            frames=made.frames,
+        row = {
+            "status": status,
+            "error": made.error,
+            "render_time": None if made.error else round(made.seconds, 3),
+            "frames": made.frames,
             **self._entry(job, made.view),
-        )
+        }
+        return job.name, made.view.label, row
 
     def _result(self, job: VideoJob, view: View, status: Status, **more: Any) -> ViewResult:
         path = None if job.refused else video_path(self.config.output_root, view.label, job.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,6 +199,7 @@ def open_model_files(
     path: Path, *, config: Path | str | None = None, guava_root: Path | str | None = None
 ) -> tuple[Checkpoint, ModelConfig]:
     """The checkpoint and configuration at `path`, with the body model from wherever it is found."""
+    path = Path(os.path.abspath(path))  # the siblings of "." too; links stay, a model folder may be one
     if not path.exists():
         raise AssetError(f"the model {path} does not exist; see --model_path")
     file = find_checkpoint(path) if path.is_dir() else path

@@ -66,6 +66,7 @@ def augment_video(
         raw = model.infer(source)  # identity
     with stages(timing.GAUSSIAN_SETUP, sync=True):
         avatar = model.avatar(raw, source.identity)
+        del raw  # some hundred MB at official size
     with stages(timing.PRECOMPUTE):
         background = background_for(video, settings.background, size)  # image
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +17,7 @@ import numpy as np
 
 from . import timing
 from .config import RunConfig
+from .output.camera_tag import camera_comment
 from .output.pngs import PngWriter
 from .output.tree import png_dir, video_path
 from .output.video import VideoWriter
@@ -52,13 +55,17 @@ class ViewFile:
         sweep(path.parent)
         if config.overwrite:  # an old file must not outlive a failure under the new camera
             path.unlink(missing_ok=True)
-        self._video = VideoWriter(path, size, size, fps, crf=config.crf, preset=config.preset)
+        self._video = VideoWriter(
+            path, size, size, fps, crf=config.crf, preset=config.preset, comment=camera_comment(view)
+        )
         self._pngs: PngWriter | None = None
         self._png_thread: ThreadPoolExecutor | None = None
         self._png_waiting: Future[None] | None = None
         if config.save_frame_png:
             folder = png_dir(config.output_root, view.label, name)
             sweep(folder)
+            for old in folder.glob("[0-9]*.png"):  # of another run; it may have had more frames
+                old.unlink()
             self._pngs = PngWriter(folder)
             self._png_thread = ThreadPoolExecutor(1, thread_name_prefix=f"png {view.label}")
 
@@ -88,6 +95,25 @@ class ViewFile:
             self._png_waiting = None
 
 
+@contextmanager
+def interruptions_wait() -> Iterator[None]:
+    """Ctrl-C and SIGTERM take effect at the end of the block: between making a file and noting it, it would be lost."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets them
+        yield
+        return
+    came: list[int] = []
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
 class OpenFiles:
     """The files of a group of views. Leaving the block well completes them, leaving it by an exception removes them."""
 
@@ -105,7 +131,7 @@ class OpenFiles:
     def __enter__(self) -> OpenFiles:
         try:
             for view in self._group:
-                with self.rendering(view):
+                with self.rendering(view), interruptions_wait():
                     self._files[view] = self._open_file(view)
         except BaseException:
             self._abort()

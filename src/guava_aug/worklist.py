@@ -13,12 +13,12 @@ from typing import Any
 from .config import RunConfig
 from .errors import UsageError
 from .mp4_header import count_frames
+from .output.camera_tag import CAMERA, camera_of_file
 from .output.tree import png_dir, video_path
 from .views import View, plan_views
 
 log = logging.getLogger(__name__)
 
-CAMERA = ("seed", "yaw", "pitch", "zoom")
 CONFLICTS_SHOWN = 5
 LONGEST_NAME = 200  # bytes; file systems allow 255, and the MP4's temporary name is 52 longer than the video's
 Logged = Callable[[str, str], Mapping[str, Any] | None]  # (video, label) -> what the parameter log says
@@ -85,6 +85,12 @@ def make_work_list(
         for view in () if refused or config.overwrite else views:
             entry = logged(name, view.label)
             complete = is_complete(config, name, view, entry)
+            if complete and (entry is None or entry.get("status") == "failed"):
+                made = camera_of_file(video_path(config.output_root, view.label, name))
+                if entry is None:  # killed before it was logged, or the log is lost: the file knows its camera
+                    entry = made
+                elif made is None or _conflict(name, view, made):  # the file of an earlier camera
+                    complete = False
             if entry is not None and (complete or entry.get("status") != "failed"):
                 conflicts += _conflict(name, view, entry)
             if complete:
@@ -108,7 +114,7 @@ def is_complete(config: RunConfig, name: str, view: View, entry: Mapping[str, An
     except (OSError, ValueError) as error:
         log.warning("%s is damaged (%s); it is made again", path, error)
         return False
-    return not config.save_frame_png or _count_pngs(png_dir(config.output_root, view.label, name)) >= frames
+    return not config.save_frame_png or _count_pngs(png_dir(config.output_root, view.label, name)) == frames
 
 
 def _count_pngs(folder: Path) -> int:
@@ -125,14 +131,14 @@ def _conflict(name: str, view: View, entry: Mapping[str, Any]) -> list[str]:
         return []
     then = ", ".join(f"{key} {entry[key]}" for key in known)
     now = ", ".join(f"{key} {getattr(view, key)}" for key in known)
-    return [f"  {name} / {view.label}\n    in the log: {then}\n    this run:   {now}"]
+    return [f"  {name} / {view.label}\n    made with: {then}\n    this run:   {now}"]
 
 
 def _explain(conflicts: list[str]) -> str:
     more = len(conflicts) - CONFLICTS_SHOWN
     shown = "\n".join(conflicts[:CONFLICTS_SHOWN]) + (f"\n  and {more} more" if more > 0 else "")
     return (
-        f"the parameter log has another camera for {len(conflicts)} views than this run would give them:\n{shown}\n"
+        f"{len(conflicts)} views were made with another camera than this run would give them:\n{shown}\n"
         "The camera follows from --base_seed and from the number and order of --difficulties. Use those of the earlier "
         "run, or another --output_root, or --overwrite to make these views again"
     )

@@ -6,6 +6,7 @@ in `UNUSED` with the reason. Anything else, and anything missing, is an error.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -19,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..body import EhmAssets, LinearModel, assets_from_checkpoint
-from ..errors import AssetError
+from ..errors import AssetError, OutputError
 from .config import ModelConfig
 from .network import ReconstructionNetwork
 from .styleunet import StyleUNet
@@ -134,13 +135,19 @@ def write_safetensors(
     if assets is not None:
         tensors |= {f"body.{k}": v for k, v in _flatten_assets(assets).items()}
     metadata = {"format": _FORMAT, "config": json.dumps(config.to_dict())}
-    out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.part")
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(b"")  # so that it gets the rights of any other new file
+        mode = part.stat().st_mode
         save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata)
+        part.chmod(mode)
         part.replace(out)
+    except (OSError, SafetensorError) as e:
+        raise OutputError(f"cannot write {out}: {e}; check the folder, its rights and the free space") from e
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _read_official(path: Path, config: ModelConfig, assets_root: Path | None) -> Checkpoint:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from .assets import EhmAssets, LinearModel
 from .params import Identity, Motion
 
@@ -62,6 +63,12 @@ class EhmModel:
 
     def shape(self, identity: Identity) -> RestShape:
         """The rest shape of one identity, before expression and pose."""
+        expected, found = tuple(self.assets.body.J_regressor.shape[:1]), tuple(identity.joints_offset.shape[:1])
+        if found != expected:
+            raise InputError(
+                f"joints_offset has {found[0]} joints, the body model {expected[0]}: the video was tracked with "
+                f"another body model, or its identity file is damaged"
+            )
         head = _blend(self.assets.head.v_template, self.assets.head.shapedirs, identity.flame_betas)
         body = _blend(self.assets.body.v_template, self.assets.body.shapedirs, identity.betas)
         return RestShape(identity, head, self.assets.head.J_regressor @ head, body)

@@ -49,6 +49,9 @@ def load_body_file(path: Path | str, uv_size: int = 512) -> EhmAssets:
         head_to_body = i64("head_to_body")
         faces_uv = raw["faces_uv"].astype(np.int64)
         uv_face, uv_bary = rasterize_uv(raw["texcoords"], faces_uv, uv_size)
+        # texels of triangles that round to a line have no weights; their Gaussians would float at the world's origin.
+        # Official weights were trained with them, ours do without.
+        uv_face[uv_bary.sum(-1) == 0] = -1
         assets = EhmAssets(
             body=body,
             head=head,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..results import RunResult
 
 DESCRIPTION = """\
-Augment the bundled clips with the embedded model.
+Augment a bundled clip with the embedded model.
 
 Needs no files and no GPU. Writes the same output tree as `guava-aug run`, and contact_sheet.png: the input and every
 view at some moments.
@@ -30,7 +30,7 @@ view at some moments.
 EXAMPLES = """\
 examples:
   guava-aug demo
-  guava-aug demo --output /tmp/demo --views_per_difficulty 3
+  guava-aug demo --output /tmp/demo --clips signer_b signer_c --views_per_difficulty 3
 """
 
 
@@ -41,7 +41,7 @@ class DemoFlags:
     output: Annotated[Path, arg(metavar="DIR")] = Path("demo_output")
     """Folder of the results."""
     clips: Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]", help_behavior_hint="")] = ()
-    """Which of the bundled clips. Left out: all."""
+    """Which of the bundled clips: signer_a, signer_b, signer_c. Left out: the first."""
     difficulties: Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]")] = DEFAULT_DIFFICULTIES
     """How far the camera may move."""
     views_per_difficulty: Annotated[int, arg(metavar="K")] = 1
@@ -70,6 +70,7 @@ def main(argv: Sequence[str]) -> int:
     from ..model import EMBEDDED
     from ..output import contact_sheet
     from ..record import debug_log_path
+    from ..tracked import list_videos
     from .terminal import show_summary, speaking
 
     if not demo_root().is_dir():
@@ -77,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     config = RunConfig(
         tracked_root=demo_root(),
         output_root=flags.output,
-        videos=flags.clips or None,
+        videos=flags.clips or tuple(list_videos(demo_root())[:1]),
         difficulties=flags.difficulties,
         views_per_difficulty=flags.views_per_difficulty,
         base_seed=flags.base_seed,

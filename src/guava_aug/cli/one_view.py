@@ -11,12 +11,11 @@ from .exit_codes import FAILED_TO_START, OK, SOME_FAILED, catch_sigterm
 
 
 def main(argv: list[str]) -> int:
-    """0 when the view's file is complete; else the reason is the last thing on stderr."""
+    """0 when the view's file is complete. The last line on stdout is JSON: what was measured, or why it failed."""
     catch_sigterm()
     keep_freed_memory()
     from ..config import RunConfig
     from ..engine import InProcess, Made, explain
-    from ..errors import InputError
     from ..progress import Silent
     from ..record import stage_rows
     from ..timing import Stages
@@ -32,15 +31,16 @@ def main(argv: list[str]) -> int:
     view = next(v for v in views if v.label == job["view"])
     stages, made = Stages(), list[Made]()
     engine = InProcess(config, stages, Silent())
-    engine.check()
-    engine.prepare()
     try:
+        engine.check()
+        engine.prepare()
         engine.make(job["video"], [view], made.append)
-    except InputError as error:
-        print(explain(error), file=sys.stderr)
+    except Exception as error:
+        logging.debug("failed", exc_info=True)
+        print(json.dumps({"error": explain(error), "kind": type(error).__name__}))
         return SOME_FAILED
     if made[0].error is not None:
-        print(made[0].error, file=sys.stderr)
+        print(json.dumps({"error": made[0].error, "kind": ""}))
         return SOME_FAILED
     answer: dict[str, object] = {"seconds": made[0].seconds, "frames": made[0].frames}
     answer |= {"stages": stage_rows(stages.rows()), "used": engine.describe()}

@@ -36,8 +36,9 @@ class VideoWriter:
     context manager it closes at the end and aborts on an exception. Equal frames give equal bytes: one encoder thread
     unless `threads` says otherwise, for the parallelism of a run is its views.
 
-    width, height: pixels, even. fps: frames per second, fractional allowed. crf: 0 (lossless) .. 51. Raises UsageError
-    on impossible arguments, OutputError when the file cannot be made.
+    width, height: pixels, even. fps: frames per second, fractional allowed. crf: 0 (lossless) .. 51. comment: text kept
+    in the file's metadata (`read_comment`). Raises UsageError on impossible arguments, OutputError when the file cannot
+    be made.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class VideoWriter:
         crf: int = CRF,
         preset: str = PRESET,
         threads: int | None = None,
+        comment: str | None = None,
     ) -> None:
         self.path = Path(path)
         self.frames = 0  # accepted so far
@@ -57,6 +59,7 @@ class VideoWriter:
         self._fps = _rate(fps)
         self._options = {"crf": str(crf), "preset": preset}
         self._threads = threads or 1
+        self._comment = comment
         self._error: BaseException | None = None
         self._abort = threading.Event()
         self._done = False
@@ -163,6 +166,8 @@ class VideoWriter:
     def _encode(self) -> None:
         container = av.open(str(self._temporary), "w", format="mp4", options={"movflags": "faststart"})
         try:
+            if self._comment is not None:
+                container.metadata["comment"] = self._comment
             stream = _add_stream(container, self._fps, self._size, self._options, self._threads)
             for piece in self._next_pieces():
                 for picture in piece:
@@ -208,6 +213,15 @@ class VideoWriter:
 PRESETS = (
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo",
 )  # fmt: skip
+
+
+def read_comment(path: str | os.PathLike[str]) -> str | None:
+    """The comment in an MP4's metadata; None when it has none or cannot be opened."""
+    try:
+        with av.open(str(path)) as container:
+            return container.metadata.get("comment")
+    except (OSError, ValueError):  # PyAV's errors are subclasses of these
+        return None
 
 
 def verify_video(path: str | os.PathLike[str], frames: int, size: tuple[int, int], *, decode: bool = True) -> None:
