@@ -130,7 +130,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter) -> None:
     reports = terminalreporter.stats
-    parity = lambda status: sum("parity" in r.keywords for r in reports.get(status, []))
+    parity = lambda status: sum("parity" in getattr(r, "keywords", ()) for r in reports.get(status, []))
     ran, skipped = parity("passed") + parity("failed"), parity("skipped")
     if ran or skipped:
         terminalreporter.write_line(f"parity: {ran} ran, {skipped} skipped")
