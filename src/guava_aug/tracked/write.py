@@ -14,6 +14,7 @@ from typing import Any, Literal
 import cv2
 import lmdb
 import numpy as np
+from torch import Tensor
 
 from guava_aug.body.params import Identity, Motion
 from guava_aug.errors import OutputError, UsageError
@@ -182,9 +183,16 @@ def _jpeg(image: np.ndarray, quality: int) -> bytes:
 
 def _identity_dict(identity: Identity) -> dict[str, np.ndarray]:
     row = lambda t: t.detach().cpu().numpy().astype(np.float32)[None]
+
+    def padded(coefficients: Tensor, stored: int) -> np.ndarray:
+        """As many as the tracker stores; none that counts is cut off."""
+        used = int(coefficients.count_nonzero() and coefficients.nonzero().max() + 1)
+        values = row(coefficients[: max(stored, used)])
+        return np.pad(values, ((0, 0), (0, max(0, stored - values.shape[1]))))
+
     return {
-        "smplx_shape": row(identity.betas),
-        "flame_shape": row(identity.flame_betas),
+        "smplx_shape": padded(identity.betas, 200),
+        "flame_shape": padded(identity.flame_betas, 300),
         "left_mano_shape": np.zeros((1, 10), np.float32),
         "right_mano_shape": np.zeros((1, 10), np.float32),
         "head_scale": row(identity.head_scale),
