@@ -218,6 +218,7 @@ def test_record(tracked: Path, tmp_path: Path):
     assert record["views"] == {"success": 3, "asked_for": 3}
     assert record["used"]["machine"]["device"] == "cpu"
     assert record["used"]["backgrounds"] == {"plate, static": 1}
+    assert record["used"]["rasteriser"] == "fake"
     assert record["versions"]["guava_aug"]
     assert {row["stage"] for row in record["stages"]} >= {"data", "render per view", "encode wait"}
 

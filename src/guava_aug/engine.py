@@ -116,11 +116,12 @@ class InProcess:
             return {"model": None}  # nothing was to be made
         from .model import REFINER_NOISE_SEED
         from .record import machine
+        from .render.rasterize import resolve_backend
 
         return {
             "model": self.model.source,
             "machine": machine(str(self.model.device)),
-            "rasteriser": self.model.backend,
+            "rasteriser": resolve_backend(self.model.backend, self.model.device),
             "refiner_noise_seed": REFINER_NOISE_SEED,
             "backgrounds": dict(self._backgrounds),
         }

@@ -118,16 +118,15 @@ class _Run:
         )
 
     def _names(self) -> list[str]:
-        from .tracked import list_videos
+        from .tracked import scan_videos
 
         root = self.config.tracked_root
         if not root.is_dir():
             raise UsageError(f"--tracked_root {root} is not a folder; check the path")
         if self.config.videos is None:
-            names = list_videos(root)
-            left_out = len(list_videos(root, include_skipped=True)) - len(names)
-            if left_out:
-                log.warning("%d videos are left out: their tracking failed (skipped.txt)", left_out)
+            names, failed = scan_videos(root)
+            if failed:
+                log.warning("%d videos are left out: their tracking failed (skipped.txt)", len(failed))
         else:
             names = unique_names(self.config.videos)
         if not names:

@@ -165,8 +165,9 @@ def load_model(
     assets = checkpoint.assets
     if assets is None:
         raise AssetError(
-            f"{checkpoint.path} holds no body model, and neither {BODY_FILE} nor SMPLX/ and FLAME/ folders were found "
-            f"beside it{f' or below {guava_root}' if guava_root else ''}; give --guava_root, or run `guava-aug convert`"
+            f"no body model for {checkpoint.path}: neither {BODY_FILE} nor the SMPLX/ and FLAME/ folders of GUAVA's "
+            f"assets (of which an official checkpoint needs the index files) were found beside it"
+            f"{f' or below {guava_root}' if guava_root else ''}; give --guava_root"
         )
     with torch.device("meta"):  # the modules' own initial values are never needed
         network = ReconstructionNetwork(config, len(assets.body.v_template))

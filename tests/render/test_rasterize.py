@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from guava_aug.errors import DeviceError, InputError, UsageError
-from guava_aug.render.rasterize import Raster, rasterize
+from guava_aug.render.rasterize import Raster, rasterize, resolve_backend
 from guava_aug.views.cameras import intrinsics
 
 BACKENDS = ["torch", "numba"]
@@ -341,3 +341,9 @@ def test_numba_says_what_it_can_not_do() -> None:
         rasterize(**inputs, backend="numba")
     with pytest.raises(DeviceError, match="move them together"):
         rasterize(**(cloud() | {"quats": torch.zeros(1, 60, 4, device="meta")}))
+
+
+def test_auto_is_named() -> None:
+    assert resolve_backend("auto", "cpu") == "numba"
+    assert resolve_backend("auto", "cuda:1") == "torch"
+    assert resolve_backend("torch", "cpu") == "torch"

@@ -179,6 +179,13 @@ def _check_values(tensors: dict[str, Tensor], scale_modifier: float) -> None:
         raise UsageError(f"rasterize: K must have positive focal lengths and no skew, found {K.tolist()}")
 
 
+def resolve_backend(backend: str, device: torch.device | str) -> str:
+    """What draws tensors on `device` when no gradient is wanted: the backend that "auto" stands for, else `backend`."""
+    if backend != "auto":
+        return backend
+    return "numba" if torch.device(device).type == "cpu" else "torch"
+
+
 def _choose_backend(backend: str, tensors: dict[str, Tensor]) -> Literal["torch", "numba"]:
     if backend not in BACKENDS:
         raise UsageError(f"rasterize: backend must be one of {', '.join(BACKENDS)}, found {backend!r}")
@@ -187,7 +194,7 @@ def _choose_backend(backend: str, tensors: dict[str, Tensor]) -> Literal["torch"
     if backend == "torch":
         return "torch"
     if backend == "auto":
-        return "numba" if device.type == "cpu" and not wants_grad else "torch"
+        return "numba" if resolve_backend(backend, device) == "numba" and not wants_grad else "torch"
     if device.type != "cpu":
         raise DeviceError(f"rasterize: backend 'numba' needs CPU tensors, found {device}; use 'torch' or 'auto'")
     if wants_grad:

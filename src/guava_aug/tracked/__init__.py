@@ -5,7 +5,7 @@
 """
 
 from guava_aug.tracked.check import CheckRow, check_videos, iter_checks
-from guava_aug.tracked.layout import list_videos, tracked_path
+from guava_aug.tracked.layout import list_videos, scan_videos, tracked_path
 from guava_aug.tracked.timemap import Timing, load_time_map
 from guava_aug.tracked.video import Chunk, Source, TrackedVideo
 from guava_aug.tracked.write import write_tracked
@@ -20,6 +20,7 @@ __all__ = [
     "iter_checks",
     "list_videos",
     "load_time_map",
+    "scan_videos",
     "tracked_path",
     "write_tracked",
 ]

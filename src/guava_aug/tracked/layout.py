@@ -89,18 +89,24 @@ def tracked_path(root: str | Path, name: str) -> Path:
 
 def list_videos(root: str | Path, *, include_skipped: bool = False) -> list[str]:
     """Names of all tracked videos below `root`, sorted; with `include_skipped` also those whose tracking failed."""
+    tracked, skipped = scan_videos(root)
+    return sorted({*tracked, *skipped}) if include_skipped else tracked
+
+
+def scan_videos(root: str | Path) -> tuple[list[str], list[str]]:
+    """Names of the tracked videos below `root`, and of those whose tracking failed (`skipped.txt`), each sorted."""
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"tracked root {root} is not a directory. Check the path.")
-    wanted = (INFO, SKIPPED) if include_skipped else (INFO,)
-    names = set(read_info(root)) if _is_file(root / INFO) else set()
+    tracked = set(read_info(root)) if _is_file(root / INFO) else set()
+    skipped = set()
     for entry in root.iterdir():
         places = (entry / entry.name, entry)
-        if not include_skipped and any(_is_file(p / SKIPPED) for p in places):
-            continue
-        if any(_is_file(p / file) for p in places for file in wanted):
-            names.add(entry.name)
-    return sorted(names)
+        if any(_is_file(p / SKIPPED) for p in places):
+            skipped.add(entry.name)
+        elif any(_is_file(p / INFO) for p in places):
+            tracked.add(entry.name)
+    return sorted(tracked), sorted(skipped - tracked)
 
 
 def read_info(path: Path) -> dict[str, dict[str, Any]]:
