@@ -1,4 +1,4 @@
-"""Where the time goes: named stages, added up over a run."""
+"""Where the time goes: named stages, added up over a run; and, for who listens, when each thread was busy."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ RENDER = "render per view"
 ENCODE_WAIT = "encode wait"
 STAGES = (MODEL_LOADING, DATA, SOURCE, GAUSSIAN_SETUP, PRECOMPUTE, RENDER, ENCODE_WAIT)
 
+# What other threads do beside the stages; only recorded, never added up.
+DECODE = "decode"  # pictures of the tracked video
+ENCODE = "encode"  # frames of a view
+VERIFY = "verify"  # decoding a finished file back
+
 
 @dataclass(frozen=True)
 class StageTime:
@@ -31,6 +36,47 @@ class StageTime:
     def mean(self) -> float:
         """Seconds per call."""
         return self.seconds / self.count if self.count else 0.0
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A time in which one thread was busy with one kind of work."""
+
+    work: str  # a stage, or DECODE, ENCODE, VERIFY
+    thread: str
+    start: float  # time.perf_counter(), seconds
+    end: float
+
+
+# Like a log's handler: one for the process, so that threads need not be told; None unless somebody listens.
+_listener: list[Interval] | None = None
+
+
+@contextmanager
+def recording() -> Iterator[list[Interval]]:
+    """The intervals of all threads of this process, added to the list as they end, until the block is left."""
+    global _listener
+    before, _listener = _listener, []
+    try:
+        yield _listener
+    finally:
+        _listener = before
+
+
+def record(work: str, start: float, end: float) -> None:
+    """Notes that this thread was busy from `start` to `end` (`time.perf_counter()`), if somebody listens."""
+    if _listener is not None:
+        _listener.append(Interval(work, threading.current_thread().name, start, end))
+
+
+@contextmanager
+def busy(work: str) -> Iterator[None]:
+    """Notes the time of the block, if somebody listens."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        record(work, start, time.perf_counter())
 
 
 class Stages:
@@ -57,7 +103,9 @@ class Stages:
                 import torch
 
                 torch.cuda.synchronize(self.device)
-            self.add(name, time.perf_counter() - start, count)
+            end = time.perf_counter()
+            record(name, start, end)
+            self.add(name, end - start, count)
 
     def add(self, name: str, seconds: float, count: int = 1) -> None:
         """Adds `seconds` and `count` calls to a stage."""

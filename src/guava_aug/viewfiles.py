@@ -151,13 +151,17 @@ class OpenFiles:
         except Exception as error:
             self._fail(view, error)
         finally:
-            self._seconds[view] += time.perf_counter() - start
+            end = time.perf_counter()
+            timing.record(timing.RENDER, start, end)
+            self._seconds[view] += end - start
 
     def write(self, view: View, batch: FrameBatch) -> None:
         """Hands frames to the view's encoder, which works in a thread; waits while it is far behind."""
         start = time.perf_counter()
         self._files[view].write(batch)
-        waited = time.perf_counter() - start
+        end = time.perf_counter()
+        timing.record(timing.ENCODE_WAIT, start, end)
+        waited = end - start
         self._seconds[view] -= waited
         self._stages.add(timing.ENCODE_WAIT, waited, count=0)
 

@@ -18,6 +18,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
+from guava_aug import timing
 from guava_aug.errors import OutputError, UsageError
 from guava_aug.output.temporary import remove_stale_temporaries, temporary_beside
 
@@ -112,7 +113,8 @@ class VideoWriter:
             self._put(None)
             self._thread.join()
             self._raise_error()
-            verify_video(self._temporary, self.frames, self._size)
+            with timing.busy(timing.VERIFY):
+                verify_video(self._temporary, self.frames, self._size)
             os.replace(self._temporary, self.path)
             with contextlib.suppress(OSError):  # not every system can sync a folder
                 _sync(self.path.parent)
@@ -170,14 +172,16 @@ class VideoWriter:
                 container.metadata["comment"] = self._comment
             stream = _add_stream(container, self._fps, self._size, self._options, self._threads)
             for piece in self._next_pieces():
-                for picture in piece:
-                    for packet in stream.encode(_to_yuv(picture, self._encoded)):
-                        container.mux(packet)
-                    self._encoded += 1
+                with timing.busy(timing.ENCODE):
+                    for picture in piece:
+                        for packet in stream.encode(_to_yuv(picture, self._encoded)):
+                            container.mux(packet)
+                        self._encoded += 1
             if self._abort.is_set():
                 return
-            for packet in stream.encode():
-                container.mux(packet)
+            with timing.busy(timing.ENCODE):  # the frames that x264 still looks ahead at
+                for packet in stream.encode():
+                    container.mux(packet)
         finally:
             container.close()
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from guava_aug.body.params import Identity, Motion
 from guava_aug.errors import InputError, UsageError
 from guava_aug.safe_pickle import load_pickle
+from guava_aug.timing import DECODE, busy
 from guava_aug.tracked import layout
 from guava_aug.tracked.boxes import PartCrops, read_crops
 from guava_aug.tracked.images import FrameImages
@@ -202,10 +203,11 @@ class TrackedVideo:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _decode_into(self, chunk: Chunk, index: int) -> None:
-        rgb, mask = self.read_frame(index)
-        size = chunk.images.shape[-1]
-        chunk.images[index - chunk.start] = _resize(_floats(rgb), size)
-        chunk.masks[index - chunk.start] = _resize(_floats(mask), size)
+        with busy(DECODE):
+            rgb, mask = self.read_frame(index)
+            size = chunk.images.shape[-1]
+            chunk.images[index - chunk.start] = _resize(_floats(rgb), size)
+            chunk.masks[index - chunk.start] = _resize(_floats(mask), size)
 
 
 def _floats(image: np.ndarray) -> Tensor:
