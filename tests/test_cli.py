@@ -56,7 +56,7 @@ def run_flags(*argv: str) -> RunFlags:
 def test_every_flag_in_both_spellings():
     values = {
         "video_list": ["a", "b c"], "video_list_file": None, "time_map": ["t.json"], "difficulties": ["hard", "easy"],
-        "base_seed": ["7"], "views_per_difficulty": ["3"], "overwrite": [], "part_id": ["12"],
+        "base_seed": ["7"], "views_per_difficulty": ["3"], "overwrite": [], "part_id": ["12"], "shard": ["1/3"],
         "background": ["#102030"],
         "fps": ["24"], "crf": ["18"], "preset": ["fast"], "save_frame_png": [], "model_path": ["m"],
         "guava_root": ["g"], "device": ["cuda:1"], "backend": ["torch"], "batch": [], "views_in_flight": ["2"],

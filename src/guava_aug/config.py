@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import UsageError
+from .shards import Shard
 
 Backend = Literal["auto", "torch", "numba"]  # those of render.rasterize, which is too heavy to import here
 DEFAULT_DIFFICULTIES = ("easy", "medium", "hard")
@@ -29,7 +30,8 @@ class RunConfig:
     base_seed: int = 42
     views_per_difficulty: int = 1
     overwrite: bool = False  # make existing views again, also with another camera
-    part_id: str | None = None  # names the parameter log of this part of a cluster job
+    part_id: str | None = None  # names the parameter log of this part of a cluster job; None with a shard: its index
+    shard: str | None = None  # "i/n": only the videos of part i (from 0) of n, by a hash of their names
     mode: Literal["batch", "subprocess"] = "batch"
 
     model_path: Path | None = None  # None: assets/GUAVA if it is there, else the embedded default
@@ -61,6 +63,10 @@ class RunConfig:
             raise UsageError(f"--crf is {self.crf}; expected 0 (lossless) to 51 (worst)")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise UsageError(f"--fps is {self.fps:g}; expected more than 0 and at most 1000 frames per second")
+        if self.shard is not None:
+            index = Shard.parse(self.shard).index
+            if self.part_id is None:  # parts of one job must not share a log
+                object.__setattr__(self, "part_id", str(index))
         if self.part_id is not None and (not self.part_id or set(self.part_id) & set("/\\\0") or ".." in self.part_id):
             raise UsageError(f"--part_id is {self.part_id!r}; expected a number or a word for a file name")
 

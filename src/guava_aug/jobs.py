@@ -19,6 +19,7 @@ from .output.tree import video_path, view_root
 from .progress import Progress, Silent
 from .record import FOLDER, record_path, stage_rows, versions, write_record
 from .results import RunResult, Status, ViewResult
+from .shards import Shard
 from .sweep import sweep
 from .timing import Stages
 from .worklist import VideoJob, make_work_list, unique_names
@@ -131,7 +132,15 @@ class _Run:
             names = unique_names(self.config.videos)
         if not names:
             raise UsageError(f"--tracked_root {root} holds no tracked video (folders with a videos_info.json)")
-        return names
+        return self._of_shard(names)
+
+    def _of_shard(self, names: list[str]) -> list[str]:
+        """The names of this run's part of the list; a part may be empty."""
+        if self.config.shard is None:
+            return names
+        mine = Shard.parse(self.config.shard).select(names)
+        log.info("part %s: %d of %d videos", self.config.shard, len(mine), len(names))
+        return mine
 
     def _work(self, jobs: Sequence[VideoJob]) -> None:
         pending = [job for job in jobs if job.todo]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +11,7 @@ from tyro.conf import arg
 
 from ..config import DEFAULT_DIFFICULTIES, Backend, RunConfig
 from ..errors import UsageError
+from ..shards import shard_of_slurm_array
 from .parsing import MaybePath, Switch
 
 Mode = Annotated[Literal["batch", "subprocess"] | None, arg(metavar="batch|subprocess", help_behavior_hint="")]
@@ -26,6 +28,9 @@ class Videos:
     """Names of the videos (folders below --tracked_root)."""
     video_list_file: MaybePath = None
     """File with one name per line; empty lines and lines that begin with # do not count."""
+    shard: Annotated[str | None, arg(metavar="i/n", help_behavior_hint="")] = None
+    """Only part i of n of the videos, 0/4 to 3/4, by a hash of their names. Left out: in a task of a SLURM array its
+    own part, unless --part_id is given; none: all videos."""
     time_map: MaybePath = None
     """File that gives fps and source frame numbers, which the tracker does not store."""
 
@@ -51,7 +56,7 @@ class Output:
     overwrite: Switch = False
     """Make existing views again, also with another camera than the log says."""
     part_id: Annotated[str | None, arg(metavar="ID", help_behavior_hint="")] = None
-    """Part of a cluster job (SLURM array task): the log is augmentation_params_part_ID.json."""
+    """Name of this part of a cluster job: the log is augmentation_params_part_ID.json. Left out with --shard: i."""
     background: Annotated[str, arg(metavar="MODE")] = "plate"
     """plate: without the person, from other frames; original: the fill of the original; black; #rrggbb; or an image."""
     fps: Annotated[float | None, arg(metavar="FPS", help_behavior_hint="")] = None
@@ -126,6 +131,7 @@ class RunFlags:
             views_per_difficulty=self.views.views_per_difficulty,
             overwrite=o.overwrite,
             part_id=o.part_id,
+            shard=self._shard(),
             mode="batch" if r.batch else r.mode or default_mode,
             model_path=m.model_path,
             guava_root=m.guava_root,
@@ -140,6 +146,14 @@ class RunFlags:
             views_in_flight=r.views_in_flight,
             frames_per_chunk=r.frames_per_chunk,
         )
+
+    def _shard(self) -> str | None:
+        """What --shard says, else the task of a SLURM array this process belongs to."""
+        given = self.videos.shard
+        if given is not None:
+            return None if given == "none" else given
+        found = shard_of_slurm_array(os.environ) if self.output.part_id is None else None
+        return None if found is None else str(found)
 
     def _names(self) -> tuple[str, ...] | None:
         if not self.videos.video_list and self.videos.video_list_file is None:

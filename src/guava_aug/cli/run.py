@@ -25,6 +25,7 @@ examples:
   guava-aug run --tracked_root tracked --output_root augmented --video_list clip_a clip_b --difficulties easy hard
   guava-aug run --tracked_root tracked --output_root augmented --views_per_difficulty 10 --device cpu
   guava-aug run --tracked_root tracked --output_root augmented --video_list_file part_3.txt --part_id 3
+  guava-aug run --tracked_root tracked --output_root augmented --shard 3/64
 """
 
 
