@@ -79,4 +79,5 @@ def person(body, identity, motion, viewmats) -> PersonViews:
         seen=torch.from_numpy(rng.random((4, len(body.assets.faces))) < 0.5),
         boxes=torch.tensor([[-0.5, -0.5, 0.5, 0.5]] * 3).expand(4, 3, 4).clone(),
         tracked=torch.tensor([True, True, False, False]),
+        depth=torch.full((2, SIZE // 2, SIZE // 2), torch.inf, dtype=torch.float16),
     )

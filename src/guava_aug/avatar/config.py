@@ -51,6 +51,7 @@ class ModelConfig:
     prj_out_dim: int = 128
     global_vertex_dim: int = 256
     opacity_threshold: float = 0.001
+    visibility: str = "face"  # ours: "point" hides texels and vertices one by one (`avatar.occlusion`)
     vit: VitConfig = VitConfig()
     projects: tuple[int, int, int, int] = (256, 512, 1024, 1024)  # widths of the feature pyramid
     uv_decoder: StyleUNetConfig = field(default_factory=lambda: StyleUNetConfig(in_dim=35, out_dim=96, small=False))
@@ -90,6 +91,8 @@ class ModelConfig:
             raise AssetError(f"{path}: refiner_type is {section['refiner_type']!r}; only 'styleunet' is supported")
         known = {f.name for f in fields(ModelConfig)} - {"vit", "projects", "uv_decoder", "refiner"}
         plain = {k: v for k, v in section.items() if k in known}
+        if plain.get("visibility", "face") not in ("face", "point"):
+            raise AssetError(f"{path}: visibility is {plain['visibility']!r}; expected 'face' or 'point'")
         dino_out, uv_size, uv_out = (
             section.get(k, getattr(ModelConfig, k)) for k in ("dino_out_dim", "uvmap_size", "uv_out_dim")
         )

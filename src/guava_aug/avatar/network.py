@@ -14,6 +14,7 @@ from ..body import EhmAssets, PosedBody
 from .config import ModelConfig
 from .decoders import RawGaussians, UVDecoder, VertexDecoder
 from .encoder import ImageEncoder, ImageFeatures
+from .occlusion import facing, nearest_depth, unhidden
 from .styleunet import StyleUNet
 from .visibility import rasterize_mesh
 
@@ -33,7 +34,7 @@ class Reconstruction:
     prj_xy: Tensor  # [P, 3] projected vertices: x, y in -1..1, third value unused
     vertex_features: Tensor  # [P, prj_out_dim] sampled at the projected vertices
     pixel_faces: Tensor  # [S, S] int32 face per source pixel, -1 none
-    uv_visible: Tensor  # [U, U] bool: texel occupied and its face seen by the source camera
+    uv_visible: Tensor  # [U, U] bool: texel occupied and seen by the source camera, by face or by point
     uv_input: Tensor  # [dino_out_dim + 3, U, U]
     uv_features: Tensor  # [uv_out_dim, U, U]
 
@@ -70,24 +71,37 @@ class ReconstructionNetwork(nn.Module):
         direction = _embed_direction(viewmat)
         vertices = posed.vertices[0]
 
-        # vertex branch
         prj_xy = self._project(vertices, viewmat)
+        by_point = self.cfg.visibility == "point"
+        if pixel_faces is None or by_point:
+            points = _image_points(prj_xy, vertices, viewmat)
+            found, depth, _ = rasterize_mesh(points, assets.faces.cpu().numpy(), self.cfg.image_size)
+            pixel_faces = torch.from_numpy(found) if pixel_faces is None else pixel_faces
+            near = nearest_depth(torch.from_numpy(np.where(depth < 0, np.inf, depth)).to(vertices)[None])
+
+        # vertex branch
         sampled = F.grid_sample(
             features.vertex_map, prj_xy[None, None, :, :2], padding_mode="border", align_corners=False
         )[0, :, 0].T  # [P, prj_out_dim]
+        if by_point:  # a vertex turned away keeps what it sees through the body: mostly the same clothes
+            covered = ~unhidden(prj_xy[None, :, :2], _depth(vertices, viewmat)[None], near)
+            covered &= facing(vertices[None], assets.faces, viewmat[None])
+            sampled = sampled * ~covered[0, :, None]
         context = self.global_feature_mapping(features.global_feature).expand(len(vertices), -1)
         vertex = self.vertex_gs_decoder(torch.cat([sampled, self.vertex_base_feature, context], -1)[None], direction)
 
         # UV branch
-        if pixel_faces is None:
-            points = _image_points(prj_xy, vertices, viewmat)
-            pixel_faces = torch.from_numpy(rasterize_mesh(points, assets.faces.cpu().numpy(), self.cfg.image_size)[0])
         occupied = assets.uv_face >= 0
         face = assets.uv_face.clamp(min=0).long()
         seen = torch.zeros(len(assets.faces), dtype=torch.bool, device=face.device)
         seen[pixel_faces[pixel_faces >= 0].long().to(face.device)] = True
         visible = occupied & seen[face]
-        uv_input = self._lift_to_uv(image, features.uv_map, vertices, viewmat, assets, face, visible)
+        surface = (assets.uv_bary[..., None] * vertices[assets.faces[face]]).sum(-2)  # [U, U, 3]
+        uv_xy = self._project(surface, viewmat)[..., :2]
+        if by_point:
+            unhid = unhidden(uv_xy.flatten(0, 1)[None], _depth(surface, viewmat).flatten()[None], near)
+            visible = visible & unhid.view_as(visible)
+        uv_input = self._lift_to_uv(image, features.uv_map, uv_xy) * visible
         noise = self.uv_feature_decoder.stylegan_decoder.stored_noise() if uv_noise is None else uv_noise
         style = self.uv_style_mapping(features.global_feature)
         uv_features = self.uv_feature_decoder(uv_input, noise, style)
@@ -112,28 +126,24 @@ class ReconstructionNetwork(nn.Module):
 
     def _lift_to_uv(
         self,
-        image: Tensor,
-        uv_map: Tensor,
-        vertices: Tensor,
-        viewmat: Tensor,
-        assets: EhmAssets,
-        face: Tensor,
-        visible: Tensor,
+        image: Tensor,  # [1, 3, S, S]
+        uv_map: Tensor,  # [1, dino_out_dim, image_size, image_size]
+        uv_xy: Tensor,  # [U, U, 2] where each texel is in the source image
     ) -> Tensor:
-        """[1, 3 + dino_out_dim, U, U] source colour and features at the surface point of each visible texel."""
+        """[1, 3 + dino_out_dim, U, U] source colour and features at each texel."""
         size = (self.cfg.image_size, self.cfg.image_size)
         rgb = F.interpolate(image, size, mode="bilinear", align_corners=False)
-        corners = vertices[assets.faces[face]]  # [U, U, 3, 3]
-        points = (assets.uv_bary[..., None] * corners).sum(-2)
-        grid = self._project(points, viewmat)[None, ..., :2]
-        lifted = F.grid_sample(torch.cat([rgb, uv_map], 1), grid, padding_mode="zeros", align_corners=False)
-        return lifted * visible
+        return F.grid_sample(torch.cat([rgb, uv_map], 1), uv_xy[None], padding_mode="zeros", align_corners=False)
+
+
+def _depth(points: Tensor, viewmat: Tensor) -> Tensor:
+    """[...] camera depth in metres of points [..., 3]."""
+    return points @ viewmat[2, :3] + viewmat[2, 3]
 
 
 def _image_points(prj_xy: Tensor, vertices: Tensor, viewmat: Tensor) -> np.ndarray:
     """(P, 3) float32 array for the z-buffer: x, y in -1..1 and the camera depth in metres."""
-    depth = vertices @ viewmat[2, :3] + viewmat[2, 3]
-    return torch.cat([prj_xy[:, :2], depth[:, None]], 1).float().cpu().numpy()
+    return torch.cat([prj_xy[:, :2], _depth(vertices, viewmat)[:, None]], 1).float().cpu().numpy()
 
 
 def _embed_direction(viewmat: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ class PersonViews:
     seen: Tensor  # [n, F] bool faces the picture's camera sees; only right where `tracked`
     boxes: Tensor  # [n, 3, 4] float32 head, left hand, right hand in -1..1
     tracked: Tensor  # [n] bool: from the tracked camera
+    depth: Tensor  # [tracked, D, D] float16 metres beyond the mean vertex (`avatar.occlusion.nearest_depth`), inf: none
 
     def to(self, device: torch.device | str) -> PersonViews:
         return PersonViews(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
@@ -103,7 +104,7 @@ def make_batch(
     With `recolor`, half of the people get other colours, the same in source and targets: a network learns colours
     from the source frame then, not a wardrobe by heart.
     """
-    images, sources, at, mixes = [], [], [], []
+    images, sources, depths, at, mixes = [], [], [], [], []
     for p in people:
         candidates = np.flatnonzero(p.tracked.cpu().numpy())
         source = int(rng.choice(candidates))
@@ -114,12 +115,13 @@ def make_batch(
         mixes.append(torch.as_tensor(mix, dtype=torch.float32, device=p.images.device))
         images.append(source_image(mix_colors(p.images[source].float() / 255, mixes[-1]), source_size, rng))
         sources.append(source)
+        depths.append(p.depth[int(np.searchsorted(candidates, source))].float())
         at.append(torch.as_tensor(picked, device=p.images.device))
     pick = lambda name: torch.stack([getattr(p, name)[i] for p, i in zip(people, sources, strict=True)])
     gather = lambda name: torch.stack([getattr(p, name)[i] for p, i in zip(people, at, strict=True)])
     rgba = torch.stack([mix_colors(x, m) for x, m in zip(gather("images").float() / 255, mixes, strict=True)])
     return Batch(
-        Sources(torch.stack(images), pick("vertices"), pick("seen"), pick("viewmats")),
+        Sources(torch.stack(images), pick("vertices"), pick("seen"), torch.stack(depths), pick("viewmats")),
         Poses(gather("vertices"), gather("turns").float(), gather("viewmats")),
         Truth(rgba[:, :, :3], rgba[:, :, 3:], gather("boxes")),
     )

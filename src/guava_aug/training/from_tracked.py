@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..avatar.occlusion import nearest_depth
 from ..avatar.visibility import rasterize_mesh
 from ..body import EhmModel, load_body_file, load_official_assets
 from ..demo import default_body_path
@@ -37,12 +38,11 @@ def video_views(video: TrackedVideo, body: EhmModel, frames: int, size: int = 51
     posed = body(video.identity, video.motion[picks.tolist()])
     viewmats = video.viewmats[picks]
     images = torch.stack([_picture(video, int(i), size) for i in picks])
-    seen = torch.stack(
-        [_seen(v, m, body.assets.faces, size) for v, m in zip(posed.vertices, viewmats, strict=True)]
-    )  # [n, F]
+    found = [_visibility(v, m, body.assets.faces, size) for v, m in zip(posed.vertices, viewmats, strict=True)]
+    seen, depth = zip(*found, strict=True)
     return PersonViews(
         images=images, vertices=posed.vertices, turns=vertex_turns(posed.vertex_transforms).half(), viewmats=viewmats,
-        seen=seen, boxes=torch.stack([_boxes(video, int(i)) for i in picks]),
+        seen=torch.stack(seen), depth=torch.stack(depth), boxes=torch.stack([_boxes(video, int(i)) for i in picks]),
         tracked=torch.ones(len(picks), dtype=torch.bool),
     )  # fmt: skip
 
@@ -55,13 +55,15 @@ def _picture(video: TrackedVideo, index: int, size: int) -> Tensor:
     return (small.clamp(0, 1) * 255 + 0.5).byte()
 
 
-def _seen(vertices: Tensor, viewmat: Tensor, faces: Tensor, size: int) -> Tensor:
+def _visibility(vertices: Tensor, viewmat: Tensor, faces: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """[F] the faces that are seen, and the half-size depth as `PersonViews` has it."""
     camera = vertices @ viewmat[:3, :3].T + viewmat[:3, 3]
     points = torch.cat([camera[:, :2] / (TANFOV * camera[:, 2:]), camera[:, 2:]], 1)
-    owner = rasterize_mesh(points.numpy(), faces.numpy(), size)[0]
+    owner, z, _ = rasterize_mesh(points.numpy(), faces.numpy(), size)
     out = torch.zeros(len(faces), dtype=torch.bool)
     out[torch.from_numpy(owner[owner >= 0]).long()] = True
-    return out
+    depth = torch.from_numpy(np.where(z < 0, np.inf, z)).float() - camera[:, 2].mean()
+    return out, nearest_depth(depth[None])[0].half()
 
 
 def _boxes(video: TrackedVideo, index: int) -> Tensor:

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..avatar.occlusion import nearest_depth
 from ..body import EhmModel, Motion, load_body_file
 from ..demo import default_body_path
 from ..demo.backgrounds import make_light
@@ -36,7 +37,7 @@ from ..demo.scene import expression_names, tracked_camera
 from ..demo.skeleton import INDEX
 from ..views.cameras import Cameras, fixed_camera, intrinsics
 from .data import PersonViews
-from .model import vertex_turns
+from .model import relative_depth, vertex_turns
 
 log = logging.getLogger(__name__)
 _YAW, _PITCH, _ZOOM = 0.56, 0.43, (0.60, 1.45)  # a little beyond `hard`
@@ -90,23 +91,26 @@ def person_views(
         rgb, alpha = render_vertices(drawn[i : i + 1], skin, light, cameras[i : i + 1], supersample)
         images.append((torch.cat([rgb, alpha], 1)[0].clamp(0, 1) * 255 + 0.5).byte())
     seen = torch.zeros(n, len(body.assets.faces), dtype=torch.bool, device=device)
-    seen[:tracked] = seen_faces(posed.vertices[:tracked], body.assets.faces, cameras[:tracked])
+    seen[:tracked], depth = source_visibility(posed.vertices[:tracked], body.assets.faces, cameras[:tracked])
     return PersonViews(
         images=torch.stack(images), vertices=posed.vertices, turns=vertex_turns(posed.vertex_transforms).half(),
         viewmats=cameras.viewmats, seen=seen, boxes=part_boxes(posed.joints, cameras),
-        tracked=torch.arange(n, device=device) < tracked,
+        tracked=torch.arange(n, device=device) < tracked, depth=depth,
     )  # fmt: skip
 
 
-def seen_faces(vertices: Tensor, faces: Tensor, cameras: Cameras) -> Tensor:
-    """[T, F] which faces own a pixel of the z-buffer."""
+def source_visibility(vertices: Tensor, faces: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
+    """[T, F] which faces own a pixel of the z-buffer, and its half-size depth as `PersonViews` has it."""
     F = len(faces)
     none = torch.zeros(F, dtype=torch.bool, device=faces.device)
     surface = Surface(faces, vertices.new_zeros(F, 3, 2), none, vertices.new_zeros(F), none.new_zeros(1, 1).byte())
-    ids, _ = rasterize(surface, project(vertices, cameras, 1), cameras.width, cameras.height)
+    ids, bary = rasterize(surface, project(vertices, cameras, 1), cameras.width, cameras.height)
     out = torch.zeros(len(vertices), F + 1, dtype=torch.bool, device=faces.device)
     out.scatter_(1, ids.flatten(1) + 1, True)
-    return out[:, 1:]
+    z = relative_depth(vertices, cameras.viewmats, vertices)  # [T, P]
+    at = torch.stack([v[faces[i.clamp(min=0)]] for v, i in zip(z, ids, strict=True)])  # [T, H, W, 3]
+    depth = torch.where(ids < 0, torch.inf, (at * bary).sum(-1))
+    return out[:, 1:], nearest_depth(depth).half()
 
 
 def part_boxes(joints: Tensor, cameras: Cameras) -> Tensor:

@@ -19,6 +19,7 @@ from ..avatar.avatar import face_frames, quat_multiply
 from ..avatar.config import ModelConfig
 from ..avatar.decoders import RawGaussians
 from ..avatar.network import _DEPTH_EPS, ReconstructionNetwork, _embed_direction
+from ..avatar.occlusion import facing, unhidden
 from ..avatar.styleunet import StyleUNet
 from ..body import EhmAssets
 from ..views.cameras import intrinsics
@@ -34,6 +35,7 @@ class Sources:
     images: Tensor  # [B, 3, S, S] on black, S = feature_img_size
     vertices: Tensor  # [B, P, 3] posed
     seen: Tensor  # [B, F] bool: faces the source camera sees
+    depth: Tensor  # [B, D, D] nearest depth, metres beyond the mean vertex; only visibility "point" looks at it
     viewmats: Tensor  # [B, 4, 4]
 
 
@@ -116,6 +118,10 @@ class TrainingModel(nn.Module):
             :, :, 0
         ].transpose(1, 2)  # [B, P, D]; positions need more than bfloat16's eight bits
         B, P = s.vertices.shape[:2]
+        if cfg.visibility == "point":
+            covered = ~unhidden(xy, relative_depth(s.vertices, s.viewmats, s.vertices), s.depth)
+            covered &= facing(s.vertices, self.assets.faces, s.viewmats)
+            sampled = sampled * ~covered[..., None]
         context = net.global_feature_mapping(features.global_feature)[:, None].expand(-1, P, -1)
         base = net.vertex_base_feature.expand(B, -1, -1).to(sampled.dtype)
         vertex = net.vertex_gs_decoder(torch.cat([sampled, base, context], -1), direction)
@@ -128,12 +134,20 @@ class TrainingModel(nn.Module):
         lifted = F.grid_sample(
             torch.cat([rgb, features.uv_map.float()], 1), grid, padding_mode="zeros", align_corners=False
         )
-        visible = self.occupied & s.seen[:, self.assets.uv_face.clamp(min=0).long()]  # [B, U, U]
+        visible = self.visible_texels(s, surface, grid)
         style = net.uv_style_mapping(features.global_feature)
         maps = net.uv_feature_decoder(lifted * visible[:, None], _no_noise(net.uv_feature_decoder, lifted), style)
         base = net.uv_base_feature.expand(B, -1, -1, -1).to(maps.dtype)
         uv = net.uv_point_decoder(torch.cat([maps, base], 1), direction)
         return vertex, uv.rows(lambda v: v.flatten(1, 2)[:, self.texels])
+
+    def visible_texels(self, s: Sources, surface: Tensor, xy: Tensor) -> Tensor:
+        """[B, U, U] bool, as `Reconstruction.uv_visible`: texels at `surface` [B, U, U, 3], in the image at `xy`."""
+        visible = self.occupied & s.seen[:, self.assets.uv_face.clamp(min=0).long()]
+        if self.config.visibility == "point":
+            z = relative_depth(surface.flatten(1, 2), s.viewmats, s.vertices)
+            visible = visible & unhidden(xy.flatten(1, 2), z, s.depth).view_as(visible)
+        return visible
 
     def pose(self, vertex: RawGaussians, uv: RawGaussians, p: Poses) -> tuple[Tensor, Tensor, Tensor]:
         """Means, quaternions, scales [B, K, N, .] of the canonical Gaussians in K poses, as `Avatar.pose`."""
@@ -176,10 +190,10 @@ class _Front(nn.Module):
         self._owner = (owner,)  # in a tuple: not a submodule
 
     def forward(
-        self, images: Tensor, vertices: Tensor, seen: Tensor, viewmats: Tensor, direction: Tensor
+        self, images: Tensor, vertices: Tensor, seen: Tensor, depth: Tensor, viewmats: Tensor, direction: Tensor
     ) -> tuple[Tensor, ...]:
         with _autocast(images, self.amp):
-            both = self._owner[0].reconstruct(Sources(images, vertices, seen, viewmats), direction)
+            both = self._owner[0].reconstruct(Sources(images, vertices, seen, depth, viewmats), direction)
         return tuple(v.float() for g in both for v in vars(g).values() if v is not None)
 
 
@@ -203,6 +217,13 @@ def _autocast(like: Tensor, amp: bool) -> torch.autocast:
 def _directions(viewmats: Tensor) -> Tensor:
     """[B, 27] embedded view directions of cameras [B, 4, 4]."""
     return torch.cat([_embed_direction(v) for v in viewmats])
+
+
+def relative_depth(points: Tensor, viewmats: Tensor, vertices: Tensor) -> Tensor:
+    """[B, n] depth of points [B, n, 3] beyond that of the mean vertex, metres: small enough for half precision."""
+    with torch.autocast(points.device.type, enabled=False):
+        axis = viewmats[:, None, 2, :3]
+        return ((points - vertices.mean(1, keepdim=True)) * axis).sum(-1)
 
 
 def vertex_turns(vertex_transforms: Tensor) -> Tensor:

@@ -1,0 +1,49 @@
+"""Which points of the body the source camera really sees, point by point.
+
+The original marks whole faces: one visible pixel makes every texel of a face visible, so the colour of a hand that lies
+on the chest is taken over to the chest beside and behind it, and stays there as a stain when the hand moves away.
+Models with `visibility: point` ask for each texel and vertex whether anything nearer lies on its pixel or next to it.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+NEARER = 0.02  # metres: what is this much nearer is something else, not the slope of the own surface
+_AROUND = 3  # half-resolution pixels: an edge of the tracked mesh is at most about this uncertain
+
+
+def nearest_depth(
+    depth: Tensor,  # [B, S, S] metres, inf where nothing is seen, S even
+) -> Tensor:
+    """[B, S/2, S/2] the nearest depth of every 2 x 2 pixels."""
+    return -F.max_pool2d(-depth[:, None], 2)[:, 0]
+
+
+def unhidden(
+    xy: Tensor,  # [B, n, 2] image coordinates, -1..1
+    z: Tensor,  # [B, n] metres
+    nearest: Tensor,  # [B, S/2, S/2] of `nearest_depth`
+) -> Tensor:
+    """[B, n] bool: nothing of the body lies in front of the point, or next to it in front."""
+    around = -F.max_pool2d(-nearest[:, None].float(), _AROUND, stride=1, padding=_AROUND // 2)
+    around = around.clamp(max=1e6)  # no infinity times zero
+    found = F.grid_sample(around, xy[:, None], mode="nearest", padding_mode="border", align_corners=False)
+    return z <= found[:, 0, 0] + NEARER
+
+
+def facing(
+    vertices: Tensor,  # [B, P, 3] world
+    faces: Tensor,  # [F, 3]
+    viewmats: Tensor,  # [B, 4, 4]
+) -> Tensor:
+    """[B, P] bool: the surface at the vertex is turned towards the camera."""
+    corner = [vertices[:, faces[:, k]] for k in range(3)]
+    normal = torch.linalg.cross(corner[1] - corner[0], corner[2] - corner[0])  # [B, F, 3] area-weighted
+    total = torch.zeros_like(vertices)
+    for k in range(3):
+        total.index_add_(1, faces[:, k], normal)
+    eye = -(viewmats[:, :3, :3].transpose(1, 2) @ viewmats[:, :3, 3:])[..., 0]  # [B, 3]
+    return (total * (eye[:, None] - vertices)).sum(-1) > 0
