@@ -145,11 +145,11 @@ def test_killed_in_the_middle_and_run_again(tmp_path: Path):
     assert not [p for p in out.rglob("*") if ".tmp-" in p.name]
 
 
-@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_stopped_politely(tmp_path: Path, signal_number: int, code: int):
     write_clip(tmp_path / "tracked", "a", frames=200)
     out = tmp_path / "out"
-    process = _start(tmp_path, 0.1)
+    process = _start(tmp_path, 0.1, "--grace", "0.5")
     _wait_for(lambda: len(_in_flight(out)) == 3, process)
     process.send_signal(signal_number)
     _, said = process.communicate(timeout=30)

@@ -17,6 +17,7 @@ from .config import RunConfig
 from .engine import Made, check_flags
 from .errors import AssetError, DeviceError, UsageError
 from .progress import Progress
+from .stopping import Check
 from .timing import Stages
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ GRACE = 20.0  # seconds a child has to remove its unfinished file when the run i
 class ChildProcesses:
     """Runs `python -m guava_aug one-view` once per view. The parent keeps the log; it never loads the model."""
 
-    def __init__(self, config: RunConfig, stages: Stages, progress: Progress) -> None:
-        self.config, self.stages, self.progress = config, stages, progress
+    def __init__(self, config: RunConfig, stages: Stages, progress: Progress, stop: Check = lambda: None) -> None:
+        self.config, self.stages, self.progress, self.stop = config, stages, progress, stop
         self._described: dict[str, Any] = {}
         self._backgrounds: Counter[str] = Counter()
         self._said: set[str] = set()
@@ -59,6 +60,7 @@ class ChildProcesses:
             UsageError, AssetError, DeviceError: a child says that no video can be made.
         """
         for view in views:
+            self.stop()
             begun = time.perf_counter()
             code, out, err = _run_child({"config": self.config.to_json(), "video": name, "view": view.label})
             self.progress.frames(1, 1)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from .errors import UsageError
 from .shards import Shard
+from .stopping import GRACE
 
 Backend = Literal["auto", "torch", "numba"]  # those of render.rasterize, which is too heavy to import here
 DEFAULT_DIFFICULTIES = ("easy", "medium", "hard")
@@ -46,6 +47,7 @@ class RunConfig:
     save_frame_png: bool = False
     time_map: Path | None = None
 
+    grace: float = GRACE  # seconds that views in flight may take when the run is asked to end
     views_in_flight: int = 16  # writers open at once
     frames_per_chunk: int | None = None  # None: 4 on the CPU, 32 on a GPU
 
@@ -59,6 +61,8 @@ class RunConfig:
             value = getattr(self, flag)
             if value is not None and value < 1:
                 raise UsageError(f"--{flag} is {value}; expected 1 or more")
+        if not 0 <= self.grace < float("inf"):
+            raise UsageError(f"--grace is {self.grace:g}; expected seconds, 0 or more")
         if not 0 <= self.crf <= 51:
             raise UsageError(f"--crf is {self.crf}; expected 0 (lossless) to 51 (worst)")
         if self.fps is not None and not 0 < self.fps <= 1000:

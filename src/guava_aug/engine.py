@@ -12,6 +12,7 @@ from . import timing
 from .config import DEFAULT_FPS, DEFAULT_MODEL_PATH, RunConfig
 from .errors import AssetError, UsageError
 from .progress import Progress
+from .stopping import Check
 from .timing import Stages
 
 if TYPE_CHECKING:
@@ -51,8 +52,15 @@ class Engine(Protocol):
 class InProcess:
     """Loads the model once and keeps it."""
 
-    def __init__(self, config: RunConfig, stages: Stages, progress: Progress, model: GuavaModel | None = None) -> None:
-        self.config, self.stages, self.progress = config, stages, progress
+    def __init__(
+        self,
+        config: RunConfig,
+        stages: Stages,
+        progress: Progress,
+        model: GuavaModel | None = None,
+        stop: Check = lambda: None,
+    ) -> None:
+        self.config, self.stages, self.progress, self.stop = config, stages, progress, stop
         self.model = model
         self._backgrounds: Counter[str] = Counter()
         self._timings: dict[str, Timing] = {}
@@ -96,11 +104,15 @@ class InProcess:
             error = None if outcome.error is None else explain(outcome.error)
             on_view(Made(outcome.view, error, outcome.seconds, video.num_frames))
 
+        def open_file(view: View) -> ViewFile:
+            self.stop()  # a long list of views need not be finished
+            return ViewFile(config, name, view, size, fps)
+
         background = augment_video(
             model,
             video,
             views,
-            lambda view: ViewFile(config, name, view, size, fps),
+            open_file,
             ended,
             Settings(config.background, config.chunk_length(str(model.device)), config.views_in_flight),
             want_png=config.save_frame_png,

@@ -20,6 +20,7 @@ from .progress import Progress, Silent
 from .record import FOLDER, record_path, stage_rows, versions, write_record
 from .results import RunResult, Status, ViewResult
 from .shards import Shard
+from .stopping import Check
 from .sweep import sweep
 from .timing import Stages
 from .worklist import VideoJob, make_work_list, unique_names
@@ -65,11 +66,20 @@ def augment(
     return run(RunConfig(videos=None if videos is None else tuple(videos), **values), model=model, progress=progress)
 
 
-def run(config: RunConfig, *, model: GuavaModel | None = None, progress: Progress | None = None) -> RunResult:
+def run(
+    config: RunConfig,
+    *,
+    model: GuavaModel | None = None,
+    progress: Progress | None = None,
+    stop: Check = lambda: None,
+) -> RunResult:
     """How every view of the work list ended. See `augment`.
 
     In this order: the work list and what of it exists, then (only if something is to be made) the model, then video by
     video. The parameter log is written after every view.
+
+    Args:
+        stop: called between videos, and between the groups of views of one; ends the run by raising.
 
     Raises:
         UsageError, AssetError, DeviceError, OutputError: nothing (more) can be done.
@@ -81,17 +91,19 @@ def run(config: RunConfig, *, model: GuavaModel | None = None, progress: Progres
     progress = progress or Silent()
     engine: Engine
     if config.mode == "subprocess":
-        engine = ChildProcesses(config, stages, progress)
+        engine = ChildProcesses(config, stages, progress, stop)
     else:
-        engine = InProcess(config, stages, progress, model)
-    return _Run(config, engine, stages, progress).go()
+        engine = InProcess(config, stages, progress, model, stop)
+    return _Run(config, engine, stages, progress, stop).go()
 
 
 class _Run:
     """One run: the work list, the log, and what was counted on the way."""
 
-    def __init__(self, config: RunConfig, engine: Engine, stages: Stages, progress: Progress) -> None:
-        self.config, self.engine, self.stages, self.progress = config, engine, stages, progress
+    def __init__(
+        self, config: RunConfig, engine: Engine, stages: Stages, progress: Progress, stop: Check = lambda: None
+    ) -> None:
+        self.config, self.engine, self.stages, self.progress, self.stop = config, engine, stages, progress, stop
         self.record = record_path(config.output_root, config.part_id)
         self.results: dict[tuple[str, str], ViewResult] = {}
         self.begun = time.monotonic()
@@ -153,6 +165,7 @@ class _Run:
             self.progress.start(len(pending), sum(len(job.todo) for job in pending))
         try:
             for job in pending:
+                self.stop()
                 self.progress.video(job.name, len(job.todo))
                 self._one_video(job)
         finally:

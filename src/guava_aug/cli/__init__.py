@@ -9,7 +9,8 @@ from typing import Any
 
 from .. import __version__
 from ..errors import GuavaAugError
-from .exit_codes import CANCELLED, FAILED_TO_START, OK, Terminated, explain_codes
+from ..stopping import INTERRUPTED, Stopped
+from .exit_codes import CANCELLED, FAILED_TO_START, OK, explain_codes
 
 # name -> module below guava_aug.cli with `main(argv) -> exit code`, and what the overview says.
 COMMANDS = {
@@ -73,8 +74,9 @@ def guarded(module: str, args: list[str], **options: Any) -> int:
         return stop.code if isinstance(stop.code, int) else OK if stop.code is None else FAILED_TO_START
     except GuavaAugError as error:
         return complain(str(error))
-    except Terminated as stop:
-        print("guava-aug: stopped; unfinished files are removed, run it again to go on", file=sys.stderr)
+    except Stopped as stop:
+        word = "interrupted" if stop.code == INTERRUPTED else "stopped"
+        print(f"guava-aug: {word}; unfinished files are removed, run it again to go on", file=sys.stderr)
         return stop.code
     except KeyboardInterrupt:
         print("guava-aug: interrupted; unfinished files are removed, run it again to go on", file=sys.stderr)

@@ -5,20 +5,21 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
+from ..stopping import INTERRUPTED, PREEMPTED, Stopped
+
 OK = 0
 BUG = 1  # Python's own code of an uncaught exception
 FAILED_TO_START = 2
 SOME_FAILED = 3
-CANCELLED = 128 + signal.SIGINT  # 130
-TERMINATED = 128 + signal.SIGTERM  # 143
+CANCELLED = INTERRUPTED  # 130
 
 _MEANING = {
     OK: "all is done",
     BUG: "an error in guava-aug itself",
-    FAILED_TO_START: "wrong usage, or a model, device or folder that cannot be used: nothing more was done",
+    FAILED_TO_START: "wrong usage, or a model, device, folder or full disk that stops the run",
     SOME_FAILED: "some videos or views failed (named in the summary); the others are done",
-    CANCELLED: "interrupted by Ctrl-C; unfinished files are removed",
-    TERMINATED: "ended by SIGTERM; unfinished files are removed",
+    PREEMPTED: "asked to end (SIGTERM, SIGUSR1); unfinished files are removed; run it again to go on",
+    CANCELLED: "interrupted by Ctrl-C; unfinished files are removed; run it again to go on",
 }
 
 
@@ -27,16 +28,13 @@ def explain_codes() -> str:
     return "exit codes:\n" + "".join(f"  {code:<3}  {meaning}\n" for code, meaning in _MEANING.items())
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: cleaned up like Ctrl-C, told apart by its exit code."""
-
-    code = TERMINATED
-
-
 def catch_sigterm() -> None:
-    """Makes SIGTERM raise `Terminated` in the main thread, so that unfinished files are removed on the way out."""
+    """Makes SIGTERM raise `Stopped` in the main thread, so that unfinished files are removed on the way out.
+
+    For commands without a list of work; `guava-aug run` has `stopping.Stopping`.
+    """
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        raise Terminated
+        raise Stopped(PREEMPTED)
 
     signal.signal(signal.SIGTERM, stop)

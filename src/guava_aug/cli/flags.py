@@ -12,6 +12,7 @@ from tyro.conf import arg
 from ..config import DEFAULT_DIFFICULTIES, Backend, RunConfig
 from ..errors import UsageError
 from ..shards import shard_of_slurm_array
+from ..stopping import GRACE
 from .parsing import MaybePath, Switch
 
 Mode = Annotated[Literal["batch", "subprocess"] | None, arg(metavar="batch|subprocess", help_behavior_hint="")]
@@ -93,6 +94,8 @@ class Running:
     """One process does everything: the model is loaded once and each video is prepared once."""
     mode: Mode = None
     """batch, or subprocess: a fresh process per view that loads everything, as the original without --batch."""
+    grace: Annotated[float, arg(metavar="SECONDS")] = GRACE
+    """How long views in flight may take after SIGTERM, SIGUSR1 (then the exit code is 75) or Ctrl-C (130)."""
     views_in_flight: Annotated[int, arg(metavar="N")] = 16
     """Video files written at the same time, and the most that is lost when the process is killed."""
     frames_per_chunk: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
@@ -143,6 +146,7 @@ class RunFlags:
             preset=o.preset,
             save_frame_png=o.save_frame_png,
             time_map=self.videos.time_map,
+            grace=r.grace,
             views_in_flight=r.views_in_flight,
             frames_per_chunk=r.frames_per_chunk,
         )

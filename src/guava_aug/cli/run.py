@@ -7,7 +7,8 @@ from typing import Literal
 
 from ..errors import UsageError
 from ..malloc import keep_freed_memory
-from .exit_codes import OK, SOME_FAILED, catch_sigterm
+from ..stopping import Stopping
+from .exit_codes import OK, SOME_FAILED
 from .flags import RunFlags
 from .parsing import parse
 
@@ -36,7 +37,6 @@ def main(argv: Sequence[str], *, prog: str = "guava-aug run", script: bool = Fal
     config = flags.config(default_mode)
     if script and config.videos is None:
         raise UsageError("give the videos with --video_list NAME [NAME ...] or --video_list_file FILE")
-    catch_sigterm()
     keep_freed_memory()
 
     from ..jobs import run
@@ -44,7 +44,8 @@ def main(argv: Sequence[str], *, prog: str = "guava-aug run", script: bool = Fal
     from .terminal import show_summary, speaking
 
     quiet, verbose = flags.running.quiet, flags.running.verbose
-    with speaking(quiet, verbose, debug_log_path(config.output_root, config.part_id)) as progress:
-        result = run(config, progress=progress)
+    debug_log = debug_log_path(config.output_root, config.part_id)
+    with speaking(quiet, verbose, debug_log) as progress, Stopping(config.grace) as stop:
+        result = run(config, progress=progress, stop=stop)
     show_summary(result, quiet)
     return OK if result.ok else SOME_FAILED

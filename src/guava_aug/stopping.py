@@ -1,0 +1,116 @@
+"""Ends a run politely: asked once it finishes what is in flight, within a grace time; then it lets go."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+GRACE = 20.0  # seconds; SLURM kills 30 s after SIGTERM, most others after 10 to 30
+CLEANING = 15.0  # seconds that removing unfinished files may take before the process ends as it is
+INTERRUPTED = 128 + signal.SIGINT  # 130
+PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: run it again
+Check = Callable[[], None]  # raises Stopped when the run was asked to end
+
+
+class Stopped(KeyboardInterrupt):
+    """The run was asked to end. Not an `Exception`: nothing that is wrong with one video may swallow it."""
+
+    def __init__(self, code: int = PREEMPTED) -> None:
+        super().__init__("interrupted by Ctrl-C" if code == INTERRUPTED else "asked to end by a signal")
+        self.code = code
+
+
+class Stopping:
+    """Called between pieces of work; raises `Stopped` after a signal. As a context manager it takes the signals.
+
+    SIGTERM, SIGUSR1 and the first Ctrl-C only ask: what is in flight may end. When the grace time is over, or at the
+    second Ctrl-C, `Stopped` is raised wherever the main thread is (but for `viewfiles.interruptions_wait`). If the
+    process is still there after CLEANING more seconds, it ends as it is: unfinished files have temporary names.
+    """
+
+    def __init__(self, grace: float = GRACE) -> None:
+        self.grace = grace  # seconds; 0: the first signal ends the run at once
+        self.code: int | None = None  # exit code of the first signal; None: nobody asked
+        self._now = False  # do not wait for anything any more
+        self._over = threading.Event()  # the block was left
+        self._before: dict[int, Any] = {}
+        self._watch: threading.Thread | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether the run was asked to end."""
+        return self.code is not None
+
+    def __call__(self) -> None:
+        if self.code is not None:
+            raise Stopped(self.code)
+
+    def __enter__(self) -> Stopping:
+        self.take_signals()
+        return self
+
+    def take_signals(self) -> None:
+        """Sets the handlers (again: some libraries set their own). Does nothing outside of the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+            number = getattr(signal, name, None)  # Windows has no SIGUSR1
+            if number is not None:
+                before = signal.signal(number, self._came)
+                self._before.setdefault(number, before)
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self._over.set()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def ask(self, code: int = PREEMPTED) -> None:
+        """As a first signal does: what is in flight may end. From any thread, any number of times."""
+        if self.code is None:
+            self.code = code
+            self._watch = threading.Thread(target=self._wait_then_insist, name="grace", daemon=True)
+            self._watch.start()
+
+    def insist(self) -> None:
+        """Ends the run now. From any thread."""
+        self._now = True
+        self.ask()
+        if not self._over.is_set():
+            if hasattr(signal, "pthread_kill"):
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+            else:
+                import _thread
+
+                _thread.interrupt_main(signal.SIGTERM)
+
+    def _came(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.asked:
+            self._now = True
+        self.ask(INTERRUPTED if number == signal.SIGINT else PREEMPTED)
+        if self._now:
+            if number not in (signal.SIGINT, signal.SIGTERM):  # only these wait for what must not be torn apart
+                signal.raise_signal(signal.SIGTERM)
+            threading.Thread(target=self._wait_then_leave, name="cleaning", daemon=True).start()
+            self()
+
+    def _wait_then_insist(self) -> None:
+        if self.grace > 0 and not self._now:
+            log.warning(
+                "asked to end: what is in flight may finish within %g s; Ctrl-C (again) ends it at once", self.grace
+            )
+            if self._over.wait(self.grace):
+                return
+        self.insist()
+
+    def _wait_then_leave(self) -> None:
+        if not self._over.wait(CLEANING):
+            log.error("it did not end within %g s; leaving as it is, the next run clears up", CLEANING)
+            os._exit(self.code if self.code is not None else PREEMPTED)
