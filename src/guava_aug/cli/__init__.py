@@ -17,7 +17,9 @@ COMMANDS = {
     "run": ("run", "Render tracked videos again from new cameras."),
     "check": ("check", "Check tracked videos; print what is wrong and where."),
     "convert": ("convert", "Make a lean .safetensors file of an official checkpoint."),
-    "demo": ("demo", "Augment a bundled clip with the embedded model and make a contact sheet."),
+    "demo": ("demo", "Augment the bundled clips with the embedded model and make a contact sheet."),
+    "train": ("train", "Train a network on tracked videos or on synthetic people."),
+    "bench": ("bench", "Measure what views cost on this machine, stage by stage."),
     "evaluate": ("evaluate", "Measure a model on held-out synthetic people: PSNR, SSIM, baselines."),
 }
 HIDDEN = {"one-view": "one_view"}  # the child process of --mode subprocess

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import yaml
 
 from ..avatar.config import ModelConfig
-from ..errors import AssetError
+from ..errors import AssetError, UsageError
+
+_FOLDER = Path(__file__).parent / "configs"
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,39 @@ class TrainConfig:
         path = Path(path)
         model = ModelConfig.from_yaml(path)
         section: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")).get("TRAIN") or {}
+        if not isinstance(section, dict):
+            raise AssetError(f"{path}: the TRAIN section is {section!r}; expected entries such as `steps: 15000`")
         losses = section.pop("losses", None) or {}
         for given, kind in ((section, TrainConfig), (losses, LossWeights)):
             unknown = sorted(set(given) - {f.name for f in fields(kind)})
             if unknown:
-                raise AssetError(f"{path}: the TRAIN section has an entry this version does not know: {unknown}")
+                known = ", ".join(f.name for f in fields(kind))
+                raise AssetError(
+                    f"{path}: the TRAIN section has an entry this version does not know: {', '.join(unknown)}; "
+                    f"expected some of {known} (in place of GUAVA's own config.yaml: --config official)"
+                )
         if "betas" in section:
             section["betas"] = tuple(section["betas"])
         return model, TrainConfig(**section, losses=LossWeights(**losses))
+
+
+def config_names() -> list[str]:
+    """The configurations that ship with the package."""
+    return sorted(p.stem for p in _FOLDER.glob("*.yaml"))
+
+
+def find_config(name: str) -> Path:
+    """The file of a configuration: one of `config_names()`, or the path of a YAML file.
+
+    Raises UsageError with the names there are.
+    """
+    if name in config_names():
+        return _FOLDER / f"{name}.yaml"
+    if Path(name).is_file():
+        return Path(name)
+    near = difflib.get_close_matches(name, config_names(), 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UsageError(
+        f"--config {name}: there is no such configuration; {hint}expected {', '.join(config_names())}, or the path of "
+        "a YAML file with the sections MODEL and TRAIN"
+    )
