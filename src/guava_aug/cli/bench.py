@@ -1,0 +1,168 @@
+"""`guava-aug bench`: what views cost on this machine, in both modes, and what is busy meanwhile."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
+
+from ..config import Backend, RunConfig
+from ..errors import UsageError
+from ..malloc import keep_freed_memory
+from .exit_codes import OK, catch_sigterm
+from .parsing import MaybePath, Switch, parse
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..bench.report import Grid
+
+DESCRIPTION = """\
+Measure what new views of a video cost on this machine.
+
+Prints where the time of a view goes, stage by stage, and what 1, 3, 10, 50 and 100 views of one video cost in batch
+mode and with a process per view. The numbers of views in --measure are really made, with `guava-aug run`; the others
+are extrapolated and marked with ~. Writes bench.json, and bench.png: what was busy when.
+"""
+
+EXAMPLES = """\
+examples:
+  guava-aug bench
+  guava-aug bench --measure 1 3 10 --device 0
+  guava-aug bench --model_path assets/GUAVA --tracked_root tracked --video clip_a --frames 137
+"""
+
+FRAMES_CPU = 24  # a CPU draws few frames a second
+
+
+@dataclass(frozen=True)
+class BenchFlags:
+    """Flags of bench."""
+
+    model_path: MaybePath = None
+    """As for `guava-aug run`. Left out, and no --tracked_root: the embedded model."""
+    guava_root: MaybePath = None
+    """As for `guava-aug run`."""
+    tracked_root: MaybePath = None
+    """Folder of tracked videos. Left out: the bundled clips."""
+    video: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    """Which video. Left out: the first."""
+    frames: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """Use the first N frames, from the front again if there are fewer. Left out: all; on a CPU 24."""
+    measure: Annotated[tuple[int, ...], arg(metavar="N [N ...]")] = (1, 3)
+    """Numbers of views that are really made, in both modes."""
+    repeats: Annotated[int, arg(metavar="R")] = 3
+    """Runs within one process, of which medians are taken. The commands run once."""
+    device: Annotated[str, arg(metavar="ID")] = "0"
+    """GPU number or cpu. A machine without a GPU uses its CPU."""
+    backend: Backend = "auto"
+    """Rasteriser."""
+    output: Annotated[Path, arg(metavar="DIR")] = Path("bench_output")
+    """Folder of bench.json and bench.png."""
+    json: MaybePath = None
+    """Write the figures here instead."""
+    chart: MaybePath = None
+    """Write the chart here instead."""
+    quiet: Switch = False
+    """Only problems and the tables."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when everything is measured."""
+    flags = parse(BenchFlags, argv, "guava-aug bench", DESCRIPTION, EXAMPLES)
+    if not flags.measure or min(flags.measure) < 1 or flags.repeats < 1:
+        raise UsageError(
+            f"--measure {' '.join(map(str, flags.measure))} --repeats {flags.repeats}: expected numbers of 1 or more"
+        )
+    catch_sigterm()
+    keep_freed_memory()
+    from rich.console import Console
+
+    from ..bench import chart, lanes, machine, measure, report
+    from ..bench.clips import clip_of_length
+    from ..record import versions, write_record
+    from ..tracked import TrackedVideo
+    from .terminal import speaking
+
+    with speaking(flags.quiet, False), tempfile.TemporaryDirectory(prefix="guava-aug-bench-") as scratch:
+        config, device = chosen(flags)
+        assert config.videos is not None
+        name, frames = config.videos[0], flags.frames or (None if device.startswith("cuda") else FRAMES_CPU)
+        if frames is not None and frames != TrackedVideo.open(config.tracked_root, name).num_frames:
+            clip_of_length(config.tracked_root, name, frames, Path(scratch))
+            config = replace(config, tracked_root=Path(scratch))
+        measured = measure.measure(config, flags.measure, flags.repeats)
+    on = machine.describe_machine(device)
+    costs, shown = report.Costs.of(measured, config.views_in_flight), lanes.lanes_of(measured.intervals)
+    target, picture = flags.json or flags.output / "bench.json", flags.chart or flags.output / "bench.png"
+    software = versions()
+    write_record(
+        target,
+        report.to_json(
+            measured, costs, shown, machine=on, versions=software, video=name, measured=sorted(set(flags.measure)),
+            repeats=flags.repeats,
+        ),
+    )  # fmt: skip
+    what = f"{measured.views_recorded} views of {measured.frames} frames, {measured.gaussians:,} Gaussians"
+    said = f"{machine.in_words(on)}; guava-aug {software['guava_aug']}, torch {software['torch']}"
+    chart.draw_chart(shown, f"guava-aug: {what}", said, picture)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{said}, Python {software['python']}\nmodel: {measured.model}\nvideo: {name}\n", markup=False)
+    for grid in (
+        report.stages_grid(measured),
+        report.costs_grid(costs),
+        report.lanes_grid(shown, measured.views_recorded),
+    ):
+        show(console, grid)
+    console.print(f"figures: {target}\nchart:   {picture}", markup=False)
+    return OK
+
+
+def chosen(flags: BenchFlags) -> tuple[RunConfig, str]:
+    """The run to measure, with its one video, and the torch device.
+
+    Raises:
+        UsageError, InputError, DeviceError: no such video, folder or device.
+    """
+    from ..demo import demo_root
+    from ..device import choose_device
+    from ..model import EMBEDDED
+    from ..tracked import list_videos
+
+    device = choose_device(flags.device)
+    root = flags.tracked_root or demo_root()
+    there = list_videos(root)
+    if not there:
+        raise UsageError(f"--tracked_root {root} holds no tracked video; expected folders with a videos_info.json")
+    embedded = flags.model_path is None and flags.tracked_root is None
+    config = RunConfig(
+        tracked_root=root,
+        output_root=Path("bench_output"),  # replaced by temporary folders
+        videos=(flags.video or there[0],),
+        difficulties=("medium",),
+        model_path=Path(EMBEDDED) if embedded else flags.model_path,
+        guava_root=flags.guava_root,
+        device=device,
+        backend=flags.backend,
+    )
+    return config, device
+
+
+def show(console: Console, grid: Grid) -> None:
+    """A drawn table on a terminal, aligned text elsewhere."""
+    if not console.is_terminal:
+        console.print(grid.plain() + "\n", markup=False)
+        return
+    from rich.table import Table
+
+    table = Table(title=grid.title, title_justify="left")
+    for i, column in enumerate(grid.columns):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    for row in grid.rows:
+        table.add_row(*row)
+    console.print(table)
+    console.print("\n".join(grid.notes) + "\n", markup=False, style="dim")
