@@ -1,4 +1,4 @@
-"""Preemption: the real command gets signals; what is in flight ends or is dropped, and the exit code says run it again."""
+"""Preemption: the real command gets signals; what is in flight ends or is dropped; the exit code says: run it again."""
 
 from __future__ import annotations
 

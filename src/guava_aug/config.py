@@ -12,6 +12,7 @@ from .errors import UsageError
 from .shards import Shard
 from .stopping import GRACE
 
+EngineName = Literal["local", "ray"]
 Backend = Literal["auto", "torch", "numba"]  # those of render.rasterize, which is too heavy to import here
 DEFAULT_DIFFICULTIES = ("easy", "medium", "hard")
 DEFAULT_MODEL_PATH = Path("assets/GUAVA")
@@ -34,6 +35,12 @@ class RunConfig:
     part_id: str | None = None  # names the parameter log of this part of a cluster job; None with a shard: its index
     shard: str | None = None  # "i/n": only the videos of part i (from 0) of n, by a hash of their names
     mode: Literal["batch", "subprocess"] = "batch"
+    engine: EngineName = "local"  # who runs the worker processes, if there are any
+    gpus: tuple[str, ...] | None = None  # a worker process on each: numbers among the visible GPUs, or UUIDs
+    workers: int | None = None  # worker processes on each GPU, or on the device; None: 1, and none without `gpus`
+    timeout: float | None = None  # seconds without any sign of life after which a worker is ended; None: for ever
+    ray_address: str | None = None  # of a running cluster; None: the environment's, else a new one on this machine
+    cpus_per_worker: int | None = None  # of a Ray actor; None: all, shared evenly
 
     model_path: Path | None = None  # None: assets/GUAVA if it is there, else the embedded default
     guava_root: Path | None = None  # where the config's assets/SMPLX and assets/FLAME are relative to
@@ -57,7 +64,7 @@ class RunConfig:
         Raises:
             UsageError: names the flag, what was given, and what would do.
         """
-        for flag in ("views_in_flight", "frames_per_chunk"):
+        for flag in ("views_in_flight", "frames_per_chunk", "workers", "cpus_per_worker"):
             value = getattr(self, flag)
             if value is not None and value < 1:
                 raise UsageError(f"--{flag} is {value}; expected 1 or more")
@@ -67,12 +74,30 @@ class RunConfig:
             raise UsageError(f"--crf is {self.crf}; expected 0 (lossless) to 51 (worst)")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise UsageError(f"--fps is {self.fps:g}; expected more than 0 and at most 1000 frames per second")
+        self._check_workers()
         if self.shard is not None:
             index = Shard.parse(self.shard).index
             if self.part_id is None:  # parts of one job must not share a log
                 object.__setattr__(self, "part_id", str(index))
         if self.part_id is not None and (not self.part_id or set(self.part_id) & set("/\\\0") or ".." in self.part_id):
             raise UsageError(f"--part_id is {self.part_id!r}; expected a number or a word for a file name")
+
+    def _check_workers(self) -> None:
+        if self.timeout is not None and not 0 < self.timeout < float("inf"):
+            raise UsageError(f"--timeout is {self.timeout:g}; expected seconds, more than 0")
+        if self.gpus is not None and (len(set(self.gpus)) < len(self.gpus) or not all(self.gpus) or not self.gpus):
+            raise UsageError(f"--gpus is {','.join(self.gpus)!r}; expected different GPUs, such as 0,1,2,3")
+        if self.mode == "subprocess" and (self.has_workers or self.engine != "local"):
+            raise UsageError("--mode subprocess excludes --engine, --gpus, --workers and --timeout; leave it out")
+        if self.engine == "ray" and self.gpus is not None:
+            raise UsageError("--engine ray finds its GPUs itself; leave out --gpus")
+        if self.engine != "ray" and (self.ray_address is not None or self.cpus_per_worker is not None):
+            raise UsageError("--ray_address and --cpus_per_worker belong to --engine ray")
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether worker processes are asked for."""
+        return self.engine == "ray" or any(x is not None for x in (self.gpus, self.workers, self.timeout))
 
     def chunk_length(self, device: str) -> int:
         """Frames posed and rendered at a time on `device`."""
@@ -91,7 +116,7 @@ class RunConfig:
         for name in ("tracked_root", "output_root", "model_path", "guava_root", "time_map"):
             if values.get(name) is not None:
                 values[name] = Path(values[name])
-        for name in ("videos", "difficulties"):
+        for name in ("videos", "difficulties", "gpus"):
             if values.get(name) is not None:
                 values[name] = tuple(values[name])
         return cls(**values)

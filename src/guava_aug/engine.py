@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from . import timing
 from .config import DEFAULT_FPS, DEFAULT_MODEL_PATH, RunConfig
-from .errors import AssetError, UsageError
+from .errors import AssetError, DeviceLostError, DiskFullError, UsageError
 from .progress import Progress
 from .stopping import Check
 from .timing import Stages
@@ -103,6 +103,8 @@ class InProcess:
         def ended(outcome: Outcome) -> None:
             error = None if outcome.error is None else explain(outcome.error)
             on_view(Made(outcome.view, error, outcome.seconds, video.num_frames))
+            if outcome.error is not None:
+                _stop_if_all_would_fail(outcome.error)
 
         def open_file(view: View) -> ViewFile:
             self.stop()  # a long list of views need not be finished
@@ -137,6 +139,18 @@ class InProcess:
             "refiner_noise_seed": REFINER_NOISE_SEED,
             "backgrounds": dict(self._backgrounds),
         }
+
+
+def _stop_if_all_would_fail(error: Exception) -> None:
+    """Raises DiskFullError or DeviceLostError when the failure of one view means that every other one will fail."""
+    if isinstance(error, DiskFullError):
+        raise error
+    text = str(error)
+    if isinstance(error, RuntimeError) and "CUDA error" in text and "out of memory" not in text:
+        raise DeviceLostError(
+            f"the GPU failed ({text.splitlines()[0]}) and this process cannot use it any more; run it again to go on; "
+            "if it comes again, see the driver's log (dmesg, Xid) and try another GPU"
+        ) from error
 
 
 def check_flags(config: RunConfig) -> None:

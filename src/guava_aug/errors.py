@@ -17,8 +17,16 @@ class DeviceError(GuavaAugError):
     """The asked-for device cannot be used."""
 
 
+class DeviceLostError(DeviceError):
+    """The device failed in the middle of the work; only a new process can use it again. Stops a run."""
+
+
 class OutputError(GuavaAugError):
     """A result could not be written, or what was written did not read back."""
+
+
+class DiskFullError(OutputError):
+    """There is no space, or no quota, for a result: every other video would fail too. Stops a run."""
 
 
 class UsageError(GuavaAugError):

@@ -39,6 +39,7 @@ class Stopping:
         self.grace = grace  # seconds; 0: the first signal ends the run at once
         self.code: int | None = None  # exit code of the first signal; None: nobody asked
         self._now = False  # do not wait for anything any more
+        self._raised = False  # and the main thread knows
         self._over = threading.Event()  # the block was left
         self._before: dict[int, Any] = {}
         self._watch: threading.Thread | None = None
@@ -82,7 +83,8 @@ class Stopping:
     def insist(self) -> None:
         """Ends the run now. From any thread."""
         self._now = True
-        self.ask()
+        if self.code is None:
+            self.code = PREEMPTED
         if not self._over.is_set():
             if hasattr(signal, "pthread_kill"):
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
@@ -92,12 +94,15 @@ class Stopping:
                 _thread.interrupt_main(signal.SIGTERM)
 
     def _came(self, number: int, frame: FrameType | None) -> None:
+        if self._raised:  # it is clearing up
+            if number == signal.SIGINT:
+                os._exit(INTERRUPTED)
+            return
         if number == signal.SIGINT and self.asked:
             self._now = True
         self.ask(INTERRUPTED if number == signal.SIGINT else PREEMPTED)
-        if self._now:
-            if number not in (signal.SIGINT, signal.SIGTERM):  # only these wait for what must not be torn apart
-                signal.raise_signal(signal.SIGTERM)
+        if self._now and number in (signal.SIGINT, signal.SIGTERM):  # these wait for what must not be torn apart
+            self._raised = True
             threading.Thread(target=self._wait_then_leave, name="cleaning", daemon=True).start()
             self()
 

@@ -22,7 +22,7 @@ COMMANDS = {
     "bench": ("bench", "Measure what views cost on this machine, stage by stage."),
     "evaluate": ("evaluate", "Measure a model on held-out synthetic people: PSNR, SSIM, baselines."),
 }
-HIDDEN = {"one-view": "one_view"}  # the child process of --mode subprocess
+HIDDEN = {"one-view": "one_view", "worker": "worker"}  # the child processes of --mode subprocess, of --gpus
 
 EXAMPLES = """\
 examples:

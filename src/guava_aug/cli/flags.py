@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from ..config import DEFAULT_DIFFICULTIES, Backend, RunConfig
+from ..config import DEFAULT_DIFFICULTIES, Backend, EngineName, RunConfig
 from ..errors import UsageError
 from ..shards import shard_of_slurm_array
 from ..stopping import GRACE
@@ -94,6 +94,18 @@ class Running:
     """One process does everything: the model is loaded once and each video is prepared once."""
     mode: Mode = None
     """batch, or subprocess: a fresh process per view that loads everything, as the original without --batch."""
+    gpus: Annotated[str | None, arg(metavar="0,1,2,3", help_behavior_hint="")] = None
+    """GPUs of this machine to use at the same time, each by a process of its own (instead of --device)."""
+    workers: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """Worker processes on each GPU, or with --device cpu on this machine. A worker that dies is replaced."""
+    engine: Annotated[EngineName, arg(metavar="local|ray", help_behavior_hint="")] = "local"
+    """ray: a worker per GPU, or without GPUs per --cpus_per_worker cores, of a Ray cluster."""
+    ray_address: Annotated[str | None, arg(metavar="ADDRESS", help_behavior_hint="")] = None
+    """Of a running Ray cluster, or auto. Left out: RAY_ADDRESS, else Ray is started on this machine."""
+    cpus_per_worker: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """Cores per Ray worker. Left out: with GPUs an even share of them; else 4, or all cores of a smaller machine."""
+    timeout: Annotated[float | None, arg(metavar="SECONDS", help_behavior_hint="")] = None
+    """Give a video up when nothing happened for so long (it is tried twice). Works in a worker process of its own."""
     grace: Annotated[float, arg(metavar="SECONDS")] = GRACE
     """How long views in flight may take after SIGTERM, SIGUSR1 (then the exit code is 75) or Ctrl-C (130)."""
     views_in_flight: Annotated[int, arg(metavar="N")] = 16
@@ -146,6 +158,12 @@ class RunFlags:
             preset=o.preset,
             save_frame_png=o.save_frame_png,
             time_map=self.videos.time_map,
+            engine=r.engine,
+            gpus=None if r.gpus is None else tuple(gpu.strip() for gpu in r.gpus.split(",")),
+            workers=r.workers,
+            timeout=r.timeout,
+            ray_address=r.ray_address,
+            cpus_per_worker=r.cpus_per_worker,
             grace=r.grace,
             views_in_flight=r.views_in_flight,
             frames_per_chunk=r.frames_per_chunk,

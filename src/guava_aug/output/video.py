@@ -19,7 +19,7 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
 from guava_aug import timing
-from guava_aug.errors import OutputError, UsageError
+from guava_aug.errors import DiskFullError, OutputError, UsageError
 from guava_aug.output.temporary import remove_stale_temporaries, temporary_beside
 
 CRF = 10  # the original's quality (imageio's 8)
@@ -200,13 +200,15 @@ class VideoWriter:
         if isinstance(error, OutputError):
             return error
         where = f"{self.path}: writing stopped at frame {self._encoded}"
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        number = getattr(error, "errno", None)
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            kind = OutputError if number == errno.EFBIG else DiskFullError  # too big a file is one video's trouble
             folder, mib = self.path.parent, 2**20
             with contextlib.suppress(OSError):
                 written, free = self._temporary.stat().st_size / mib, shutil.disk_usage(folder).free / mib
                 # Lossless 4:2:0 is the most a frame can take; a tenth of it is usual at crf 10.
                 usual = 0.15 * self._size[0] * self._size[1] * max(self.frames, 1) / mib
-                return OutputError(
+                return kind(
                     f"{where}: no space ({error}); {written:.1f} MiB were written, {free:.1f} MiB are free in "
                     f"{folder}, about {max(usual, written):.1f} MiB are needed for the {self.frames} frames so far. "
                     "Free some space or the quota and run again: finished views are kept"

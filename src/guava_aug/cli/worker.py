@@ -1,0 +1,20 @@
+"""The process that makes videos for `guava-aug run --gpus` and `--workers`. Not for users."""
+
+from __future__ import annotations
+
+import sys
+
+from ..malloc import keep_freed_memory
+from .exit_codes import FAILED_TO_START, OK
+
+
+def main(argv: list[str]) -> int:
+    """0 when nothing more was asked for."""
+    if argv or sys.stdin.isatty():
+        print("guava-aug: error: worker is started by `guava-aug run --gpus` only", file=sys.stderr)
+        return FAILED_TO_START
+    keep_freed_memory()
+    from ..worker import private_streams, serve
+
+    serve(*private_streams())
+    return OK

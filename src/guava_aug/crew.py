@@ -1,0 +1,288 @@
+"""Several processes that make videos at the same time, as one engine: a bad one is replaced, its video done again."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .config import RunConfig
+from .engine import Made, check_flags
+from .errors import (
+    AssetError,
+    DeviceError,
+    DeviceLostError,
+    DiskFullError,
+    GuavaAugError,
+    InputError,
+    OutputError,
+    UsageError,
+)
+from .progress import Progress
+from .stopping import Check, Stopped
+from .timing import Stages
+
+if TYPE_CHECKING:
+    from .views import View
+    from .worker import Event
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.5  # seconds between two looks whether the run is to end
+LIVES = 2  # workers that may die on one video before the video is given up
+_KINDS = {kind.__name__: kind for kind in (InputError, OutputError, UsageError, AssetError, DeviceError, DiskFullError)}
+
+
+class Engine(Protocol):
+    """What `in_parallel` needs of a crew."""
+
+    parallel: int
+
+    def ask_to_end(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def in_parallel(crew: Engine, work: Callable[[Any], None], items: Sequence[Any], stop: Check) -> None:
+    """Calls work(item) for every item, in threads, `crew.parallel` at a time; returns when all have ended.
+
+    stop: called now and then; when it raises, nothing more is begun, and its exception is raised in the end. An
+    exception of `work` closes the crew and is raised.
+    """
+    waiting, running = deque(items), set[Future[None]]()
+    asked: BaseException | None = None
+    pool = ThreadPoolExecutor(crew.parallel, thread_name_prefix="crew")
+    try:
+        while waiting or running:
+            try:
+                stop()
+            except Stopped as error:
+                if waiting and asked is None:
+                    asked = error
+                waiting.clear()
+                crew.ask_to_end()
+            while waiting and len(running) < crew.parallel:
+                running.add(pool.submit(work, waiting.popleft()))
+            done, running = wait(running, LOOK_EVERY, FIRST_COMPLETED)
+            for future in done:
+                future.result()
+    finally:
+        crew.close()
+        pool.shutdown(cancel_futures=True)
+    if asked is not None:
+        raise asked
+
+
+class MemberDied(Exception):
+    """A worker process is gone, hangs or cannot go on; the message says how it ended."""
+
+
+class Member(Protocol):
+    """One worker process, wherever it is."""
+
+    name: str  # for the log: "worker 3 (GPU 3)"
+
+    def ready(self) -> Iterator[Event]:
+        """What it says until it is ready. Raises MemberDied."""
+
+    def make(self, video: str, labels: Sequence[str]) -> Iterator[Event]:
+        """What it says until the video is over. Raises MemberDied."""
+
+    def ask_to_end(self) -> None:
+        """Lets it finish the views in flight and no more. From any thread."""
+
+    def end(self) -> None:
+        """Ends it now; it removes its unfinished files if it still can. From any thread, any number of times."""
+
+
+class Crew:
+    """Makes as many videos at a time as it has members; `make` is called from as many threads.
+
+    new_member: starts the member with this number, which comes again when a member is replaced.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        stages: Stages,
+        progress: Progress,
+        size: int,
+        new_member: Callable[[int], Member],
+    ) -> None:
+        self.config, self.stages, self.progress, self.parallel = config, stages, progress, size
+        self._new_member = new_member
+        self._free: queue.Queue[tuple[int, Member] | Exception] = queue.Queue()
+        self._members: dict[int, Member] = {}
+        self._lock = threading.RLock()  # log, progress and what is described
+        self._ending = False
+        self._described: dict[str, Any] = {}
+        self._backgrounds: dict[int, Counter[str]] = {}
+        self._said: set[str] = set()
+
+    def check(self) -> None:
+        """Raises UsageError, InputError or AssetError for flags that cannot work with any video."""
+        check_flags(self.config)
+        if self.config.time_map is not None:
+            from .tracked import load_time_map
+
+            load_time_map(self.config.time_map)
+
+    def prepare(self) -> None:
+        """Starts all members. Raises AssetError or DeviceError when one cannot start."""
+        begun = time.monotonic()
+        try:
+            for number in range(self.parallel):
+                self._members[number] = self._new_member(number)
+            for number, member in self._members.items():
+                self._wait_until_ready(member)
+                self._free.put((number, member))
+        except MemberDied as death:
+            self.close()
+            raise DeviceError(f"no worker could be started: {death}") from None
+        except BaseException:
+            self.close()
+            raise
+        log.info("%d workers are ready after %.1f s", self.parallel, time.monotonic() - begun)
+
+    def make(self, name: str, views: Sequence[View], on_view: Callable[[Made], None]) -> None:
+        """See `Engine`; from several threads. A video whose worker dies is given to another one, once.
+
+        Raises:
+            Stopped: the crew was closed.
+        """
+        left = {view.label: view for view in views}
+        reason = ""
+        for _ in range(LIVES):
+            number, member = self._take()
+            try:
+                error = self._listen(member, number, member.make(name, list(left)), left, on_view)
+            except MemberDied as death:
+                reason = str(death)
+                self._replace(number, member, f"{name}: {reason}")
+                if not left:
+                    return
+                continue
+            except BaseException:  # of the log: this member still speaks of a video that nobody listens to
+                self._replace(number, member, f"{name}: it was interrupted")
+                raise
+            self._free.put((number, member))
+            if error is not None:
+                raise error
+            return
+        raise InputError(f"{name}: {LIVES} workers in a row ended while they made it: {reason}")
+
+    def ask_to_end(self) -> None:
+        """Lets every member finish the views in flight and no more; then `make` raises `Stopped`."""
+        self._ending = True
+        for member in list(self._members.values()):
+            member.ask_to_end()
+
+    def close(self) -> None:
+        """Ends all members; videos in work end with `Stopped` in their threads."""
+        self._ending = True
+        ending = [threading.Thread(target=member.end) for member in list(self._members.values())]
+        for thread in ending:
+            thread.start()
+        for thread in ending:
+            thread.join()
+        self._free.put(MemberDied("the crew is closed"))
+
+    def describe(self) -> dict[str, Any]:
+        """What the members said they used."""
+        backgrounds: Counter[str] = Counter()
+        for counts in self._backgrounds.values():
+            backgrounds.update(counts)
+        return {**self._described, "backgrounds": dict(backgrounds), "workers": self.parallel}
+
+    def _take(self) -> tuple[int, Member]:
+        found = self._free.get()
+        if isinstance(found, Exception):
+            self._free.put(found)  # for the other threads
+            if self._ending:
+                raise Stopped
+            raise found
+        return found
+
+    def _replace(self, number: int, member: Member, why: str) -> None:
+        """Puts a new member in the place of one that is no good. When the last place is lost, `_take` raises."""
+        member.end()
+        if self._ending:
+            raise Stopped
+        log.warning("%s ended (%s); another one takes its place", member.name, why)
+        try:
+            new = self._members[number] = self._new_member(number)
+            if self._ending:
+                new.end()
+                raise Stopped
+            self._wait_until_ready(new)
+            self._free.put((number, new))
+        except (MemberDied, GuavaAugError) as error:
+            if self._ending:
+                raise Stopped from None
+            log.error("%s cannot be started again: %s", member.name, error)
+            del self._members[number]
+            if not self._members:
+                self._free.put(DeviceError(f"no worker is left, and none can be started: {error}"))
+
+    def _wait_until_ready(self, member: Member) -> None:
+        error = self._listen(member, -1, member.ready(), {}, lambda made: None)
+        if error is not None:
+            raise error
+
+    def _listen(
+        self,
+        member: Member,
+        number: int,
+        events: Iterator[Event],
+        left: dict[str, View],
+        on_view: Callable[[Made], None],
+    ) -> Exception | None:
+        """The error that ended a video, after everything was noted that a member said about it.
+
+        Raises MemberDied.
+        """
+        with contextlib.closing(events):  # type: ignore[type-var]  # generators
+            for kind, content in events:
+                if kind == "view":
+                    del left[content.view.label]
+                    on_view(content)
+                elif kind == "frames":
+                    with self._lock:
+                        self.progress.frames(*content)
+                elif kind == "stage":
+                    self.stages.add(*content)
+                elif kind == "log":
+                    self._log(member, *content)
+                elif kind == "used":
+                    self._describe(number, content)
+                elif kind == "ready":
+                    return None
+                elif kind == "end":
+                    return None if content is None else self._error(*content)
+        raise MemberDied("it fell silent")
+
+    def _error(self, kind: str, text: str) -> Exception:
+        if kind == "Stopped":  # by a signal to the worker alone, or because all are asked to end
+            if self._ending:
+                raise Stopped
+            raise MemberDied("it was asked to end by a signal")
+        if kind == DeviceLostError.__name__:  # another process can go on
+            raise MemberDied(text)
+        return _KINDS.get(kind, InputError)(text)
+
+    def _log(self, member: Member, level: int, text: str) -> None:
+        with self._lock:
+            fresh = text not in self._said
+            self._said.add(text)
+        log.log(level if fresh else logging.DEBUG, "%s: %s", member.name, text)
+
+    def _describe(self, number: int, used: dict[str, Any]) -> None:
+        with self._lock:
+            self._backgrounds[number] = Counter(used.pop("backgrounds", {}))
+            self._described = used

@@ -1,0 +1,199 @@
+"""Worker processes on this machine: `--gpus 0,1,2,3`, `--workers N`, and the watch of `--timeout`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .config import RunConfig
+from .crew import Crew, MemberDied
+from .errors import DeviceError
+from .progress import Progress
+from .timing import Stages
+
+if TYPE_CHECKING:
+    from .worker import Event
+
+log = logging.getLogger(__name__)
+
+ENDING = 8.0  # seconds a worker has to remove its unfinished files
+TAIL = 20  # lines of a dead worker's standard error that are kept
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker works."""
+
+    name: str
+    device: str  # as --device
+    environment: dict[str, str]
+
+
+class LocalCrew(Crew):
+    """`--gpus`, `--workers`, `--timeout`: worker processes on this machine."""
+
+    def __init__(self, config: RunConfig, stages: Stages, progress: Progress) -> None:
+        size = (config.workers or 1) * len(config.gpus or ("",))
+        super().__init__(config, stages, progress, size, self._start)
+        self._places: Sequence[Place] = ()
+
+    def prepare(self) -> None:
+        """Starts the workers. Raises DeviceError, UsageError for GPUs that are not there; AssetError."""
+        self._places = places(self.config)
+        super().prepare()
+
+    def _start(self, number: int) -> LocalMember:
+        return LocalMember(self.config, self._places[number])
+
+
+def places(config: RunConfig) -> list[Place]:
+    """Where the workers of a run work, `config.workers` of them per GPU, or else on the run's device.
+
+    Raises:
+        DeviceError: a GPU is not there.
+    """
+    per_device = config.workers or 1
+    if config.gpus is None:
+        threads = str(max(1, cpu_count() // per_device))
+        shared = {name: threads for name in _THREADS if name not in os.environ} if per_device > 1 else {}
+        return [Place(f"worker {i}", config.device, shared) for i in range(per_device)]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = []
+    for gpu, name in zip(config.gpus, _visible_names(config.gpus, visible), strict=True):
+        for i in range(per_device):
+            label = f"GPU {gpu}" + (f" worker {i}" if per_device > 1 else "")
+            found.append(Place(label, "0", {"CUDA_VISIBLE_DEVICES": name}))
+    return found
+
+
+def cpu_count() -> int:
+    """Processors this process may use: a cluster's job often has a part of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _visible_names(gpus: Sequence[str], visible: str | None) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES must be for each of `--gpus`: numbers count among the GPUs that this process sees."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    names = [name.strip() for name in visible.split(",")] if visible else [str(i) for i in range(count)]
+    found = []
+    for gpu in gpus:
+        if not gpu.isdecimal():
+            found.append(gpu)  # a UUID
+        elif int(gpu) < min(count, len(names)):
+            found.append(names[int(gpu)])
+        else:
+            there = "no GPU" if count == 0 else "GPU 0" if count == 1 else f"GPUs 0 to {count - 1}"
+            raise DeviceError(f"--gpus {','.join(gpus)}: there is no GPU {gpu}; torch finds {there} on this machine")
+    return found
+
+
+class LocalMember:
+    """One `python -m guava_aug worker`."""
+
+    def __init__(self, config: RunConfig, place: Place) -> None:
+        self.name, self._timeout = place.name, config.timeout
+        # The package is found even when it runs from a checkout; Ctrl-C reaches it through this process alone.
+        search = os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "guava_aug", "worker"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**os.environ, **place.environment, "PYTHONPATH": search}, start_new_session=True,
+        )  # fmt: skip
+        self._events: queue.Queue[Event | None] = queue.Queue()
+        self._last_words: deque[str] = deque(maxlen=TAIL)
+        self._hearing = threading.Thread(target=self._hear, name=f"hear {self.name}", daemon=True)
+        self._errors = threading.Thread(target=self._hear_errors, name=f"errors of {self.name}", daemon=True)
+        self._hearing.start()
+        self._errors.start()
+        self._ending = threading.Lock()
+        self._tell(replace(config, device=place.device, gpus=None, workers=None, timeout=None))
+
+    def ready(self) -> Iterator[Event]:
+        """What it says until its model is loaded. Raises MemberDied."""
+        yield from self._said(None)
+
+    def make(self, video: str, labels: Sequence[str]) -> Iterator[Event]:
+        """What it says about one video. Raises MemberDied, also when it says nothing for the time of --timeout."""
+        self._tell((video, labels))
+        yield from self._said(self._timeout)
+
+    def ask_to_end(self) -> None:
+        """See `Member`."""
+        self._tell(None)
+
+    def end(self) -> None:
+        """See `Member`."""
+        with self._ending:
+            with contextlib.suppress(OSError):
+                assert self._process.stdin is not None
+                self._process.stdin.close()  # it takes this as the end of its work
+            try:
+                self._process.wait(ENDING)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def _tell(self, what: Any) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):  # it died, which whoever listens finds out
+            pickle.dump(what, self._process.stdin)
+            self._process.stdin.flush()
+
+    def _said(self, timeout: float | None) -> Iterator[Event]:
+        last = "nothing"
+        while True:
+            try:
+                event = self._events.get(timeout=timeout)
+            except queue.Empty:
+                self._process.kill()  # it may hang where no signal reaches it
+                raise MemberDied(
+                    f"nothing happened for {timeout:g} s (--timeout) after {last}: reading, rendering or encoding hangs"
+                ) from None
+            if event is None:
+                raise MemberDied(self._how_it_ended())
+            kind, content = event
+            if kind in ("stage", "frames"):
+                last = f"the stage {content[0]!r}" if kind == "stage" else f"{content[0]} of {content[1]} frames"
+            yield event
+
+    def _hear(self) -> None:
+        assert self._process.stdout is not None
+        with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):
+            while True:
+                self._events.put(pickle.load(self._process.stdout))
+        self._events.put(None)
+
+    def _hear_errors(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            text = line.decode(errors="replace").rstrip()
+            self._last_words.append(text)
+            log.debug("%s: %s", self.name, text)
+
+    def _how_it_ended(self) -> str:
+        code = self._process.wait()
+        self._errors.join(1)
+        words = " ".join(" ".join(self._last_words).split())[-1000:]
+        if code < 0:
+            try:
+                name = signal.Signals(-code).name
+            except ValueError:
+                name = str(-code)
+            hint = "; the system kills so when memory runs out" if -code == 9 else ""
+            return f"the process was ended by {name}{hint}" + (f": {words}" if words else "")
+        return f"the process ended with code {code}: {words or 'it said nothing'}"
