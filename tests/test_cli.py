@@ -254,7 +254,7 @@ def test_convert_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert "best.pt" in capsys.readouterr().err
 
 
-def test_demo(tracked: Path, tmp_path: Path, fake_model: list, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_demo_of_whole_clips(tracked: Path, tmp_path: Path, fake_model: list, monkeypatch: pytest.MonkeyPatch, capsys):
     import cv2
 
     monkeypatch.setattr("guava_aug.demo.demo_root", lambda: tracked)
@@ -264,6 +264,29 @@ def test_demo(tracked: Path, tmp_path: Path, fake_model: list, monkeypatch: pyte
     assert sheet.shape[0] > 8 * 256  # two clips, each with its input and three views
     assert "contact_sheet.png" in capsys.readouterr().out
     assert str(fake_model[0][0][0]) == "embedded"
+    assert not (tmp_path / "out" / "tracked").exists()
+
+
+def test_demo_of_one_clip_and_a_second_of_the_others(
+    tmp_path: Path, fake_model: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    root, out = tmp_path / "clips", tmp_path / "out"
+    for name, frames in (("one", 4), ("two", 30)):
+        write_clip(root, name, frames=frames)
+    monkeypatch.setattr("guava_aug.demo.demo_root", lambda: root)
+    argv = ["demo", "--output", str(out), "--moments", "2", "--difficulties", "easy"]
+    assert main(argv) == 0
+    said = capsys.readouterr().out
+    views = {name: video_path(out, "easy", name) for name in ("one", "two_1s")}
+    assert all(str(path) in said for path in views.values())
+    log = json.loads((out / "augmentation_params.json").read_text())
+    assert {name: log[name]["easy"]["frames"] for name in views} == {"one": 4, "two_1s": 25}
+    assert main(argv) == 0
+    assert "2 skipped" in capsys.readouterr().out
+    other = tmp_path / "other"
+    assert main([*argv[:2], str(other), *argv[3:], "--base_seed", "7"]) == 0
+    there = json.loads((other / "augmentation_params.json").read_text())
+    assert all(there[name]["easy"]["yaw"] != log[name]["easy"]["yaw"] for name in views)
 
 
 def test_progress_on_a_terminal(tmp_path: Path):

@@ -29,7 +29,7 @@ from guava_aug.evaluation.measure import (
     person_name,
 )
 from guava_aug.evaluation.metrics import PSNR_CEILING
-from guava_aug.evaluation.report import SCHEMA, SHEET_ROWS, example_frames, floors, mean_scores
+from guava_aug.evaluation.report import SCHEMA, SHEET_BYTES, SHEET_CELL, SHEET_ROWS, example_frames, floors, mean_scores
 from guava_aug.model import load_model
 from guava_aug.views import plan_views
 from tiny_model import SIZE, write_tiny_model
@@ -47,7 +47,7 @@ def run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of one evaluation of one painted person in two frames."""
     out = tmp_path_factory.mktemp("evaluation")
     argv = ["evaluate", "--people", "1", "--frames", "2", "--model_path", str(tiny_model), "--device", "cpu"]
-    assert main([*argv, "--output", str(out), "--quiet"]) == 0
+    assert main([*argv, "--output", str(out), "--sheet", str(out / "people.jpg")]) == 0
     return out
 
 
@@ -87,7 +87,31 @@ def test_there_is_a_sheet_of_every_view(run: Path):
     for view in (SELF, *VIEWS):
         sheet = cv2.imread(str(run / f"{view}.png"))
         rows, columns = 2, 4  # both frames; truth, ours, mesh, input
-        assert sheet.shape[0] > rows * 256 and columns * 256 < sheet.shape[1] < columns * 256 + 40
+        assert rows * 256 < sheet.shape[0] < rows * 256 + 100 and columns * 256 < sheet.shape[1] < columns * 256 + 200
+
+
+def test_the_sheet_of_people_is_small(run: Path):
+    sheet = cv2.imread(str(run / "people.jpg"))
+    rows, columns = 4, 4  # self, easy, medium, hard; truth, ours, mesh, input
+    assert sheet.shape[0] > rows * SHEET_CELL and sheet.shape[1] > columns * SHEET_CELL
+    assert (run / "people.jpg").stat().st_size <= SHEET_BYTES < 250_000
+
+
+def test_the_table_for_a_page_has_the_figures(run: Path):
+    lines = (run / "evaluation.md").read_text(encoding="utf-8").splitlines()
+    report = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    assert "painted on the bare body" in lines[0] and report["people_are"] == "painted"
+    by_row = {tuple(c.strip() for c in line.split("|")[1:3]): line.split("|")[3:-1] for line in lines[4:]}
+    assert len(by_row) == sum(len(by) for by in report["mean"].values())
+    for (view, method), cells in by_row.items():
+        assert float(cells[2]) == pytest.approx(report["mean"][view][method]["person_psnr"], abs=0.051)
+
+
+def test_painted_people_are_said_to_be_painted(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    argv = ["--people", "1", "--frames", "1", "--difficulties", "easy", "--model_path", str(tiny_model)]
+    assert main(["evaluate", *argv, "--device", "cpu", "--output", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert "no --bank" in said.err and "not comparable" in said.out and "(no --bank)" in said.out
 
 
 def test_same_arguments_same_figures_whichever_difficulties(run: Path, tiny_model: Path):
@@ -144,6 +168,8 @@ def test_people_are_chosen_by_count_or_seed():
         (["--bank", "nowhere.npz"], "nowhere.npz"),
         (["--model_path", "nowhere"], "nowhere"),
         (["--device", "toaster"], "toaster"),
+        (["--sheet", "a.gif"], "a.gif"),
+        (["--sheet", "a.jpg", "--sheet_people", "0"], "at least 1"),
     ],
 )
 def test_wrong_flags_are_named(argv: list[str], word: str, capsys: pytest.CaptureFixture, tmp_path: Path):

@@ -17,6 +17,7 @@ from guava_aug.output import (
     to_video_bytes,
     video_path,
 )
+from guava_aug.output.contact_sheet import Block
 
 
 def read(path):
@@ -77,18 +78,41 @@ def test_contact_sheet_shows_every_picture(tmp_path):
     blue = np.full((64, 64, 3), (0, 0, 250), np.uint8)
     tall = np.full((80, 40, 3), (0, 250, 0), np.uint8)
     path = tmp_path / "sheets" / "contact_sheet.png"
-    contact_sheet(
-        [("source", [red]), ("easy_001 für", [red, blue, tall]), ("a long label over nothing", [])], path, cell=64
-    )
+    first = Block("clip für", ["one"], [("source", [red]), ("easy_001\nyaw", [red, blue, tall]), ("a label alone", [])])
+    contact_sheet([first, Block("", [], [("", [blue])])], path, cell=64)
     sheet = read(path)
     area = {
         name: (sheet == colour).all(axis=-1).sum()
         for name, colour in (("red", (250, 0, 0)), ("blue", (0, 0, 250)), ("green", (0, 250, 0)))
     }
-    assert area == {"red": 2 * 64 * 64, "blue": 64 * 64, "green": 64 * 32}
-    assert (sheet[:22].min(axis=-1) < 100).any()  # the label
+    assert area == {"red": 2 * 64 * 64, "blue": 2 * 64 * 64, "green": 64 * 32}
+    rows, columns = np.where((sheet == (250, 0, 0)).all(axis=-1))
+    assert (sheet[rows[0] : rows[0] + 64, : columns.min()].min(axis=-1) < 100).any()  # the label, left of its row
+    assert (sheet[: rows[0], columns.min() :].min(axis=-1) < 100).any()  # title and column, above
+
+
+def test_blocks_stand_side_by_side(tmp_path):
+    block = Block("b", [], [("row", [np.zeros((32, 32, 3), np.uint8)])])
+    contact_sheet([block] * 3, tmp_path / "tall.png", cell=32)
+    contact_sheet([block] * 3, tmp_path / "wide.png", cell=32, abreast=2)
+    (tall, width, _), (less, wide, _) = read(tmp_path / "tall.png").shape, read(tmp_path / "wide.png").shape
+    assert (less, wide) == (tall * 2 // 3, 2 * width)
+
+
+def test_a_sheet_shrinks_until_it_fits(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8)
+    blocks = [Block("noise", [], [("row", [noise] * 2)])]
+    contact_sheet(blocks, tmp_path / "free.jpg")
+    for limit in (100_000, 20_000):
+        path = tmp_path / f"{limit}.jpg"
+        contact_sheet(blocks, path, max_bytes=limit)
+        assert 0.3 * limit < path.stat().st_size <= limit < (tmp_path / "free.jpg").stat().st_size
+    with pytest.raises(OutputError, match="show fewer"):
+        contact_sheet(blocks, tmp_path / "a.png", max_bytes=100)
 
 
 def test_an_empty_contact_sheet_is_refused(tmp_path):
     with pytest.raises(OutputError, match="at least one picture"):
-        contact_sheet([("easy", [])], tmp_path / "a.png")
+        contact_sheet([Block("easy", [], [("row", [])])], tmp_path / "a.png")
+    with pytest.raises(UsageError, match=r"\.png or \.jpg"):
+        contact_sheet([], tmp_path / "a.gif")

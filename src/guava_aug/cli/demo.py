@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import arg
 
 from ..config import DEFAULT_DIFFICULTIES, RunConfig
-from ..errors import InputError
+from ..errors import InputError, UsageError
 from ..malloc import keep_freed_memory
 from .exit_codes import OK, SOME_FAILED, catch_sigterm
 from .parsing import Switch, parse
@@ -18,19 +19,22 @@ from .parsing import Switch, parse
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..output.contact_sheet import Block
     from ..results import RunResult
 
 DESCRIPTION = """\
-Augment a bundled clip with the embedded model.
+Augment the bundled clips with the embedded model.
 
-Needs no files and no GPU. Writes the same output tree as `guava-aug run`, and contact_sheet.png: the input and every
-view at some moments.
+Needs no files and no GPU. One clip is rendered whole and one second of each other one, by the same way and into the
+same output tree as with `guava-aug run`; nothing is made beforehand. contact_sheet.png shows the input and every view
+at some moments.
 """
 
 EXAMPLES = """\
 examples:
   guava-aug demo
-  guava-aug demo --output /tmp/demo --clips signer_b signer_c --views_per_difficulty 3
+  guava-aug demo --base_seed 7 --output demo_7                      # other cameras
+  guava-aug demo --clips signer_b signer_c --views_per_difficulty 3
 """
 
 
@@ -41,7 +45,7 @@ class DemoFlags:
     output: Annotated[Path, arg(metavar="DIR")] = Path("demo_output")
     """Folder of the results."""
     clips: Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]", help_behavior_hint="")] = ()
-    """Which of the bundled clips: signer_a, signer_b, signer_c. Left out: the first."""
+    """Bundled clips to render whole: signer_a, signer_b, signer_c. Left out: the first, and 1 s of the others."""
     difficulties: Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]")] = DEFAULT_DIFFICULTIES
     """How far the camera may move."""
     views_per_difficulty: Annotated[int, arg(metavar="K")] = 1
@@ -66,19 +70,28 @@ def main(argv: Sequence[str]) -> int:
     catch_sigterm()
     keep_freed_memory()
     from ..demo import demo_root
+    from ..demo.excerpt import short_demo
     from ..jobs import run
     from ..model import EMBEDDED
     from ..output import contact_sheet
     from ..record import debug_log_path
     from ..tracked import list_videos
+    from ..views.difficulty import check_difficulties
     from .terminal import show_summary, speaking
 
+    if flags.moments < 1:
+        raise UsageError(f"--moments is {flags.moments}; expected at least 1")
     if not demo_root().is_dir():
         raise InputError(f"{demo_root()} is missing: this installation has no demo clips; install the package again")
+    check_difficulties(flags.difficulties)
+    tracked, videos = demo_root(), flags.clips
+    if not videos:
+        tracked = flags.output / "tracked"
+        videos = tuple(short_demo(demo_root(), list_videos(demo_root()), tracked))
     config = RunConfig(
-        tracked_root=demo_root(),
+        tracked_root=tracked,
         output_root=flags.output,
-        videos=flags.clips or tuple(list_videos(demo_root())[:1]),
+        videos=videos,
         difficulties=flags.difficulties,
         views_per_difficulty=flags.views_per_difficulty,
         base_seed=flags.base_seed,
@@ -90,30 +103,39 @@ def main(argv: Sequence[str]) -> int:
     with speaking(flags.quiet, False, debug_log_path(flags.output, None)) as progress:
         result = run(config, progress=progress)
     show_summary(result, flags.quiet)
-    if any(view.status != "failed" for view in result.views):
+    made = [view.path for view in result.views if view.status != "failed" and view.path is not None]
+    if made:
         sheet = flags.output / "contact_sheet.png"
-        contact_sheet(list(_rows(demo_root(), result, flags.moments)), sheet)
-        print(f"\npictures: {sheet}\nvideos:   {flags.output}/<view>/<clip>/...mp4\ncameras:  {result.params_log}")
+        contact_sheet([_block(tracked, result, name, flags.moments) for name in _names(result)], sheet)
+        print("\nvideos:   " + "\n          ".join(str(path) for path in made))
+        print(f"cameras:  {result.params_log}\npictures: {sheet}")
     return OK if result.ok else SOME_FAILED
 
 
-def _rows(tracked_root: Path, result: RunResult, moments: int) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Per clip: the input, then every view, at the same moments; label and pictures uint8 [H, W, 3]."""
+def _names(result: RunResult) -> list[str]:
+    return list(dict.fromkeys(view.video for view in result.views if view.status != "failed"))
+
+
+def _block(tracked_root: Path, result: RunResult, name: str, moments: int) -> Block:
+    """One clip: the input, then every view, at the same moments."""
     import numpy as np
 
+    from ..output.contact_sheet import Block
     from ..tracked import TrackedVideo
 
-    for name in dict.fromkeys(view.video for view in result.views if view.status != "failed"):
-        video = TrackedVideo.open(tracked_root, name)
-        indices = sorted({int(i) for i in np.linspace(0, video.num_frames - 1, max(moments, 1)).round()})
-        yield f"{name}: input", [video.read_frame(i)[0] for i in indices]
-        for view in result.views:
-            if view.video == name and view.status != "failed" and view.path is not None:
-                label = f"{name}: {view.label}   yaw {view.yaw:+.2f}, pitch {view.pitch:+.2f}, zoom {view.zoom:.2f}"
-                yield label, _pictures(view.path, indices)
+    video = TrackedVideo.open(tracked_root, name)
+    indices = sorted({int(i) for i in np.linspace(0, video.num_frames - 1, moments).round()})
+    rows = [("input", [video.read_frame(i)[0] for i in indices])]
+    for view in result.views:
+        if view.video == name and view.status != "failed" and view.path is not None:
+            yaw, pitch = math.degrees(view.yaw), math.degrees(view.pitch)
+            label = f"{view.label}\nyaw {yaw:+.0f} deg\npitch {pitch:+.0f} deg\nzoom {view.zoom:.2f}"
+            rows.append((label, _pictures(view.path, indices)))
+    return Block(name, [f"frame {i}" for i in indices], rows)
 
 
 def _pictures(path: Path, indices: Sequence[int]) -> list[np.ndarray]:
+    """Some frames of a video, uint8 [H, W, 3]."""
     import av
 
     wanted = set(indices)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import arg
 
 from ..config import DEFAULT_DIFFICULTIES
-from ..errors import UsageError
+from ..errors import OutputError, UsageError
 from ..malloc import keep_freed_memory
 from .exit_codes import OK, catch_sigterm
 from .parsing import MaybePath, Switch, parse
@@ -22,25 +23,28 @@ if TYPE_CHECKING:
     from ..evaluation.measure import PersonResult, Scores
     from ..evaluation.report import Floor
 
+log = logging.getLogger(__name__)
+
 DESCRIPTION = """\
 Measure a model on synthetic people that were held out of its training.
 
 The truth of every view is drawn by the generator, so PSNR and SSIM are exact: of the source's own camera over the
 motion, and of new cameras. Two baselines are measured with it: the input frame as it is, and the source picture
-projected on the body. Writes evaluation.json and one picture of pictures per view.
+projected on the body. Writes evaluation.json, evaluation.md (the table) and one picture of pictures per view.
+
+Without --bank the people are painted on the bare body: another, easier set than the dressed people of the README,
+whose figures they cannot be compared with. The bank (12 MB) is packed once from MakeHuman's free assets:
+  git clone --depth 1 https://github.com/makehumancommunity/makehuman-assets
+  pip install 'guava-aug[bake]' && python -m guava_aug.demo.pack_bank --assets makehuman-assets/base bank.npz
 """
 
 EXAMPLES = """\
 examples:
   guava-aug evaluate --bank bank.npz
   guava-aug evaluate --people 1 --frames 20 --json result.json
+  guava-aug evaluate --bank bank.npz --sheet people.jpg --sheet_people 4
   guava-aug evaluate --seeds 9003 9004 --difficulties medium --model_path mine.safetensors
 """
-
-_COLUMNS = {
-    "psnr": "PSNR", "ssim": "SSIM", "person_psnr": "person PSNR", "person_ssim": "person SSIM",
-    "person_delta_e": "person dE", "face_psnr": "face PSNR", "hands_psnr": "hands PSNR",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class EvaluateFlags:
     seeds: Annotated[tuple[int, ...], arg(metavar="SEED [SEED ...]", help_behavior_hint="")] = ()
     """Other people of the generator, by seed."""
     bank: MaybePath = None
-    """Bundle of clothes, hair and skins (python -m guava_aug.demo.pack_bank). Left out: people painted on the body."""
+    """Clothes, hair and skins of the people, see above. Left out: people painted on the bare body."""
     model_path: MaybePath = None
     """The model, on the free body. Left out: the embedded one."""
     device: Annotated[str, arg(metavar="ID")] = "0"
@@ -67,6 +71,10 @@ class EvaluateFlags:
     """Folder of the pictures and of evaluation.json."""
     json: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Write the figures here instead."""
+    sheet: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Also one small picture (.jpg or .png, below 250 kB): truth, ours, mesh, input of each person in every view."""
+    sheet_people: Annotated[int, arg(metavar="N")] = 2
+    """People on --sheet."""
     quiet: Switch = False
     """Only problems and the table."""
 
@@ -88,22 +96,26 @@ def main(argv: Sequence[str]) -> int:
     from .terminal import speaking
 
     seeds, frames = chosen_seeds(flags), measure.frame_numbers(flags.frames)
+    on_sheet = check_sheet(flags, len(seeds))
     difficulties = check_difficulties(flags.difficulties)
     begun = time.monotonic()
     with speaking(flags.quiet, False) as progress:
         bank = Bank.load(flags.bank) if flags.bank else Bank.bare()
+        if not flags.bank:
+            log.warning("no --bank: the people are painted on the bare body, without clothes and hair")
         device = choose_device(flags.device)
         model = load_model(flags.model_path or EMBEDDED, device)
         measure.check_model_fits(model, bank)
         views = 1 + len(difficulties)
         people: list[PersonResult] = []
+        shown = report.example_frames(frames, len(seeds))
         progress.start(len(seeds), views * len(seeds))
         try:
             for i, seed in enumerate(seeds):
                 progress.video(measure.person_name(seed), views)
                 person = measure.measure_person(
                     model, bank, seed, frames, difficulties, base_seed=flags.base_seed,
-                    examples_of=report.example_frames(frames, len(seeds)) if i < report.SHEET_ROWS else (),
+                    examples_of=shown if i < max(report.SHEET_ROWS, on_sheet) else (),
                     on_frame=lambda view: progress.frames(1, len(frames)),
                 )  # fmt: skip
                 people.append(person)
@@ -119,6 +131,7 @@ def main(argv: Sequence[str]) -> int:
         machine=machine(device),
         seconds=round(time.monotonic() - begun, 1),
         checkpoint={"path": model.source, "sha256": report.file_digest(Path(model.source))},
+        people_are="dressed" if flags.bank else "painted",
         bank=None if flags.bank is None else {"path": str(flags.bank), "sha256": report.file_digest(flags.bank)},
         seeds=list(seeds),
         held_out=not any(s in TRAINING_SEEDS for s in seeds),
@@ -127,11 +140,24 @@ def main(argv: Sequence[str]) -> int:
         image_size=model.config.image_size,
     )
     write_record(target, content)
-    sheets = report.write_sheets((e for p in people for e in p.examples), flags.output)
+    dressed = flags.bank is not None
+    table = flags.output / "evaluation.md"
+    title = f"{who(len(people), len(frames), dressed=dressed)}; PSNR in dB"
+    write_text(table, f"{title}\n\n{report.markdown_table(mean)}")
+    examples = [e for p in people for e in p.examples]
+    sheets = report.write_sheets(examples[: report.SHEET_ROWS * views], flags.output)
+    if flags.sheet is not None:
+        report.write_sheet(examples, flags.sheet, on_sheet)
+        sheets.append(flags.sheet)
     console = Console(highlight=False, soft_wrap=True)
-    console.print(scores_table(mean, len(people), len(frames), dressed=flags.bank is not None))
+    console.print(scores_table(mean, title))
     console.print(floors_table(report.floors(mean)))
-    console.print(f"figures:  {target}\npictures: {', '.join(str(s) for s in sheets)}", markup=False)
+    if not dressed:
+        console.print(
+            "These people are painted on the bare body, because no --bank was given. The README's figures are of\n"
+            "dressed people and not comparable; `guava-aug evaluate --help` says how to get the bank.", markup=False
+        )  # fmt: skip
+    console.print(f"figures:  {target}\ntable:    {table}\npictures: {', '.join(str(s) for s in sheets)}", markup=False)
     return OK
 
 
@@ -153,22 +179,47 @@ def chosen_seeds(flags: EvaluateFlags) -> tuple[int, ...]:
     return tuple(seeds[:count])
 
 
-def scores_table(mean: dict[str, dict[str, Scores]], people: int, frames: int, *, dressed: bool) -> Table:
+def check_sheet(flags: EvaluateFlags, people: int) -> int:
+    """How many people the sheet shows, 0 without one. Raises UsageError before anything is measured."""
+    if flags.sheet is None:
+        return 0
+    if flags.sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise UsageError(f"--sheet {flags.sheet}: expected a name that ends in .jpg or .png")
+    if flags.sheet_people < 1:
+        raise UsageError(f"--sheet_people is {flags.sheet_people}; expected at least 1")
+    return min(flags.sheet_people, people)
+
+
+def who(people: int, frames: int, *, dressed: bool) -> str:
+    """What was measured, in words."""
+    kind = "dressed (--bank)" if dressed else "painted on the bare body (no --bank)"
+    each = f"{frames} {'frame' if frames == 1 else 'frames'} each"
+    return f"{people} {'person' if people == 1 else 'people'} {kind}, {each}"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Raises OutputError when it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def scores_table(mean: dict[str, dict[str, Scores]], title: str) -> Table:
     """One row per view and method."""
     from rich.table import Table
 
-    who = f"{people} {'person' if people == 1 else 'people'}"
-    kind = "dressed" if dressed else "painted on the body (dressed ones: --bank)"
-    each = f"{frames} {'frame' if frames == 1 else 'frames'} each"
-    table = Table(title=f"{who} {kind}, {each}; PSNR in dB", title_justify="left")
+    from ..evaluation.report import TABLE, cell_text
+
+    table = Table(title=title, title_justify="left")
     table.add_column("view")
     table.add_column("method")
-    for title in _COLUMNS.values():
-        table.add_column(title, justify="right")
+    for name in TABLE.values():
+        table.add_column(name, justify="right")
     for view, by_method in mean.items():
         for i, (method, scores) in enumerate(by_method.items()):
-            values = {name: getattr(scores, name) for name in _COLUMNS}
-            cells = ["-" if v is None else f"{v:.3f}" if "ssim" in n else f"{v:.2f}" for n, v in values.items()]
+            cells = [cell_text(name, getattr(scores, name), digits=2) for name in TABLE]
             table.add_row("" if i else view, method, *cells, end_section=i == len(by_method) - 1)
     return table
 

@@ -8,14 +8,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..output.contact_sheet import contact_sheet
+from ..output.contact_sheet import Block, contact_sheet
 from .measure import METHODS, METRICS, SELF, SHOWN, Example, PersonResult, Scores
 from .metrics import K1, K2, PSNR_CEILING, SIGMA, WINDOW
 
 SCHEMA = "guava-aug evaluation 1"
 SHEET_ROWS = 4  # of pictures, per view
+SHEET_CELL = 180  # pixels, of the sheet of people
+SHEET_BYTES = 245_000  # of the sheet of people: small enough to live in a repository
+TABLE = {
+    "psnr": "PSNR", "ssim": "SSIM", "person_psnr": "person PSNR", "person_ssim": "person SSIM",
+    "person_delta_e": "person dE", "face_psnr": "face PSNR", "hands_psnr": "hands PSNR",
+}  # fmt: skip
 PERSON_FLOORS = {SELF: 22.0, "medium": 20.0}  # dB, ours, person only
 FULL_FLOOR = 28.0  # dB, ours, whole picture
 GAINS = {"input": 4.0, "mesh": 1.5}  # dB, person only, ours over a baseline on new views
@@ -99,17 +103,50 @@ def to_json(people: Sequence[PersonResult], **about: Any) -> dict[str, Any]:
 
 def write_sheets(examples: Iterable[Example], folder: Path) -> list[Path]:
     """One PNG per view: truth, ours, mesh and input side by side, a row per example."""
-    by_view: dict[str, list[tuple[str, list[np.ndarray]]]] = {}
+    by_view: dict[str, list[Example]] = {}
     for e in examples:
-        last = "source frame" if e.view == SELF else "input"
-        label = f"{e.view}: truth, ours, mesh, {last}   ({e.person}, frame {e.frame})"
-        by_view.setdefault(e.view, []).append((label, [e.pictures[m] for m in SHOWN]))
+        by_view.setdefault(e.view, []).append(e)
     written = []
-    for view, rows in by_view.items():
+    for view, found in by_view.items():
         path = folder / f"{view}.png"
-        contact_sheet(rows, path)
+        rows = [(f"{e.person}\nframe {e.frame}", [e.pictures[m] for m in SHOWN]) for e in found]
+        columns = (*SHOWN[:-1], "source frame" if view == SELF else "input frame")
+        contact_sheet([Block(view, columns, rows)], path)
         written.append(path)
     return written
+
+
+def write_sheet(examples: Iterable[Example], path: Path, people: int) -> None:
+    """One small picture of the first `people` people: truth, ours, mesh and input side by side, a row per view.
+
+    Of each person one moment is shown. In the row of the source's own camera the input is the source frame.
+    """
+    chosen: dict[str, list[Example]] = {}
+    for e in examples:
+        if e.person in chosen or len(chosen) < people:
+            chosen.setdefault(e.person, []).append(e)
+    blocks = []
+    for person, found in chosen.items():
+        moments = sorted({e.frame for e in found})
+        moment = moments[len(moments) // 2]
+        rows = [(e.view, [e.pictures[m] for m in SHOWN]) for e in found if e.frame == moment]
+        blocks.append(Block(f"{person}, frame {moment}", SHOWN, rows))
+    contact_sheet(blocks, path, SHEET_CELL, abreast=2, max_bytes=SHEET_BYTES)
+
+
+def markdown_table(mean: dict[str, dict[str, Scores]]) -> str:
+    """The scores as a table for a page: a row per view and method."""
+    lines = [f"| view | method | {' | '.join(TABLE.values())} |", f"|---|---|{'--:|' * len(TABLE)}"]
+    for view, by_method in mean.items():
+        for method, scores in by_method.items():
+            cells = [cell_text(name, getattr(scores, name)) for name in TABLE]
+            lines.append(f"| {view} | {method} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def cell_text(metric: str, value: float | None, digits: int = 1) -> str:
+    """A score as tables show it; SSIM has three digits always."""
+    return "-" if value is None else f"{value:.3f}" if "ssim" in metric else f"{value:.{digits}f}"
 
 
 def file_digest(path: Path) -> str:
@@ -122,7 +159,10 @@ def file_digest(path: Path) -> str:
 
 
 def example_frames(frames: Sequence[int], people: int) -> list[int]:
-    """The frames of one person whose pictures are kept: `SHEET_ROWS` rows over all people, evenly spaced."""
+    """The frames of one person whose pictures are kept: `SHEET_ROWS` rows over all people, evenly spaced.
+
+    One for each person at least, the middle one.
+    """
     rows = min(len(frames), max(1, SHEET_ROWS // people))
     return [frames[(2 * k + 1) * len(frames) // (2 * rows)] for k in range(rows)]
 
