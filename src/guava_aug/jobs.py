@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import time
 from collections import Counter
@@ -12,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import DEFAULT_DIFFICULTIES, RunConfig
+from .crew import Crew, in_parallel
 from .engine import Engine, InProcess, Made, explain
-from .errors import AssetError, DeviceError, InputError, OutputError, UsageError
-from .output.params_log import ParamsLog
+from .errors import AssetError, DeviceError, DiskFullError, InputError, OutputError, UsageError
 from .output.tree import video_path, view_root
 from .progress import Progress, Silent
 from .record import FOLDER, record_path, stage_rows, versions, write_record
 from .results import RunResult, Status, ViewResult
+from .runlog import RunLog
 from .shards import Shard
 from .stopping import Check
 from .sweep import sweep
@@ -92,9 +94,20 @@ def run(
     engine: Engine
     if config.mode == "subprocess":
         engine = ChildProcesses(config, stages, progress, stop)
+    elif config.has_workers:
+        engine = _crew(config, stages, progress, model)
     else:
         engine = InProcess(config, stages, progress, model, stop)
     return _Run(config, engine, stages, progress, stop).go()
+
+
+def _crew(config: RunConfig, stages: Stages, progress: Progress, model: GuavaModel | None) -> Crew:
+    """The worker processes that are asked for."""
+    if model is not None:
+        raise UsageError("a loaded model cannot be given to worker processes; leave out gpus, workers, timeout, engine")
+    from .processes import LocalCrew
+
+    return LocalCrew(config, stages, progress)
 
 
 class _Run:
@@ -113,8 +126,8 @@ class _Run:
         self.engine.check()
         names = self._names()
         _refuse_file_in_the_way(self.config.output_root)
-        with ParamsLog.open(self.config.output_root, self.config.part_id) as self.params:
-            jobs = make_work_list(self.config, names, self.params.get)
+        with RunLog(self.config.output_root, self.config.part_id, self._header()) as self.log:
+            jobs = make_work_list(self.config, names, self.log.get)
             _make_writable(self.config.output_root)
             try:
                 self._work(jobs)
@@ -124,11 +137,15 @@ class _Run:
         self._write_record(jobs)
         return RunResult(
             views=[self.results[job.name, view.label] for job in jobs for view in job.views],
-            params_log=self.params.path,
+            params_log=self.log.path,
             record=self.record,
             stages=self.stages.rows(),
             seconds=time.monotonic() - self.begun,
         )
+
+    def _header(self) -> dict[str, Any]:
+        """For the journal: with what this run was started. The names of the videos are in its plan."""
+        return {"config": {**self.config.to_json(), "videos": None}, "versions": versions(), "cwd": os.getcwd()}
 
     def _names(self) -> list[str]:
         from .tracked import scan_videos
@@ -159,56 +176,55 @@ class _Run:
         self._skip(jobs)
         if any(job.refused is None for job in pending):
             self.engine.prepare()
-        if self.config.overwrite:
-            self._withdraw(pending)
+        self.log.begin_run({j.name: [v.label for v in j.todo] for j in pending}, overwrite=self.config.overwrite)
         if pending:
             self.progress.start(len(pending), sum(len(job.todo) for job in pending))
         try:
+            if isinstance(self.engine, Crew):
+                in_parallel(self.engine, self._one_video, pending, self.stop)
+                return
             for job in pending:
                 self.stop()
-                self.progress.video(job.name, len(job.todo))
                 self._one_video(job)
         finally:
             self.progress.close()
 
     def _skip(self, jobs: Sequence[VideoJob]) -> None:
         """Notes what is complete already; one write for all."""
-        rows: list[tuple[str, str, Mapping[str, Any]]] = []
+        known: dict[str, list[str]] = {}
+        new: list[tuple[str, str, Mapping[str, Any]]] = []
         for job in jobs:
             for view in job.views:
                 if view.label in job.done:
                     self.results[job.name, view.label] = self._result(job, view, "skipped")
-                    rows.append((job.name, view.label, {"status": "skipped", **self._entry(job, view)}))
-        if rows:
-            log.info("%d of %d views are complete already", len(rows), sum(len(job.views) for job in jobs))
-            self.params.record_many(rows)
-
-    def _withdraw(self, jobs: Sequence[VideoJob]) -> None:
-        """Notes what an --overwrite run will make again, so that after a kill a run without the flag can go on."""
-        error = "not made yet: the run with --overwrite was interrupted; run it again without --overwrite to go on"
-        self.params.record_many(
-            [
-                (job.name, view.label, {"status": "failed", "error": error, **self._entry(job, view)})
-                for job in jobs
-                for view in job.todo
-            ]
-        )
+                    if self.log.is_known(job.name, view.label):
+                        known.setdefault(job.name, []).append(view.label)
+                    else:
+                        new.append((job.name, view.label, {"status": "skipped", **self._entry(job, view)}))
+        if known or new:
+            log.info(
+                "%d of %d views are complete already", sum(len(j.done) for j in jobs), sum(len(j.views) for j in jobs)
+            )
+            self.log.skipped(known)
+            self.log.ended(new)
 
     def _one_video(self, job: VideoJob) -> None:
         """Makes what is missing of one video. Nothing that is wrong with the video stops the run."""
+        self.progress.video(job.name, len(job.todo))
         begun = time.monotonic()
         try:
             if job.refused is not None:
                 raise InputError(job.refused)
+            self.log.begin_video(job.name, [view.label for view in job.todo])
             self.engine.make(job.name, job.todo, lambda made: self._ended(job, made))
-        except (UsageError, AssetError, DeviceError):  # would fail with every video
+        except (UsageError, AssetError, DeviceError, DiskFullError):  # would fail with every video
             raise
         except Exception as error:
             log.debug("video %s failed", job.name, exc_info=True)
             left = [view for view in job.todo if (job.name, view.label) not in self.results]
             log.error("%s: %d views failed: %s", job.name, len(left), explain(error))
             rows = [self._note(job, Made(view, explain(error), 0.0)) for view in left]
-            self.params.record_many(rows)
+            self.log.ended(rows)
         ended = [self.results[job.name, view.label] for view in job.todo]
         self.progress.finish_video(_in_words(ended, time.monotonic() - begun))
 
@@ -216,7 +232,7 @@ class _Run:
         """Notes how a view ended, on disk before anything else happens."""
         if made.error is not None:
             log.error("%s / %s failed: %s", job.name, made.view.label, made.error)
-        self.params.record_many([self._note(job, made)])
+        self.log.ended([self._note(job, made)])
 
     def _note(self, job: VideoJob, made: Made) -> tuple[str, str, Mapping[str, Any]]:
         """Takes the result of a view; gives back its row for the log."""

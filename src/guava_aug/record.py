@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import secrets
 import socket
 import sys
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import OutputError
+from .output.temporary import replacing
 from .timing import StageTime
 
 FOLDER = ".guava-aug"  # below the output root
@@ -69,13 +69,9 @@ def write_record(path: Path, content: dict[str, Any]) -> None:
         OutputError: the folder or the file cannot be written.
     """
     dated = {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": sys.argv, **content}
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    text = json.dumps(dated, indent=2, ensure_ascii=False, default=str) + "\n"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(dated, indent=2, ensure_ascii=False, default=str) + "\n"
-        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))  # names on a disk need not be Unicode
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(text.encode("utf-8", "backslashreplace"))  # names on a disk need not be Unicode
     except OSError as error:
         raise OutputError(f"{path}: the run record cannot be written ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)

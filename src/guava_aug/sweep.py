@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from pathlib import Path
 
-# Every file is written under such a name first: the process that writes it is in the name.
-_TEMPORARY = re.compile(r"\..+\.tmp-(\d+)-[0-9a-f]{8}(\.mp4|\.png)?")
+from .hosts import alive, host_id
+
+STALE_AFTER = 24 * 3600  # seconds without a write after which another machine's temporary file is nobody's
+# Every file is written under such a name first: .{name}.tmp-{host}-{pid}-{random}{suffix}; once without the host.
+_TEMPORARY = re.compile(r"\..+\.tmp-(?:([0-9a-f]{8})-)?(\d+)-[0-9a-f]{8}(\.mp4|\.png|\.json|\.parquet)?", re.DOTALL)
 
 
 def sweep(folder: Path) -> None:
     """Removes the temporary files in `folder` whose process is gone.
 
-    Processes are looked up on this machine: two machines must not work on the same view at the same time.
+    Processes of this machine are looked up. Of other machines nothing is known, so their files are removed only when
+    nothing was written to them for a day.
     """
     try:
         names = os.listdir(folder)
@@ -22,16 +27,10 @@ def sweep(folder: Path) -> None:
         return
     for name in names:
         found = _TEMPORARY.fullmatch(name)
-        if found and not _alive(int(found[1])):
-            with contextlib.suppress(OSError):
+        if found is None:
+            continue
+        with contextlib.suppress(OSError):
+            here = found[1] is None or found[1] == host_id()
+            age = time.time() - (folder / name).stat().st_mtime
+            if age > STALE_AFTER or (here and not alive(int(found[2]))):
                 os.unlink(folder / name)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # somebody else's process; or no number a process can have
-        return True
-    return True

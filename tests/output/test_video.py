@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from guava_aug.errors import OutputError, UsageError
+from guava_aug.hosts import host_id
 from guava_aug.output import video as video_module
-from guava_aug.output.temporary import STALE_AFTER
 from guava_aug.output.video import VideoWriter, verify_video
+from guava_aug.sweep import STALE_AFTER
 
 BARS = np.array(
     [[255, 255, 255], [255, 255, 0], [0, 255, 255], [0, 255, 0], [255, 0, 255], [255, 0, 0], [0, 0, 255], [0, 0, 0],
@@ -172,7 +173,7 @@ def test_the_name_appears_only_at_the_end_and_replaces_an_older_file(tmp_path):
     writer.write(frames(40))
     assert path.read_bytes() == b"old"
     temporary = next(p for p in tmp_path.iterdir() if p != path)
-    assert temporary.name.startswith(f".a.mp4.tmp-{os.getpid()}-")
+    assert temporary.name.startswith(f".a.mp4.tmp-{host_id()}-{os.getpid()}-")
     writer.close()
     verify_video(path, 40, (64, 48))
     writer.close()  # again: nothing
@@ -293,10 +294,12 @@ def test_a_kill_in_the_middle_leaves_no_final_file_and_the_next_run_works(tmp_pa
     left = list(tmp_path.iterdir())
     assert not path.exists()
     assert len(left) == 1
+    elsewhere = tmp_path / left[0].name.replace(host_id(), "0" * 8)
+    elsewhere.write_bytes(b"")
     with VideoWriter(path, 64, 48) as writer:
         writer.write(frames(5))
-    assert left[0].exists()  # it might belong to a live run on another machine
-    os.utime(left[0], (time.time() - STALE_AFTER - 60,) * 2)
+    assert only(tmp_path) == [elsewhere.name, "a.mp4"]  # it might belong to a live run on another machine
+    os.utime(elsewhere, (time.time() - STALE_AFTER - 60,) * 2)
     with VideoWriter(path, 64, 48) as writer:
         writer.write(frames(5))
     assert only(tmp_path) == ["a.mp4"]

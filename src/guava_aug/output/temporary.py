@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import secrets
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-STALE_AFTER = 6 * 3600  # seconds without a write after which a temporary file was left by a killed run
+from guava_aug.hosts import host_id
+from guava_aug.sweep import sweep
 
 
 def temporary_beside(path: Path) -> Path:
-    """`.{name}.tmp-<pid>-<random>{suffix}` in the same folder, so that a rename to `path` is atomic."""
-    return path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    """`.{name}.tmp-<host>-<pid>-<random>{suffix}` in the same folder, so that a rename to `path` is atomic."""
+    return path.with_name(f".{path.name}.tmp-{host_id()}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
 
 
 def remove_stale_temporaries(path: Path) -> None:
-    """Removes what killed runs left for this file; what was written to of late may belong to a live one elsewhere."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.tmp-*"):
+    """Removes what killed runs left in the folder of `path`. See `sweep`."""
+    sweep(path.parent)
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """A temporary file to write; it takes the name `path` when the block is left well, and is removed when not.
+
+    Readers see the old file or the new one, whole; when `durable` also after a loss of power. Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(path)
+    try:
+        yield temporary
+        if durable:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
         with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > STALE_AFTER:
-                left.unlink()
+            temporary.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +76,14 @@ class FrameImages:
         """Frame `index`: RGB uint8 [H, W, 3] and mask uint8 [H, W], both of the stored square size."""
         rgb = self._decode(index, 0)
         return rgb, self._decode(index, 1, expected=rgb.shape[0])
+
+    def samples(self, count: int) -> Iterator[bytes]:
+        """The stored length of every image and mask, then the bytes of those of `count` frames, spread evenly."""
+        yield repr([(image.size, mask.size) for image, mask in self.slots]).encode()
+        last = len(self.slots) - 1
+        for index in sorted({last * i // max(count - 1, 1) for i in range(count)}):
+            for slot in self.slots[index]:
+                yield self.file.read(slot)
 
     def _decode(self, index: int, which: int, expected: int = 0) -> np.ndarray:
         kind = (IMAGE, MASK)[which]

@@ -153,6 +153,10 @@ class TrackedVideo:
         """Frame `index` in its stored size: RGB uint8 [H, W, 3], mask uint8 [H, W] (255 = person). Thread-safe."""
         return self._images.read(index)
 
+    def image_samples(self, count: int) -> Iterator[bytes]:
+        """What tells these images from others without reading them all: their stored sizes, then `count` of them."""
+        return self._images.samples(count)
+
     def part_boxes(self, index: int) -> dict[str, np.ndarray]:
         """`head`, `left_hand`, `right_hand` of frame `index`: int64 [left, right, top, bottom] in a 512 image."""
         return self._crops.boxes(index)

@@ -1,0 +1,153 @@
+"""What decides the pixels of a view, as a few named values and one digest of them.
+
+Named, so that a difference can be shown; a digest, so that it can be compared and searched for. In it: weights, way of
+rendering, background, encoder settings, frame rate, camera, and what was read of the tracked video. Not in it, because
+the pictures do not depend on it (or by float32 rounding only): batch sizes, device, rasteriser, number and order of
+videos, views and shards, where files lie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .avatar.checkpoint import find_checkpoint
+from .config import RunConfig
+from .errors import AssetError, InputError
+from .tracked.layout import IDENTITY, IMAGES, INFO, TRACKING
+
+if TYPE_CHECKING:
+    from .tracked import TrackedVideo
+    from .views import View
+
+# Counts up whenever the same inputs give other pictures (beyond rounding): a change of the networks' forward pass, the
+# rasteriser's rules, the plate, the colours. Kept by hand: a digest of the source files would change with every
+# comment and stop half-finished data sets at every update for nothing. The run's record has the package's version too.
+RENDER_VERSION = 1
+CAMERA = ("seed", "yaw", "pitch", "zoom")
+_DIGITS = 32  # of hexadecimal: 128 bits
+_BLOCK = 1 << 20  # bytes read at a time
+_IMAGES_READ = 8  # stored images whose bytes are looked at, spread evenly over the video
+_MODEL_EXTRAS = ("config.yaml", "body.npz")  # read beside a checkpoint, and small
+
+
+@dataclass(frozen=True)
+class Look:
+    """The part of the fingerprint that all views of a run share."""
+
+    weights: str  # digest of the model's files
+    background: str  # the mode; of a picture, its digest
+    crf: int
+    preset: str
+    render: int = RENDER_VERSION
+
+    @classmethod
+    def of(cls, config: RunConfig, weights: str) -> Look:
+        """The look of a run's configuration. Raises InputError when the background picture cannot be read."""
+        background = config.background.lower()
+        picture = Path(config.background)
+        if background not in ("plate", "original", "black") and not background.startswith("#"):
+            try:
+                background = "picture " + _digest_of_files([picture])
+            except OSError as error:
+                raise InputError(f"--background {picture} cannot be read ({error.strerror or error})") from error
+        return cls(weights, background, config.crf, config.preset)
+
+    def made_with(self, fps: float, input_digest: str) -> dict[str, Any]:
+        """Everything but the camera: this, the frame rate and the digest of the tracked video."""
+        return {**asdict(self), "fps": float(fps), "input": input_digest}
+
+
+LOOK_FIELDS = tuple(f.name for f in fields(Look))
+
+
+def fingerprint(view: View, made_with: Mapping[str, Any]) -> str:
+    """32 hexadecimal digits of a view's camera and of `Look.made_with`."""
+    camera = {key: getattr(view, key) for key in CAMERA}
+    extra = {} if view.trajectory == "fixed" else {"trajectory": view.trajectory}
+    text = json.dumps({**made_with, **camera, **extra}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A model's checkpoint as the file system knows it, and the digest of its content."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    content: str  # digest of this file
+    digest: str  # of this file and of what belongs to it: goes into the fingerprint
+
+
+def weights_digest(model_path: Path, known: Mapping[tuple[str, int, int], str] | None = None) -> WeightsFile:
+    """The digest of a model's files: the checkpoint, and beside a `.pt` its config.yaml and body.npz. Reads them whole.
+
+    model_path: a folder or a checkpoint. known: `content` of earlier runs by (path, size, date); what is known is not
+    read again. The official checkpoint and its converted form are different files and have different digests.
+
+    Raises:
+        AssetError: there is no such model, or it cannot be read.
+    """
+    file = Path(os.path.realpath(find_checkpoint(model_path) if model_path.is_dir() else model_path))
+    try:
+        stat = file.stat()
+        extras = [folder / name for folder in (file.parent, file.parent.parent) for name in _MODEL_EXTRAS]
+        extras = [path for path in extras if path.is_file()] if file.suffix != ".safetensors" else []
+        key = str(file), stat.st_size, stat.st_mtime_ns
+        content = (known or {}).get(key) or _digest_of_files([file])
+        digest = content if not extras else _digest_of_text(content + _digest_of_files(extras))
+    except OSError as error:
+        raise AssetError(f"{file}: the model cannot be read ({error.strerror or error})") from error
+    return WeightsFile(*key, content, digest)
+
+
+def input_signature(tracked_root: Path, name: str) -> str | None:
+    """16 hexadecimal digits of the sizes and dates of a tracked video's files; None: some are missing."""
+    for folder in (tracked_root / name / name, tracked_root / name, tracked_root):
+        found = []
+        try:
+            for file in (INFO, TRACKING, IDENTITY, IMAGES):
+                stat = os.stat(folder / file)
+                found.append((stat.st_size, stat.st_mtime_ns))
+        except (OSError, ValueError):
+            if found:
+                return None
+            continue
+        return _digest_of_text(repr(found))[:16]
+    return None
+
+
+def input_digest(video: TrackedVideo) -> str:
+    """32 hexadecimal digits of what a tracked video holds, however it is stored.
+
+    All parameters of all frames as they are used (float32), the names and order of the frames, the stored length of
+    every image and mask, and the bytes of 8 of them, spread evenly. Not in it: paths, dates, frame rate, source frames.
+    """
+    digest = hashlib.sha256()
+    digest.update("\0".join(video.frame_keys).encode("utf-8", "surrogateescape"))
+    for record in (video.identity, video.motion):
+        for f in fields(record):
+            digest.update(getattr(record, f.name).contiguous().numpy().tobytes())
+    digest.update(video.viewmats.contiguous().numpy().tobytes())
+    for data in video.image_samples(_IMAGES_READ):
+        digest.update(data)
+    return digest.hexdigest()[:_DIGITS]
+
+
+def _digest_of_files(paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb", buffering=0) as file:
+            while data := file.read(_BLOCK):
+                digest.update(data)
+    return digest.hexdigest()[:_DIGITS]
+
+
+def _digest_of_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]

@@ -1,0 +1,226 @@
+"""What the journals say together: how every view stands, and what every worker did.
+
+Each fact keeps the line with the greatest key of the journals' total order, so the result does not depend on the order
+in which the files are read.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .journal import FOLDER, Journal, Key, Line, Reader
+
+log = logging.getLogger(__name__)
+
+Standing = Literal["done", "failed", "left"]
+DONE = ("success", "skipped")
+OVERWRITE_STOPPED = "not made yet: the run with --overwrite was interrupted; run it again without --overwrite to go on"
+
+
+@dataclass(slots=True)
+class ViewHistory:
+    """All that is known of one view of one video. Lines are the newest of their kind; None: there is none."""
+
+    ended: tuple[Key, str] | None = None  # success, skipped or failed
+    told: Line | None = None  # the newest line with the camera
+    made: Line | None = None  # the newest line of a view that is complete
+    failed: Line | None = None
+    planned: Key | None = None  # a run began that is to make it
+    withdrawn: Key | None = None  # a run with --overwrite began: what is there is not to be trusted
+    failures: dict[str, Key] = field(default_factory=dict)  # worker -> its newest failure
+    parts: dict[str | None, tuple[Key, str]] = field(default_factory=dict)  # part -> how it ended there
+
+    @property
+    def standing(self) -> Standing:
+        """done, failed, or left (to be made by a run that is going on or was killed)."""
+        begun = max((key for key in (self.planned, self.withdrawn) if key), default=None)
+        if self.ended is None or (begun is not None and begun > self.ended[0]):
+            return "left"
+        return "done" if self.ended[1] in DONE else "failed"
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether an --overwrite run was to make it again and has not."""
+        return self.withdrawn is not None and (self.ended is None or self.withdrawn > self.ended[0])
+
+    @property
+    def failed_runs(self) -> int:
+        """In how many workers it failed since it was made last."""
+        since = self.made.key if self.made is not None else None
+        return sum(since is None or key > since for key in self.failures.values())
+
+
+@dataclass(slots=True)
+class Worker:
+    """One process that worked on the output tree."""
+
+    name: str  # its journal
+    header: dict[str, Any] = field(default_factory=dict)  # host, host_id, pid, part, config, versions
+    started: float = 0.0  # seconds since 1970
+    last: float = 0.0  # of its newest line
+    used: dict[str, Any] = field(default_factory=dict)  # machine, model, rasteriser
+    ended: str | None = None  # why it ended, "" when it did all; None: it did not say
+    flight: tuple[Key, str, tuple[str, ...]] | None = None  # the video it began last, and its views
+    finished: list[float] = field(default_factory=list)  # when it finished views, seconds since 1970
+
+    @property
+    def part(self) -> str | None:
+        return self.header.get("part")
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What was found of a video's tracked data when it was read last."""
+
+    signature: str  # sizes and dates of its files
+    digest: str  # of its content
+    fps: float | None  # that the data themselves say
+
+
+class History:
+    """The union of the journals below an output root; `refresh` reads what was added. Memory grows with the views."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+        self.views: dict[str, dict[str, ViewHistory]] = {}
+        self.workers: dict[str, Worker] = {}
+        self.inputs: dict[str, tuple[Key, Input]] = {}
+        self.latest = 0.0  # time of the newest line
+        self._reader = Reader(root)
+        self.refresh()
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is any journal."""
+        return (self.root / FOLDER).is_dir()
+
+    def refresh(self) -> None:
+        """Takes in what was added since the last time. Raises OutputError."""
+        for line in self._reader.new_lines():
+            self.add(line)
+
+    def outdated(self) -> bool:
+        """Whether a journal has grown since the last `refresh`."""
+        return self._reader.grown()
+
+    def add_own(self, journal: Journal, lines: list[Line]) -> None:
+        """Takes in lines that this process wrote a moment ago, without reading them again."""
+        for line in lines:
+            self.add(line)
+        if journal.path is not None:
+            self._reader.passed(journal.path)
+
+    def get(self, video: str, label: str) -> ViewHistory | None:
+        """What is known of a view; None: nothing."""
+        return self.views.get(video, {}).get(label)
+
+    def items(self) -> Iterator[tuple[str, str, ViewHistory]]:
+        """(video, view, history) of every view, in no particular order."""
+        for video, views in self.views.items():
+            for label, view in views.items():
+                yield video, label, view
+
+    def input_of(self, video: str) -> Input | None:
+        """The newest that was found of a video's tracked data."""
+        found = self.inputs.get(video)
+        return None if found is None else found[1]
+
+    def add(self, line: Line) -> None:
+        """Takes in one line."""
+        self.latest = max(self.latest, line.key[0])
+        worker = self.workers.get(line.worker)
+        if worker is None:
+            worker = self.workers[line.worker] = Worker(line.worker)
+        worker.last = max(worker.last, line.key[0])
+        take = _TAKE.get(line.kind)  # a later version may write kinds that this one does not know
+        if take is not None:
+            try:
+                take(self, worker, line)
+            except (KeyError, TypeError, AttributeError, ValueError):
+                log.warning("journal %s: line %d cannot be used; it is passed over", line.worker, line.key[2])
+
+    def _view(self, video: str, label: str) -> ViewHistory:
+        views = self.views.setdefault(video, {})
+        view = views.get(label)
+        if view is None:
+            view = views[label] = ViewHistory()
+        return view
+
+    def _run(self, worker: Worker, line: Line) -> None:
+        worker.header, worker.started = line.fields, line.key[0]
+
+    def _used(self, worker: Worker, line: Line) -> None:
+        worker.used = line.fields
+
+    def _plan(self, worker: Worker, line: Line) -> None:
+        overwrite = bool(line.fields.get("overwrite"))
+        for video, labels in line.fields["views"].items():
+            for label in labels:
+                view = self._view(video, label)
+                view.planned = _later(view.planned, line.key)
+                if overwrite:
+                    view.withdrawn = _later(view.withdrawn, line.key)
+
+    def _begin(self, worker: Worker, line: Line) -> None:
+        if worker.flight is None or line.key > worker.flight[0]:
+            worker.flight = line.key, line.fields["video"], tuple(line.fields["views"])
+
+    def _ended_view(self, worker: Worker, line: Line) -> None:
+        fields, key = line.fields, line.key
+        video, status = fields["video"], fields["status"]
+        view = self._view(video, fields["view"])
+        self._status(view, worker, key, status)
+        if view.told is None or key > view.told.key:
+            view.told = line
+        if status in DONE:
+            if view.made is None or key > view.made.key:
+                view.made = line
+            if status == "success":
+                worker.finished.append(key[0])
+        elif view.failed is None or key > view.failed.key:
+            view.failed = line
+        if fields.get("input"):
+            self._input(worker, Line(key, "input", {"video": video, "input": fields["input"]}))
+
+    def _skipped(self, worker: Worker, line: Line) -> None:
+        for video, labels in line.fields["views"].items():
+            for label in labels:
+                self._status(self._view(video, label), worker, line.key, "skipped")
+
+    def _input(self, worker: Worker, line: Line) -> None:
+        video, found = line.fields["video"], line.fields["input"]
+        before = self.inputs.get(video)
+        if before is None or line.key > before[0]:
+            self.inputs[video] = line.key, Input(*found)
+
+    def _end(self, worker: Worker, line: Line) -> None:
+        worker.ended = line.fields.get("why") or ""
+
+    def _status(self, view: ViewHistory, worker: Worker, key: Key, status: str) -> None:
+        ended = key, status
+        view.ended = ended if view.ended is None else max(view.ended, ended)
+        before = view.parts.get(worker.part)
+        view.parts[worker.part] = ended if before is None else max(before, ended)
+        if status == "failed":
+            view.failures[worker.name] = _later(view.failures.get(worker.name), key)
+
+
+def _later(before: Key | None, key: Key) -> Key:
+    return key if before is None else max(before, key)
+
+
+_TAKE = {
+    "run": History._run,
+    "used": History._used,
+    "plan": History._plan,
+    "begin": History._begin,
+    "view": History._ended_view,
+    "skipped": History._skipped,
+    "input": History._input,
+    "end": History._end,
+}

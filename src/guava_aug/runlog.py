@@ -1,0 +1,219 @@
+"""What a run says while it works: its journal, and what is made from the journals for others to read.
+
+The door for everything that makes views, also for workers of other engines: one `RunLog` per process and output root.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from .errors import OutputError
+from .history import OVERWRITE_STOPPED, History, ViewHistory
+from .journal import Journal
+from .output.params_log import Entries, Entry, params_entry, read_params, write_params
+from .output.tree import LOG_NAME, params_log_path
+
+log = logging.getLogger(__name__)
+
+SMALL = 500  # views: up to here the JSON is rewritten after every view
+REWRITE_SHARE = 0.02  # of a larger one: at most this share of the time goes into rewriting it
+VIDEOS_PER_LINE = 1000  # of plans and skipped views
+Labels = Mapping[str, Sequence[str]]  # video -> views
+
+
+class RunLog:
+    """The journal of this process, the history of the whole output root, and the parameter log of one part.
+
+    part: the part of a cluster job, or None. header: more for the journal's first line (config, versions, ...).
+    Any number of processes may have a RunLog of the same root and part: each writes a journal of its own, and the JSON
+    is made anew from all of them. Not thread-safe.
+
+    Raises:
+        OutputError: a journal or a parameter log is there and cannot be read; a damaged log is left as it is.
+    """
+
+    def __init__(self, root: Path, part: str | None = None, header: Mapping[str, Any] | None = None) -> None:
+        self.root, self.part = root, part
+        self.path = params_log_path(root, part)
+        self.started = time.time()  # before anything is looked at: what others do meanwhile is later
+        self._found = read_params(self.path)  # of the original, of older versions, or made from journals that are lost
+        self._others = _other_logs(root, self.path)
+        self.history = History(root)
+        self._journal = Journal(root, {"part": part, **(header or {})}, after=self.history.latest)
+        self._next_rewrite = 0.0
+        self._dirty = False
+
+    def get(self, video: str, label: str) -> Entry | None:
+        """The parameter-log entry of a view from whoever made it: journals first, then logs; None if there is none."""
+        view = self.history.get(video, label)
+        if view is not None and view.told is not None:
+            return params_entry(video, label, self._found_entry(video, label), *_told(view, view.ended))
+        return self._found_entry(video, label)
+
+    def is_known(self, video: str, label: str) -> bool:
+        """Whether a journal has the camera of a view; what only a log or the file knows is to be told with `ended`."""
+        view = self.history.get(video, label)
+        return view is not None and view.told is not None
+
+    def begin_run(self, videos: Labels, *, overwrite: bool = False) -> None:
+        """Says which views this process is going to make: they count as left until they end.
+
+        overwrite: what exists of them is not to be trusted from now on.
+        """
+        rows = [("plan", {"views": views, **({"overwrite": True} if overwrite else {})}) for views in _pieces(videos)]
+        self._append(rows, at=self.started)
+        if overwrite and rows:
+            self._rewrite()
+
+    def used(self, used: Mapping[str, Any]) -> None:
+        """Says on what views are made: machine, model, rasteriser."""
+        self._append([("used", used)])
+
+    def begin_video(self, video: str, labels: Sequence[str]) -> None:
+        """Says which views are in flight from now on: should this process die, their unfinished files are known."""
+        self._append([("begin", {"video": video, "views": list(labels)})])
+
+    def ended(self, rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> None:
+        """Says how views ended, and returns when that is on the disk. Rows: video, view, fields.
+
+        fields: JSON values. `status` (success, skipped, failed) and the camera (seed, yaw, pitch, zoom) always; by the
+        original's names tracked_path, output_dir, render_time (seconds), error; and ours, see docs/formats.md: frames,
+        fps, size, bytes, fingerprint, made_with, input, stages, stage, frame, kind. None leaves a field out.
+
+        Raises:
+            OutputError: the journal cannot be written. A JSON file that cannot be written is only a warning.
+        """
+        lines = []
+        for video, label, fields in rows:
+            known = {key: value for key, value in fields.items() if value is not None}
+            lines.append(("view", {"video": video, "view": label, **known}))
+        self._append(lines)
+        if time.monotonic() >= self._next_rewrite:
+            self._rewrite()
+
+    def skipped(self, videos: Labels) -> None:
+        """Says which views are complete already and known to the history. Said before, it is not said again."""
+        new: dict[str, list[str]] = {}
+        for video, labels in videos.items():
+            for label in labels:
+                view = self.history.get(video, label)
+                if view is None or view.ended is None or view.parts.get(self.part, (None, ""))[1] != "skipped":
+                    new.setdefault(video, []).append(label)
+        self._append([("skipped", {"views": views}) for views in _pieces(new)])
+
+    def same_input(self, video: str, found: tuple[str, str, float | None]) -> None:
+        """Says that the files of a video have other dates, but this content (signature, digest, fps)."""
+        self._append([("input", {"video": video, "input": list(found)})])
+
+    def close(self, why: str | None = "") -> None:
+        """Ends the journal and brings the JSON up to date. why: "" for all done, else the reason; None: say nothing.
+
+        Raises:
+            OutputError: one of them cannot be written; finished views are in the journal.
+        """
+        if self._journal.path is not None and why is not None:
+            self._append([("end", {"why": why})])
+        if self._dirty:
+            self._rewrite(last=True)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        try:
+            self.close(str(error) or type(error).__name__)
+        except OutputError as second:  # the first is what matters
+            log.warning("%s", second)
+
+    def _append(self, rows: Sequence[tuple[str, Mapping[str, Any]]], at: float | None = None) -> None:
+        lines = self._journal.append_many(rows, at=at)
+        self.history.add_own(self._journal, lines)
+        self._dirty = self._dirty or bool(lines)
+
+    def _found_entry(self, video: str, label: str) -> Entry | None:
+        for entries in (self._found, self._others):
+            entry = entries.get(video, {}).get(label)
+            if entry is not None:
+                return dict(entry)
+        return None
+
+    def _rewrite(self, last: bool = False) -> None:
+        """Makes the JSON from all journals. Whoever replaces the file last has read everything, without a lock."""
+        begun = time.monotonic()
+        try:
+            self.history.refresh()
+            write_params(self.path, self._entries())
+            while last and self.history.outdated():  # another worker wrote meanwhile; it may have read less than we did
+                self.history.refresh()
+                write_params(self.path, self._entries())
+        except OutputError as error:
+            if last:
+                raise
+            log.warning("%s", error)
+        ended = time.monotonic()
+        many = sum(map(len, self.history.views.values())) > SMALL
+        self._next_rewrite = ended + (ended - begun) / REWRITE_SHARE if many else 0.0
+        self._dirty = False
+
+    def _entries(self) -> Entries:
+        return log_entries(self.history, self._found, self._others, {self.part})
+
+
+def log_entries(history: History, found: Entries, others: Entries, parts: Iterable[str | None] | None) -> Entries:
+    """{video: {view: entry}} of the parts (None: of all): what the journals say, else what was `found` in the log.
+
+    others: entries of other parts' logs, for what only they know of a view.
+    """
+    wanted = None if parts is None else set(parts)
+    entries = {video: dict(views) for video, views in found.items()}
+    for video, label, view in history.items():
+        if wanted is None:
+            ended = view.ended
+        else:
+            ended = max((end for part, end in view.parts.items() if part in wanted), default=None)
+        if ended is None or view.told is None:
+            continue
+        before = found.get(video, {}).get(label) or others.get(video, {}).get(label)
+        entries.setdefault(video, {})[label] = params_entry(video, label, before, *_told(view, ended))
+    return entries
+
+
+def _told(view: ViewHistory, ended: tuple[Any, str] | None) -> tuple[dict[str, Any], ...]:
+    """The fields of a view's lines, older ones first; the last says how it ended."""
+    assert view.told is not None
+    lines = sorted({line.key: line for line in (view.made, view.failed, view.told) if line}.items())
+    fields: list[dict[str, Any]] = [line.fields for _, line in lines]
+    if view.is_withdrawn:
+        return *fields, {"status": "failed", "error": OVERWRITE_STOPPED}
+    return *fields, {"status": ended[1] if ended else "failed"}
+
+
+def _other_logs(root: Path, mine: Path) -> Entries:
+    """What the other parameter logs of the root say. One that is damaged is told and passed over."""
+    merged: Entries = {}
+    for other in sorted(root.glob(f"{LOG_NAME}*.json")):
+        if other != mine:
+            try:
+                for video, views in read_params(other).items():
+                    merged.setdefault(video, {}).update(views)
+            except OutputError as error:
+                log.warning("%s; its views are not known to this run", error)
+    return merged
+
+
+def _pieces(videos: Labels) -> list[dict[str, list[str]]]:
+    names = list(videos)
+    return [
+        {name: list(videos[name]) for name in names[i : i + VIDEOS_PER_LINE]}
+        for i in range(0, len(names), VIDEOS_PER_LINE)
+    ]
