@@ -1,5 +1,6 @@
 # make demo     set up .venv and re-render the bundled clips from new cameras (into demo_output/)
 # make test     set up .venv and run all tests        make parity    only those against the original's numbers; none may skip
+# make test-cluster   worker processes, Ray, SLURM: those that are not part of make test, and their faults
 # make lint     ruff and mypy                         make test-gpu  only those that need a GPU
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test parity test-gpu lint format clean
+.PHONY: demo test parity test-cluster test-gpu lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/guava-aug demo --output demo_output $(ARGS)
@@ -17,6 +18,10 @@ test: $(VENV)/.installed-dev
 
 parity: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m parity --forbid-skips $(ARGS)
+
+test-cluster: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,ray]'
+	$(BIN)/python -m pytest tests/cluster -m "cluster or not cluster" $(ARGS)
 
 test-gpu: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m gpu $(ARGS)

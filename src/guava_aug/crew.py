@@ -24,8 +24,10 @@ from .errors import (
     OutputError,
     UsageError,
 )
+from .output.tree import video_path
 from .progress import Progress
 from .stopping import Check, Stopped
+from .sweep import sweep
 from .timing import Stages
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class Engine(Protocol):
     """What `in_parallel` needs of a crew."""
 
     parallel: int
+    lock: threading.Lock
 
     def ask_to_end(self) -> None: ...
 
@@ -52,9 +55,17 @@ class Engine(Protocol):
 def in_parallel(crew: Engine, work: Callable[[Any], None], items: Sequence[Any], stop: Check) -> None:
     """Calls work(item) for every item, in threads, `crew.parallel` at a time; returns when all have ended.
 
+    Only one thread runs at a time, but for `crew.make`, which lets go of the lock: what is around it need not know of
+    threads.
+
     stop: called now and then; when it raises, nothing more is begun, and its exception is raised in the end. An
     exception of `work` closes the crew and is raised.
     """
+
+    def work_alone(item: Any) -> None:
+        with crew.lock:
+            work(item)
+
     waiting, running = deque(items), set[Future[None]]()
     asked: BaseException | None = None
     pool = ThreadPoolExecutor(crew.parallel, thread_name_prefix="crew")
@@ -68,7 +79,7 @@ def in_parallel(crew: Engine, work: Callable[[Any], None], items: Sequence[Any],
                 waiting.clear()
                 crew.ask_to_end()
             while waiting and len(running) < crew.parallel:
-                running.add(pool.submit(work, waiting.popleft()))
+                running.add(pool.submit(work_alone, waiting.popleft()))
             done, running = wait(running, LOOK_EVERY, FIRST_COMPLETED)
             for future in done:
                 future.result()
@@ -119,7 +130,7 @@ class Crew:
         self._new_member = new_member
         self._free: queue.Queue[tuple[int, Member] | Exception] = queue.Queue()
         self._members: dict[int, Member] = {}
-        self._lock = threading.RLock()  # log, progress and what is described
+        self.lock = threading.Lock()  # held but for waiting: one thread at a time logs, notes and shows
         self._ending = False
         self._described: dict[str, Any] = {}
         self._backgrounds: dict[int, Counter[str]] = {}
@@ -151,11 +162,18 @@ class Crew:
         log.info("%d workers are ready after %.1f s", self.parallel, time.monotonic() - begun)
 
     def make(self, name: str, views: Sequence[View], on_view: Callable[[Made], None]) -> None:
-        """See `Engine`; from several threads. A video whose worker dies is given to another one, once.
+        """See `Engine`; from the threads of `in_parallel`. A video whose worker dies is given to another one, once.
 
         Raises:
             Stopped: the crew was closed.
         """
+        self.lock.release()
+        try:
+            self._make(name, views, on_view)
+        finally:
+            self.lock.acquire()
+
+    def _make(self, name: str, views: Sequence[View], on_view: Callable[[Made], None]) -> None:
         left = {view.label: view for view in views}
         reason = ""
         for _ in range(LIVES):
@@ -165,6 +183,8 @@ class Crew:
             except MemberDied as death:
                 reason = str(death)
                 self._replace(number, member, f"{name}: {reason}")
+                for label in left:  # it could not remove its unfinished files itself
+                    sweep(video_path(self.config.output_root, label, name).parent)
                 if not left:
                     return
                 continue
@@ -251,9 +271,10 @@ class Crew:
             for kind, content in events:
                 if kind == "view":
                     del left[content.view.label]
-                    on_view(content)
+                    with self.lock:
+                        on_view(content)
                 elif kind == "frames":
-                    with self._lock:
+                    with self.lock:
                         self.progress.frames(*content)
                 elif kind == "stage":
                     self.stages.add(*content)
@@ -277,12 +298,12 @@ class Crew:
         return _KINDS.get(kind, InputError)(text)
 
     def _log(self, member: Member, level: int, text: str) -> None:
-        with self._lock:
+        with self.lock:
             fresh = text not in self._said
             self._said.add(text)
         log.log(level if fresh else logging.DEBUG, "%s: %s", member.name, text)
 
     def _describe(self, number: int, used: dict[str, Any]) -> None:
-        with self._lock:
+        with self.lock:
             self._backgrounds[number] = Counter(used.pop("backgrounds", {}))
             self._described = used

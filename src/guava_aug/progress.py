@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -47,35 +49,60 @@ class Silent:
     def close(self) -> None: ...
 
 
+@dataclass
+class _Open:
+    """A video in work."""
+
+    name: str
+    index: int  # from 1, in the order in which they began
+    views: int
+    done: float = 0.0  # views, with fractions
+
+
 class Clock:
-    """How far a run is, and how long it will still take, counted in views."""
+    """How far a run is, and how long it will still take, counted in views.
+
+    Several videos may be in work, each in a thread of its own; what a thread tells is about its video.
+    """
 
     def __init__(self) -> None:
-        self.videos = self.views = self.video_index = 0
-        self.name = ""
+        self.videos = self.views = self._count = 0
         self._begun = time.monotonic()
         self._done_before = 0.0  # views of finished videos
-        self._in_video = 0.0
-        self._views_of_video = 0
+        self._open: dict[int, _Open] = {}  # by thread
 
     def start(self, videos: int, views: int) -> None:
         self.videos, self.views, self._begun = videos, views, time.monotonic()
 
     def video(self, name: str, views: int) -> None:
-        self.name, self._views_of_video, self._in_video = name, views, 0.0
-        self.video_index += 1
+        self._count += 1
+        self._open[threading.get_ident()] = _Open(name, self._count, views)
 
     def frames(self, done: int, total: int) -> None:
-        self._in_video += done / max(total, 1)
+        self._mine.done += done / max(total, 1)
 
     def finish_video(self) -> None:
-        self._done_before += self._views_of_video  # a failed video leaves nothing to wait for either
-        self._in_video = 0.0
+        self._done_before += self._mine.views  # a failed video leaves nothing to wait for either
+        self._mine.views, self._mine.done = 0, 0.0
+
+    @property
+    def _mine(self) -> _Open:
+        return self._open.get(threading.get_ident()) or _Open("", 0, 0)
+
+    @property
+    def name(self) -> str:
+        """The video of this thread."""
+        return self._mine.name
+
+    @property
+    def video_index(self) -> int:
+        """Its number, from 1."""
+        return self._mine.index
 
     @property
     def done(self) -> float:
         """Views done, with the fraction of those in flight."""
-        return self._done_before + min(self._in_video, float(self._views_of_video))
+        return self._done_before + sum(min(video.done, float(video.views)) for video in list(self._open.values()))
 
     def eta(self) -> str:
         """Time left as h:mm:ss, "?" before anything is known."""
