@@ -32,10 +32,13 @@ The truth of every view is drawn by the generator, so PSNR and SSIM are exact: o
 motion, and of new cameras. Two baselines are measured with it: the input frame as it is, and the source picture
 projected on the body. Writes evaluation.json, evaluation.md (the table) and one picture of pictures per view.
 
-Without --bank the people are painted on the bare body: another, easier set than the dressed people of the README,
-whose figures they cannot be compared with. The bank (12 MB) is packed once from MakeHuman's free assets:
+Without --bank the people are painted on the bare body: another set than the dressed people of the README, with
+whose figures theirs cannot be compared. The bank (12 MB) is packed once from MakeHuman's free assets:
+  git lfs install
   git clone --depth 1 https://github.com/makehumancommunity/makehuman-assets
-  pip install 'guava-aug[bake]' && python -m guava_aug.demo.pack_bank --assets makehuman-assets/base bank.npz
+  git clone --depth 1 https://github.com/makehumancommunity/makehuman
+  pip install 'guava-aug[bake]'
+  python -m guava_aug.demo.pack_bank --assets makehuman-assets/base --assets makehuman/makehuman/data bank.npz
 """
 
 EXAMPLES = """\

@@ -1,16 +1,17 @@
 """Packs everything pictures of people need into one file: the model with helpers, proxies and textures.
 
-    python -m guava_aug.demo.pack_bank --assets DIR OUT.npz
+    python -m guava_aug.demo.pack_bank --assets DIR [--assets DIR] OUT.npz
 
-DIR is an unpacked tree of MakeHuman's CC0 assets (hair/, clothes/, skins/, eyes/, eyebrows/, eyelashes/, teeth/,
-tongue/). Needs the package anny. The bundle goes where pictures are made (another machine, a GPU); `bank.Bank`
-reads it. It holds textures of the assets and therefore does not ship with the product.
+DIRs hold MakeHuman's CC0 assets, in any folders (see `wanted`). Needs the package anny. The bundle goes where pictures
+are made (another machine, a GPU); `bank.Bank` reads it. It holds textures of the assets and therefore does not ship
+with the product.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,14 @@ from ..errors import AssetError
 from .bake import Baked, arrays, bake
 from .bake_anny import AnnyRig
 from .makehuman import read_fit, read_obj
+from .wanted import find_assets, texture_bytes
 
 log = logging.getLogger(__name__)
-KINDS = ("hair", "clothes", "eyebrows", "eyelashes", "eyes", "teeth", "tongue")
-SKIP = ("low-poly", "afro01", "bob01", "worksuit01")  # no diffuse texture, or not for the upper body
 
 
-def pack(rig: AnnyRig, baked: Baked, assets: Path) -> dict[str, NDArray]:
-    """The arrays of the bundle. Raises AssetError when `assets` is not such a tree."""
+def pack(rig: AnnyRig, baked: Baked, assets: Sequence[Path]) -> dict[str, NDArray]:
+    """The arrays of the bundle. Raises AssetError when something is missing below `assets`."""
+    proxies, textures = find_assets(assets)
     out = {f"model/{k}": v for k, v in arrays(baked, with_helpers=True).items()}
     out["model/skin_texcoords"] = baked.skin_texcoords.astype(np.float32)
     out["model/shipped"] = np.array(baked.shipped)
@@ -42,12 +43,9 @@ def pack(rig: AnnyRig, baked: Baked, assets: Path) -> dict[str, NDArray]:
     to_local[baked.source] = np.arange(len(baked.source))
     rest = rig.rest(rig.mean_phenotype())
     turns = rig.t_pose(rest, 0).transforms[:, :, :3]
-    found = 0
-    for kind in KINDS:
-        for path in sorted((assets / kind).glob("*/*.mhclo")):
-            if any(s in path.stem for s in SKIP):
-                continue
-            fit, key = read_fit(path), f"proxy/{kind}/{path.stem}"
+    for kind, by_name in proxies.items():
+        for name, path in sorted(by_name.items()):
+            fit, key = read_fit(path), f"proxy/{kind}/{name}"
             obj = read_obj(fit.obj_file)
             ids = to_local[fit.ids]
             if (ids < 0).any():
@@ -62,14 +60,8 @@ def pack(rig: AnnyRig, baked: Baked, assets: Path) -> dict[str, NDArray]:
             out[f"{key}/texcoords"] = np.stack([obj.texcoords[:, 0], 1 - obj.texcoords[:, 1]], 1).astype(np.float32)
             out[f"{key}/faces"] = obj.faces.astype(np.int32)
             out[f"{key}/faces_uv"] = obj.faces_uv.astype(np.int32)
-            found += 1
-    textures = sorted(p for p in assets.rglob("*.webp"))
-    if not found or not textures:
-        raise AssetError(f"{assets} holds no MakeHuman proxies (*/*/*.mhclo) or textures (*.webp)")
-    for path in textures:
-        out[f"texture/{path.relative_to(assets).with_suffix('').as_posix()}"] = np.frombuffer(
-            path.read_bytes(), np.uint8
-        )
+    for name, path in sorted(textures.items()):
+        out[f"texture/{name}"] = np.frombuffer(texture_bytes(path), np.uint8)
     return out
 
 
@@ -82,7 +74,7 @@ def _unit(vertices: NDArray[np.float64], pair: tuple[int, int, float] | None, ax
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m guava_aug.demo.pack_bank", description="pack the picture bank")
-    parser.add_argument("--assets", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--assets", type=Path, required=True, action="append", metavar="DIR", help="may be repeated")
     parser.add_argument("out", type=Path, metavar="OUT.npz")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

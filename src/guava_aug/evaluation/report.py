@@ -129,7 +129,8 @@ def write_sheet(examples: Iterable[Example], path: Path, people: int) -> None:
     for person, found in chosen.items():
         moments = sorted({e.frame for e in found})
         moment = moments[len(moments) // 2]
-        rows = [(e.view, [e.pictures[m] for m in SHOWN]) for e in found if e.frame == moment]
+        label = lambda view: f"{view}\n(input: the\nsource)" if view == SELF else view
+        rows = [(label(e.view), [e.pictures[m] for m in SHOWN]) for e in found if e.frame == moment]
         blocks.append(Block(f"{person}, frame {moment}", SHOWN, rows))
     contact_sheet(blocks, path, SHEET_CELL, abreast=2, max_bytes=SHEET_BYTES)
 
