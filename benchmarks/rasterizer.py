@@ -1,28 +1,33 @@
-"""How long one frame of the rasteriser takes on this machine: `python benchmarks/rasterizer.py [--json FILE]`.
+"""How long the rasteriser takes, backend by backend: `python benchmarks/rasterizer.py [--device cuda] [--json FILE]`.
 
 The scene is made up but shaped like the job: 209,000 splats of 3 to 9 mm on an upper body, opacity 0.47 in the mean,
-32 channels, the camera 22 m away behind a lens of tangent 1/24, 512 x 512.
+32 channels, the camera 22 m away behind a lens of tangent 1/24, 512 x 512. Every backend that works on the device, and
+gsplat where it is installed; batches of frames, each frame with Gaussians of its own. Errors are those of one frame
+against the reference in float64.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
-import platform
-import statistics
 import tempfile
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from guava_aug.render.rasterize import Raster, rasterize
+import setting
+from guava_aug.bench.clock import time_calls
+from guava_aug.errors import DeviceError
+from guava_aug.render.rasterize import BACKENDS, rasterize
 from guava_aug.views.cameras import intrinsics
+
+SLOW = "torch"  # the reference: one frame at a time, few repeats
+Draw = Callable[[int], tuple[Tensor, Tensor]]  # frames -> image [T, C, H, W], alpha [T, 1, H, W]
 
 # centre, half axes in metres (tracked world: y down, the person faces -z)
 BODY_PARTS = [
@@ -70,114 +75,136 @@ def avatar_like_scene(num_gaussians: int, channels: int, frames: int, seed: int 
     }
 
 
-def frame_times(scene: dict[str, Any], size: int, backend: str, frames: int) -> tuple[float, list[float], Raster]:
-    """(seconds of the first call, milliseconds of each of `frames` calls after it, the last frame)."""
+def backend_draw(scene: dict[str, Any], size: int, backend: str) -> Draw:
+    """Draws the first frames of the scene by the package's door."""
     K = intrinsics(size, size).to(scene["means"].device)
 
-    def draw(i: int) -> Raster:
-        t = slice(i % scene["means"].shape[0], i % scene["means"].shape[0] + 1)
+    @torch.inference_mode()
+    def draw(frames: int) -> tuple[Tensor, Tensor]:
         raster = rasterize(
-            scene["means"][t], scene["quats"][t], scene["scales"][t], scene["opacities"], scene["features"],
-            scene["viewmats"][t], K, size, size, backend=backend,
+            scene["means"][:frames], scene["quats"][:frames], scene["scales"][:frames], scene["opacities"],
+            scene["features"], scene["viewmats"][:frames], K, size, size, backend=backend,
         )  # fmt: skip
-        if raster.image.is_cuda:
-            torch.cuda.synchronize()
-        return raster
+        return raster.image, raster.alpha
 
-    start = time.perf_counter()
-    raster = draw(0)
-    first = time.perf_counter() - start
-    times = []
-    for i in range(frames):
-        start = time.perf_counter()
-        raster = draw(i)
-        times.append(1000 * (time.perf_counter() - start))
-    return first, times, raster
+    return draw
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
-        fields = {key.strip(): value.strip() for key, value in fields.items()}
-        if "model name" in fields:
-            cpu = f"{fields['model name']} (family {fields.get('cpu family')}, model {fields.get('model')})"
-    import numba
+def gsplat_draw(scene: dict[str, Any], size: int) -> Draw | None:
+    """The same by gsplat (colours, alpha and depth), or None where it is not installed."""
+    try:
+        from gsplat import rasterization  # type: ignore[import-not-found]
+    except ImportError:
+        return None
+    K = intrinsics(size, size).to(scene["means"].device)
+    K[:2, 2] += 0.5  # its pixel centres are at half numbers
 
+    @torch.inference_mode()
+    def draw(frames: int) -> tuple[Tensor, Tensor]:
+        shared = lambda x: x.expand(frames, *x.shape).contiguous()
+        image, alpha, _ = rasterization(
+            scene["means"][:frames], scene["quats"][:frames], scene["scales"][:frames], shared(scene["opacities"]),
+            shared(scene["features"]), scene["viewmats"][:frames, None], K.expand(frames, 1, 3, 3).contiguous(),
+            size, size, near_plane=0.2, packed=False, render_mode="RGB+D",
+        )  # fmt: skip
+        return image[:, 0, ..., :-1].movedim(-1, 1), alpha[:, 0].movedim(-1, 1)
+
+    return draw
+
+
+def yardstick(scene: dict[str, Any], size: int) -> tuple[Tensor, Tensor]:
+    """Image and alpha of the first frame in float64."""
+    from guava_aug.render import rasterize_torch
+
+    names = ("means", "quats", "scales", "opacities", "features", "viewmats")
+    one = [scene[n][:1] if n in ("means", "quats", "scales", "viewmats") else scene[n] for n in names]
+    K, black = intrinsics(size, size).to(one[0].device), one[4].new_zeros(one[4].shape[1])
+    with torch.inference_mode():
+        image, alpha, _, _ = rasterize_torch.rasterize_frames(
+            *(x.double() for x in (*one, K, black)), width=size, height=size, scale_modifier=1.0, antialias=False
+        )
+    return image, alpha
+
+
+def rms(x: Tensor) -> float:
+    return float(x.double().square().mean().sqrt())
+
+
+def errors(found: tuple[Tensor, Tensor], true: tuple[Tensor, Tensor]) -> dict[str, float | None]:
+    """Relative errors of the image: root mean square, and the largest but one in a thousand; the alpha's largest."""
+    difference, scale = found[0].double() - true[0], rms(true[0])
     return {
-        "cpu": cpu,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "threads": torch.get_num_threads(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numba": numba.__version__,
-        "numpy": np.__version__,
+        "relative_error": rms(difference) / scale,
+        "error_999": float(difference.abs().flatten()[:: max(1, difference.numel() // 2**23)].quantile(0.999) / scale),
+        "alpha_error": float((found[1].double() - true[1]).abs().max()),
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = setting.flags(__doc__, repeats=9)
     parser.add_argument("--gaussians", type=int, default=209_000)
-    parser.add_argument("--channels", type=int, default=32)
+    parser.add_argument("--channels", type=int, nargs="+", default=[32])
     parser.add_argument("--size", type=int, default=512, help="pixels, square")
-    parser.add_argument("--frames", type=int, default=9, help="timed frames a backend, after one for warming up")
-    parser.add_argument("--device", default="cpu", help="of the tensors: cpu, cuda")
-    parser.add_argument("--backends", nargs="+", default=None, help="default: torch, and numba on the cpu")
-    parser.add_argument("--threads", type=int, default=None, help="default: torch's own choice")
+    parser.add_argument("--batches", type=int, nargs="+", help="frames a call; default: 1 on a CPU, 1 8 32 on a GPU")
+    parser.add_argument(
+        "--backends", nargs="+", help=f"default: all that work of {', '.join(BACKENDS[1:])}, and gsplat"
+    )
+    parser.add_argument("--threads", type=int, help="default: torch's own choice")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cold", action="store_true", help="compile anew, in a cache folder of its own")
-    parser.add_argument("--json", type=Path, default=None, help="also write the figures to this file")
     args = parser.parse_args()
+    setting.speak()
     if args.cold:
-        os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="rasterizer_bench_")  # before numba is imported
+        for variable in ("NUMBA_CACHE_DIR", "TRITON_CACHE_DIR"):  # before they are imported
+            os.environ[variable] = tempfile.mkdtemp(prefix="guava-aug-bench-")
     if args.threads:
         torch.set_num_threads(args.threads)
-    backends = args.backends or (["torch", "numba"] if args.device == "cpu" else ["torch"])
-    scene = avatar_like_scene(args.gaussians, args.channels, args.frames, args.seed)
-    scene = {key: value.to(args.device) for key, value in scene.items()}
+    batches = args.batches or ([1] if args.device == "cpu" else [1, 8, 32])
 
-    info, rows, reference = machine(), [], None
-    for backend in backends:
-        frames = min(args.frames, 5) if backend == "torch" else args.frames
-        first, times, raster = frame_times(scene, args.size, backend, frames)
-        median = statistics.median(times)
-        if backend == "torch":
-            reference = median
-        rows.append(
-            {
-                "backend": backend,
-                "ms_per_frame": median,
-                "ms_min": min(times),
-                "ms_max": max(times),
-                "frames": len(times),
-                "speedup_over_torch": reference / median if reference else None,
-                "first_call_s": first,
-                "mean_alpha": float(raster.alpha.mean()),
-                "visible": int((raster.radii > 0).sum()),
-            }
-        )
+    rows: list[dict[str, Any]] = []
+    for channels in args.channels:
+        scene = avatar_like_scene(args.gaussians, channels, max(batches), args.seed)
+        scene = {key: value.to(args.device) for key, value in scene.items()}
+        rows += measure(scene, args, channels, batches)
+    setting.report(
+        args, f"{args.gaussians} Gaussians, {args.size} x {args.size}, with alpha and depth; milliseconds a frame",
+        ["backend", "channels", "batch", "ms", "gpu_ms", "x torch", "x gsplat", "first_call_s", "relative_error",
+         "error_999", "alpha_error", "to torch"],
+        rows,
+        ["first call: with what is compiled then. Errors against float64: image / its root mean square; alpha absolute",
+         "The reference in float32 has such errors too, where nearly equal depths change places: see `to torch`, the",
+         "root mean square of the difference to it, / that of the image."],
+    )  # fmt: skip
 
-    print(f"{args.gaussians} Gaussians, {args.size} x {args.size}, {args.channels} channels + alpha + inverse depth")
-    print(", ".join(f"{key} {value}" for key, value in info.items() if value is not None))
-    print(f"{'backend':8s} {'ms/frame':>9s} {'min':>8s} {'max':>8s} {'x torch':>8s} {'first call s':>13s}")
+
+def measure(scene: dict[str, Any], args: argparse.Namespace, channels: int, batches: list[int]) -> list[dict[str, Any]]:
+    """A row for every backend and batch."""
+    true, reference = yardstick(scene, args.size), None
+    rows: list[dict[str, Any]] = []
+    for backend in args.backends or [*BACKENDS[1:], "gsplat"]:
+        draw = gsplat_draw(scene, args.size) if backend == "gsplat" else backend_draw(scene, args.size, backend)
+        if draw is None:
+            continue
+        begun = time.perf_counter()
+        try:
+            drawn = draw(1)
+        except DeviceError:  # not on this device
+            continue
+        accuracy = errors(drawn, true)  # waits for a GPU
+        first = time.perf_counter() - begun
+        if backend == SLOW:
+            reference = drawn[0]
+        accuracy["to torch"] = rms(drawn[0].double() - reference) / rms(true[0]) if reference is not None else None
+        for batch in batches if backend != SLOW else [1]:
+            repeats = min(args.repeats, 3) if backend == SLOW else args.repeats
+            times = time_calls(lambda draw=draw, batch=batch: draw(batch), repeats, args.device)
+            about = {"backend": backend, "channels": channels, "batch": batch}
+            rows.append({**about, **times.to_json(per=batch), "first_call_s": first, **accuracy})
     for row in rows:
-        ratio = f"{row['speedup_over_torch']:.1f}" if row["speedup_over_torch"] else "-"
-        print(
-            f"{row['backend']:8s} {row['ms_per_frame']:9.1f} {row['ms_min']:8.1f} {row['ms_max']:8.1f} {ratio:>8s} "
-            f"{row['first_call_s']:13.2f}"
-        )
-    compiling = (
-        "compiled anew (--cold)" if args.cold else "read from its cache, if it ran here before (--cold compiles)"
-    )
-    print(f"median of the timed frames; the first call is apart: numba's code is {compiling}")
-    print(f"scene: {rows[-1]['visible']} Gaussians visible, mean alpha {rows[-1]['mean_alpha']:.3f}")
-    if args.json:
-        args.json.write_text(
-            json.dumps({"machine": info, "arguments": vars(args) | {"json": None}, "rows": rows}, indent=2)
-        )
+        for other in (SLOW, "gsplat"):  # of the same batch; the reference has only one
+            there = [r for r in rows if r["backend"] == other and (other == SLOW or r["batch"] == row["batch"])]
+            row[f"x {other}"] = there[0]["ms"] / row["ms"] if there else None
+    return rows
 
 
 if __name__ == "__main__":

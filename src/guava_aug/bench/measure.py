@@ -83,7 +83,7 @@ def measure(config: RunConfig, counts: Sequence[int], repeats: int) -> Measured:
         OutputError: a command failed; the message has its last words.
     """
     with tempfile.TemporaryDirectory(prefix="guava-aug-bench-") as scratch:
-        here = _InThisProcess(replace(config, output_root=Path(scratch) / "warm"))
+        here = WarmEngine(replace(config, output_root=Path(scratch) / "warm"))
         few, many = 1, max(3, min(max(counts), MOST_IN_PROCESS))
         log.info("one view to warm up")
         here.video(few)
@@ -115,7 +115,7 @@ def measure(config: RunConfig, counts: Sequence[int], repeats: int) -> Measured:
     )
 
 
-class _InThisProcess:
+class WarmEngine:
     """The engine of batch mode, kept warm; every call makes a video anew."""
 
     def __init__(self, config: RunConfig) -> None:

@@ -1,0 +1,171 @@
+"""Rendering without encoding: `python benchmarks/rendering.py [--engine reference] [--json FILE]`.
+
+Rasterise, refine, composite, uint8 on the host; milliseconds a frame.
+
+doors      `model.render` and the conversion to bytes, one batch at a time: the latency of a batch
+pipeline   the loop that runs use, into a file that throws frames away: (T(11 views) - T(1 view)) / 10
+reference  our own modules driven as the original drives its own: frame by frame, rasterised twice (colours, then
+           alpha), float32 refiner, a copy to the host for every frame
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import setting
+from guava_aug.bench.clock import time_calls, union_seconds
+from guava_aug.bench.gpu_trace import COPIES, KERNELS, gpu_trace
+from guava_aug.body import Motion
+from guava_aug.config import RunConfig
+from guava_aug.model import GuavaModel
+from guava_aug.output import to_video_bytes
+from guava_aug.pipeline import Settings, augment_video
+from guava_aug.progress import Silent
+from guava_aug.render.composite import composite
+from guava_aug.timing import Stages
+from guava_aug.tracked import TrackedVideo
+from guava_aug.views import plan_views
+
+VIEWS = 11
+
+
+class Nowhere:
+    """A view's file that only counts."""
+
+    def write(self, batch: Any) -> None: ...
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+@dataclass
+class Scene:
+    """A model and an avatar that are ready, and the camera and background of a view."""
+
+    model: GuavaModel
+    video: TrackedVideo
+    motion: Motion  # as many frames as the largest batch
+    plate: Tensor  # [1, 3, H, W]
+
+    def __post_init__(self) -> None:
+        self.source = self.video.source_at(self.model.config.feature_img_size)
+        self.avatar = self.model.reconstruct(self.source)
+        self.view = plan_views(self.video.name, ["medium"])[0]
+
+
+def by_doors(scene: Scene, batch: int) -> Callable[[], object]:
+    """Renders one batch of posed frames to bytes on the host."""
+    with torch.inference_mode():
+        posed = scene.avatar.pose(scene.motion[:batch])
+    cameras = scene.view.cameras(scene.source.viewmat, batch, scene.model.config.image_size)
+    return lambda: to_video_bytes(scene.model.render(posed, cameras, scene.plate))
+
+
+def as_the_original(scene: Scene, frames: int) -> Callable[[], object]:
+    """Renders frames one by one: two passes of the rasteriser, float32 refiner, a copy each."""
+    model = scene.model
+    refiner, noise = copy.deepcopy(model.refiner).float(), [n.float() for n in model.refiner_noise]
+    camera = scene.view.cameras(scene.source.viewmat, 1, model.config.image_size)
+    with torch.inference_mode():
+        posed = [scene.avatar.pose(scene.motion[i : i + 1]) for i in range(frames)]
+
+    @torch.inference_mode()
+    def call() -> list[np.ndarray]:
+        out = []
+        for frame in posed:
+            colours = model.rasterize(frame, camera).image.float()
+            alpha = model.rasterize(frame, camera).alpha.float()
+            rgb = torch.sigmoid(refiner(colours, noise))
+            out.append(to_video_bytes(composite(rgb, alpha, scene.plate)))
+        return out
+
+    return call
+
+
+def through_the_pipeline(scene: Scene, views: int, chunk: int) -> float:
+    """Wall seconds of the video with so many views, frames thrown away."""
+    plan = plan_views(scene.video.name, ["medium"], 42, views)
+    settings = Settings("black", chunk, RunConfig.views_in_flight)
+    outcomes: list[Any] = []
+    begun = time.perf_counter()
+    augment_video(
+        scene.model, scene.video, plan, lambda view: Nowhere(), outcomes.append, settings,  # type: ignore[arg-type,return-value]
+        stages=Stages(str(scene.model.device)), progress=Silent(),
+    )  # fmt: skip
+    seconds = time.perf_counter() - begun
+    failed = [outcome.error for outcome in outcomes if outcome.error is not None]
+    if failed:
+        raise failed[0]
+    return seconds
+
+
+def gpu_busy(call: Callable[[], object], device: str, frames: int) -> dict[str, float]:
+    """Milliseconds in which the GPU computed, and copied, and the number of kernels, a frame; empty on a CPU."""
+    with gpu_trace(device) as intervals:
+        call()
+    spans = {work: [(i.start, i.end) for i in intervals if i.work == work] for work in (KERNELS, COPIES)}
+    if not intervals:
+        return {}
+    return {
+        "busy_ms": 1000 * union_seconds(spans[KERNELS]) / frames,
+        "copy_ms": 1000 * union_seconds(spans[COPIES]) / frames,
+        "kernels": len(spans[KERNELS]) / frames,
+    }
+
+
+def main() -> None:
+    parser = setting.flags(__doc__, repeats=9)
+    setting.model_flags(parser)
+    setting.video_flags(parser)
+    parser.add_argument("--engine", nargs="+", default=["doors"], choices=["doors", "pipeline", "reference"])
+    parser.add_argument("--batches", type=int, nargs="+", help="of doors; default: 1 4 on a CPU, 1 2 4 8 32 on a GPU")
+    args = parser.parse_args()
+    setting.speak()
+    on_cpu = args.device == "cpu"
+    batches = args.batches or ([1, 4] if on_cpu else [1, 2, 4, 8, 32])
+    model, video = setting.open_model(args), setting.open_video(args)
+    size = model.config.image_size
+    motion = Motion.cat([video.motion] * (max(batches) // len(video.motion) + 1)).to(args.device)
+    scene = Scene(model, video, motion, torch.full((1, 3, size, size), 0.5, device=args.device))
+
+    rows = []
+    if "doors" in args.engine:
+        for batch in batches:
+            call = by_doors(scene, batch)
+            times = time_calls(call, args.repeats, args.device, warm_up=1 if on_cpu else 5)
+            busy = gpu_busy(call, args.device, batch)
+            rows.append({"engine": "doors", "batch": batch, **times.to_json(per=batch), **busy, "latency_ms": times.ms})
+    if "reference" in args.engine:
+        frames = 1 if on_cpu else 8
+        call = as_the_original(scene, frames)
+        times = time_calls(call, max(1, args.repeats // 3), args.device)
+        busy = gpu_busy(call, args.device, frames)
+        rows.append({"engine": "reference", "batch": 1, **times.to_json(per=frames), **busy})
+    if "pipeline" in args.engine:
+        chunk = RunConfig(video.path, video.path).chunk_length(args.device)
+        through_the_pipeline(scene, 1, chunk)
+        pair = [[through_the_pipeline(scene, n, chunk) for _ in range(max(1, args.repeats // 3))] for n in (1, VIEWS)]
+        few, many = map(statistics.median, pair)
+        ms = 1000 * (many - few) / (VIEWS - 1) / video.num_frames
+        rows.append({"engine": "pipeline", "batch": chunk, "ms": ms, "T(1)_s": few, f"T({VIEWS})_s": many})
+    columns = ["engine", "batch", "ms", "gpu_ms", "busy_ms", "copy_ms", "kernels", "latency_ms", "T(1)_s"]
+    columns.append(f"T({VIEWS})_s")
+    setting.report(
+        args, f"{scene.avatar.num_gaussians} Gaussians, {size} x {size}; milliseconds a frame", columns, rows,
+        ["gpu_ms: between two events around a batch; busy_ms: in kernels, by the driver's record; kernels: a frame"],
+        model=model.source, gaussians=scene.avatar.num_gaussians,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

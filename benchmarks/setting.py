@@ -1,0 +1,102 @@
+"""What the programs in this folder share: their flags, the model and video they measure, and how they report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from guava_aug.bench.clips import clip_of_length
+from guava_aug.bench.machine import describe_machine, in_words
+from guava_aug.bench.report import Grid
+from guava_aug.demo import demo_root
+from guava_aug.malloc import keep_freed_memory
+from guava_aug.model import GuavaModel, load_model
+from guava_aug.record import versions
+from guava_aug.tracked import TrackedVideo, list_videos
+
+FRAMES = 137  # of the video that the original's figures were recorded with
+_scratch = ExitStack()  # cut or repeated videos, until the program ends
+
+
+def flags(doc: str | None, *, repeats: int = 7) -> argparse.ArgumentParser:
+    """A parser with the flags that every program has: --device, --repeats, --json."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", help="torch device: cpu, cuda")
+    parser.add_argument("--repeats", type=int, default=repeats, help="timed calls, of which medians are taken")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    return parser
+
+
+def model_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model_path", help="a GUAVA model, or `embedded`; default: random weights of official size")
+    parser.add_argument("--guava_root", type=Path, help="as for `guava-aug run`")
+
+
+def video_flags(parser: argparse.ArgumentParser, frames: int = FRAMES) -> None:
+    parser.add_argument("--tracked_root", type=Path, help="default: the bundled clips")
+    parser.add_argument("--video", help="default: the first below --tracked_root")
+    parser.add_argument("--frames", type=int, default=frames, help="the video is cut or repeated to this length")
+
+
+def model_path(args: argparse.Namespace) -> str:
+    """The model to measure; the one of official size is made if it is not there."""
+    from official_size import official_size_file
+
+    return args.model_path or str(official_size_file())
+
+
+def open_model(args: argparse.Namespace) -> GuavaModel:
+    keep_freed_memory()
+    return load_model(model_path(args), args.device, guava_root=args.guava_root)
+
+
+def video_root(args: argparse.Namespace, copies: int = 1) -> tuple[Path, list[str]]:
+    """A tracked root that holds the video `copies` times in the wanted length, and the names."""
+    root = args.tracked_root or demo_root()
+    name = args.video or list_videos(root)[0]
+    if copies == 1 and TrackedVideo.open(root, name).num_frames == args.frames:
+        return root, [name]
+    out = Path(_scratch.enter_context(tempfile.TemporaryDirectory(prefix="guava-aug-bench-")))
+    names = [name] if copies == 1 else [f"{name}_{i:03d}" for i in range(copies)]
+    for new in names:
+        clip_of_length(root, name, args.frames, out, new)
+    return out, names
+
+
+def open_video(args: argparse.Namespace) -> TrackedVideo:
+    root, names = video_root(args)
+    return TrackedVideo.open(root, names[0])
+
+
+def report(args: argparse.Namespace, title: str, columns: Sequence[str], rows: Sequence[dict[str, Any]],
+           notes: Sequence[str] = (), **more: Any) -> None:  # fmt: skip
+    """Prints the columns of the rows with the machine, and writes all of them to --json."""
+    machine, software = describe_machine(args.device), versions()
+    cells = [tuple(_cell(row.get(column)) for column in columns) for row in rows]
+    print(f"{in_words(machine)}; " + ", ".join(f"{k} {v}" for k, v in software.items()))
+    print(Grid(title, tuple(columns), cells, tuple(notes)).plain())
+    if args.json:
+        arguments = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k != "json"}
+        content = {"machine": machine, "versions": software, "arguments": arguments, "rows": list(rows), **more}
+        args.json.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+    _scratch.close()
+
+
+def speak() -> None:
+    """Shows the package's warnings."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        size = abs(value)
+        return f"{value:.1e}" if 0 < size < 1e-3 else f"{value:.3f}" if size < 10 else f"{value:.1f}"
+    return str(value)

@@ -1,0 +1,124 @@
+"""From the start of a process to its first frame: `python benchmarks/startup.py [--json FILE]`.
+
+A fresh interpreter does what `guava-aug run` does, into a file that ends it with the first frames (a chunk of one
+view); medians over --repeats processes, after one that does not count, so that the files are in the system's cache
+and kernels in theirs. `--cold` gives every process new caches for compiled kernels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+SOURCE = str(Path(__file__).resolve().parent.parent / "src")
+ONCE = ("data", "source inference", "Gaussian setup", "precompute (pose + background)")  # stages before the first frame
+CACHES = ("NUMBA_CACHE_DIR", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
+
+
+class FirstFrame(Exception):
+    """Ends the run."""
+
+
+def child(job: dict[str, Any]) -> None:
+    """Runs until the first frames reach a file; prints the clock at every step."""
+    clock = {"python": time.time()}
+    import guava_aug.engine as engine
+    import guava_aug.pipeline as pipeline
+    from guava_aug.config import RunConfig
+    from guava_aug.malloc import keep_freed_memory
+    from guava_aug.progress import Silent
+    from guava_aug.timing import Stages
+    from guava_aug.tracked import TrackedVideo
+    from guava_aug.views import plan_views
+
+    keep_freed_memory()
+    clock["imports"] = time.time()
+    config = RunConfig.from_json(job)
+    stages = Stages(config.device)
+    here = engine.InProcess(config, stages, Silent())
+    here.prepare()
+    clock["model loading"] = time.time()
+    assert here.model is not None and config.videos is not None
+
+    class File:
+        def write(self, batch: object) -> None:
+            clock["first frame"] = time.time()
+            raise FirstFrame
+
+        def close(self) -> None: ...
+
+        def abort(self) -> None: ...
+
+    video = TrackedVideo.open(config.tracked_root, config.videos[0])
+    settings = pipeline.Settings(config.background, config.chunk_length(config.device), 1)
+    errors: list[Exception | None] = []
+    pipeline.augment_video(
+        here.model, video, plan_views(video.name, ["medium"]), lambda view: File(),  # type: ignore[arg-type,return-value]
+        lambda outcome: errors.append(outcome.error), settings, stages=stages, progress=Silent(),
+    )  # fmt: skip
+    if not isinstance(errors[0], FirstFrame):
+        raise SystemExit(f"no frame was rendered: {errors[0]!r}")
+    print(json.dumps({"clock": clock, "stages": {row.name: row.seconds for row in stages.rows()}}))
+
+
+def one_start(job: dict[str, Any], cold: bool) -> dict[str, float]:
+    """Seconds of every step of one process."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([SOURCE, os.environ.get("PYTHONPATH", "")])}
+    with tempfile.TemporaryDirectory(prefix="guava-aug-bench-") as caches:
+        if cold:
+            environment |= {name: str(Path(caches) / name) for name in CACHES}
+        begun = time.time()
+        command = [sys.executable, str(Path(__file__).resolve()), "--child", json.dumps(job)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode != 0:
+        raise SystemExit(done.stderr[-2000:])
+    answer = json.loads(done.stdout.splitlines()[-1])
+    steps, before = {}, begun
+    for name, at in answer["clock"].items():
+        steps[name] = at - before
+        before = at
+    inner = {f"  of it {n}": s for n, s in answer["stages"].items() if n in ONCE}
+    return {**steps, **inner, "process start to first frame": before - begun}
+
+
+def main() -> None:
+    import setting  # not in the child, whose imports are timed
+
+    parser = setting.flags(__doc__, repeats=3)
+    setting.model_flags(parser)
+    setting.video_flags(parser)
+    parser.add_argument("--cold", action="store_true", help="nothing compiled is in a cache")
+    args = parser.parse_args()
+    setting.speak()
+    from guava_aug.config import RunConfig
+
+    root, names = setting.video_root(args)
+    device = "cuda:0" if args.device == "cuda" else args.device
+    job = RunConfig(
+        root, Path(os.devnull), tuple(names), model_path=Path(setting.model_path(args)), guava_root=args.guava_root,
+        device=device,
+    ).to_json()  # fmt: skip
+    one_start(job, args.cold)
+    starts = [one_start(job, args.cold) for _ in range(args.repeats)]
+    rows = []
+    for step in starts[0]:
+        seconds = [start[step] for start in starts if step in start]
+        rows.append({"step": step, "s": statistics.median(seconds), "s_min": min(seconds), "s_max": max(seconds)})
+    setting.report(
+        args, "a fresh process, seconds", ["step", "s", "s_min", "s_max"], rows,
+        ["nothing compiled was in a cache" if args.cold else "compiled kernels came from their caches"],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        child(json.loads(sys.argv[2]))
+    else:
+        main()
