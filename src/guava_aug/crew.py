@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.5  # seconds between two looks whether the run is to end
-LIVES = 2  # workers that may die on one video before the video is given up
+LIVES = 3  # workers that may die on one video before the video is given up
 _KINDS = {kind.__name__: kind for kind in (InputError, OutputError, UsageError, AssetError, DeviceError, DiskFullError)}
 
 
@@ -182,14 +182,14 @@ class Crew:
                 error = self._listen(member, number, member.make(name, list(left)), left, on_view)
             except MemberDied as death:
                 reason = str(death)
-                self._replace(number, member, f"{name}: {reason}")
+                self._replace_later(number, member, f"{name}: {reason}")
                 for label in left:  # it could not remove its unfinished files itself
                     sweep(video_path(self.config.output_root, label, name).parent)
                 if not left:
                     return
                 continue
             except BaseException:  # of the log: this member still speaks of a video that nobody listens to
-                self._replace(number, member, f"{name}: it was interrupted")
+                self._replace_later(number, member, f"{name}: it was interrupted")
                 raise
             self._free.put((number, member))
             if error is not None:
@@ -229,25 +229,27 @@ class Crew:
             raise found
         return found
 
-    def _replace(self, number: int, member: Member, why: str) -> None:
-        """Puts a new member in the place of one that is no good. When the last place is lost, `_take` raises."""
+    def _replace_later(self, number: int, member: Member, why: str) -> None:
+        """Puts a new member in the place of one that is no good; meanwhile another one can take over its video."""
         member.end()
         if self._ending:
             raise Stopped
         log.warning("%s ended (%s); another one takes its place", member.name, why)
+        threading.Thread(target=self._replace, args=(number, member), name="replace", daemon=True).start()
+
+    def _replace(self, number: int, member: Member) -> None:
         try:
             new = self._members[number] = self._new_member(number)
             if self._ending:
                 new.end()
-                raise Stopped
             self._wait_until_ready(new)
             self._free.put((number, new))
-        except (MemberDied, GuavaAugError) as error:
+        except (MemberDied, GuavaAugError, Stopped) as error:
             if self._ending:
-                raise Stopped from None
+                return
             log.error("%s cannot be started again: %s", member.name, error)
             del self._members[number]
-            if not self._members:
+            if not self._members:  # the last place is lost: whoever waits for one must know
                 self._free.put(DeviceError(f"no worker is left, and none can be started: {error}"))
 
     def _wait_until_ready(self, member: Member) -> None:

@@ -95,16 +95,20 @@ def run(
     if config.mode == "subprocess":
         engine = ChildProcesses(config, stages, progress, stop)
     elif config.has_workers:
-        engine = _crew(config, stages, progress, model)
+        engine = _crew(config, stages, progress, model, stop)
     else:
         engine = InProcess(config, stages, progress, model, stop)
     return _Run(config, engine, stages, progress, stop).go()
 
 
-def _crew(config: RunConfig, stages: Stages, progress: Progress, model: GuavaModel | None) -> Crew:
+def _crew(config: RunConfig, stages: Stages, progress: Progress, model: GuavaModel | None, stop: Check) -> Crew:
     """The worker processes that are asked for."""
     if model is not None:
         raise UsageError("a loaded model cannot be given to worker processes; leave out gpus, workers, timeout, engine")
+    if config.engine == "ray":
+        from .ray_engine import RayCrew
+
+        return RayCrew(config, stages, progress, stop)
     from .processes import LocalCrew
 
     return LocalCrew(config, stages, progress)
