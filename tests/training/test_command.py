@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,16 @@ from guava_aug.avatar.config import ModelConfig
 from guava_aug.avatar.network import ReconstructionNetwork
 from guava_aug.avatar.styleunet import StyleUNet
 from guava_aug.cli import main
+from guava_aug.cli.train import training_device
 from guava_aug.demo import demo_root
-from guava_aug.errors import AssetError, UsageError
+from guava_aug.errors import AssetError, DeviceError, UsageError
 from guava_aug.model import load_model
 from guava_aug.tracked import TrackedVideo, write_tracked
 from guava_aug.training.config import TrainConfig, config_names, find_config
 from guava_aug.training.data import PersonViews
-from guava_aug.training.prepare import read_encoder
+from guava_aug.training.peers import Peers
+from guava_aug.training.prepare import add_videos, load_body, read_encoder
+from guava_aug.training.train import Run
 
 SIZE = 32
 UNET = {"in_size": SIZE, "out_size": SIZE, "channel_scale": 16, "num_style_feat": 8, "num_mlp": 1}
@@ -78,6 +82,40 @@ def test_tracked_videos_to_a_model_and_on(tiny: str, tracked: Path, tmp_path: Pa
     first = load_model(start).network.state_dict()
     for name, weights in load_model(other).network.state_dict().items():
         assert torch.equal(weights, first[name]), name
+
+
+def test_an_interrupted_run_is_saved(tiny: str, person: PersonViews, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    person.save(tmp_path / "person_a.npz")
+    step = Run._step
+
+    def interrupted(run: Run, batch):
+        if run.step == 1:
+            raise KeyboardInterrupt
+        return step(run, batch)
+
+    monkeypatch.setattr(Run, "_step", interrupted)
+    assert train("--config", tiny, "--pool", tmp_path, "--out", tmp_path / "run") == 130
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 1
+
+
+def test_a_gpu_without_triton_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("guava_aug.device.choose_device", lambda asked: f"cuda:{asked}")
+    monkeypatch.setattr("torch.cuda.set_device", lambda device: None)
+    monkeypatch.setattr("guava_aug.cli.train.find_spec", lambda name: None)
+    with pytest.raises(DeviceError, match=r"guava-aug\[train\]"):
+        training_device("0", Peers(), prepare_only=False)
+    assert training_device("1", Peers(), prepare_only=True) == torch.device("cuda:1")
+
+
+def test_a_video_of_another_body_is_left_out(tiny: str, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    clip = TrackedVideo.open(demo_root(), "signer_a")
+    betas = torch.zeros(300)
+    betas[40] = 1.0
+    frames = [clip.read_frame(i) for i in range(2)]
+    write_tracked(tmp_path, "smplx", replace(clip.identity, betas=betas), clip.motion[:2], clip.viewmats[:2], frames)
+    left_out = add_videos(tmp_path / "pool", tmp_path, [], load_body(None, SIZE), 2, SIZE)
+    assert left_out == ["smplx"] and "give that one: --body" in caplog.text
+    assert not list((tmp_path / "pool").iterdir())
 
 
 def test_a_video_that_cannot_be_used_is_left_out(tiny: str, tracked: Path, tmp_path: Path, capsys):
