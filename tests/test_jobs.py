@@ -106,6 +106,7 @@ def test_second_run_makes_nothing_and_loads_nothing(tracked: Path, tmp_path: Pat
     before = tree(tmp_path)
     monkeypatch.setattr("guava_aug.model.load_model", lambda *a, **k: pytest.fail("the model was loaded"))
     monkeypatch.setattr("guava_aug.tracked.TrackedVideo.open", lambda *a, **k: pytest.fail("a video was opened"))
+    monkeypatch.setattr("guava_aug.engine.known_weights", lambda *a: "fake")
     result = augment(tracked, tmp_path)
     assert {v.status for v in result.views} == {"skipped"}
     assert tree(tmp_path) == before
@@ -171,7 +172,7 @@ def test_overwrite_gives_another_camera(tracked: Path, tmp_path: Path):
     assert after.keys() == before.keys()
     assert all(after[k] != before[k] for k in after)
     assert logged(tmp_path)["one"]["easy"]["seed"] == plan_views("one", VIEWS, 43)[0].seed
-    assert augment(tracked, tmp_path, base_seed=43).count() == {"skipped": 6}
+    assert augment(tracked, tmp_path, base_seed=43, model=FakeModel()).count() == {"skipped": 6}
 
 
 def test_part_id_names_the_log(tracked: Path, tmp_path: Path):
@@ -189,7 +190,9 @@ def test_pngs_on_request_and_made_up_for_later(tracked: Path, tmp_path: Path):
         "success": 1
     }
     assert sorted(p.name for p in folder.iterdir()) == [f"{i:05d}.png" for i in range(5)]
-    assert augment(tracked, tmp_path, ["one"], ["easy"], save_frame_png=True).count() == {"skipped": 1}
+    assert augment(tracked, tmp_path, ["one"], ["easy"], save_frame_png=True, model=FakeModel()).count() == {
+        "skipped": 1
+    }
 
 
 def test_duplicates_are_done_once_and_said(tracked: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -308,7 +311,7 @@ def test_a_view_that_cannot_be_rendered_does_not_stop_the_others(tracked: Path, 
             raise RuntimeError("no such luck")
 
     model.on_render = fail_second
-    result = augment(tracked, tmp_path, ["one"], model=model)
+    result = augment(tracked, tmp_path, ["one"], model=model, retries=0)
     assert [(v.label, v.status) for v in result.views] == [
         ("easy", "success"),
         ("medium", "failed"),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import RunConfig
-from .engine import Made, check_flags
+from .engine import Content, Made, check_flags
 from .errors import AssetError, DeviceError, UsageError
 from .progress import Progress
 from .stopping import Check
@@ -73,9 +73,11 @@ class ChildProcesses:
             for line in err.splitlines():  # its warnings; the same from every child is said once
                 log.log(logging.DEBUG if line in self._said else logging.WARNING, "%s", line)
                 self._said.add(line)
-            if "error" not in answer:
-                self._add(answer)
-                on_view(Made(view, None, answer["seconds"], answer["frames"]))
+            if "made" in answer:
+                made = _made(view, answer["made"])
+                if made.error is None:
+                    self._add(answer)
+                on_view(made)
             elif answer["kind"] in _STOPS:
                 raise _STOPS[answer["kind"]](answer["error"])
             else:
@@ -91,6 +93,14 @@ class ChildProcesses:
             self.stages.add(row["stage"], row["seconds"], row["count"])
         self._backgrounds.update(answer["used"].pop("backgrounds", {}))
         self._described = answer["used"]
+
+
+def _made(view: View, said: dict[str, Any]) -> Made:
+    """What a child said of its view, as the record it was."""
+    content = said["content"]
+    if content is not None:
+        content = Content(**{**content, "input": tuple(content["input"])})
+    return Made(**{**said, "view": view, "content": content})
 
 
 def _answer(out: str) -> dict[str, Any] | None:

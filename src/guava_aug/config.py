@@ -34,6 +34,8 @@ class RunConfig:
     overwrite: bool = False  # make existing views again, also with another camera
     part_id: str | None = None  # names the parameter log of this part of a cluster job; None with a shard: its index
     shard: str | None = None  # "i/n": only the videos of part i (from 0) of n, by a hash of their names
+    retries: int = 1  # times that a failed view is tried again within the run
+    verify: bool = False  # decode what exists, and make again what does not decode
     mode: Literal["batch", "subprocess"] = "batch"
     engine: EngineName = "local"  # who runs the worker processes, if there are any
     gpus: tuple[str, ...] | None = None  # a worker process on each: numbers among the visible GPUs, or UUIDs
@@ -70,6 +72,8 @@ class RunConfig:
                 raise UsageError(f"--{flag} is {value}; expected 1 or more")
         if not 0 <= self.grace < float("inf"):
             raise UsageError(f"--grace is {self.grace:g}; expected seconds, 0 or more")
+        if self.retries < 0:
+            raise UsageError(f"--retries is {self.retries}; expected 0 or more")
         if not 0 <= self.crf <= 51:
             raise UsageError(f"--crf is {self.crf}; expected 0 (lossless) to 51 (worst)")
         if self.fps is not None and not 0 < self.fps <= 1000:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import timing
 from .config import DEFAULT_FPS, DEFAULT_MODEL_PATH, RunConfig
-from .errors import AssetError, DeviceLostError, DiskFullError, UsageError
+from .errors import AssetError, DeviceError, DeviceLostError, DiskFullError, UsageError
+from .failure import is_lasting, place
+from .fingerprint import Look, fingerprint, input_digest, input_signature, known_weights
+from .output.camera_tag import tag_comment
+from .output.sidecar import time_axis
+from .output.tree import video_path
 from .progress import Progress
 from .stopping import Check
 from .timing import Stages
@@ -24,6 +30,19 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Content:
+    """What a view was made of, for the journal."""
+
+    fps: float
+    size: int  # pixels, of both sides
+    made_with: dict[str, Any]  # see `Look.made_with`
+    fingerprint: str
+    input: tuple[str, str, float | None]  # of the tracked video: signature, digest, fps that it says
+    bytes: int | None = None  # length of the MP4
+    stages: dict[str, float] = field(default_factory=dict)  # seconds; of what views share, an equal part
+
+
+@dataclass(frozen=True)
 class Made:
     """How a view ended."""
 
@@ -31,6 +50,10 @@ class Made:
     error: str | None  # None: its file is complete
     seconds: float  # render time, without what all views of the video share
     frames: int | None = None
+    content: Content | None = None  # None: unknown, as it failed early
+    stage: str | None = None  # of the work, where it failed
+    frame: int | None = None  # of the output, from 0, where it failed: the first of the frames in work
+    lasting: bool = False  # the same data would fail again
 
 
 class Engine(Protocol):
@@ -61,7 +84,8 @@ class InProcess:
         stop: Check = lambda: None,
     ) -> None:
         self.config, self.stages, self.progress, self.stop = config, stages, progress, stop
-        self.model = model
+        self.model = self._given = model
+        self._look: Look | None = None
         self._backgrounds: Counter[str] = Counter()
         self._timings: dict[str, Timing] = {}
 
@@ -87,28 +111,73 @@ class InProcess:
                     path, device, guava_root=self.config.guava_root, backend=self.config.backend
                 )
         self.stages.device = str(self.model.device)
+        _ = self.look  # reads the weights once more, if nobody has done it for this output root
 
     def make(self, name: str, views: Sequence[View], on_view: Callable[[Made], None]) -> None:
-        """See `Engine`. Raises InputError for a video that cannot be used."""
+        """See `Engine`. What is wrong with the video is told of each of its views; what is wrong with all raises."""
+        left = {view.label: view for view in views}
+
+        def ended(made: Made) -> None:
+            del left[made.view.label]
+            on_view(made)
+
+        try:
+            self._make(name, views, ended)
+        except (UsageError, AssetError, DeviceError, DiskFullError):  # would fail with every video
+            raise
+        except Exception as error:
+            log.debug("video %s failed", name, exc_info=True)
+            stage, frame = place(error)
+            for view in list(left.values()):
+                ended(Made(view, explain(error), 0.0, None, None, stage, frame, is_lasting(error)))
+            _stop_if_all_would_fail(error)
+
+    def _make(self, name: str, views: Sequence[View], on_view: Callable[[Made], None]) -> None:
         from .pipeline import Settings, augment_video
         from .tracked import TrackedVideo
+        from .tracked.layout import find_video
         from .viewfiles import Outcome, ViewFile
 
         config, model = self.config, self.model
         assert model is not None, "prepare() comes first"
+        before = {stage.name: stage.seconds for stage in self.stages.rows()}
         with self.stages(timing.DATA):
+            signature = input_signature(config.tracked_root, name) or ""  # before it is read: it may be written to
             video = TrackedVideo.open(config.tracked_root, name, timing=self._timings.get(name))
+            digest = input_digest(video)
         size, fps = model.config.image_size, config.fps or video.fps or DEFAULT_FPS
+        made_with = self.look.made_with(fps, digest)
+
+        said_fps = video.fps
+        if name in self._timings:  # which may override what the data say
+            said_fps = find_video(config.tracked_root, name).fps
+
+        def content(view: View) -> Content:
+            return Content(fps, size, made_with, fingerprint(view, made_with), (signature, digest, said_fps))
 
         def ended(outcome: Outcome) -> None:
-            error = None if outcome.error is None else explain(outcome.error)
-            on_view(Made(outcome.view, error, outcome.seconds, video.num_frames))
-            if outcome.error is not None:
-                _stop_if_all_would_fail(outcome.error)
+            said = content(outcome.view)
+            if outcome.error is None:
+                length = video_path(config.output_root, outcome.view.label, name).stat().st_size
+                stages = self._stages_of_view(before, len(views), outcome.seconds)
+                said = replace(said, bytes=length, stages=stages)
+                on_view(Made(outcome.view, None, outcome.seconds, video.num_frames, said))
+                return
+            error, (stage, frame) = explain(outcome.error), place(outcome.error)
+            lasting = is_lasting(outcome.error)
+            on_view(Made(outcome.view, error, outcome.seconds, video.num_frames, said, stage, frame, lasting))
+            _stop_if_all_would_fail(outcome.error)
 
         def open_file(view: View) -> ViewFile:
             self.stop()  # a long list of views need not be finished
-            return ViewFile(config, name, view, size, fps)
+            said = content(view)
+            camera = {"seed": view.seed, "yaw": view.yaw, "pitch": view.pitch, "zoom": view.zoom}
+            beside = {
+                "video": name, "view": view.label, **camera, "frames": video.num_frames, "width": size, "height": size,
+                **time_axis(fps, video.source_frames), "fingerprint": said.fingerprint, "made_with": made_with,
+            }  # fmt: skip
+            comment = tag_comment(view, said.fingerprint, made_with)
+            return ViewFile(config, name, view, size, fps, comment, beside)
 
         background = augment_video(
             model,
@@ -123,6 +192,19 @@ class InProcess:
         )
         self._backgrounds[f"{background.mode}, {background.kind}"] += 1
         log.debug("%s: background: %s %s", name, background.kind, background.note)
+
+    @property
+    def look(self) -> Look:
+        """What of this run decides the pixels."""
+        if self._look is None:
+            self._look = look_of(self.config, self._given)
+        return self._look
+
+    def _stages_of_view(self, before: dict[str, float], views: int, seconds: float) -> dict[str, float]:
+        """Seconds per stage of one view, `views` of which shared the video since `before`."""
+        since = {s.name: s.seconds - before.get(s.name, 0.0) for s in self.stages.rows()}
+        shared = {name: spent / views for name, spent in since.items() if name != timing.RENDER and spent > 0}
+        return {name: round(spent, 3) for name, spent in {**shared, timing.RENDER: seconds}.items()}
 
     def describe(self) -> dict[str, Any]:
         """Model, device, rasteriser, noise and backgrounds."""
@@ -151,6 +233,23 @@ def _stop_if_all_would_fail(error: Exception) -> None:
             f"the GPU failed ({text.splitlines()[0]}) and this process cannot use it any more; run it again to go on; "
             "if it comes again, see the driver's log (dmesg, Xid) and try another GPU"
         ) from error
+
+
+def look_of(config: RunConfig, model: GuavaModel | None = None) -> Look:
+    """What of a run decides the pixels. Reads the model's files, unless their digest is known below the output root.
+
+    model: a loaded model that is used instead of the configuration's.
+
+    Raises:
+        AssetError: there is no such model. InputError: the background picture cannot be read.
+    """
+    from .model import EMBEDDED, EMBEDDED_DIR
+
+    source = model_source(config) if model is None else model.source
+    path = EMBEDDED_DIR if source == EMBEDDED else Path(source)
+    if model is not None and not path.exists():
+        return Look.of(config, source)  # it was never a file
+    return Look.of(config, known_weights(path, config.output_root))
 
 
 def check_flags(config: RunConfig) -> None:

@@ -8,6 +8,8 @@ videos, views and shards, where files lie.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from .avatar.checkpoint import find_checkpoint
 from .config import RunConfig
 from .errors import AssetError, InputError
+from .output.temporary import replacing
 from .tracked.layout import IDENTITY, IMAGES, INFO, TRACKING
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ _DIGITS = 32  # of hexadecimal: 128 bits
 _BLOCK = 1 << 20  # bytes read at a time
 _IMAGES_READ = 8  # stored images whose bytes are looked at, spread evenly over the video
 _MODEL_EXTRAS = ("config.yaml", "body.npz")  # read beside a checkpoint, and small
+_MEMORY = Path(".guava-aug") / "weights.json"  # below the output root
 
 
 @dataclass(frozen=True)
@@ -74,37 +78,71 @@ def fingerprint(view: View, made_with: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
-@dataclass(frozen=True)
-class WeightsFile:
-    """A model's checkpoint as the file system knows it, and the digest of its content."""
+def known_weights(model_path: Path, output_root: Path) -> str:
+    """`weights_digest`, remembered below an output root by the checkpoint's path, size and date.
 
-    path: str
-    size: int
-    mtime_ns: int
-    content: str  # digest of this file
-    digest: str  # of this file and of what belongs to it: goes into the fingerprint
-
-
-def weights_digest(model_path: Path, known: Mapping[tuple[str, int, int], str] | None = None) -> WeightsFile:
-    """The digest of a model's files: the checkpoint, and beside a `.pt` its config.yaml and body.npz. Reads them whole.
-
-    model_path: a folder or a checkpoint. known: `content` of earlier runs by (path, size, date); what is known is not
-    read again. The official checkpoint and its converted form are different files and have different digests.
+    So an official checkpoint of more than a gigabyte is read for it once per output root and not by every worker.
 
     Raises:
         AssetError: there is no such model, or it cannot be read.
     """
-    file = Path(os.path.realpath(find_checkpoint(model_path) if model_path.is_dir() else model_path))
+    file = _checkpoint(model_path)
+    memory = output_root / _MEMORY
     try:
         stat = file.stat()
-        extras = [folder / name for folder in (file.parent, file.parent.parent) for name in _MODEL_EXTRAS]
-        extras = [path for path in extras if path.is_file()] if file.suffix != ".safetensors" else []
-        key = str(file), stat.st_size, stat.st_mtime_ns
-        content = (known or {}).get(key) or _digest_of_files([file])
-        digest = content if not extras else _digest_of_text(content + _digest_of_files(extras))
+        key = f"{file}|{stat.st_size}|{stat.st_mtime_ns}"
     except OSError as error:
-        raise AssetError(f"{file}: the model cannot be read ({error.strerror or error})") from error
-    return WeightsFile(*key, content, digest)
+        raise _unreadable(file, error) from error
+    known: dict[str, str] = {}
+    with contextlib.suppress(OSError, ValueError):
+        known = dict(json.loads(memory.read_text(encoding="utf-8")))
+    if key not in known:
+        known[key] = _content(file, key)
+        if memory.parent.is_dir():
+            with contextlib.suppress(OSError), replacing(memory) as temporary:
+                temporary.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    return _with_extras(file, known[key])
+
+
+def weights_digest(model_path: Path) -> str:
+    """32 hexadecimal digits of a model's files: the checkpoint, and beside a `.pt` its config.yaml and body.npz.
+
+    model_path: a folder or a checkpoint. The official checkpoint and its converted form are different files and have
+    different digests.
+
+    Raises:
+        AssetError: there is no such model, or it cannot be read.
+    """
+    file = _checkpoint(model_path)
+    return _with_extras(file, _digest_of_model(file, [file]))
+
+
+@functools.lru_cache(maxsize=8)
+def _content(file: Path, key: str) -> str:
+    return _digest_of_model(file, [file])
+
+
+def _checkpoint(model_path: Path) -> Path:
+    return Path(os.path.realpath(find_checkpoint(model_path) if model_path.is_dir() else model_path))
+
+
+def _with_extras(file: Path, content: str) -> str:
+    if file.suffix == ".safetensors":
+        return content
+    extras = [folder / name for folder in (file.parent, file.parent.parent) for name in _MODEL_EXTRAS]
+    extras = [path for path in extras if path.is_file()]
+    return _digest_of_text(content + _digest_of_model(file, extras)) if extras else content
+
+
+def _digest_of_model(file: Path, parts: list[Path]) -> str:
+    try:
+        return _digest_of_files(parts)
+    except OSError as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: OSError) -> AssetError:
+    return AssetError(f"{file}: the model cannot be read ({error.strerror or error}); see --model_path")
 
 
 def input_signature(tracked_root: Path, name: str) -> str | None:

@@ -49,6 +49,11 @@ class ViewHistory:
         return self.withdrawn is not None and (self.ended is None or self.withdrawn > self.ended[0])
 
     @property
+    def is_distrusted(self) -> bool:
+        """Whether what is there may be of before an --overwrite run that did not make it again."""
+        return self.withdrawn is not None and (self.made is None or self.withdrawn > self.made.key)
+
+    @property
     def failed_runs(self) -> int:
         """In how many workers it failed since it was made last."""
         since = self.made.key if self.made is not None else None

@@ -8,14 +8,16 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import faults
 from .config import DEFAULT_DIFFICULTIES, RunConfig
 from .crew import Crew, in_parallel
-from .engine import Engine, InProcess, Made, explain
+from .engine import Engine, InProcess, Made, explain, look_of
 from .errors import AssetError, DeviceError, DiskFullError, InputError, OutputError, UsageError
+from .failure import place
 from .output.tree import video_path, view_root
 from .progress import Progress, Silent
 from .record import FOLDER, record_path, stage_rows, versions, write_record
@@ -25,13 +27,15 @@ from .shards import Shard
 from .stopping import Check
 from .sweep import sweep
 from .timing import Stages
-from .worklist import VideoJob, make_work_list, unique_names
+from .worklist import Chosen, Found, VideoJob, make_work_list, unique_names
 
 if TYPE_CHECKING:
     from .model import GuavaModel
     from .views import View
 
 log = logging.getLogger(__name__)
+
+LEFT_ALONE = " (left alone, as it failed before and nothing has changed: `guava-aug retry` tries it again)"
 
 
 def augment(
@@ -74,6 +78,8 @@ def run(
     model: GuavaModel | None = None,
     progress: Progress | None = None,
     stop: Check = lambda: None,
+    only: Chosen | None = None,
+    again: bool = False,
 ) -> RunResult:
     """How every view of the work list ended. See `augment`.
 
@@ -82,6 +88,8 @@ def run(
 
     Args:
         stop: called between videos, and between the groups of views of one; ends the run by raising.
+        only: of all views only these, (video, view).
+        again: also try what is left alone because it failed before.
 
     Raises:
         UsageError, AssetError, DeviceError, OutputError: nothing (more) can be done.
@@ -98,7 +106,7 @@ def run(
         engine = _crew(config, stages, progress, model, stop)
     else:
         engine = InProcess(config, stages, progress, model, stop)
-    return _Run(config, engine, stages, progress, stop).go()
+    return _Run(config, engine, stages, progress, stop, model=model, only=only, again=again).go()
 
 
 def _crew(config: RunConfig, stages: Stages, progress: Progress, model: GuavaModel | None, stop: Check) -> Crew:
@@ -118,11 +126,24 @@ class _Run:
     """One run: the work list, the log, and what was counted on the way."""
 
     def __init__(
-        self, config: RunConfig, engine: Engine, stages: Stages, progress: Progress, stop: Check = lambda: None
+        self,
+        config: RunConfig,
+        engine: Engine,
+        stages: Stages,
+        progress: Progress,
+        stop: Check = lambda: None,
+        *,
+        model: GuavaModel | None = None,
+        only: Chosen | None = None,
+        again: bool = False,
     ) -> None:
         self.config, self.engine, self.stages, self.progress, self.stop = config, engine, stages, progress, stop
         self.record = record_path(config.output_root, config.part_id)
+        self.only, self.again, self.model = only, again, model
         self.results: dict[tuple[str, str], ViewResult] = {}
+        self._worth_retrying: set[tuple[str, str]] = set()
+        self._said = "", ""
+        self._told_used = False
         self.begun = time.monotonic()
 
     def go(self) -> RunResult:
@@ -131,7 +152,7 @@ class _Run:
         names = self._names()
         _refuse_file_in_the_way(self.config.output_root)
         with RunLog(self.config.output_root, self.config.part_id, self._header()) as self.log:
-            jobs = make_work_list(self.config, names, self.log.get)
+            jobs = self._plan(names)
             _make_writable(self.config.output_root)
             try:
                 self._work(jobs)
@@ -146,6 +167,15 @@ class _Run:
             stages=self.stages.rows(),
             seconds=time.monotonic() - self.begun,
         )
+
+    def _plan(self, names: Sequence[str]) -> list[VideoJob]:
+        timings = {}
+        if self.config.time_map is not None:
+            from .tracked import load_time_map
+
+            timings = load_time_map(self.config.time_map)
+        look = look_of(self.config, self.model)
+        return make_work_list(self.config, names, self.log, look, timings, only=self.only, again=self.again)
 
     def _header(self) -> dict[str, Any]:
         """For the journal: with what this run was started. The names of the videos are in its plan."""
@@ -181,6 +211,7 @@ class _Run:
         if any(job.refused is None for job in pending):
             self.engine.prepare()
         self.log.begin_run({j.name: [v.label for v in j.todo] for j in pending}, overwrite=self.config.overwrite)
+        faults.point("after-plan")
         if pending:
             self.progress.start(len(pending), sum(len(job.todo) for job in pending))
         try:
@@ -194,66 +225,106 @@ class _Run:
             self.progress.close()
 
     def _skip(self, jobs: Sequence[VideoJob]) -> None:
-        """Notes what is complete already; one write for all."""
+        """Notes what is complete already, and what is left alone; one write for all."""
         known: dict[str, list[str]] = {}
         new: list[tuple[str, str, Mapping[str, Any]]] = []
         for job in jobs:
             for view in job.views:
-                if view.label in job.done:
+                found, reason = job.done.get(view.label), job.left_alone.get(view.label)
+                if found is not None:
                     self.results[job.name, view.label] = self._result(job, view, "skipped")
-                    if self.log.is_known(job.name, view.label):
+                    if found.known:
                         known.setdefault(job.name, []).append(view.label)
                     else:
-                        new.append((job.name, view.label, {"status": "skipped", **self._entry(job, view)}))
-        if known or new:
-            log.info(
-                "%d of %d views are complete already", sum(len(j.done) for j in jobs), sum(len(j.views) for j in jobs)
-            )
+                        new.append((job.name, view.label, self._found(job, view, found)))
+                elif reason is not None:
+                    self.results[job.name, view.label] = self._result(job, view, "failed", error=reason + LEFT_ALONE)
+        done, alone = sum(len(job.done) for job in jobs), sum(len(job.left_alone) for job in jobs)
+        if done:
+            log.info("%d of %d views are complete already", done, sum(len(job.views) for job in jobs))
             self.log.skipped(known)
             self.log.ended(new)
+        if alone:
+            log.warning("%d views are left alone: they failed before, and nothing has changed", alone)
 
     def _one_video(self, job: VideoJob) -> None:
         """Makes what is missing of one video. Nothing that is wrong with the video stops the run."""
         self.progress.video(job.name, len(job.todo))
-        begun = time.monotonic()
+        begun, todo = time.monotonic(), job.todo
+        for attempt in range(1 + self.config.retries):
+            if attempt:
+                log.info("%s: trying %d failed views again", job.name, len(todo))
+            self._try(job, todo)
+            todo = [view for view in todo if (job.name, view.label) in self._worth_retrying]
+            if not todo:
+                break
+        ended = [self.results[job.name, view.label] for view in job.todo]
+        self.progress.finish_video(_in_words(ended, time.monotonic() - begun))
+
+    def _try(self, job: VideoJob, views: Sequence[View]) -> None:
+        """Makes views of one video; afterwards each of them has a result."""
+        left = {view.label: view for view in views}
+
+        def ended(made: Made) -> None:
+            left.pop(made.view.label, None)
+            self._ended(job, [made])
+
         try:
             if job.refused is not None:
                 raise InputError(job.refused)
-            self.log.begin_video(job.name, [view.label for view in job.todo])
-            self.engine.make(job.name, job.todo, lambda made: self._ended(job, made))
+            self.log.begin_video(job.name, list(left))
+            self.engine.make(job.name, views, ended)
         except (UsageError, AssetError, DeviceError, DiskFullError):  # would fail with every video
             raise
         except Exception as error:
             log.debug("video %s failed", job.name, exc_info=True)
-            left = [view for view in job.todo if (job.name, view.label) not in self.results]
-            log.error("%s: %d views failed: %s", job.name, len(left), explain(error))
-            rows = [self._note(job, Made(view, explain(error), 0.0)) for view in left]
-            self.log.ended(rows)
-        ended = [self.results[job.name, view.label] for view in job.todo]
-        self.progress.finish_video(_in_words(ended, time.monotonic() - begun))
+            stage, frame = place(error)
+            lasting = job.refused is not None
+            self._ended(
+                job,
+                [Made(view, explain(error), 0.0, None, None, stage, frame, lasting) for view in list(left.values())],
+            )
 
-    def _ended(self, job: VideoJob, made: Made) -> None:
-        """Notes how a view ended, on disk before anything else happens."""
-        if made.error is not None:
-            log.error("%s / %s failed: %s", job.name, made.view.label, made.error)
-        self.log.ended([self._note(job, made)])
+    def _ended(self, job: VideoJob, ended: Sequence[Made]) -> None:
+        """Notes how views ended, on disk before anything else happens."""
+        for made in ended:
+            key = job.name, made.view.label
+            self._worth_retrying.discard(key)
+            if made.error is not None:
+                known = self._said == (job.name, made.error)  # what is wrong with the video, is so with every view
+                log.log(logging.DEBUG if known else logging.ERROR, "%s / %s failed: %s", *key, made.error)
+                self._said = job.name, made.error
+                if not made.lasting:
+                    self._worth_retrying.add(key)
+        faults.point("before-journal")
+        self.log.ended([self._note(job, made) for made in ended])
+        if not self._told_used and "machine" in (used := self.engine.describe()):
+            self.log.used(used)
+            self._told_used = True
 
     def _note(self, job: VideoJob, made: Made) -> tuple[str, str, Mapping[str, Any]]:
         """Takes the result of a view; gives back its row for the log."""
         status: Status = "success" if made.error is None else "failed"
         result = self._result(job, made.view, status, seconds=made.seconds, error=made.error)
         self.results[job.name, made.view.label] = result
-        row = {
-            "status": status,
-            "error": made.error,
-            "render_time": None if made.error else round(made.seconds, 3),
-            "frames": made.frames,
-            **self._entry(job, made.view),
-        }
+        row: dict[str, Any] = {"status": status, **self._entry(job, made.view), "frames": made.frames}
+        if made.content is not None:
+            row |= {**asdict(made.content), "size": [made.content.size] * 2}
+        if made.error is None:
+            row["render_time"] = round(made.seconds, 3)
+        else:
+            row |= {"error": made.error, "stage": made.stage, "frame": made.frame}
+            row |= {"lasting": made.lasting, "attempt": job.attempts.get(made.view.label)}
         return job.name, made.view.label, row
 
+    def _found(self, job: VideoJob, view: View, found: Found) -> dict[str, Any]:
+        """The row of a view that is there, and not or not fully known to the journals."""
+        made_with = None if found.made_with is None else dict(found.made_with)
+        facts = {"bytes": found.bytes, "frames": found.frames, "fingerprint": found.fingerprint, "made_with": made_with}
+        return {"status": "skipped", **self._entry(job, view), **facts}
+
     def _result(self, job: VideoJob, view: View, status: Status, **more: Any) -> ViewResult:
-        path = None if job.refused else video_path(self.config.output_root, view.label, job.name)
+        path = video_path(self.config.output_root, view.label, job.name) if job.named else None
         return ViewResult(
             job.name, view.difficulty, view.label, status, path, view.seed, view.yaw, view.pitch, view.zoom, **more
         )
@@ -263,7 +334,7 @@ class _Run:
         from .tracked import tracked_path
 
         places = {}
-        if job.refused is None:
+        if job.named:
             places = {
                 "tracked_path": str(tracked_path(self.config.tracked_root, job.name)),
                 "output_dir": str(view_root(self.config.output_root, view.label, job.name)),

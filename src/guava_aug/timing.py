@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from .failure import mark
+
 # In the order in which the table shows them.
 MODEL_LOADING = "model loading"
 DATA = "data"
@@ -98,6 +100,9 @@ class Stages:
         start = time.perf_counter()
         try:
             yield
+        except Exception as error:
+            mark(error, stage=name)
+            raise
         finally:
             if sync and self.device.startswith("cuda"):
                 import torch

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import timing
+from . import faults, timing
 from .config import RunConfig
-from .output.camera_tag import camera_comment
+from .failure import mark
 from .output.pngs import PngWriter
-from .output.tree import png_dir, video_path
+from .output.sidecar import write_sidecar
+from .output.tree import png_dir, sidecar_path, video_path
 from .output.video import VideoWriter
 from .sweep import sweep
 from .timing import Stages
@@ -48,16 +50,22 @@ class Outcome:
 
 
 class ViewFile:
-    """The MP4 of one view, and its PNGs if they are wanted. The PNGs are complete before the MP4 gets its name."""
+    """The MP4 of one view, its sidecar, and its PNGs if they are wanted: those are there before the MP4 gets its name.
 
-    def __init__(self, config: RunConfig, name: str, view: View, size: int, fps: float) -> None:
+    size: pixels, of both sides. comment: for the MP4's metadata. sidecar: what is written beside it.
+    """
+
+    def __init__(
+        self, config: RunConfig, name: str, view: View, size: int, fps: float, comment: str, sidecar: Mapping[str, Any]
+    ) -> None:
         path = video_path(config.output_root, view.label, name)
         sweep(path.parent)
+        self._sidecar = sidecar_path(config.output_root, view.label, name)
+        self._beside = sidecar
         if config.overwrite:  # an old file must not outlive a failure under the new camera
             path.unlink(missing_ok=True)
-        self._video = VideoWriter(
-            path, size, size, fps, crf=config.crf, preset=config.preset, comment=camera_comment(view)
-        )
+            self._sidecar.unlink(missing_ok=True)
+        self._video = VideoWriter(path, size, size, fps, crf=config.crf, preset=config.preset, comment=comment)
         self._pngs: PngWriter | None = None
         self._png_thread: ThreadPoolExecutor | None = None
         self._png_waiting: Future[None] | None = None
@@ -72,6 +80,7 @@ class ViewFile:
     def write(self, batch: FrameBatch) -> None:
         """Takes the next frames. Raises OutputError with whatever stopped the files."""
         self._video.write(batch.video)
+        faults.point("mid-encode")
         if self._pngs is not None and self._png_thread is not None and batch.png is not None:
             self._wait_for_pngs()  # so at most one chunk waits
             self._png_waiting = self._png_thread.submit(self._pngs.write, batch.png)
@@ -81,7 +90,15 @@ class ViewFile:
         self._wait_for_pngs()
         if self._png_thread is not None:
             self._png_thread.shutdown()
-        self._video.close()
+        try:
+            write_sidecar(self._sidecar, self._beside)
+            faults.point("before-video")
+            self._video.close()
+        except Exception as error:
+            mark(error, stage=timing.VERIFY)
+            with contextlib.suppress(OSError):
+                self._sidecar.unlink(missing_ok=True)
+            raise
 
     def abort(self) -> None:
         """Leaves no MP4 and no temporary file; PNGs that are complete stay, the next run writes them again."""
@@ -127,6 +144,7 @@ class OpenFiles:
         self._group, self._open_file, self._on_view, self._stages = group, open_file, on_view, stages
         self._files: dict[View, ViewFile] = {}  # those that are open and well
         self._seconds = dict.fromkeys(group, 0.0)
+        self._frames = dict.fromkeys(group, 0)  # written
 
     def __enter__(self) -> OpenFiles:
         try:
@@ -149,6 +167,7 @@ class OpenFiles:
         try:
             yield
         except Exception as error:
+            mark(error, stage=timing.RENDER, frame=self._frames[view])
             self._fail(view, error)
         finally:
             end = time.perf_counter()
@@ -158,7 +177,12 @@ class OpenFiles:
     def write(self, view: View, batch: FrameBatch) -> None:
         """Hands frames to the view's encoder, which works in a thread; waits while it is far behind."""
         start = time.perf_counter()
-        self._files[view].write(batch)
+        try:
+            self._files[view].write(batch)
+        except Exception as error:
+            mark(error, stage=timing.ENCODE)
+            raise
+        self._frames[view] += len(batch.video)
         end = time.perf_counter()
         timing.record(timing.ENCODE_WAIT, start, end)
         waited = end - start
@@ -169,6 +193,8 @@ class OpenFiles:
         try:
             if error is None:
                 self._complete()
+            else:
+                mark(error, frame=max(self._frames.values()))
         finally:
             self._abort()
 
@@ -185,6 +211,7 @@ class OpenFiles:
                     with self._stages(timing.ENCODE_WAIT):
                         closed.result()
                 except Exception as error:
+                    mark(error, frame=self._frames[view])
                     self._fail(view, error)
                 else:
                     del self._files[view]

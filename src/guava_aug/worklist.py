@@ -1,27 +1,51 @@
-"""The work list: which views of which videos are asked for, which exist, and whether the log agrees."""
+"""The work list: which views are asked for, which exist, and whether they are as this run would make them."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .config import RunConfig
-from .errors import UsageError
+import av
+
+from . import __version__
+from .config import DEFAULT_FPS, RunConfig
+from .differences import Difference, compare, explain_differences
+from .errors import GuavaAugError, OutputError, UsageError
+from .fingerprint import Look, input_digest, input_signature
+from .history import DONE, ViewHistory
 from .mp4_header import count_frames
-from .output.camera_tag import CAMERA, camera_of_file
+from .output.camera_tag import tag_of_file
 from .output.tree import png_dir, video_path
+from .output.video import verify_video
+from .runlog import RunLog
 from .views import View, plan_views
+
+if TYPE_CHECKING:
+    from .tracked import Timing
 
 log = logging.getLogger(__name__)
 
-CONFLICTS_SHOWN = 5
-LONGEST_NAME = 200  # bytes; file systems allow 255, and the MP4's temporary name is 52 longer than the video's
-Logged = Callable[[str, str], Mapping[str, Any] | None]  # (video, label) -> what the parameter log says
+LONGEST_NAME = 190  # bytes; file systems allow 255, and the MP4's temporary name is 62 longer than the video's
+FAILED_RUNS = 3  # after so many runs in which a view failed, for whatever reason, it is left alone
+Chosen = Collection[tuple[str, str]]  # (video, view)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A view whose file is there and whole."""
+
+    bytes: int  # length of the MP4
+    frames: int | None
+    known: bool  # the journals know all of it
+    made_with: Mapping[str, Any] | None = None  # None: made by an earlier version or by the original
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -30,13 +54,17 @@ class VideoJob:
 
     name: str
     views: tuple[View, ...]
-    done: frozenset[str]  # labels of the views whose file is there and whole
-    refused: str | None = None  # why the name cannot be a video
+    done: Mapping[str, Found]  # the views whose file is there and whole, by label
+    refused: str | None = None  # why nothing of the video can be made
+    named: bool = True  # False: its name cannot be a folder
+    signature: str | None = None  # of its tracked data; None: some files are missing
+    attempts: Mapping[str, str] = field(default_factory=dict)  # label -> what trying it again would try again
+    left_alone: Mapping[str, str] = field(default_factory=dict)  # label -> why it failed; trying again is of no use
 
     @property
     def todo(self) -> list[View]:
         """The views to make."""
-        return [view for view in self.views if view.label not in self.done]
+        return [view for view in self.views if view.label not in self.done and view.label not in self.left_alone]
 
 
 def unique_names(names: Iterable[str]) -> list[str]:
@@ -66,55 +94,259 @@ def refused_name(name: str) -> str | None:
 def make_work_list(
     config: RunConfig,
     names: Iterable[str],
-    logged: Logged,
+    run_log: RunLog,
+    look: Look,
+    timings: Mapping[str, Timing] | None = None,
+    *,
+    only: Chosen | None = None,
+    again: bool = False,
 ) -> list[VideoJob]:
-    """One job per video. Only looks at files of the output tree, and only at their headers.
+    """One job per video. Of the files of the output tree only sizes are looked at, and the headers of unknown ones.
 
     Args:
-        logged: what the log says about a view of an earlier run.
+        run_log: what is known of earlier runs.
+        look: what of this run decides the pixels.
+        timings: the time map, by video.
+        only: of all views only these.
+        again: also try what was left alone.
 
     Raises:
-        UsageError: bad difficulties, or a view in the log has another camera than this run would give it.
+        UsageError: bad difficulties, or a view that exists was made with another camera or configuration than this
+            run would give it.
     """
-    jobs, conflicts = [], []
+    planner = _Planner(config, run_log, look, timings or {}, again)
+    jobs = []
     for name in names:
+        job = planner.job(name, only)
+        if job.views or only is None:
+            jobs.append(job)
+    jobs = planner.check_changed_inputs(jobs)
+    if planner.differences:
+        raise UsageError(explain_differences(planner.differences))
+    if planner.unsigned:
+        log.warning(
+            "%d views were made by an earlier version or by the original, which did not write with what: they count "
+            "as done; --overwrite makes them again",
+            planner.unsigned,
+        )
+    return _verified(config, jobs) if config.verify else jobs
+
+
+class _Planner:
+    """Makes jobs; collects what has to be told of all of them together."""
+
+    def __init__(
+        self, config: RunConfig, run_log: RunLog, look: Look, timings: Mapping[str, Timing], again: bool
+    ) -> None:
+        self.config, self.log, self.look, self.timings, self.again = config, run_log, look, timings, again
+        self.differences: list[Difference] = []
+        self.unsigned = 0  # views of whose making nothing is known
+        self._to_read: dict[str, str] = {}  # videos whose files have changed their dates -> their digest before
+
+    def job(self, name: str, only: Chosen | None) -> VideoJob:
+        """What is there of one video, and what is to be made."""
+        config = self.config
         refused = refused_name(name)
         speakable = name.encode("utf-8", "replace").decode()
         views = plan_views(speakable, config.difficulties, config.base_seed, config.views_per_difficulty)
-        done = set()
-        for view in () if refused or config.overwrite else views:
-            entry = logged(name, view.label)
-            complete = is_complete(config, name, view, entry)
-            if complete and (entry is None or entry.get("status") == "failed"):
-                made = camera_of_file(video_path(config.output_root, view.label, name))
-                if entry is None:  # killed before it was logged, or the log is lost: the file knows its camera
-                    entry = made
-                elif made is None or _conflict(name, view, made):  # the file of an earlier camera
-                    complete = False
-            if entry is not None and (complete or entry.get("status") != "failed"):
-                conflicts += _conflict(name, view, entry)
-            if complete:
-                done.add(view.label)
-        jobs.append(VideoJob(speakable, tuple(views), frozenset(done), refused))
-    if conflicts:
-        raise UsageError(_explain(conflicts))
-    return jobs
+        if only is not None:
+            views = [view for view in views if (speakable, view.label) in only]
+        if refused:
+            return VideoJob(speakable, tuple(views), {}, refused, named=False)
+        signature = input_signature(config.tracked_root, name)
+        attempts = {view.label: self._attempt(name, view, signature) for view in views}
+        if config.overwrite:
+            return VideoJob(speakable, tuple(views), {}, signature=signature, attempts=attempts)
+        made_with = self._expected(name, signature)
+        done, left_alone = {}, {}
+        for view in views:
+            found = self._look_at(name, view, made_with)
+            if found is not None:
+                done[view.label] = found
+            elif not self.again and (reason := self._left_alone(name, view, attempts[view.label])):
+                left_alone[view.label] = reason
+        if not done:
+            self._to_read.pop(name, None)
+        refused = self._tracked_again(name, done, made_with)
+        if refused:
+            done = {}
+        return VideoJob(speakable, tuple(views), done, refused, True, signature, attempts, left_alone)
+
+    def check_changed_inputs(self, jobs: list[VideoJob]) -> list[VideoJob]:
+        """The jobs again, after those videos were read whose files have other dates than when their views were made."""
+        if not self._to_read:
+            return jobs
+        log.info("%d videos have views, and files with other dates than then: reading them", len(self._to_read))
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            digests = dict(zip(self._to_read, pool.map(self._read, self._to_read), strict=True))
+        checked = []
+        for job in jobs:
+            found = digests.get(job.name)
+            if found is not None and found[0] == self._to_read[job.name]:
+                self.log.same_input(job.name, (job.signature or "", *found))
+                self._compare_rates(job, found[1])
+            elif found is not None:
+                reason = self._tracked_again(job.name, job.done, {"input": found[0]})
+                if reason:
+                    job = replace(job, done={}, refused=reason)
+            checked.append(job)
+        return checked
+
+    def _compare_rates(self, job: VideoJob, fps: float | None) -> None:
+        """Notes views with another frame rate than this run would give them; fps: what the data say."""
+        timing = self.timings.get(job.name)
+        now = float(self.config.fps or (timing.fps if timing else None) or fps or DEFAULT_FPS)
+        for view in job.views:
+            then = (job.done[view.label].made_with or {}).get("fps", now) if view.label in job.done else now
+            if then != now and not any((d.video, d.label) == (job.name, view.label) for d in self.differences):
+                self.differences.append(Difference(job.name, view.label, "fps", then, now))
+
+    def _read(self, name: str) -> tuple[str, float | None] | None:
+        """Digest and frame rate of a video's data; None when they cannot be read: then there is nothing to compare."""
+        from .tracked import TrackedVideo
+
+        try:
+            video = TrackedVideo.open(self.config.tracked_root, name)
+            return input_digest(video), video.fps
+        except GuavaAugError as error:
+            log.warning("%s: its views are there, but its tracked data cannot be read now (%s)", name, error)
+            return None
+
+    def _expected(self, name: str, signature: str | None) -> dict[str, Any]:
+        """What this run would make a video's views with, as far as it is known without reading the video."""
+        expected = self.look.made_with(0.0, "")
+        del expected["fps"], expected["input"]
+        known = self.log.history.input_of(name)
+        timing = self.timings.get(name)
+        fps = self.config.fps or (timing.fps if timing else None)
+        if known is not None and known.signature == signature:
+            expected["input"] = known.digest
+            fps = fps or known.fps or DEFAULT_FPS
+        elif known is not None and signature is not None:
+            self._to_read[name] = known.digest
+        if fps is not None:
+            expected["fps"] = float(fps)
+        return expected
+
+    def _look_at(self, name: str, view: View, made_with: Mapping[str, Any]) -> Found | None:
+        """The view if its file is there, whole and to be kept; else it is to be made."""
+        path = video_path(self.config.output_root, view.label, name)
+        state = self.log.history.get(name, view.label)
+        told, distrusted = self._told(name, view, state)
+        whole = self._whole(path, name, view, told)
+        if whole is None:
+            if told is not None:  # a view that was made once keeps its camera
+                self._differ(name, view, told, {})
+            return None
+        size, frames = whole
+        if told is not None and told.get("bytes") == size:
+            self._differ(name, view, told, made_with)
+            self.unsigned += "made_with" not in told
+            return Found(size, frames, True, told.get("made_with"), told.get("fingerprint"))
+        tag = tag_of_file(path)
+        camera = told if told is not None else tag.camera if tag is not None else {}
+        said = {**camera, "made_with": (tag.made_with if tag is not None else None) or {}}
+        if distrusted and (tag is None or compare(view, said, made_with)):
+            return None  # an --overwrite run was to make it again
+        if not camera:
+            log.warning("%s is in no journal and does not say its camera; it counts as done", path)
+        self._differ(name, view, said, made_with)
+        if tag is None or tag.made_with is None:
+            self.unsigned += 1
+            return Found(size, frames, False)
+        return Found(size, frames, False, tag.made_with, tag.fingerprint)
+
+    def _told(self, name: str, view: View, state: ViewHistory | None) -> tuple[Mapping[str, Any] | None, bool]:
+        """What the journals, or else a log, tell of the view that was made last; and whether not to trust it."""
+        if state is not None and state.told is not None:
+            if state.is_distrusted or state.made is None:
+                return None, state.is_distrusted
+            return state.made.fields, False
+        entry = self.log.get(name, view.label)
+        if entry is None or entry.get("status") not in DONE:
+            return None, entry is not None or (state is not None and state.is_distrusted)
+        return entry, state is not None and state.is_distrusted
+
+    def _whole(
+        self, path: Path, name: str, view: View, told: Mapping[str, Any] | None
+    ) -> tuple[int, int | None] | None:
+        """Length and frames of the MP4 if everything asked for is there and whole; a damaged one is told in the log."""
+        frames = (told or {}).get("frames")
+        try:
+            size = os.stat(path).st_size
+            if told is None or told.get("bytes") != size:
+                found = count_frames(path)
+                if found != (frames or found):
+                    raise ValueError(f"it has {found} frames, the log says {frames}")
+                frames = found
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            log.warning("%s is damaged (%s); it is made again", path, error)
+            return None
+        if self.config.save_frame_png and _count_pngs(png_dir(self.config.output_root, view.label, name)) != frames:
+            return None
+        return size, frames
+
+    def _differ(self, name: str, view: View, told: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
+        """Notes in what a view differs from what this run would make; another input is another matter."""
+        wanted = {key: value for key, value in made_with.items() if key != "input"}
+        for key, then, now in compare(view, told, wanted):
+            self.differences.append(Difference(name, view.label, key, then, now))
+
+    def _tracked_again(self, name: str, done: Mapping[str, Found], made_with: Mapping[str, Any]) -> str | None:
+        """Why a video is refused whose views were made from other data than are there now."""
+        now = made_with.get("input")
+        old = [label for label, found in done.items() if now and (found.made_with or {}).get("input", now) != now]
+        if not old:
+            return None
+        return (
+            f"{name} was tracked again since its views were made ({', '.join(sorted(old)[:5])}), or --tracked_root is "
+            "another one: what exists is kept and nothing is added to it. To make all of its views again: --overwrite "
+            f"--video_list {name}; or use another --output_root"
+        )
+
+    def _attempt(self, name: str, view: View, signature: str | None) -> str:
+        """A digest of all that decides whether a view can be made; when it is the same, so is the result."""
+        timing = self.timings.get(name)
+        parts = (self.look, self.config.fps, view, signature, timing, __version__)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+    def _left_alone(self, name: str, view: View, attempt: str) -> str | None:
+        """Why a view failed that is of no use to try again; None: it is tried."""
+        state = self.log.history.get(name, view.label)
+        if state is None or state.failed is None or state.ended is None or state.ended[1] != "failed":
+            return None
+        told = state.failed.fields
+        if told.get("attempt") != attempt or not (told.get("lasting") or state.failed_runs >= FAILED_RUNS):
+            return None
+        return str(told.get("error"))
 
 
-def is_complete(config: RunConfig, name: str, view: View, entry: Mapping[str, Any] | None) -> bool:
-    """Whether everything asked for of a view is there and whole; a damaged video is told in the log."""
-    path = video_path(config.output_root, view.label, name)
-    try:
-        frames = count_frames(path)
-        logged = (entry or {}).get("frames", frames)
-        if frames != logged:
-            raise ValueError(f"it has {frames} frames, the log says {logged}")
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError) as error:
-        log.warning("%s is damaged (%s); it is made again", path, error)
-        return False
-    return not config.save_frame_png or _count_pngs(png_dir(config.output_root, view.label, name)) == frames
+def _verified(config: RunConfig, jobs: list[VideoJob]) -> list[VideoJob]:
+    """The jobs without those files that do not decode as they should; they are made again."""
+    views = [(job.name, label, found) for job in jobs for label, found in job.done.items()]
+    log.info("--verify: decoding %d videos", len(views))
+
+    def is_good(view: tuple[str, str, Found]) -> bool:
+        name, label, found = view
+        path = video_path(config.output_root, label, name)
+        try:
+            with av.open(str(path)) as container:
+                size = container.streams.video[0].width, container.streams.video[0].height
+            verify_video(path, found.frames or count_frames(path), size)
+            return True
+        except (OutputError, OSError, ValueError, IndexError) as error:
+            log.warning("%s; it is made again", error)
+            return False
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding lets other threads run
+        good = {(name, label) for (name, label, _), fine in zip(views, pool.map(is_good, views), strict=True) if fine}
+    log.info("--verify: %d of %d are good", len(good), len(views))
+    return [
+        replace(job, done={label: found for label, found in job.done.items() if (job.name, label) in good})
+        for job in jobs
+    ]
 
 
 def _count_pngs(folder: Path) -> int:
@@ -122,23 +354,3 @@ def _count_pngs(folder: Path) -> int:
         return sum(name.endswith(".png") and not name.startswith(".") for name in os.listdir(folder))
     except OSError:
         return 0
-
-
-def _conflict(name: str, view: View, entry: Mapping[str, Any]) -> list[str]:
-    """One line that shows both cameras, or nothing when they agree."""
-    known = [key for key in CAMERA if entry.get(key) is not None]
-    if all(entry[key] == getattr(view, key) for key in known):
-        return []
-    then = ", ".join(f"{key} {entry[key]}" for key in known)
-    now = ", ".join(f"{key} {getattr(view, key)}" for key in known)
-    return [f"  {name} / {view.label}\n    made with: {then}\n    this run:   {now}"]
-
-
-def _explain(conflicts: list[str]) -> str:
-    more = len(conflicts) - CONFLICTS_SHOWN
-    shown = "\n".join(conflicts[:CONFLICTS_SHOWN]) + (f"\n  and {more} more" if more > 0 else "")
-    return (
-        f"{len(conflicts)} views were made with another camera than this run would give them:\n{shown}\n"
-        "The camera follows from --base_seed and from the number and order of --difficulties. Use those of the earlier "
-        "run, or another --output_root, or --overwrite to make these views again"
-    )

@@ -56,6 +56,10 @@ class Output:
     """Folder of the results; a second run with the same command makes only what is missing."""
     overwrite: Switch = False
     """Make existing views again, also with another camera than the log says."""
+    verify: Switch = False
+    """Decode the videos that exist first, and make again those that are damaged."""
+    retries: Annotated[int, arg(metavar="K")] = 1
+    """How often a view that failed is tried again at once. Bad tracked data are not: they would fail again."""
     part_id: Annotated[str | None, arg(metavar="ID", help_behavior_hint="")] = None
     """Name of this part of a cluster job: the log is augmentation_params_part_ID.json. Left out with --shard: i."""
     background: Annotated[str, arg(metavar="MODE")] = "plate"
@@ -146,6 +150,8 @@ class RunFlags:
             views_per_difficulty=self.views.views_per_difficulty,
             overwrite=o.overwrite,
             part_id=o.part_id,
+            verify=o.verify,
+            retries=o.retries,
             shard=self._shard(),
             mode="batch" if r.batch else r.mode or default_mode,
             model_path=m.model_path,

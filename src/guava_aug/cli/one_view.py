@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import asdict
 
 from ..malloc import keep_freed_memory
 from .exit_codes import FAILED_TO_START, OK, SOME_FAILED, catch_sigterm
@@ -39,10 +40,6 @@ def main(argv: list[str]) -> int:
         logging.debug("failed", exc_info=True)
         print(json.dumps({"error": explain(error), "kind": type(error).__name__}))
         return SOME_FAILED
-    if made[0].error is not None:
-        print(json.dumps({"error": made[0].error, "kind": ""}))
-        return SOME_FAILED
-    answer: dict[str, object] = {"seconds": made[0].seconds, "frames": made[0].frames}
-    answer |= {"stages": stage_rows(stages.rows()), "used": engine.describe()}
+    answer = {"made": {**asdict(made[0]), "view": None}, "stages": stage_rows(stages.rows()), "used": engine.describe()}
     print(json.dumps(answer, default=str))
-    return OK
+    return OK if made[0].error is None else SOME_FAILED

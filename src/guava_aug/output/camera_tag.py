@@ -1,30 +1,43 @@
-"""The camera of a view inside its video file, so that a file whose log is lost still says what it shows."""
+"""What a view is, inside its video file, so that a file whose journals are lost still says what it shows."""
 
 from __future__ import annotations
 
 import json
-import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from guava_aug.output.video import read_comment
 from guava_aug.views import View
 
-log = logging.getLogger(__name__)
-
 CAMERA = ("seed", "yaw", "pitch", "zoom")
 
 
-def camera_comment(view: View) -> str:
-    """The comment for the metadata of the video of `view`; `camera_of_file` reads it."""
-    return json.dumps({key: getattr(view, key) for key in CAMERA})
+@dataclass(frozen=True)
+class Tag:
+    """What a video of ours says of itself."""
+
+    camera: dict[str, Any]  # seed, yaw, pitch, zoom
+    fingerprint: str | None = None  # None: made by a version that did not write it
+    made_with: dict[str, Any] | None = None  # see `fingerprint.Look.made_with`
 
 
-def camera_of_file(path: Path) -> dict[str, Any] | None:
-    """seed, yaw, pitch and zoom that a video of ours carries; None, told in the log, when it carries none."""
+def tag_comment(view: View, fingerprint: str, made_with: Mapping[str, Any]) -> str:
+    """The comment for the metadata of the video of `view`; `tag_of_file` reads it."""
+    camera = {key: getattr(view, key) for key in CAMERA}
+    return json.dumps({**camera, "fingerprint": fingerprint, "made_with": dict(made_with)})
+
+
+def tag_of_file(path: Path) -> Tag | None:
+    """What a video says of itself; None when it says nothing: it is not ours, or the original's."""
     try:
-        camera = json.loads(read_comment(path) or "")
-        return {key: camera[key] for key in CAMERA}
-    except (ValueError, KeyError, TypeError):
-        log.warning("%s is not in the parameter log and does not say its camera", path)
+        said = json.loads(read_comment(path) or "")
+        made_with = said.get("made_with")
+        return Tag(
+            camera={key: said[key] for key in CAMERA},
+            fingerprint=said.get("fingerprint"),
+            made_with=made_with if isinstance(made_with, dict) else None,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None

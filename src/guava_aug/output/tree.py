@@ -26,6 +26,11 @@ def video_path(root: str | os.PathLike[str], view_label: str, name: str) -> Path
     return view_dir(root, view_label, name) / f"{name}_fixed_viewpoint_video.mp4"
 
 
+def sidecar_path(root: str | os.PathLike[str], view_label: str, name: str) -> Path:
+    """What belongs to the MP4 of one view: camera, time axis, with what it was made."""
+    return video_path(root, view_label, name).with_suffix(".json")
+
+
 def png_dir(root: str | os.PathLike[str], view_label: str, name: str) -> Path:
     """The folder of one view's pictures, 00000.png and so on."""
     return view_dir(root, view_label, name) / "render"
@@ -36,6 +41,11 @@ def params_log_path(root: str | os.PathLike[str], part_id: int | str | None = No
     if part_id is None:
         return Path(root) / f"{LOG_NAME}.json"
     return Path(root) / f"{LOG_NAME}_part_{_part(str(part_id))}.json"
+
+
+def manifest_path(root: str | os.PathLike[str]) -> Path:
+    """The table of all views."""
+    return Path(root) / "manifest.parquet"
 
 
 def _part(text: str) -> str:

@@ -18,7 +18,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
-from guava_aug import timing
+from guava_aug import faults, timing
 from guava_aug.errors import DiskFullError, OutputError, UsageError
 from guava_aug.output.temporary import remove_stale_temporaries, temporary_beside
 
@@ -160,6 +160,7 @@ class VideoWriter:
     def _run(self) -> None:
         try:
             self._encode()
+            faults.point("before-fsync")
             if not self._abort.is_set():
                 _sync(self._temporary)
         except BaseException as error:

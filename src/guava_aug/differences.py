@@ -1,0 +1,74 @@
+"""In what views that exist differ from those a run would make, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .output.camera_tag import CAMERA
+from .views import View
+
+CAMERAS_SHOWN = 5
+_FLAGS = {
+    "weights": "the model's weights (--model_path)",
+    "background": "--background",
+    "crf": "--crf",
+    "preset": "--preset",
+    "fps": "frames per second (--fps, --time_map)",
+    "render": "way of rendering (version of guava-aug)",
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One value of one view."""
+
+    video: str
+    label: str
+    key: str
+    then: Any
+    now: Any
+
+
+def compare(view: View, told: Mapping[str, Any], made_with: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(name, then, now) of every value that differs; what one side does not know is no difference.
+
+    told: camera (seed, yaw, pitch, zoom) and `made_with` of the view that exists. made_with: of this run.
+    """
+    camera = [(key, told[key], getattr(view, key)) for key in CAMERA if told.get(key) is not None]
+    then = told.get("made_with") or {}
+    settings = [(key, then[key], now) for key, now in made_with.items() if key in then]
+    return [(key, before, now) for key, before, now in camera + settings if before != now]
+
+
+def explain_differences(differences: Sequence[Difference]) -> str:
+    """The message: cameras view by view, settings value by value."""
+    views = {(d.video, d.label) for d in differences}
+    cameras: dict[tuple[str, str], list[Difference]] = {}
+    settings: dict[tuple[str, str, str], list[Difference]] = {}
+    for d in differences:
+        if d.key in CAMERA:
+            cameras.setdefault((d.video, d.label), []).append(d)
+        else:
+            settings.setdefault((d.key, str(d.then), str(d.now)), []).append(d)
+    paragraphs = []
+    if cameras:
+        lines = [f"{len(cameras)} views were made with another camera than this run would give them:"]
+        for (video, label), found in list(cameras.items())[:CAMERAS_SHOWN]:
+            then = ", ".join(f"{d.key} {d.then}" for d in found)
+            now = ", ".join(f"{d.key} {d.now}" for d in found)
+            lines.append(f"  {video} / {label}\n    made with: {then}\n    this run:  {now}")
+        if len(cameras) > CAMERAS_SHOWN:
+            lines.append(f"  and {len(cameras) - CAMERAS_SHOWN} more")
+        lines.append("The camera follows from --base_seed and from the number and order of --difficulties.")
+        paragraphs.append("\n".join(lines))
+    if settings:
+        count = len({(d.video, d.label) for found in settings.values() for d in found})
+        lines = [f"{count} views were made with another configuration than this run's:"]
+        for (key, then, now), found in settings.items():
+            where = f"{found[0].video} / {found[0].label}" + (f" and {len(found) - 1} more" if len(found) > 1 else "")
+            lines.append(f"  {_FLAGS.get(key, key)}: made with {then}, this run {now} ({where})")
+        paragraphs.append("\n".join(lines))
+    advice = "Use those of the earlier run, or another --output_root, or --overwrite to make these views again"
+    return "\n".join([*paragraphs, f"{len(views)} views are concerned. {advice}"])
