@@ -30,9 +30,9 @@ def gpu_trace(device: str) -> Iterator[list[Interval]]:
         return
     torch.cuda.synchronize(device)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
-        mark = time.perf_counter()
         torch.ones(1, device=device)  # its kernel is the first of the record, so it ties the two clocks together
         torch.cuda.synchronize(device)
+        mark = time.perf_counter()
         yield found
         torch.cuda.synchronize(device)
     found += from_events(profiler.events() or (), mark)
@@ -41,7 +41,7 @@ def gpu_trace(device: str) -> Iterator[list[Interval]]:
 
 
 def from_events(events: Iterable[Any], mark: float) -> list[Interval]:
-    """Intervals of a profiler's device events; the first of them began at `mark`, and is left out."""
+    """Intervals of a profiler's device events; the first of them ended at `mark`, and is left out."""
     device = [
         e for e in events
         if e.device_type == torch.autograd.DeviceType.CUDA and not getattr(e, "is_user_annotation", False)
@@ -49,7 +49,7 @@ def from_events(events: Iterable[Any], mark: float) -> list[Interval]:
     device.sort(key=lambda e: e.time_range.start)  # microseconds
     if not device:
         return []
-    zero = mark - 1e-6 * device[0].time_range.start
+    zero = mark - 1e-6 * device[0].time_range.end
     return [
         Interval(
             COPIES if e.name.startswith("Memcpy") else KERNELS,

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 START = "process start, imports"
 MOST_IN_PROCESS = 11  # the marginal cost is taken from this many views at most
+STARTS = 3  # processes that only import, of which the median is taken
 IMPORTS = "import guava_aug.cli, guava_aug.jobs, guava_aug.engine, guava_aug.model, guava_aug.pipeline"
 
 
@@ -96,8 +97,8 @@ def measure(config: RunConfig, counts: Sequence[int], repeats: int) -> Measured:
         found = here.describe()
         here.close()  # the commands want the GPU's memory
 
-        log.info("process start and imports, 3 times")
-        start = statistics.median(_seconds_of([sys.executable, "-c", IMPORTS])[0] for _ in range(3))
+        log.info("process start and imports, %d times", STARTS)
+        start = statistics.median(_seconds_of([sys.executable, "-c", IMPORTS])[0] for _ in range(STARTS))
         commands = []
         for mode in ("batch", "subprocess"):
             for views in sorted(set(counts)):
@@ -201,12 +202,11 @@ def run_command(config: RunConfig, views: int) -> Command:
 
 
 def _seconds_of(argv: Sequence[str]) -> tuple[float, subprocess.CompletedProcess[str]]:
-    """Wall seconds of a command that finds this package, also when it runs from a checkout."""
+    """Wall seconds of a command that finds this package, also from a checkout, and takes no share of an array job."""
     search = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_ARRAY_")} | {"PYTHONPATH": search}
     begun = time.perf_counter()
-    done = subprocess.run(
-        argv, capture_output=True, text=True, errors="replace", env={**os.environ, "PYTHONPATH": search}
-    )
+    done = subprocess.run(argv, capture_output=True, text=True, errors="replace", env=environment)
     return time.perf_counter() - begun, done
 
 
@@ -216,9 +216,5 @@ def _tail(done: subprocess.CompletedProcess[str]) -> str:
 
 def _medians(runs: Sequence[Sequence[StageTime]]) -> list[StageTime]:
     """Stage by stage."""
-    return [
-        StageTime(
-            row.name, statistics.median(r.seconds for rows in runs for r in rows if r.name == row.name), row.count
-        )
-        for row in runs[0]
-    ]
+    seconds = lambda name: statistics.median(r.seconds for rows in runs for r in rows if r.name == name)
+    return [StageTime(row.name, seconds(row.name), row.count) for row in runs[0]]
