@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
 
-def mark(error: BaseException, *, stage: str | None = None, frame: int | None = None) -> None:
-    """Notes the stage of the work and the frame, unless somebody nearer to the failure has noted them."""
+
+Error = TypeVar("Error", bound=BaseException)
+
+
+def mark(error: Error, *, stage: str | None = None, frame: int | None = None) -> Error:
+    """The same exception with the stage of the work and the frame, unless somebody nearer to the failure noted them."""
     for name, value in (("guava_aug_stage", stage), ("guava_aug_frame", frame)):
         if value is not None and getattr(error, name, None) is None:
             setattr(error, name, value)
+    return error
 
 
 def place(error: BaseException) -> tuple[str | None, int | None]:

@@ -65,6 +65,7 @@ class Worker:
     """One process that worked on the output tree."""
 
     name: str  # its journal
+    root: Path | None = None  # output root it is below
     header: dict[str, Any] = field(default_factory=dict)  # host, host_id, pid, part, config, versions
     started: float = 0.0  # seconds since 1970
     last: float = 0.0  # of its newest line
@@ -90,35 +91,36 @@ class Input:
 class History:
     """The union of the journals below an output root; `refresh` reads what was added. Memory grows with the views."""
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root)
+    def __init__(self, root: str | os.PathLike[str], *more: str | os.PathLike[str]) -> None:
+        self.root = Path(root)  # `more`: further output roots, whose journals belong to the same work
         self.views: dict[str, dict[str, ViewHistory]] = {}
         self.workers: dict[str, Worker] = {}
         self.inputs: dict[str, tuple[Key, Input]] = {}
         self.latest = 0.0  # time of the newest line
-        self._reader = Reader(root)
+        self._readers = {Path(root): Reader(root), **{Path(other): Reader(other) for other in more}}
         self.refresh()
 
     @property
     def exists(self) -> bool:
         """Whether there is any journal."""
-        return (self.root / FOLDER).is_dir()
+        return any((root / FOLDER).is_dir() for root in self._readers)
 
     def refresh(self) -> None:
         """Takes in what was added since the last time. Raises OutputError."""
-        for line in self._reader.new_lines():
-            self.add(line)
+        for root, reader in self._readers.items():
+            for line in reader.new_lines():
+                self.add(line, root)
 
     def outdated(self) -> bool:
         """Whether a journal has grown since the last `refresh`."""
-        return self._reader.grown()
+        return any(reader.grown() for reader in self._readers.values())
 
     def add_own(self, journal: Journal, lines: list[Line]) -> None:
         """Takes in lines that this process wrote a moment ago, without reading them again."""
         for line in lines:
             self.add(line)
         if journal.path is not None:
-            self._reader.passed(journal.path)
+            self._readers[self.root].passed(journal.path)
 
     def get(self, video: str, label: str) -> ViewHistory | None:
         """What is known of a view; None: nothing."""
@@ -135,12 +137,12 @@ class History:
         found = self.inputs.get(video)
         return None if found is None else found[1]
 
-    def add(self, line: Line) -> None:
-        """Takes in one line."""
+    def add(self, line: Line, root: Path | None = None) -> None:
+        """Takes in one line. root: the output root whose journal it is from."""
         self.latest = max(self.latest, line.key[0])
         worker = self.workers.get(line.worker)
         if worker is None:
-            worker = self.workers[line.worker] = Worker(line.worker)
+            worker = self.workers[line.worker] = Worker(line.worker, root or self.root)
         worker.last = max(worker.last, line.key[0])
         take = _TAKE.get(line.kind)  # a later version may write kinds that this one does not know
         if take is not None:

@@ -15,8 +15,9 @@ from typing import Any
 from .errors import OutputError
 from .history import OVERWRITE_STOPPED, History, ViewHistory
 from .journal import Journal
+from .manifest import write_manifest
 from .output.params_log import Entries, Entry, params_entry, read_params, write_params
-from .output.tree import LOG_NAME, params_log_path
+from .output.tree import LOG_NAME, manifest_path, params_log_path
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class RunLog:
         self.path = params_log_path(root, part)
         self.started = time.time()  # before anything is looked at: what others do meanwhile is later
         self._found = read_params(self.path)  # of the original, of older versions, or made from journals that are lost
-        self._others = _other_logs(root, self.path)
+        self._others = merged_logs([root], but=self.path)
         self.history = History(root)
         self._journal = Journal(root, {"part": part, **(header or {})}, after=self.history.latest)
         self._next_rewrite = 0.0
@@ -121,6 +122,20 @@ class RunLog:
         if self._dirty:
             self._rewrite(last=True)
 
+    def write_manifest(self) -> None:
+        """Makes manifest.parquet of the whole output root; that it cannot be written is only a warning."""
+        if self._journal.path is None and manifest_path(self.root).exists():
+            return  # nothing was told
+        try:
+            self.history.refresh()
+            found = merged_logs([self.root])
+            write_manifest(self.root, self.history, found)
+            while self.history.outdated():  # another worker wrote meanwhile; it may have read less than we did
+                self.history.refresh()
+                write_manifest(self.root, self.history, found)
+        except OutputError as error:
+            log.warning("%s", error)
+
     def __enter__(self) -> RunLog:
         return self
 
@@ -198,11 +213,24 @@ def _told(view: ViewHistory, ended: tuple[Any, str] | None) -> tuple[dict[str, A
     return *fields, {"status": ended[1] if ended else "failed"}
 
 
-def _other_logs(root: Path, mine: Path) -> Entries:
-    """What the other parameter logs of the root say. One that is damaged is told and passed over."""
+def merge(roots: Sequence[Path]) -> tuple[History, Path, Path]:
+    """The history of all parts of all roots, after augmentation_params.json and manifest.parquet of the first root were
+    made from it; and their paths.
+
+    Raises:
+        OutputError: a journal cannot be read, or one of the files not be written.
+    """
+    history, found = History(*roots), merged_logs(roots)
+    path = params_log_path(roots[0])
+    write_params(path, log_entries(history, found, {}, None))
+    return history, path, write_manifest(roots[0], history, found)
+
+
+def merged_logs(roots: Sequence[Path], but: Path | None = None) -> Entries:
+    """What all parameter logs of output roots say. One that is damaged is told and passed over."""
     merged: Entries = {}
-    for other in sorted(root.glob(f"{LOG_NAME}*.json")):
-        if other != mine:
+    for other in (path for root in roots for path in sorted(root.glob(f"{LOG_NAME}*.json"))):
+        if other != but:
             try:
                 for video, views in read_params(other).items():
                     merged.setdefault(video, {}).update(views)

@@ -15,10 +15,14 @@ from .exit_codes import CANCELLED, FAILED_TO_START, OK, explain_codes
 # name -> module below guava_aug.cli with `main(argv) -> exit code`, and what the overview says.
 COMMANDS = {
     "run": ("run", "Render tracked videos again from new cameras."),
+    "status": ("status", "Say how the work on an output folder stands, also while it is going on."),
+    "retry": ("retry", "Try the failed views of an output folder again."),
+    "merge": ("merge", "Make one parameter log and one manifest of all parts."),
     "check": ("check", "Check tracked videos; print what is wrong and where."),
     "convert": ("convert", "Make a lean .safetensors file of an official checkpoint."),
     "demo": ("demo", "Augment the bundled clips with the embedded model and make a contact sheet."),
     "train": ("train", "Train a network on tracked videos or on synthetic people."),
+    "slurm": ("slurm", "Write a job script for a SLURM array."),
     "bench": ("bench", "Measure what views cost on this machine, stage by stage."),
     "evaluate": ("evaluate", "Measure a model on held-out synthetic people: PSNR, SSIM, baselines."),
 }

@@ -85,13 +85,14 @@ def write_params(path: Path, entries: Entries) -> None:
 def _video(views: dict[str, Entry]) -> str:
     """One video as json.dumps(indent=4) writes it at its depth; that is four times slower."""
     blocks = []
-    for label in sorted(views, key=_order):
+    for label in sorted(views, key=view_order):
         fields = ",\n".join(f"            {_encode(key)}: {_encode(value)}" for key, value in views[label].items())
         blocks.append(f"        {_encode(label)}: {{\n{fields}\n        }}")
     return "{\n" + ",\n".join(blocks) + "\n    }" if blocks else "{}"
 
 
-def _order(label: str) -> tuple[int, str, int]:
+def view_order(label: str) -> tuple[int, str, int]:
+    """Sorts views by difficulty and number: place of the difficulty, its name, number of the view in it."""
     numbered = re.fullmatch(r"(.+)_(\d{3,})", label)
     difficulty, number = (numbered[1], int(numbered[2])) if numbered else (label, 0)
     known = list(DIFFICULTIES)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from guava_aug.errors import InputError
+from guava_aug.failure import mark
 from guava_aug.tracked.mdb import MdbFile, Slot
 
 IMAGE, MASK = "body_image", "body_mask"
@@ -91,16 +92,19 @@ class FrameImages:
         try:
             image = decode_image(self.file.read(self.slots[index][which]), channels=(3, 1)[which])
         except (_BadImage, InputError) as e:
-            raise InputError(f"{where} in {self.file.path}: {e}") from e
+            raise mark(InputError(f"{where} in {self.file.path}: {e}"), frame=index) from e
         height, width = image.shape[:2]
         if height != width:
-            raise InputError(f"{where}: expected a square image, found {width} x {height} pixels.")
+            raise mark(
+                InputError(f"{where}: expected a square image, found {width} x {height} pixels."), frame=index
+            )
         expected = self.size or expected
         if expected and height != expected:
-            raise InputError(
+            reason = (
                 f"{where}: expected {expected} x {expected} pixels as in the video's other images, "
                 f"found {width} x {height}. Track the video again."
             )
+            raise mark(InputError(reason), frame=index)
         return image
 
 

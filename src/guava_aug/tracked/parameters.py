@@ -11,6 +11,7 @@ from torch import Tensor
 
 from guava_aug.body.params import Identity, Motion
 from guava_aug.errors import InputError
+from guava_aug.failure import mark
 
 _MAX_BETAS = 300  # what the body model takes; the tracker stores 200
 
@@ -103,9 +104,8 @@ def stack_frames(
         values = [frame[group][key] for frame in frames]
     except (KeyError, TypeError, IndexError):
         i = next(i for i, frame in enumerate(frames) if not _has(frame, group, key))
-        raise InputError(
-            f"{where}, frame {frame_keys[i]!r}: {group}/{key} is missing. Track the video again."
-        ) from None
+        reason = f"{where}, frame {frame_keys[i]!r}: {group}/{key} is missing. Track the video again."
+        raise mark(InputError(reason), frame=i) from None
     stacked = None
     if all(type(v) is np.ndarray and v.shape == values[0].shape and v.dtype.kind in "fiu" for v in values):
         with np.errstate(over="ignore"):
@@ -116,19 +116,22 @@ def stack_frames(
             numbers = _numbers(value)
             if numbers is None or not _fits(numbers.shape, shape):
                 found = type(value).__name__ if numbers is None else f"shape {numbers.shape}"
-                raise InputError(
+                reason = (
                     f"{where}, frame {frame_keys[i]!r}, {group}/{key}: expected numbers of shape {shape}, "
                     f"found {found}. Track the video again."
                 )
+                raise mark(InputError(reason), frame=i)
             stacked[i] = numbers.reshape(shape)
     stacked = stacked.reshape(len(values), *shape)
     bad = ~np.isfinite(stacked).reshape(len(values), -1).all(axis=1)
     if bad.any():
         more = f" ({int(bad.sum())} such frames)" if bad.sum() > 1 else ""
-        raise InputError(
-            f"{where}, frame {frame_keys[int(np.argmax(bad))]!r}, {group}/{key}: NaN or infinite values{more}. "
+        first = int(np.argmax(bad))
+        reason = (
+            f"{where}, frame {frame_keys[first]!r}, {group}/{key}: NaN or infinite values{more}. "
             "Track the video again, or remove these frames."
         )
+        raise mark(InputError(reason), frame=first)
     return stacked
 
 

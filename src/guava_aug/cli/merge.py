@@ -1,0 +1,56 @@
+"""`guava-aug merge`: one parameter log and one manifest of all parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from .exit_codes import OK
+from .parsing import parse
+
+DESCRIPTION = """\
+Make augmentation_params.json and manifest.parquet of all parts of a job.
+
+Both are written into the first folder, from the journals of all workers below all of them. Can be run at any time, also
+while the job is going on, and again.
+"""
+
+EXAMPLES = """\
+examples:
+  guava-aug merge augmented                 # the parts of a job array, which share one --output_root
+  guava-aug merge node1/out node2/out       # and of several; the manifest says in `root` where each view is
+"""
+
+
+@dataclass(frozen=True)
+class MergeFlags:
+    """Flags of merge."""
+
+    output_root: Positional[tuple[Path, ...]]
+    """The --output_root of the runs."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when both files are written."""
+    flags = parse(MergeFlags, argv, "guava-aug merge", DESCRIPTION, EXAMPLES)
+    from collections import Counter
+
+    from ..errors import UsageError
+    from ..runlog import merge
+
+    for root in flags.output_root:
+        if not root.is_dir():
+            raise UsageError(f"{root} is not a folder; give the --output_root of a run")
+    if not flags.output_root:
+        raise UsageError("give at least one --output_root of a run")
+    history, log, manifest = merge(flags.output_root)
+    count = Counter(view.standing for _, _, view in history.items())
+    parts = len({worker.part for worker in history.workers.values()})
+    print(
+        f"{sum(count.values())} views of {parts} parts by {len(history.workers)} processes: {count['done']} done, "
+        f"{count['failed']} failed, {count['left']} left\n{log}\n{manifest}"
+    )
+    return OK

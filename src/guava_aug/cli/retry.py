@@ -1,0 +1,74 @@
+"""`guava-aug retry`: the failed views once more, with the configuration they were asked for with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from ..malloc import keep_freed_memory
+from ..stopping import Stopping
+from .exit_codes import OK, SOME_FAILED
+from .parsing import Switch, parse
+
+DESCRIPTION = """\
+Try the failed views of an output folder again, and no others, also those that runs leave alone.
+
+Everything is as in the runs in which they failed: their flags are in the journals. Of these only the flags below can be
+changed. Exit code 3 when some fail again.
+"""
+
+EXAMPLES = """\
+examples:
+  guava-aug retry augmented
+  guava-aug retry augmented --device cpu
+"""
+
+
+@dataclass(frozen=True)
+class RetryFlags:
+    """Flags of retry."""
+
+    output_root: Positional[Path]
+    """The --output_root of the runs."""
+    device: Annotated[str | None, arg(metavar="ID", help_behavior_hint="")] = None
+    """Another device than theirs: GPU number, cpu, or a torch device."""
+    quiet: Switch = False
+    """Only problems and the summary."""
+    verbose: Switch = False
+    """Also details and tracebacks."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when all of them could be made now, or there were none."""
+    flags = parse(RetryFlags, argv, "guava-aug retry", DESCRIPTION, EXAMPLES)
+    keep_freed_memory()
+    root = flags.output_root
+    with Stopping() as stop:
+        from dataclasses import replace
+
+        from ..errors import UsageError
+        from ..history import History
+        from ..jobs import run
+        from ..record import debug_log_path
+        from ..retrying import failed_runs
+        from .terminal import show_summary, speaking
+
+        history = History(root)
+        if not history.exists:
+            raise UsageError(f"{root} has no journals (.guava-aug/journal); give the --output_root of a run")
+        results = []
+        for config, views in failed_runs(history):
+            if flags.device is not None:
+                config = replace(config, device=flags.device, gpus=None)
+            stop.grace = config.grace
+            with speaking(flags.quiet, flags.verbose, debug_log_path(root, config.part_id)) as progress:
+                results.append(run(config, progress=progress, stop=stop, only=views, again=True))
+    if not results:
+        print(f"{root}: no view has failed")
+    for result in results:
+        show_summary(result, flags.quiet)
+    return OK if all(result.ok for result in results) else SOME_FAILED

@@ -1,0 +1,110 @@
+"""`guava-aug status`: what is done, what failed and why, what is left, and when it will be done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.conf import Positional
+
+from .exit_codes import OK
+from .parsing import Switch, parse
+
+if TYPE_CHECKING:
+    from ..standing import Standing
+
+DESCRIPTION = """\
+Say how the work on an output folder stands: done, failed with reasons, left, views per second, time left.
+
+Read from the journals of all workers, on this machine and others, while they work or after they died. Nothing is
+changed.
+"""
+
+EXAMPLES = """\
+examples:
+  guava-aug status augmented
+  guava-aug status augmented --json | jq .failed
+"""
+
+REASONS_SHOWN = 20
+WORKERS_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class StatusFlags:
+    """Flags of status."""
+
+    output_root: Positional[Path]
+    """The --output_root of the runs."""
+    json: Switch = False
+    """Print all of it as one JSON object."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when there is something to tell about."""
+    flags = parse(StatusFlags, argv, "guava-aug status", DESCRIPTION, EXAMPLES)
+    from ..errors import UsageError
+    from ..history import History
+    from ..standing import standing_of
+
+    history = History(flags.output_root)
+    if not history.exists:
+        raise UsageError(f"{flags.output_root} has no journals (.guava-aug/journal); give the --output_root of a run")
+    standing = standing_of(history)
+    if flags.json:
+        more = {"root": str(standing.root), "running": standing.running}
+        print(json.dumps({**asdict(standing), **more}, indent=2))
+        return OK
+    _show(standing)
+    return OK
+
+
+def _show(standing: Standing) -> None:
+    """The same for people."""
+    from rich.console import Console
+
+    from ..progress import hms
+
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    s = standing
+    share = f" ({s.done / s.views:.1%})" if s.views else ""
+    console.print(
+        f"{s.root}: {s.views} views of {s.videos} videos: {s.done} done{share}, {s.failed} failed, {s.left} left"
+    )
+    speed = []
+    if s.views_per_second is not None:
+        speed.append(f"{s.views_per_second:.3g} views/s")
+    if s.eta is not None and s.left:
+        speed.append(f"ETA {hms(s.eta)}")
+    if s.device_seconds_per_view is not None:
+        speed.append(f"{s.device_seconds_per_view:.3g} {'GPU' if s.on_gpu else 'CPU process'} seconds per view")
+    if speed:
+        console.print(", ".join(speed))
+    for life, words in (
+        ("running", "at work"), ("silent", "on other machines, silent for a while"),
+        ("died", "died without a word"), ("stopped", "stopped"), ("ended", "did all they were asked"),
+    ):  # fmt: skip
+        workers = [worker for worker in s.workers if worker.life == life]
+        if not workers:
+            continue
+        console.print(f"{len(workers)} processes {words}")
+        for worker in workers[: WORKERS_SHOWN if life != "ended" else 0]:
+            where = f"  {worker.host} {worker.pid}" + (f", part {worker.part}" if worker.part is not None else "")
+            flight = f", at {worker.in_flight[0]} ({worker.in_flight[1]} views)" if worker.in_flight else ""
+            why = f": {worker.why}" if worker.why else ""
+            console.print(f"{where}, {worker.device or '?'}: {worker.made} views{flight}, {hms(worker.idle)} ago{why}")
+    for reason in s.reasons[:REASONS_SHOWN]:
+        console.print(
+            f"failed ({reason.views} views of {reason.videos} videos, stage {reason.stage or '?'}): {reason.text}"
+        )
+        more = f" and {reason.views - len(reason.examples)} more" if reason.views > len(reason.examples) else ""
+        console.print(f"  {'; '.join(reason.examples)}{more}")
+    if len(s.reasons) > REASONS_SHOWN:
+        console.print(f"... and {len(s.reasons) - REASONS_SHOWN} more reasons; see --json")
+    if s.left and not s.running:
+        console.print("no process is at work: run the same command again to make what is left")
+    if s.failed:
+        console.print(f"`guava-aug retry {s.root}` tries the failed views again")
