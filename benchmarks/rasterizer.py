@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -91,7 +92,7 @@ def backend_draw(scene: dict[str, Any], size: int, backend: str) -> Draw:
 
 
 def gsplat_draw(scene: dict[str, Any], size: int) -> Draw | None:
-    """The same by gsplat (colours, alpha and depth), or None where it is not installed."""
+    """The same by gsplat (colours and alpha; depth would cost it more), or None where it is not installed."""
     try:
         from gsplat import rasterization  # type: ignore[import-not-found]
     except ImportError:
@@ -105,9 +106,9 @@ def gsplat_draw(scene: dict[str, Any], size: int) -> Draw | None:
         image, alpha, _ = rasterization(
             scene["means"][:frames], scene["quats"][:frames], scene["scales"][:frames], shared(scene["opacities"]),
             shared(scene["features"]), scene["viewmats"][:frames, None], K.expand(frames, 1, 3, 3).contiguous(),
-            size, size, near_plane=0.2, packed=False, render_mode="RGB+D",
+            size, size, near_plane=0.2, packed=False, render_mode="RGB",
         )  # fmt: skip
-        return image[:, 0, ..., :-1].movedim(-1, 1), alpha[:, 0].movedim(-1, 1)
+        return image[:, 0].movedim(-1, 1), alpha[:, 0].movedim(-1, 1)
 
     return draw
 
@@ -188,7 +189,8 @@ def measure(scene: dict[str, Any], args: argparse.Namespace, channels: int, batc
         begun = time.perf_counter()
         try:
             drawn = draw(1)
-        except DeviceError:  # not on this device
+        except DeviceError as error:  # not on this device, or what it needs is not installed
+            print(f"{backend} is left out: {error}", file=sys.stderr)
             continue
         accuracy = errors(drawn, true)  # waits for a GPU
         first = time.perf_counter() - begun

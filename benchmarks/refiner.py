@@ -6,8 +6,6 @@ random, as large as those of a splatted avatar.
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor
 
@@ -23,13 +21,6 @@ def features_like(model: GuavaModel, frames: int, seed: int = 0) -> Tensor:
     return torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear").to(model.device)
 
 
-def plain(model: GuavaModel, features: Tensor, dtype: torch.dtype) -> Tensor:
-    """The refiner's picture by the module alone, in one precision."""
-    refiner = copy.deepcopy(model.refiner).to(dtype)
-    noise = [n.to(dtype) for n in model.refiner_noise]
-    return torch.sigmoid(refiner(features.to(dtype), noise))
-
-
 @torch.inference_mode()
 def main() -> None:
     parser = setting.flags(__doc__)
@@ -41,20 +32,15 @@ def main() -> None:
     model = setting.open_model(args)
 
     one = features_like(model, 1)
-    yardstick = plain(model, one, torch.float64).float()
-    float32 = copy.deepcopy(model.refiner).float()
-    noise = [n.float() for n in model.refiner_noise]
-    ways = {
-        "model.refine": model.refine,
-        "float32": lambda x: torch.sigmoid(float32(x, noise)),
-    }
+    yardstick = setting.plain_refiner(args, torch.float64)(one)
+    ways = {"model.refine": model.refine, "float32": setting.plain_refiner(args, torch.float32)}
     rows = []
     for name, way in ways.items():
-        difference = (way(one).float() - yardstick).abs()
+        difference = (way(one).double() - yardstick).abs()
         error = {
             "max_error_255": 255 * float(difference.max()),
-            "error_999_255": 255 * float(difference.flatten().double().quantile(0.999)),
-            "psnr_db": -10 * float(torch.log10(difference.double().square().mean().clamp_min(1e-20))),
+            "error_999_255": 255 * float(difference.flatten().quantile(0.999)),
+            "psnr_db": -10 * float(torch.log10(difference.square().mean().clamp_min(1e-20))),
         }
         for batch in args.batches or ([1] if on_cpu else [1, 8, 32]):
             x = features_like(model, batch)

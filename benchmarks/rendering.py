@@ -10,7 +10,6 @@ reference  our own modules driven as the original drives its own: frame by frame
 
 from __future__ import annotations
 
-import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from guava_aug.output import to_video_bytes
 from guava_aug.pipeline import Settings, augment_video
 from guava_aug.progress import Silent
 from guava_aug.render.composite import composite
+from guava_aug.render.rasterize import rasterize
 from guava_aug.timing import Stages
 from guava_aug.tracked import TrackedVideo
 from guava_aug.views import plan_views
@@ -71,22 +71,26 @@ def by_doors(scene: Scene, batch: int) -> Callable[[], object]:
     return lambda: to_video_bytes(scene.model.render(posed, cameras, scene.plate))
 
 
-def as_the_original(scene: Scene, frames: int) -> Callable[[], object]:
-    """Renders frames one by one: two passes of the rasteriser, float32 refiner, a copy each."""
-    model = scene.model
-    refiner, noise = copy.deepcopy(model.refiner).float(), [n.float() for n in model.refiner_noise]
-    camera = scene.view.cameras(scene.source.viewmat, 1, model.config.image_size)
+def as_the_original(scene: Scene, frames: int, refiner: Callable[[Tensor], Tensor]) -> Callable[[], object]:
+    """Renders frames one by one: two passes of the rasteriser, float32 `refiner`, a copy each."""
+    size, device = scene.model.config.image_size, scene.model.device
+    camera = scene.view.cameras(scene.source.viewmat, 1, size).to(device)
     with torch.inference_mode():
         posed = [scene.avatar.pose(scene.motion[i : i + 1]) for i in range(frames)]
+        ones = torch.ones_like(posed[0].features)
 
     @torch.inference_mode()
     def call() -> list[np.ndarray]:
         out = []
-        for frame in posed:
-            colours = model.rasterize(frame, camera).image.float()
-            alpha = model.rasterize(frame, camera).alpha.float()
-            rgb = torch.sigmoid(refiner(colours, noise))
-            out.append(to_video_bytes(composite(rgb, alpha, scene.plate)))
+        for p in posed:
+            colours, alphas = (
+                rasterize(
+                    p.means, p.quats, p.scales, p.opacities, features, camera.viewmats, camera.K, size, size,
+                    backend=scene.model.backend,
+                ).image
+                for features in (p.features, ones)
+            )  # fmt: skip
+            out.append(to_video_bytes(composite(refiner(colours), alphas[:, :1].clamp(0, 1), scene.plate)))
         return out
 
     return call
@@ -147,7 +151,7 @@ def main() -> None:
             rows.append({"engine": "doors", "batch": batch, **times.to_json(per=batch), **busy, "latency_ms": times.ms})
     if "reference" in args.engine:
         frames = 1 if on_cpu else 8
-        call = as_the_original(scene, frames)
+        call = as_the_original(scene, frames, setting.plain_refiner(args, torch.float32))
         times = time_calls(call, max(1, args.repeats // 3), args.device)
         busy = gpu_busy(call, args.device, frames)
         rows.append({"engine": "reference", "batch": 1, **times.to_json(per=frames), **busy})

@@ -6,17 +6,29 @@ import argparse
 import json
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from guava_aug.avatar import StyleUNet
 from guava_aug.bench.clips import clip_of_length
 from guava_aug.bench.machine import describe_machine, in_words
 from guava_aug.bench.report import Grid
 from guava_aug.demo import demo_root
 from guava_aug.malloc import keep_freed_memory
-from guava_aug.model import GuavaModel, load_model
+from guava_aug.model import (
+    EMBEDDED,
+    EMBEDDED_DIR,
+    REFINER_NOISE_SEED,
+    GuavaModel,
+    load_model,
+    open_model_files,
+    refiner_noise,
+)
 from guava_aug.record import versions
 from guava_aug.tracked import TrackedVideo, list_videos
 
@@ -54,6 +66,22 @@ def model_path(args: argparse.Namespace) -> str:
 def open_model(args: argparse.Namespace) -> GuavaModel:
     keep_freed_memory()
     return load_model(model_path(args), args.device, guava_root=args.guava_root)
+
+
+def plain_refiner(args: argparse.Namespace, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """Features [T, C, H, W] to RGB by the bare module in one precision, its weights fresh from the file."""
+    checkpoint, config = open_model_files(loadable(model_path(args)), guava_root=args.guava_root)
+    with torch.device("meta"):
+        refiner = StyleUNet(config.refiner)
+    refiner.load_state_dict(checkpoint.refiner, strict=True, assign=True)
+    refiner.to(args.device, dtype).eval().requires_grad_(False)
+    noise = [n.to(dtype) for n in refiner_noise(refiner, REFINER_NOISE_SEED, args.device)]
+    return lambda features: torch.sigmoid(refiner(features.to(dtype), noise))
+
+
+def loadable(path: str) -> Path:
+    """The file or folder behind a --model_path."""
+    return EMBEDDED_DIR if path == EMBEDDED else Path(path)
 
 
 def video_root(args: argparse.Namespace, copies: int = 1) -> tuple[Path, list[str]]:
