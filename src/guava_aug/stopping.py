@@ -6,13 +6,14 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
 log = logging.getLogger(__name__)
 
-GRACE = 20.0  # seconds; SLURM kills 30 s after SIGTERM, most others after 10 to 30
+GRACE = 20.0  # seconds; also the most after SIGTERM, for then SIGKILL follows (SLURM: after 30 s)
 CLEANING = 15.0  # seconds that removing unfinished files may take before the process ends as it is
 INTERRUPTED = 128 + signal.SIGINT  # 130
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: run it again
@@ -30,9 +31,10 @@ class Stopped(KeyboardInterrupt):
 class Stopping:
     """Called between pieces of work; raises `Stopped` after a signal. As a context manager it takes the signals.
 
-    SIGTERM, SIGUSR1 and the first Ctrl-C only ask: what is in flight may end. When the grace time is over, or at the
-    second Ctrl-C, `Stopped` is raised wherever the main thread is (but for `viewfiles.interruptions_wait`). If the
-    process is still there after CLEANING more seconds, it ends as it is: unfinished files have temporary names.
+    SIGTERM, SIGUSR1 and the first Ctrl-C only ask: what is in flight may end (after SIGTERM within 20 s). When the grace
+    time is over, or at the second Ctrl-C, `Stopped` is raised wherever the main thread is (but for
+    `viewfiles.interruptions_wait`). If the process is still there after CLEANING more seconds, it ends as it is:
+    unfinished files have temporary names.
     """
 
     def __init__(self, grace: float = GRACE) -> None:
@@ -42,6 +44,7 @@ class Stopping:
         self._raised = False  # and the main thread knows
         self._over = threading.Event()  # the block was left
         self._before: dict[int, Any] = {}
+        self._deadline = float("inf")  # time.monotonic(), seconds
         self._watch: threading.Thread | None = None
 
     @property
@@ -73,8 +76,12 @@ class Stopping:
             signal.signal(number, handler)
         self._before.clear()
 
-    def ask(self, code: int = PREEMPTED) -> None:
-        """As a first signal does: what is in flight may end. From any thread, any number of times."""
+    def ask(self, code: int = PREEMPTED, grace: float | None = None) -> None:
+        """As a first signal does: what is in flight may end. From any thread, any number of times.
+
+        grace: another grace time, seconds; it can only shorten what is left of one that runs.
+        """
+        self._deadline = min(self._deadline, time.monotonic() + (self.grace if grace is None else grace))
         if self.code is None:
             self.code = code
             self._watch = threading.Thread(target=self._wait_then_insist, name="grace", daemon=True)
@@ -100,19 +107,24 @@ class Stopping:
             return
         if number == signal.SIGINT and self.asked:
             self._now = True
-        self.ask(INTERRUPTED if number == signal.SIGINT else PREEMPTED)
+        self.ask(
+            INTERRUPTED if number == signal.SIGINT else PREEMPTED,
+            min(self.grace, GRACE) if number == signal.SIGTERM else self.grace,
+        )
         if self._now and number in (signal.SIGINT, signal.SIGTERM):  # these wait for what must not be torn apart
             self._raised = True
             threading.Thread(target=self._wait_then_leave, name="cleaning", daemon=True).start()
             self()
 
     def _wait_then_insist(self) -> None:
+        left = self._deadline - time.monotonic()
         if self.grace > 0 and not self._now:
             log.warning(
-                "asked to end: what is in flight may finish within %g s; Ctrl-C (again) ends it at once", self.grace
+                "asked to end: what is in flight may finish within %.0f s; Ctrl-C (again) ends it at once", left
             )
-            if self._over.wait(self.grace):
-                return
+            while (left := self._deadline - time.monotonic()) > 0:
+                if self._over.wait(min(left, 0.2)):  # SIGTERM may shorten it
+                    return
         self.insist()
 
     def _wait_then_leave(self) -> None:

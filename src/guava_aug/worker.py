@@ -8,7 +8,7 @@ is an actor. What a worker says, in this order, are these tuples:
     ("frames", (done, total))       frames of a view are rendered
     ("log", (level, text))          a line for the log
     ("view", Made)                  a view ended
-    ("used", dict)                  what `Engine.describe` says, before each end
+    ("used", dict)                  what `Engine.describe` says, before `ready` and each `end`
     ("end", None or (kind, text))   the video is over; the name and the message of the exception that stopped it
 """
 
@@ -59,6 +59,7 @@ class Worker:
         except Exception as error:
             self._end(error)
         else:
+            self.say(("used", self.engine.describe()))
             self.say(("ready", None))
 
     def make(self, name: str, labels: Sequence[str]) -> None:

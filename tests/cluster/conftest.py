@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes import FakeModel, write_clip
-from guava_aug import augment
+from fakes import write_clip
 
 HERE = Path(__file__).resolve().parent
 NAMES = ("a", "b", "c", "d", "e")
@@ -39,7 +38,8 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(tracked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process makes of them."""
     root = tmp_path_factory.mktemp("cluster_whole")
-    augment(tracked, root, model=FakeModel())
+    code, said = ended(start("run", "--tracked_root", str(tracked), "--output_root", str(root), "--device", "cpu"))
+    assert code == 0, said
     return root
 
 

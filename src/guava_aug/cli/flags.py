@@ -111,7 +111,7 @@ class Running:
     timeout: Annotated[float | None, arg(metavar="SECONDS", help_behavior_hint="")] = None
     """Give a video up when nothing happened for so long (it is tried twice). Works in a worker process of its own."""
     grace: Annotated[float, arg(metavar="SECONDS")] = GRACE
-    """How long views in flight may take after SIGTERM, SIGUSR1 (then the exit code is 75) or Ctrl-C (130)."""
+    """How long views in flight may take after SIGUSR1, SIGTERM (at most 20 s; the exit code is 75) or Ctrl-C (130)."""
     views_in_flight: Annotated[int, arg(metavar="N")] = 16
     """Video files written at the same time, and the most that is lost when the process is killed."""
     frames_per_chunk: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None

@@ -38,14 +38,13 @@ def main(argv: Sequence[str], *, prog: str = "guava-aug run", script: bool = Fal
     if script and config.videos is None:
         raise UsageError("give the videos with --video_list NAME [NAME ...] or --video_list_file FILE")
     keep_freed_memory()
-
-    from ..jobs import run
-    from ..record import debug_log_path
-    from .terminal import show_summary, speaking
-
     quiet, verbose = flags.running.quiet, flags.running.verbose
-    debug_log = debug_log_path(config.output_root, config.part_id)
-    with speaking(quiet, verbose, debug_log) as progress, Stopping(config.grace) as stop:
-        result = run(config, progress=progress, stop=stop)
+    with Stopping(config.grace) as stop:  # before the heavy imports: a scheduler may change its mind at once
+        from ..jobs import run
+        from ..record import debug_log_path
+        from .terminal import show_summary, speaking
+
+        with speaking(quiet, verbose, debug_log_path(config.output_root, config.part_id)) as progress:
+            result = run(config, progress=progress, stop=stop)
     show_summary(result, quiet)
     return OK if result.ok else SOME_FAILED

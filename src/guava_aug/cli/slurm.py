@@ -1,0 +1,205 @@
+"""`guava-aug slurm`: a ready job script for a SLURM array."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from ..errors import OutputError, UsageError
+from ..stopping import PREEMPTED
+from .exit_codes import OK
+from .flags import RunFlags
+from .parsing import MaybePath, parse
+
+DESCRIPTION = """\
+Write a job script for a SLURM array to standard output: every task makes its part of the videos.
+
+Takes the flags of `guava-aug run` beside its own. A task that is preempted, or comes near its time limit, finishes or
+drops the views in flight and is queued again; finished views are never made twice.
+"""
+
+EXAMPLES = """\
+examples:
+  guava-aug slurm --tracked_root tracked --output_root augmented --array 64 --time 8:00:00 --gres gpu:1 > job.sbatch
+  sbatch job.sbatch
+  sbatch --array=3,7 job.sbatch         # some tasks once more
+  guava-aug status augmented            # how far it is; when all is done: guava-aug merge augmented
+"""
+
+SPARE = 30  # seconds between the end of the grace time and SLURM's limit, for removing files and the last lines
+Text = Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")]
+Count = Annotated[int, arg(metavar="N")]
+
+
+@dataclass(frozen=True)
+class JobFlags:
+    """Flags of the job; the others are those of `guava-aug run`."""
+
+    array: Count = 16
+    """Tasks, each with its part of the videos (--shard)."""
+    max_running: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """Tasks that run at the same time, at most."""
+    time: Annotated[str, arg(metavar="H:MM:SS")] = "4:00:00"
+    """Limit of one task. It may be short: a task that does not end is queued again."""
+    gres: Text = "gpu:1"
+    """Generic resources per task; none: no GPU (give --device cpu too)."""
+    cpus: Count = 8
+    """Cores per task: they read and encode while the GPU renders."""
+    mem: Annotated[str, arg(metavar="SIZE")] = "32G"
+    """Memory per task."""
+    partition: Text = None
+    """Partition."""
+    account: Text = None
+    """Account."""
+    qos: Text = None
+    """Quality of service."""
+    constraint: Text = None
+    """Features that the nodes must have."""
+    job_name: Annotated[str, arg(metavar="NAME")] = "guava-aug"
+    """Name of the job."""
+    signal_before: Annotated[int, arg(metavar="SECONDS")] = 120
+    """How long before the time limit a task begins to end."""
+    max_requeues: Count = 100
+    """A task is queued again so many times at most."""
+    logs: MaybePath = None
+    """Folder of what the tasks say. Left out: OUTPUT_ROOT/.guava-aug/slurm."""
+    setup: Text = None
+    """Shell command before the run, such as "module load ffmpeg"."""
+    program: Text = None
+    """How the nodes call guava-aug. Left out: the Python that writes this script, -m guava_aug."""
+
+
+@dataclass(frozen=True)
+class SlurmFlags:
+    """All flags."""
+
+    job: JobFlags
+    run: RunFlags
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when the script is written."""
+    flags = parse(SlurmFlags, argv, "guava-aug slurm", DESCRIPTION, EXAMPLES)
+    run, job = flags.run, flags.job
+    if run.videos.shard is not None or run.output.part_id is not None:
+        raise UsageError("--shard and --part_id are given by the job script; leave them out (see --array)")
+    if job.array < 1 or job.cpus < 1 or job.max_requeues < 0 or (job.max_running or 1) < 1:
+        raise UsageError("--array, --cpus and --max_running are counts of 1 or more, --max_requeues of 0 or more")
+    if job.signal_before <= SPARE:
+        raise UsageError(f"--signal_before is {job.signal_before}; expected more than {SPARE} seconds")
+    run.config("batch")  # refuses what `run` would refuse
+    logs = (job.logs or run.output.output_root / ".guava-aug" / "slurm").absolute()
+    try:
+        logs.mkdir(parents=True, exist_ok=True)  # SLURM does not make it, and a job without it fails without a word
+    except OSError as error:
+        raise OutputError(f"--logs {logs}: cannot be made ({error.strerror or error})") from error
+    words = run_words(argv)
+    grace = [] if any(word.startswith("--grace") for word in words) else ["--grace", str(job.signal_before - SPARE)]
+    print(job_script(job, [*words, *grace], logs, Path.cwd()), end="")
+    return OK
+
+
+def run_words(argv: Sequence[str]) -> list[str]:
+    """The words of the command line that are for `guava-aug run`."""
+    own = {field.name for field in dataclasses.fields(JobFlags)}
+    words, skip = list[str](), False
+    for word in argv:
+        if skip:
+            skip = False
+            continue
+        flag = re.match(r"--([\w-]+)(=?)", word)
+        if flag and flag[1].replace("-", "_") in own:
+            skip = not flag[2]
+        else:
+            words.append(word)
+    return words
+
+
+def job_script(job: JobFlags, run: Sequence[str], logs: Path, folder: Path) -> str:
+    """The text of the script.
+
+    Args:
+        run: flags of `guava-aug run` for every task.
+        logs: folder of the tasks' output; it must exist when the job starts.
+        folder: working directory, which relative paths are below.
+    """
+    last, limit = job.array - 1, f"%{job.max_running}" if job.max_running else ""
+    options = {
+        "job-name": job.job_name, "array": f"0-{last}{limit}", "time": job.time, "partition": job.partition,
+        "account": job.account, "qos": job.qos, "constraint": job.constraint,
+        "gres": None if job.gres in (None, "none") else job.gres, "nodes": "1", "ntasks": "1",
+        "cpus-per-task": str(job.cpus), "mem": job.mem, "signal": f"B:USR1@{job.signal_before}",
+        "open-mode": "append", "output": f"{logs}/%x-%A_%a.log", "chdir": str(folder),
+    }  # fmt: skip
+    for name, value in options.items():
+        if value is not None and re.search(r"[\n\r\"]", value):
+            raise UsageError(f"--{name.replace('-', '_')} is {value!r}; a line break or a quote cannot stand there")
+    lines = [f"#SBATCH --{name}={_quoted(value)}" for name, value in options.items() if value is not None]
+    program = job.program or f"{shlex.quote(sys.executable)} -m guava_aug"
+    return _SCRIPT.format(
+        options="\n".join(lines),
+        setup=f"{job.setup}\n" if job.setup else "",
+        run=" ".join([program, "run", *map(shlex.quote, run)]),
+        shard=f'--shard "$SLURM_ARRAY_TASK_ID/{job.array}"',
+        preempted=PREEMPTED,
+        requeues=job.max_requeues,
+        cpus=job.cpus,
+        threads=f"export OMP_NUM_THREADS={job.cpus} NUMBA_NUM_THREADS={job.cpus}",
+    )
+
+
+def _quoted(value: str) -> str:
+    return f'"{value}"' if re.search(r"[^\w./%:@=,+-]", value) else value
+
+
+_SCRIPT = """\
+#!/bin/bash
+# Made by `guava-aug slurm`. Send it with: sbatch job.sbatch; some tasks once more with: sbatch --array=3,7 job.sbatch
+{options}
+#SBATCH --requeue
+
+# SLURM signals this script before the time limit (USR1), and the step that srun starts when it preempts (TERM). The
+# program then finishes or drops what is in flight and ends with {preempted}, and the task is queued again.
+asked=0
+again=1
+# shellcheck disable=SC2317 # the trap calls it
+ask() {{
+    asked=1
+    again=1
+    kill -s USR1 "$program" 2>/dev/null
+}}
+program=
+trap ask USR1 TERM
+
+{threads}
+{setup}srun --ntasks=1 --cpus-per-task={cpus} {run} \\
+    {shard} &
+program=$!
+while [ "$again" -eq 1 ]; do # a signal interrupts `wait`
+    again=0
+    wait "$program"
+    code=$?
+done
+
+# Above 128: it was asked before it could listen. A job that was cancelled by hand is not RUNNING and stays cancelled.
+if [ "$code" -eq {preempted} ] || [ "$code" -eq 143 ] || {{ [ "$asked" -eq 1 ] && [ "$code" -gt 128 ]; }}; then
+    state=$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T)
+    if [ "$state" != RUNNING ]; then
+        echo "task $SLURM_ARRAY_TASK_ID was asked to end; SLURM says it is $state"
+    elif [ "${{SLURM_RESTART_COUNT:-0}}" -ge {requeues} ]; then
+        echo "task $SLURM_ARRAY_TASK_ID was queued again {requeues} times: the time limit is too short for it"
+    else
+        echo "task $SLURM_ARRAY_TASK_ID was asked to end; it is queued again"
+        scontrol requeue "$SLURM_JOB_ID" && sleep 60 # SLURM ends this script meanwhile
+    fi
+fi
+exit "$code"
+"""
