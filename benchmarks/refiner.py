@@ -1,7 +1,7 @@
 """How long the refiner takes a frame, and how far it is from float64: `python benchmarks/refiner.py [--json FILE]`.
 
-"model.refine" is what runs use, whatever precision it has; "float32" is the plain module. Features are drawn at
-random, as large as those of a splatted avatar.
+"model.refine" is what runs use, whatever precision it has; "plain, float32" is the bare module as torch runs it, whose
+convolutions may use TF32 on a GPU. Features are drawn at random, as large as those of a splatted avatar.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> None:
 
     one = features_like(model, 1)
     yardstick = setting.plain_refiner(args, torch.float64)(one)
-    ways = {"model.refine": model.refine, "float32": setting.plain_refiner(args, torch.float32)}
+    ways = {"model.refine": model.refine, "plain, float32": setting.plain_refiner(args, torch.float32)}
     rows = []
     for name, way in ways.items():
         difference = (way(one).double() - yardstick).abs()

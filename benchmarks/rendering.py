@@ -35,8 +35,6 @@ from guava_aug.timing import Stages
 from guava_aug.tracked import TrackedVideo
 from guava_aug.views import plan_views
 
-VIEWS = 11
-
 
 class Nowhere:
     """A view's file that only counts."""
@@ -63,12 +61,35 @@ class Scene:
         self.view = plan_views(self.video.name, ["medium"])[0]
 
 
-def by_doors(scene: Scene, batch: int) -> Callable[[], object]:
-    """Renders one batch of posed frames to bytes on the host."""
+def by_doors(scene: Scene, batch: int) -> Callable[[], Tensor]:
+    """Renders one batch of posed frames: [T, 3, H, W]."""
     with torch.inference_mode():
         posed = scene.avatar.pose(scene.motion[:batch])
     cameras = scene.view.cameras(scene.source.viewmat, batch, scene.model.config.image_size)
-    return lambda: to_video_bytes(scene.model.render(posed, cameras, scene.plate))
+    return lambda: scene.model.render(posed, cameras, scene.plate)
+
+
+def exact(scene: Scene, refiner: Callable[[Tensor], Tensor]) -> Tensor:
+    """The first frame by the reference rasteriser and the float32 `refiner`, without TF32: [1, 3, H, W]."""
+    size = scene.model.config.image_size
+    camera = scene.view.cameras(scene.source.viewmat, 1, size).to(scene.model.device)
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        p = scene.avatar.pose(scene.motion[:1])
+        raster = rasterize(
+            p.means, p.quats, p.scales, p.opacities, p.features, camera.viewmats, camera.K, size, size, backend="torch"
+        )
+        return composite(refiner(raster.image), raster.alpha, scene.plate)
+
+
+def difference(found: Tensor, true: Tensor, alone: Tensor) -> dict[str, float]:
+    """PSNR and errors in levels of 255 of a picture; and the largest difference to the same frame rendered alone."""
+    error = 255 * (found.double() - true.double()).abs()
+    return {
+        "psnr_db": float(20 * torch.log10(255 / error.square().mean().sqrt().clamp_min(1e-9))),
+        "max_255": float(error.max()),
+        "999_255": float(error.flatten().quantile(0.999)),
+        "batch_255": float(255 * (found.double() - alone.double()).abs().max()),
+    }
 
 
 def as_the_original(scene: Scene, frames: int, refiner: Callable[[Tensor], Tensor]) -> Callable[[], object]:
@@ -132,6 +153,7 @@ def main() -> None:
     setting.model_flags(parser)
     setting.video_flags(parser)
     parser.add_argument("--engine", nargs="+", default=["doors"], choices=["doors", "pipeline", "reference"])
+    parser.add_argument("--views", type=int, default=11, help="of pipeline: the larger number")
     parser.add_argument("--batches", type=int, nargs="+", help="of doors; default: 1 4 on a CPU, 1 2 4 8 32 on a GPU")
     args = parser.parse_args()
     setting.speak()
@@ -142,31 +164,38 @@ def main() -> None:
     motion = Motion.cat([video.motion] * (max(batches) // len(video.motion) + 1)).to(args.device)
     scene = Scene(model, video, motion, torch.full((1, 3, size, size), 0.5, device=args.device))
 
-    rows = []
+    float32 = setting.plain_refiner(args, torch.float32)
+    rows: list[dict[str, Any]] = []
     if "doors" in args.engine:
+        true, alone = exact(scene, float32), by_doors(scene, 1)()
         for batch in batches:
-            call = by_doors(scene, batch)
+            render = by_doors(scene, batch)
+            call = lambda render=render: to_video_bytes(render())
             times = time_calls(call, args.repeats, args.device, warm_up=1 if on_cpu else 5)
-            busy = gpu_busy(call, args.device, batch)
-            rows.append({"engine": "doors", "batch": batch, **times.to_json(per=batch), **busy, "latency_ms": times.ms})
+            row = {"engine": "doors", "batch": batch, **times.to_json(per=batch), "latency_ms": times.ms}
+            rows.append({**row, **gpu_busy(call, args.device, batch), **difference(render()[:1], true, alone)})
     if "reference" in args.engine:
         frames = 1 if on_cpu else 8
-        call = as_the_original(scene, frames, setting.plain_refiner(args, torch.float32))
+        call = as_the_original(scene, frames, float32)
         times = time_calls(call, max(1, args.repeats // 3), args.device)
         busy = gpu_busy(call, args.device, frames)
         rows.append({"engine": "reference", "batch": 1, **times.to_json(per=frames), **busy})
     if "pipeline" in args.engine:
         chunk = RunConfig(video.path, video.path).chunk_length(args.device)
         through_the_pipeline(scene, 1, chunk)
-        pair = [[through_the_pipeline(scene, n, chunk) for _ in range(max(1, args.repeats // 3))] for n in (1, VIEWS)]
+        pair = [
+            [through_the_pipeline(scene, n, chunk) for _ in range(max(1, args.repeats // 3))] for n in (1, args.views)
+        ]
         few, many = map(statistics.median, pair)
-        ms = 1000 * (many - few) / (VIEWS - 1) / video.num_frames
-        rows.append({"engine": "pipeline", "batch": chunk, "ms": ms, "T(1)_s": few, f"T({VIEWS})_s": many})
-    columns = ["engine", "batch", "ms", "gpu_ms", "busy_ms", "copy_ms", "kernels", "latency_ms", "T(1)_s"]
-    columns.append(f"T({VIEWS})_s")
+        ms = 1000 * (many - few) / (args.views - 1) / video.num_frames
+        rows.append({"engine": "pipeline", "batch": chunk, "ms": ms, "T(1)_s": few, f"T({args.views})_s": many})
+    columns = ["engine", "batch", "ms", "gpu_ms", "busy_ms", "copy_ms", "kernels", "latency_ms", "psnr_db", "max_255"]
+    columns += ["999_255", "batch_255", "T(1)_s", f"T({args.views})_s"]
     setting.report(
         args, f"{scene.avatar.num_gaussians} Gaussians, {size} x {size}; milliseconds a frame", columns, rows,
-        ["gpu_ms: between two events around a batch; busy_ms: in kernels, by the driver's record; kernels: a frame"],
+        ["gpu_ms: between two events around a batch; busy_ms: in kernels, by the driver's record; kernels: a frame",
+         "psnr, max, 999: the picture against the float32 reference, errors in levels of 255 (largest; of 99.9 % of the",
+         "values); batch: against the same frame rendered alone"],
         model=model.source, gaussians=scene.avatar.num_gaussians,
     )  # fmt: skip
 

@@ -25,15 +25,22 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model, and a tracked root with one clip of 3 frames."""
+    out = tmp_path_factory.mktemp("tiny")
+    write_clip(out / "tracked", "clip", frames=3)
+    return write_tiny_model(out / "tiny.safetensors"), out / "tracked"
+
+
+@pytest.fixture(scope="module")
+def bench(tiny: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of one run on one short clip, and what it printed."""
     out = tmp_path_factory.mktemp("bench")
-    model = write_tiny_model(out / "tiny.safetensors")
-    write_clip(out / "tracked", "clip", frames=3)
+    model, tracked = tiny
     with pytest.MonkeyPatch.context() as patch, (out / "printed.txt").open("w") as printed:
         patch.setattr(measure, "STARTS", 1)
         patch.setattr(sys, "stdout", printed)
-        argv = ["bench", "--model_path", str(model), "--tracked_root", str(out / "tracked"), "--device", "cpu"]
+        argv = ["bench", "--model_path", str(model), "--tracked_root", str(tracked), "--device", "cpu"]
         assert main([*argv, "--frames", "2", "--measure", "1", "--repeats", "1", "--output", str(out), "--quiet"]) == 0
     return out, (out / "printed.txt").read_text()
 
@@ -116,6 +123,41 @@ def test_programs_explain_themselves(program: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(program), run_name="__main__")
     assert stop.value.code == 0 and f"benchmarks/{program.name}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("rendering", ["--engine", "doors", "pipeline", "reference", "--batches", "1", "2", "--views", "2"]),
+        ("refiner", []),
+        ("deform", ["--batches", "1", "2"]),
+        ("once_per_video", []),
+        ("stages", []),
+        ("long_video", ["--views", "2"]),
+        ("end_to_end", ["--views", "1", "2"]),
+        ("startup", []),
+        ("plate", ["--size", "64"]),
+        ("encode", ["--writers", "1", "2", "--size", "64"]),
+        ("rasterizer", ["--gaussians", "300", "--size", "64", "--channels", "5", "--batches", "2"]),
+    ],
+)
+def test_programs_measure_the_tiny_model(
+    name: str, flags: list[str], tiny: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The doors they use are still there."""
+    model, tracked = tiny
+    argv = [name, "--repeats", "1", "--json", str(tmp_path / "figures.json"), *flags]
+    if name != "rasterizer":
+        argv += ["--tracked_root", str(tracked), "--frames", "4"] if name != "refiner" else []
+        argv += ["--model_path", str(model)] if name not in ("plate", "encode") else []
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setattr(sys, "argv", argv)
+    runpy.run_path(str(BENCHMARKS / f"{name}.py"), run_name="__main__")
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["rows"] and figures["machine"]["cpu"] and figures["versions"]["torch"]
+    times = [value for row in figures["rows"] for key, value in row.items() if key in ("ms", "s", "seconds")]
+    assert all(value > 0 for value in times) and (times or name == "long_video")
 
 
 def test_there_are_programs():
