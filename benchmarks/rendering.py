@@ -183,10 +183,8 @@ def main() -> None:
     if "pipeline" in args.engine:
         chunk = RunConfig(video.path, video.path).chunk_length(args.device)
         through_the_pipeline(scene, 1, chunk)
-        pair = [
-            [through_the_pipeline(scene, n, chunk) for _ in range(max(1, args.repeats // 3))] for n in (1, args.views)
-        ]
-        few, many = map(statistics.median, pair)
+        runs = range(max(1, args.repeats // 3))
+        few, many = (statistics.median(through_the_pipeline(scene, n, chunk) for _ in runs) for n in (1, args.views))
         ms = 1000 * (many - few) / (args.views - 1) / video.num_frames
         rows.append({"engine": "pipeline", "batch": chunk, "ms": ms, "T(1)_s": few, f"T({args.views})_s": many})
     columns = ["engine", "batch", "ms", "gpu_ms", "busy_ms", "copy_ms", "kernels", "latency_ms", "psnr_db", "max_255"]
@@ -194,8 +192,8 @@ def main() -> None:
     setting.report(
         args, f"{scene.avatar.num_gaussians} Gaussians, {size} x {size}; milliseconds a frame", columns, rows,
         ["gpu_ms: between two events around a batch; busy_ms: in kernels, by the driver's record; kernels: a frame",
-         "psnr, max, 999: the picture against the float32 reference, errors in levels of 255 (largest; of 99.9 % of the",
-         "values); batch: against the same frame rendered alone"],
+         "psnr, max, 999: the picture against the float32 reference, errors in levels of 255 (largest; of 99.9 %);",
+         "batch: against the same frame rendered alone"],
         model=model.source, gaussians=scene.avatar.num_gaussians,
     )  # fmt: skip
 
