@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.5  # seconds between two looks whether the run is to end
-LIVES = 3  # workers that may die on one video before the video is given up
+LIVES = 2  # workers that may die on one video before the video is given up
 _KINDS = {kind.__name__: kind for kind in (InputError, OutputError, UsageError, AssetError, DeviceError, DiskFullError)}
 
 
@@ -92,6 +92,10 @@ def in_parallel(crew: Engine, work: Callable[[Any], None], items: Sequence[Any],
 
 class MemberDied(Exception):
     """A worker process is gone, hangs or cannot go on; the message says how it ended."""
+
+
+class MemberHangs(MemberDied):
+    """A worker process said nothing for the time of --timeout, and was ended."""
 
 
 class Member(Protocol):
@@ -187,6 +191,8 @@ class Crew:
                     sweep(video_path(self.config.output_root, label, name).parent)
                 if not left:
                     return
+                if isinstance(death, MemberHangs):  # it would again: `--retries` decides
+                    raise InputError(f"{name}: {reason}") from None
                 continue
             except BaseException:  # of the log: this member still speaks of a video that nobody listens to
                 self._replace_later(number, member, f"{name}: it was interrupted")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import RunConfig
-from .crew import Crew, MemberDied
+from .crew import Crew, MemberDied, MemberHangs
 from .errors import DeviceError
 from .progress import Progress
 from .timing import Stages
@@ -161,7 +161,7 @@ class LocalMember:
                 event = self._events.get(timeout=timeout)
             except queue.Empty:
                 self._process.kill()  # it may hang where no signal reaches it
-                raise MemberDied(
+                raise MemberHangs(
                     f"nothing happened for {timeout:g} s (--timeout) after {last}: reading, rendering or encoding hangs"
                 ) from None
             if event is None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import RunConfig
-from .crew import Crew, MemberDied
+from .crew import Crew, MemberDied, MemberHangs
 from .engine import model_source
 from .errors import DeviceError, UsageError
 from .progress import Progress
@@ -172,7 +172,7 @@ class RayMember:
                 elif timeout is not None:
                     self._ended = True
                     self._ray.kill(self._actor)
-                    raise MemberDied(f"nothing happened for {timeout:g} s (--timeout): it hangs")
+                    raise MemberHangs(f"nothing happened for {timeout:g} s (--timeout): it hangs")
                 elif not arguments:
                     waited += SAY_WAITING
                     log.warning("%s has waited %.0f s for a place in the Ray cluster", self.name, waited)

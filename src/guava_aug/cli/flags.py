@@ -109,7 +109,7 @@ class Running:
     cpus_per_worker: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
     """Cores per Ray worker. Left out: with GPUs an even share of them; else 4, or all cores of a smaller machine."""
     timeout: Annotated[float | None, arg(metavar="SECONDS", help_behavior_hint="")] = None
-    """Give a video up when nothing happened for so long (it is tried twice). Works in a worker process of its own."""
+    """Give a video up when nothing happened for so long. Works in a worker process of its own."""
     grace: Annotated[float, arg(metavar="SECONDS")] = GRACE
     """How long views in flight may take after SIGUSR1, SIGTERM (at most 20 s; the exit code is 75) or Ctrl-C (130)."""
     views_in_flight: Annotated[int, arg(metavar="N")] = 16
