@@ -22,6 +22,8 @@ COMMANDS = {
     "convert": ("convert", "Make a lean .safetensors file of an official checkpoint."),
     "demo": ("demo", "Augment the bundled clips with the embedded model and make a contact sheet."),
     "train": ("train", "Train a network on tracked videos or on synthetic people."),
+    "estimate": ("estimate", "Say the hours, disk and memory a run will need, from a short measurement."),
+    "doctor": ("doctor", "Check this machine: GPU, compiler, encoders, model, disk, and a clip end to end."),
     "slurm": ("slurm", "Write a job script for a SLURM array."),
     "bench": ("bench", "Measure what views cost on this machine, stage by stage."),
     "evaluate": ("evaluate", "Measure a model on held-out synthetic people: PSNR, SSIM, baselines."),

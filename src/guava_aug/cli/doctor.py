@@ -1,0 +1,75 @@
+"""`guava-aug doctor`: can this machine do the work?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from ..config import RunConfig
+from ..malloc import keep_freed_memory
+from .exit_codes import FAILED_TO_START, OK, catch_sigterm
+from .parsing import MaybePath, Switch, parse
+
+DESCRIPTION = """\
+Check this machine: packages, GPU and driver, Triton and its C compiler, encoders, model, disk, and some frames of a
+bundled clip end to end. One line each: ok, warn or fail, and what to do. Exit code 2 when something fails.
+"""
+
+EXAMPLES = """\
+examples:
+  guava-aug doctor
+  guava-aug doctor --model_path assets/GUAVA --output_root /data/augmented
+  srun --gres gpu:1 guava-aug doctor
+"""
+
+
+@dataclass(frozen=True)
+class DoctorFlags:
+    """Flags of doctor; they mean what they mean for `guava-aug run`."""
+
+    model_path: MaybePath = None
+    """Folder or file of the GUAVA model. Left out: assets/GUAVA if it is there, else the embedded free model."""
+    guava_root: MaybePath = None
+    """Folder that assets/SMPLX and assets/FLAME of the model's config are relative to, if not beside --model_path."""
+    output_root: Annotated[Path, arg(metavar="PATH")] = Path()
+    """Where results will go: its disk is looked at."""
+    device: Annotated[str, arg(metavar="ID")] = "0"
+    """GPU number or cpu."""
+    verbose: Switch = False
+    """Also details and tracebacks."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """0, or 2 when something fails."""
+    flags = parse(DoctorFlags, argv, "guava-aug doctor", DESCRIPTION, EXAMPLES)
+    catch_sigterm()
+    keep_freed_memory()
+    config = RunConfig(
+        tracked_root=Path(),
+        output_root=flags.output_root,
+        model_path=flags.model_path,
+        guava_root=flags.guava_root,
+        device=flags.device,
+    )
+    from rich.console import Console
+    from rich.text import Text
+
+    from ..doctor import examine
+    from .terminal import speaking
+
+    console, worst = Console(highlight=False, soft_wrap=True), {"ok": 0, "warn": 0, "fail": 0}
+    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+    with speaking(not flags.verbose, flags.verbose):
+        for finding in examine(config):
+            worst[finding.level] += 1
+            advice = f"; {finding.advice}" if finding.advice else ""
+            line = Text.assemble(
+                (f"{finding.level:<5}", colours[finding.level]), f"{finding.what}: {finding.text}{advice}"
+            )
+            console.print(line)
+    print(f"{worst['ok']} ok, {worst['warn']} warnings, {worst['fail']} failures")
+    return FAILED_TO_START if worst["fail"] else OK

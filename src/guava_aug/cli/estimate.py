@@ -1,0 +1,107 @@
+"""`guava-aug estimate`: hours, disk and GPU memory of a run before it is sent."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
+
+from ..errors import UsageError
+from ..malloc import keep_freed_memory
+from .exit_codes import OK, SOME_FAILED, catch_sigterm
+from .flags import RunFlags
+from .parsing import Switch, parse
+
+if TYPE_CHECKING:
+    from ..estimate import Rates
+
+DESCRIPTION = """\
+Say how many hours, how much disk and how much GPU memory a run will need.
+
+Takes the flags of `guava-aug run`. Counts the frames of all videos and the views that are not there yet, and really
+makes a few frames of a video of middle length on this machine, in a temporary folder: run it where the job will run.
+Exit code 3 when the disk is too small.
+"""
+
+EXAMPLES = """\
+examples:
+  guava-aug estimate --tracked_root tracked --output_root augmented
+  guava-aug estimate --tracked_root tracked --output_root augmented --views_per_difficulty 10 --shards 64
+  srun --gres gpu:1 guava-aug estimate --tracked_root tracked --output_root augmented --shards 64
+"""
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class EstimateFlags:
+    """Flags of estimate; the others are those of `guava-aug run`."""
+
+    run: RunFlags
+    shards: Annotated[int, arg(metavar="N")] = 1
+    """Into how many parts the job is divided (as `guava-aug slurm --array N`)."""
+    sample_frames: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """Frames to measure with. Left out: two chunks."""
+    json: Switch = False
+    """Print one JSON object."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """0; 3 when the free disk is less than what is needed."""
+    flags = parse(EstimateFlags, argv, "guava-aug estimate", DESCRIPTION, EXAMPLES)
+    if flags.shards < 1 or (flags.sample_frames or 1) < 1:
+        raise UsageError("--shards and --sample_frames are counts of 1 or more")
+    config = flags.run.config("batch")
+    if config.mode == "subprocess":
+        raise UsageError("--mode subprocess cannot be estimated; `guava-aug bench` compares both modes")
+    catch_sigterm()
+    keep_freed_memory()
+    from ..estimate import amounts, measure, to_json
+    from ..shards import number_of
+    from .terminal import speaking
+
+    with speaking(flags.run.running.quiet, flags.run.running.verbose):
+        videos, bad = amounts(config)
+        todo = [video for video in videos if video.views]
+        if not todo:
+            print(f"nothing is left to make of {len(videos)} videos ({bad} cannot be read)")
+            return OK
+        rates = measure(config, todo, flags.sample_frames)
+
+    parts = [0.0] * flags.shards
+    for video in todo:
+        parts[number_of(video.name) % flags.shards] += rates.seconds_of(video, config.views_in_flight)
+    hours = [(seconds + rates.start) / 3600 for seconds in parts if seconds]
+    needed = rates.bytes_per_view_frame * sum(video.frames * video.views for video in todo)
+    there = next(p for p in (config.output_root, *config.output_root.absolute().parents) if p.exists())
+    free = shutil.disk_usage(there).free
+    totals = {
+        "videos": len(todo), "videos_unreadable": bad, "views": sum(v.views for v in todo),
+        "frames": sum(v.frames for v in todo), "view_frames": sum(v.frames * v.views for v in todo),
+        "hours": sum(hours), "shards": flags.shards, "longest_shard_hours": max(hours),
+        "disk_bytes": round(needed), "disk_free_bytes": free,
+    }  # fmt: skip
+    if flags.json:
+        print(to_json(rates, totals))
+        return SOME_FAILED if needed > free else OK
+    unreadable = f"; {bad} more cannot be read (guava-aug check)" if bad else ""
+    print(f"to make:   {totals['views']:,} views of {len(todo):,} videos, {totals['frames']:,} frames{unreadable}")
+    print(f"measured:  {rates.video}, {rates.seconds:.0f} s on {rates.device}: {_in_words(rates)}")
+    shared = f"; in {flags.shards} parts: mean {sum(hours) / len(hours):.2f} h, longest {max(hours):.2f} h"
+    print(f"time:      {sum(hours):.2f} h of one worker{shared if flags.shards > 1 else ''}")
+    short = "  TOO LITTLE" if needed > free else ""
+    print(f"disk:      {needed / GIB:.2f} GiB; {free / GIB:.1f} GiB are free in {config.output_root}{short}")
+    gpu = "none" if rates.gpu_bytes is None else f"{rates.gpu_bytes / GIB:.1f} GiB at most"
+    host = "?" if rates.host_bytes is None else f"{rates.host_bytes / GIB:.1f} GiB"
+    print(f"memory:    GPU {gpu}; host {host} at most, per worker")
+    return SOME_FAILED if needed > free else OK
+
+
+def _in_words(rates: Rates) -> str:
+    return (
+        f"start {rates.start:.1f} s, video {rates.per_video:.1f} s, frame {1000 * rates.per_frame:.1f} ms, "
+        f"frame of a view {1000 * rates.per_view_frame:.1f} ms and {rates.bytes_per_view_frame / 1024:.1f} KiB"
+    )

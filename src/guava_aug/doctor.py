@@ -1,0 +1,257 @@
+"""Whether this machine can do the work: one finding per thing that is needed, with what to do when it is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from .config import RunConfig
+from .errors import GuavaAugError
+
+Level = Literal["ok", "warn", "fail"]
+LITTLE_DISK, LITTLE_MEMORY = 10 * 2**30, 4 * 2**30  # bytes
+CLIP_FRAMES = 4
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    level: Level
+    what: str
+    text: str  # what was found
+    advice: str = ""  # what to do about it
+
+
+def examine(config: RunConfig) -> Iterator[Finding]:
+    """A finding per check, as they are made. Nothing raises: what breaks a check is its finding.
+
+    config: model_path, guava_root, device and output_root count.
+    """
+    checks: tuple[tuple[str, Callable[[RunConfig], Iterator[Finding]]], ...] = (
+        ("packages", _packages), ("GPU", _gpu), ("triton", _triton), ("encoders", _encoders),
+        ("model", _model), ("disk", _disk), ("memory", _memory), ("end to end", _clip),
+    )  # fmt: skip
+    for what, check in checks:
+        try:
+            yield from check(config)
+        except Exception as error:
+            yield Finding("fail", what, f"{type(error).__name__}: {' '.join(str(error).split())[:500]}", "")
+
+
+def _packages(config: RunConfig) -> Iterator[Finding]:
+    import platform
+
+    import torch
+
+    from . import __version__
+
+    cuda = f", CUDA {torch.version.cuda}" if torch.version.cuda else ", built without CUDA"
+    yield Finding(
+        "ok",
+        "packages",
+        f"guava-aug {__version__}, Python {platform.python_version()}, torch {torch.__version__}{cuda}",
+    )
+    try:
+        yield Finding("ok", "ray", f"{version('ray')} (--engine ray)")
+    except PackageNotFoundError:
+        yield Finding("ok", "ray", "not installed; only --engine ray needs it (pip install 'guava-aug[ray]')")
+
+
+def _gpu(config: RunConfig) -> Iterator[Finding]:
+    import torch
+
+    there = _nvidia_smi()
+    asked_cpu = config.device.strip().lower() == "cpu"
+    if not torch.cuda.is_available():
+        if there and torch.version.cuda is None:
+            advice = "install a CUDA build of torch (https://pytorch.org/get-started)"
+            yield Finding("warn" if asked_cpu else "fail", "GPU", f"{there[0]}, but torch has no CUDA", advice)
+        elif there:
+            advice = "the driver may be older than torch's CUDA: update it, or install torch for an older CUDA"
+            yield Finding("warn" if asked_cpu else "fail", "GPU", f"{there[0]}, but torch cannot use it", advice)
+        else:
+            advice = "" if asked_cpu else "a CPU works too, slower; see `guava-aug estimate`"
+            yield Finding("ok" if asked_cpu else "warn", "GPU", "there is none", advice)
+        return
+    drivers = {line.rpartition(", ")[2] for line in there}
+    for index in range(torch.cuda.device_count()):
+        name = torch.cuda.get_device_name(index)
+        major, minor = torch.cuda.get_device_capability(index)
+        free, total = torch.cuda.mem_get_info(index)
+        text = f"{index}: {name}, compute {major}.{minor}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+        if free < LITTLE_MEMORY:
+            yield Finding("warn", "GPU", text, "another program uses it; end it, or choose another --device")
+        elif (major, minor) < (7, 0):
+            yield Finding(
+                "warn", "GPU", text, "older than compute 7.0: Triton kernels will not run, a slower way is used"
+            )
+        else:
+            driver = f", driver {', '.join(sorted(drivers))}" if drivers else ""
+            yield Finding("ok", "GPU", text + driver)
+        torch.ones(8, device=f"cuda:{index}").sum().item()
+
+
+def _nvidia_smi() -> list[str]:
+    """`name, driver` of every GPU that the driver knows."""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return done.stdout.split("\n")[:-1] if done.returncode == 0 else []
+
+
+def _triton(config: RunConfig) -> Iterator[Finding]:
+    import torch
+
+    if not torch.cuda.is_available():
+        yield Finding("ok", "triton", "not needed without a GPU")
+        return
+    try:
+        found = version("triton")
+    except PackageNotFoundError:
+        yield Finding("warn", "triton", "not installed", "pip install triton; without it a slower way is used")
+        return
+    compiler = next((c for c in (os.environ.get("CC"), "cc", "gcc", "clang") if c and shutil.which(c)), None)
+    if compiler is None:
+        advice = "apt-get install gcc (or set CC): Triton compiles its launchers once; without it a slower way is used"
+        yield Finding("warn", "triton", f"{found}, but there is no C compiler", advice)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "a.c"
+        source.write_text("#include <stdint.h>\n#include <Python.h>\nint main(void) { return 0; }\n")
+        import sysconfig
+
+        done = subprocess.run(
+            [compiler, "-I", sysconfig.get_paths()["include"], "-c", str(source), "-o", os.devnull],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        words = " ".join(done.stderr.split())[:200]
+        advice = "install the headers of Python (apt-get install python3-dev) and of C (libc6-dev)"
+        yield Finding("warn", "triton", f"{found}, but {compiler} cannot compile for this Python: {words}", advice)
+    else:
+        yield Finding("ok", "triton", f"{found}, C compiler {compiler}")
+
+
+def _encoders(config: RunConfig) -> Iterator[Finding]:
+    import av
+
+    for codec, needed in (("libx264", True), ("h264_nvenc", False)):
+        problem = _encode_problem(codec)
+        if problem is None:
+            yield Finding("ok", codec, f"encodes (PyAV {av.__version__})")
+        elif needed:
+            yield Finding(
+                "fail", codec, problem, "install the wheel of PyAV, which brings it: pip install --force-reinstall av"
+            )
+        else:
+            yield Finding("ok", codec, f"not usable here ({problem}); libx264 is used")
+
+
+def _encode_problem(codec: str) -> str | None:
+    """Why a codec cannot encode a few frames; None when it can."""
+    import io
+
+    import av
+    import numpy as np
+
+    try:
+        with av.open(io.BytesIO(), "w", format="mp4") as container:
+            stream = container.add_stream(codec, rate=30)
+            stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv420p"
+            for _ in range(3):
+                picture = av.VideoFrame.from_ndarray(np.zeros((256, 256, 3), np.uint8), format="rgb24")
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+    except Exception as error:
+        return " ".join(str(error).split())[:120] or type(error).__name__
+    return None
+
+
+def _model(config: RunConfig) -> Iterator[Finding]:
+    from .engine import model_source
+    from .model import EMBEDDED, load_model
+
+    source = model_source(config)
+    if source == EMBEDDED:
+        yield Finding("ok", "model", "embedded (no --model_path, and no assets/GUAVA here)")
+        return
+    model = load_model(source, "cpu", guava_root=config.guava_root)
+    yield Finding("ok", "model", f"{source} loads; pictures of {model.config.image_size} pixels")
+
+
+def _disk(config: RunConfig) -> Iterator[Finding]:
+    for what, folder in (("disk", config.output_root), ("temporary", Path(tempfile.gettempdir()))):
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        free, total = shutil.disk_usage(there).free, shutil.disk_usage(there).total
+        text = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free in {there}"
+        try:
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            yield Finding("fail", what, f"{there} cannot be written ({error.strerror})", "choose another folder")
+            continue
+        little = free < (LITTLE_DISK if what == "disk" else 2**30)
+        yield Finding(
+            "warn" if little else "ok", what, text, "see `guava-aug estimate` for what a run needs" if little else ""
+        )
+
+
+def _memory(config: RunConfig) -> Iterator[Finding]:
+    from .processes import cpu_count
+
+    found = f"{cpu_count()} cores"
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        found += f", {total / 2**30:.1f} GiB"
+        if total < LITTLE_MEMORY:
+            yield Finding("warn", "machine", found, "use a small --frames_per_chunk and --views_in_flight")
+            return
+    yield Finding("ok", "machine", found)
+
+
+def _clip(config: RunConfig) -> Iterator[Finding]:
+    """Some frames of a bundled clip, with the model and the device of the run, to an MP4 that is decoded again."""
+    import time
+
+    from .bench.clips import clip_of_length
+    from .demo import demo_root
+    from .engine import InProcess, Made
+    from .progress import Silent
+    from .timing import Stages
+    from .tracked import list_videos
+    from .views import plan_views
+
+    name = list_videos(demo_root())[0]
+    with tempfile.TemporaryDirectory(prefix="guava-aug-doctor-") as folder:
+        root = Path(folder)
+        clip_of_length(demo_root(), name, CLIP_FRAMES, root / "tracked")
+        small = replace(config, tracked_root=root / "tracked", output_root=root / "out", videos=(name,), time_map=None)
+        engine, made = InProcess(small, Stages(), Silent()), list[Made]()
+        try:
+            engine.check()
+            engine.prepare()
+            begun = time.perf_counter()
+            engine.make(name, plan_views(name, ["easy"], 42, 1), made.append)
+        except GuavaAugError as error:
+            yield Finding("fail", "end to end", str(error), "see the lines above")
+            return
+        seconds, used = time.perf_counter() - begun, engine.describe()
+    problem = next((m.error for m in made if m.error), None)
+    if problem is not None:
+        yield Finding("fail", "end to end", problem, "see the lines above; --verbose has the traceback")
+    else:
+        machine = used["machine"]
+        where = f"{machine.get('gpu', 'CPU')}, rasteriser {used['rasteriser']}"
+        yield Finding("ok", "end to end", f"{CLIP_FRAMES} frames of {name} in {seconds:.1f} s on {where}")

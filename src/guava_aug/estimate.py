@@ -1,0 +1,191 @@
+"""What a run will cost, from a short measurement of one of its videos and the counted frames of all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from .bench.clips import clip_of_length
+from .config import RunConfig
+from .engine import InProcess, Made
+from .errors import InputError, OutputError, UsageError
+from .model import GuavaModel
+from .output.tree import video_path
+from .progress import Silent
+from .shards import Shard
+from .timing import Stages
+from .tracked import layout, scan_videos
+from .views import View, plan_views
+from .worklist import refused_name, unique_names
+
+log = logging.getLogger(__name__)
+
+VIDEOS_TRIED = 5  # to measure one that can be read
+
+
+@dataclass(frozen=True)
+class Amount:
+    """What a video has to be made for."""
+
+    name: str
+    frames: int
+    views: int  # that are not there
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What was measured. Seconds of one worker."""
+
+    start: float  # once per process: the model
+    per_video: float  # reconstruction, background, opening and verifying files
+    per_frame: float  # reading and posing, for each group of views in flight
+    per_view_frame: float  # rendering and encoding
+    bytes_per_view_frame: float  # of all files
+    video: str
+    seconds: float  # that the measurement took
+    device: str
+    gpu_bytes: int | None  # peak; None: no GPU
+    host_bytes: int | None  # peak of the process; None: not known here
+
+    def seconds_of(self, video: Amount, views_in_flight: int) -> float:
+        """Seconds that one worker needs for a video."""
+        groups = -(-video.views // views_in_flight)
+        frames = video.frames * (groups * self.per_frame + video.views * self.per_view_frame)
+        return self.per_video + frames if video.views else 0.0
+
+
+def amounts(config: RunConfig) -> tuple[list[Amount], int]:
+    """What there is to make, and how many videos cannot be read. Looks at names and at `videos_info.json` only.
+
+    Raises:
+        UsageError: no video.
+    """
+    names = scan_videos(config.tracked_root)[0] if config.videos is None else unique_names(config.videos)
+    if not names:
+        raise UsageError(f"--tracked_root {config.tracked_root}: there is no video to estimate")
+    if config.shard is not None:
+        names = Shard.parse(config.shard).select(names)
+    found, bad = [], 0
+    for name in names:
+        try:
+            if refused_name(name) is not None:
+                raise InputError(name)
+            frames = len(layout.find_video(config.tracked_root, name).frame_keys)
+        except InputError as error:
+            log.debug("%s", error)
+            bad += 1
+            continue
+        views = _views(config, name)
+        if not config.overwrite:
+            views = [v for v in views if not video_path(config.output_root, v.label, name).exists()]
+        found.append(Amount(name, frames, len(views)))
+    return found, bad
+
+
+def measure(config: RunConfig, todo: Sequence[Amount], frames: int | None = None) -> Rates:
+    """Makes some frames of a video of middle length, as the run will, in a temporary folder.
+
+    frames: of the longer of two clips; None: two chunks.
+
+    Raises:
+        AssetError, DeviceError: as the run. InputError: none of the videos that were tried can be used.
+    """
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="guava-aug-estimate-") as folder:
+        scratch = Path(folder)
+        engine = InProcess(config, Stages(), Silent())
+        engine.check()
+        engine.prepare()
+        start = time.perf_counter() - begun
+        model = engine.model
+        assert model is not None
+        chunk = config.chunk_length(str(model.device))
+        many = max(2, frames or 2 * chunk)
+        few = max(1, many // 2)
+        amount = _usable(config, todo, {"few": few, "many": many}, scratch)
+        views = _views(config, amount.name)
+        one, more = views[:1], views[: max(2, min(3, len(views)))]
+        if len(more) == 1:  # a run of one view
+            more = plan_views(amount.name, config.difficulties, config.base_seed, 2)[:2]
+
+        def seconds(clip: str, views: Sequence[View]) -> tuple[float, int]:
+            return _make(replace(config, tracked_root=scratch, output_root=scratch / "out"), clip, views, model)
+
+        seconds("few", one)  # kernels are compiled, files are in the cache
+        (few_more, _), (many_more, size), (many_one, _) = (
+            seconds("few", more),
+            seconds("many", more),
+            seconds("many", one),
+        )
+        per_view_frame = max((many_more - many_one) / (len(more) - 1) / many, 0.0)
+        slope = max((many_more - few_more) / (many - few), len(more) * per_view_frame)
+        per_frame = slope - len(more) * per_view_frame
+        cuda = str(model.device).startswith("cuda")
+        return Rates(
+            start=start,
+            per_video=max(many_more - many * slope, 0.0),
+            per_frame=per_frame,
+            per_view_frame=per_view_frame,
+            bytes_per_view_frame=size / (many * len(more)),
+            video=amount.name,
+            seconds=time.perf_counter() - begun,
+            device=torch.cuda.get_device_name(model.device) if cuda else "CPU",
+            gpu_bytes=torch.cuda.max_memory_reserved(model.device) if cuda else None,
+            host_bytes=_peak_memory(),
+        )
+
+
+def _views(config: RunConfig, name: str) -> list[View]:
+    return plan_views(name, config.difficulties, config.base_seed, config.views_per_difficulty)
+
+
+def _usable(config: RunConfig, todo: Sequence[Amount], lengths: dict[str, int], scratch: Path) -> Amount:
+    """A video of about median length, after clips of it were made below `scratch`."""
+    middle = statistics.median(video.frames for video in todo)
+    nearest = sorted(todo, key=lambda video: abs(video.frames - middle))[:VIDEOS_TRIED]
+    for video in nearest:
+        try:
+            for clip, frames in lengths.items():
+                clip_of_length(config.tracked_root, video.name, frames, scratch, clip)
+            return video
+        except (InputError, OutputError) as error:
+            log.warning("%s cannot be measured: %s", video.name, error)
+    raise InputError(f"none of {', '.join(v.name for v in nearest)} can be measured; see `guava-aug check`")
+
+
+def _make(config: RunConfig, clip: str, views: Sequence[View], model: GuavaModel) -> tuple[float, int]:
+    """Seconds that views of a clip take, and the bytes of their files."""
+    made: list[Made] = []
+    begun = time.perf_counter()
+    engine = InProcess(replace(config, overwrite=True, time_map=None), Stages(), Silent(), model)
+    engine.make(clip, views, made.append)
+    seconds = time.perf_counter() - begun
+    failed = [view.error for view in made if view.error is not None]
+    if failed:
+        raise InputError(f"the measurement failed: {failed[0]}")
+    size = 0
+    for view in views:
+        folder = video_path(config.output_root, view.label, clip).parent
+        size += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return seconds, size
+
+
+def _peak_memory() -> int | None:
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
+def to_json(rates: Rates, totals: Mapping[str, object]) -> str:
+    """Everything as one JSON object."""
+    return json.dumps({**totals, "measured": rates.__dict__}, indent=2)

@@ -1,0 +1,100 @@
+"""`guava-aug estimate` and `guava-aug doctor`: what they count, measure and say."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fakes import FakeModel, write_clip
+from guava_aug import augment
+from guava_aug.cli import main
+from guava_aug.config import RunConfig
+from guava_aug.doctor import examine
+from guava_aug.estimate import Amount, Rates, amounts, measure
+
+RATES = Rates(5.0, 10.0, 0.01, 0.1, 1000.0, "clip", 1.0, "CPU", None, None)
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    for name, frames in (("a", 2), ("b", 5), ("c", 9)):
+        write_clip(tmp_path / "tracked", name, frames=frames)
+    (tmp_path / "tracked" / "c" / "img_lmdb" / "data.mdb").write_bytes(b"nothing")
+    (tmp_path / "tracked" / "bad").mkdir()
+    (tmp_path / "tracked" / "bad" / "videos_info.json").write_text("{")
+    monkeypatch.setattr("guava_aug.model.load_model", lambda *args, **kwargs: FakeModel(0.001))
+    return RunConfig(tmp_path / "tracked", tmp_path / "out", device="cpu")
+
+
+def test_what_is_counted(config: RunConfig):
+    assert amounts(config) == ([Amount("a", 2, 3), Amount("b", 5, 3), Amount("c", 9, 3)], 1)
+    augment(config.tracked_root, config.output_root, ["a"], ["easy", "hard"], model=FakeModel())
+    assert amounts(config)[0][0] == Amount("a", 2, 1)  # easy and hard are there
+    assert amounts(replace(config, overwrite=True))[0][0].views == 3
+    halves = [amounts(replace(config, shard=f"{i}/2")) for i in (0, 1)]
+    assert sorted(v.name for found, _ in halves for v in found) == ["a", "b", "c"]
+
+
+def test_what_a_video_costs():
+    assert RATES.seconds_of(Amount("v", 100, 3), 16) == pytest.approx(10 + 100 * (0.01 + 3 * 0.1))
+    assert RATES.seconds_of(Amount("v", 100, 17), 16) == pytest.approx(10 + 100 * (2 * 0.01 + 17 * 0.1))  # two groups
+    assert RATES.seconds_of(Amount("v", 100, 0), 16) == 0
+
+
+def test_a_video_that_can_be_read_is_measured(config: RunConfig):
+    rates = measure(config, amounts(config)[0], frames=4)
+    assert rates.video in ("a", "b")
+    assert min(rates.per_video, rates.per_frame, rates.per_view_frame) >= 0
+    assert rates.per_view_frame + rates.per_frame + rates.per_video > 0
+    assert 10 < rates.bytes_per_view_frame < 1e5
+    assert not config.output_root.exists()  # it works elsewhere
+
+
+def test_the_command(config: RunConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("guava_aug.estimate.measure", lambda *args: RATES)
+    command = ["estimate", "--tracked_root", str(config.tracked_root), "--output_root", str(config.output_root)]
+    assert main([*command, "--shards", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["videos"], found["views"], found["frames"], found["videos_unreadable"]) == (3, 9, 16, 1)
+    assert found["disk_bytes"] == 16 * 3 * 1000
+    assert found["longest_shard_hours"] <= found["hours"] < 2 * found["longest_shard_hours"] + 1e-9
+    monkeypatch.setattr("guava_aug.estimate.measure", lambda *args: replace(RATES, bytes_per_view_frame=1e15))
+    assert main(command) == 3
+    assert "TOO LITTLE" in capsys.readouterr().out
+    assert main([*command, "--shards", "0"]) == 2
+
+
+def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(tmp_path)
+    assert main(["doctor", "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("ok   end to end: 4 frames")]
+    assert [line for line in lines if line.startswith("ok   libx264")]
+    assert lines[-1].endswith("0 failures")
+    assert main(["doctor", "--device", "cpu", "--model_path", "nowhere"]) == 2
+    assert "fail model: " in (out := capsys.readouterr().out)
+    assert "nowhere does not exist" in out
+
+
+def test_doctor_without_an_encoder_or_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import guava_aug.doctor as doctor
+
+    config = RunConfig(tmp_path, tmp_path, device="cpu")
+    monkeypatch.setattr(doctor, "_encode_problem", lambda codec: "no such codec")
+    assert [f.level for f in doctor._encoders(config)] == ["fail", "ok"]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(doctor, "version", lambda name: "3.0")
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    (found,) = doctor._triton(config)
+    assert (found.level, "no C compiler" in found.text, "gcc" in found.advice) == ("warn", True, True)
+
+    def broken(config):
+        raise RuntimeError("boom")
+        yield
+
+    monkeypatch.setattr(doctor, "_packages", broken)
+    assert next(examine(config)).text == "RuntimeError: boom"
