@@ -1,6 +1,7 @@
 # make demo     set up .venv and re-render the bundled clips from new cameras (into demo_output/)
 # make test     set up .venv and run all tests        make parity    only those against the original's numbers; none may skip
 # make test-cluster   worker processes, Ray, SLURM: those that are not part of make test, and their faults
+# make test-faults    500 kills at random times instead of 12 (GUAVA_AUG_KILLS, GUAVA_AUG_SEED)
 # make lint     ruff and mypy                         make test-gpu  only those that need a GPU
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test parity test-cluster test-gpu lint format clean
+.PHONY: demo test parity test-cluster test-faults test-gpu lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/guava-aug demo --output demo_output $(ARGS)
@@ -22,6 +23,9 @@ parity: $(VENV)/.installed-dev
 test-cluster: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,ray]'
 	$(BIN)/python -m pytest tests/cluster -m "cluster or not cluster" $(ARGS)
+
+test-faults: $(VENV)/.installed-dev
+	GUAVA_AUG_KILLS=$${GUAVA_AUG_KILLS:-500} $(BIN)/python -m pytest tests/test_kills.py tests/test_faults.py $(ARGS)
 
 test-gpu: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m gpu $(ARGS)

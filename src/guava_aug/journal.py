@@ -136,6 +136,7 @@ class Reader:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.folder = Path(root) / FOLDER
         self._read: dict[str, int] = {}  # bytes of whole lines that were read, by file name
+        self._seen: dict[str, int] = {}  # length of each file when it was read; a cut line stays unread for ever
 
     def new_lines(self) -> Iterator[Line]:
         """The lines that this reader has not given yet, file by file. A line still being written comes next time."""
@@ -147,20 +148,20 @@ class Reader:
         except OSError as error:
             raise OutputError(f"{self.folder}: the journals cannot be read ({error.strerror or error})") from error
         for name in sorted(sizes):
-            if sizes[name] > self._read.get(name, 0):
+            if sizes[name] > self._seen.get(name, 0):
                 yield from self._of_file(name)
 
     def grown(self) -> bool:
         """Whether there is something new to read."""
         try:
             with os.scandir(self.folder) as entries:
-                return any(e.name.endswith(".jsonl") and e.stat().st_size > self._read.get(e.name, 0) for e in entries)
+                return any(e.name.endswith(".jsonl") and e.stat().st_size > self._seen.get(e.name, 0) for e in entries)
         except OSError:
             return False
 
     def passed(self, path: Path) -> None:
         """Notes that all of a file is known already: it is this process's own."""
-        self._read[path.name] = path.stat().st_size
+        self._read[path.name] = self._seen[path.name] = path.stat().st_size
 
     def _of_file(self, name: str) -> Iterator[Line]:
         start = self._read.get(name, 0)
@@ -171,7 +172,7 @@ class Reader:
         except OSError as error:
             raise OutputError(f"{self.folder / name}: cannot be read ({error.strerror or error})") from error
         whole = data[: data.rfind(b"\n") + 1]
-        self._read[name] = start + len(whole)
+        self._read[name], self._seen[name] = start + len(whole), start + len(data)
         for text in whole.split(b"\n"):
             line = _decode(name, text)
             if line is not None:
