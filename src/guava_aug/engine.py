@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -225,8 +226,13 @@ class InProcess:
 
 def _stop_if_all_would_fail(error: Exception) -> None:
     """Raises DiskFullError or DeviceLostError when the failure of one view means that every other one will fail."""
-    if isinstance(error, DiskFullError):
-        raise error
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, DiskFullError):
+            raise cause
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):  # of a picture, of a folder
+            raise DiskFullError(explain(error)) from error
+        cause = cause.__cause__
     text = str(error)
     if isinstance(error, RuntimeError) and "CUDA error" in text and "out of memory" not in text:
         raise DeviceLostError(

@@ -18,6 +18,7 @@ import numpy as np
 
 from . import faults, timing
 from .config import RunConfig
+from .errors import OutputError
 from .failure import mark
 from .output.pngs import PngWriter
 from .output.sidecar import write_sidecar
@@ -66,6 +67,7 @@ class ViewFile:
             path.unlink(missing_ok=True)
             self._sidecar.unlink(missing_ok=True)
         self._video = VideoWriter(path, size, size, fps, crf=config.crf, preset=config.preset, comment=comment)
+        self._dark = True  # no pixel has been written yet that is not black
         self._pngs: PngWriter | None = None
         self._png_thread: ThreadPoolExecutor | None = None
         self._png_waiting: Future[None] | None = None
@@ -79,6 +81,7 @@ class ViewFile:
 
     def write(self, batch: FrameBatch) -> None:
         """Takes the next frames. Raises OutputError with whatever stopped the files."""
+        self._dark = self._dark and not batch.video.any()
         self._video.write(batch.video)
         faults.point("mid-encode")
         if self._pngs is not None and self._png_thread is not None and batch.png is not None:
@@ -87,6 +90,13 @@ class ViewFile:
 
     def close(self) -> None:
         """Completes the files. Raises OutputError; then the MP4 is not there."""
+        if self._dark:
+            error = OutputError(
+                f"{self._video.path}: every one of {self._video.frames} frames is black; nobody wants such a video. "
+                "Look at the tracked video with `guava-aug check`, and at this machine with `guava-aug doctor`"
+            )
+            mark(error, stage=timing.RENDER)
+            raise error
         self._wait_for_pngs()
         if self._png_thread is not None:
             self._png_thread.shutdown()

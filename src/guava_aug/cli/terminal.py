@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -115,3 +115,12 @@ class _DebugFile(logging.FileHandler):
             self._usable = False
             return
         super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A full disk: what is said of it on the terminal is enough."""
+        self._usable = False
+
+    def close(self) -> None:
+        """Closes the file, also on a full disk."""
+        with suppress(OSError):
+            super().close()
