@@ -32,8 +32,8 @@ class ViewHistory:
     failed: Line | None = None
     planned: Key | None = None  # a run began that is to make it
     withdrawn: Key | None = None  # a run with --overwrite began: what is there is not to be trusted
-    failures: dict[str, Key] = field(default_factory=dict)  # worker -> its newest failure
-    parts: dict[str | None, tuple[Key, str]] = field(default_factory=dict)  # part -> how it ended there
+    failures: dict[str, Key] | None = None  # worker -> its newest failure; None: there is none
+    parts: tuple[tuple[str, Key, str], ...] = ()  # how it ended in each part, "" for none; few, and sorted
 
     @property
     def standing(self) -> Standing:
@@ -57,7 +57,11 @@ class ViewHistory:
     def failed_runs(self) -> int:
         """In how many workers it failed since it was made last."""
         since = self.made.key if self.made is not None else None
-        return sum(since is None or key > since for key in self.failures.values())
+        return sum(since is None or key > since for key in (self.failures or {}).values())
+
+    def ended_in(self, part: str | None) -> tuple[Key, str] | None:
+        """How it ended in one part of a cluster job; None: it did not."""
+        return next(((key, status) for name, key, status in self.parts if name == (part or "")), None)
 
 
 @dataclass(slots=True)
@@ -147,7 +151,7 @@ class History:
         take = _TAKE.get(line.kind)  # a later version may write kinds that this one does not know
         if take is not None:
             try:
-                take(self, worker, line)
+                take(self, worker, line, line.fields)
             except (KeyError, TypeError, AttributeError, ValueError):
                 log.warning("journal %s: line %d cannot be used; it is passed over", line.worker, line.key[2])
 
@@ -158,27 +162,27 @@ class History:
             view = views[label] = ViewHistory()
         return view
 
-    def _run(self, worker: Worker, line: Line) -> None:
-        worker.header, worker.started = line.fields, line.key[0]
+    def _run(self, worker: Worker, line: Line, fields: dict[str, Any]) -> None:
+        worker.header, worker.started = fields, line.key[0]
 
-    def _used(self, worker: Worker, line: Line) -> None:
-        worker.used = line.fields
+    def _used(self, worker: Worker, line: Line, fields: dict[str, Any]) -> None:
+        worker.used = fields
 
-    def _plan(self, worker: Worker, line: Line) -> None:
-        overwrite = bool(line.fields.get("overwrite"))
-        for video, labels in line.fields["views"].items():
+    def _plan(self, worker: Worker, line: Line, fields: dict[str, Any]) -> None:
+        overwrite = bool(fields.get("overwrite"))
+        for video, labels in fields["views"].items():
             for label in labels:
                 view = self._view(video, label)
                 view.planned = _later(view.planned, line.key)
                 if overwrite:
                     view.withdrawn = _later(view.withdrawn, line.key)
 
-    def _begin(self, worker: Worker, line: Line) -> None:
+    def _begin(self, worker: Worker, line: Line, fields: dict[str, Any]) -> None:
         if worker.flight is None or line.key > worker.flight[0]:
-            worker.flight = line.key, line.fields["video"], tuple(line.fields["views"])
+            worker.flight = line.key, fields["video"], tuple(fields["views"])
 
-    def _ended_view(self, worker: Worker, line: Line) -> None:
-        fields, key = line.fields, line.key
+    def _ended_view(self, worker: Worker, line: Line, fields: dict[str, Any]) -> None:
+        key = line.key
         video, status = fields["video"], fields["status"]
         view = self._view(video, fields["view"])
         self._status(view, worker, key, status)
@@ -192,28 +196,32 @@ class History:
         elif view.failed is None or key > view.failed.key:
             view.failed = line
         if fields.get("input"):
-            self._input(worker, Line(key, "input", {"video": video, "input": fields["input"]}))
+            self._input(worker, line, fields)
 
-    def _skipped(self, worker: Worker, line: Line) -> None:
-        for video, labels in line.fields["views"].items():
+    def _skipped(self, worker: Worker, line: Line, fields: dict[str, Any]) -> None:
+        for video, labels in fields["views"].items():
             for label in labels:
                 self._status(self._view(video, label), worker, line.key, "skipped")
 
-    def _input(self, worker: Worker, line: Line) -> None:
-        video, found = line.fields["video"], line.fields["input"]
+    def _input(self, worker: Worker, line: Line, fields: dict[str, Any]) -> None:
+        video, found = fields["video"], fields["input"]
         before = self.inputs.get(video)
         if before is None or line.key > before[0]:
             self.inputs[video] = line.key, Input(*found)
 
-    def _end(self, worker: Worker, line: Line) -> None:
-        worker.ended = line.fields.get("why") or ""
+    def _end(self, worker: Worker, line: Line, fields: dict[str, Any]) -> None:
+        worker.ended = fields.get("why") or ""
 
     def _status(self, view: ViewHistory, worker: Worker, key: Key, status: str) -> None:
         ended = key, status
         view.ended = ended if view.ended is None else max(view.ended, ended)
-        before = view.parts.get(worker.part)
-        view.parts[worker.part] = ended if before is None else max(before, ended)
+        before = view.ended_in(worker.part)
+        if before is None or ended > before:
+            part = worker.part or ""
+            others = [told for told in view.parts if told[0] != part]
+            view.parts = tuple(sorted([*others, (part, *ended)]))
         if status == "failed":
+            view.failures = view.failures or {}
             view.failures[worker.name] = _later(view.failures.get(worker.name), key)
 
 

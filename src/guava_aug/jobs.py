@@ -18,7 +18,7 @@ from .crew import Crew, in_parallel
 from .engine import Engine, InProcess, Made, explain, look_of
 from .errors import AssetError, DeviceError, DiskFullError, InputError, OutputError, UsageError
 from .failure import place
-from .output.tree import video_path, view_root
+from .output.tree import view_root
 from .progress import Progress, Silent
 from .record import FOLDER, record_path, stage_rows, versions, write_record
 from .results import RunResult, Status, ViewResult
@@ -76,6 +76,7 @@ def run(
     config: RunConfig,
     *,
     model: GuavaModel | None = None,
+    engine: Engine | None = None,
     progress: Progress | None = None,
     stop: Check = lambda: None,
     only: Chosen | None = None,
@@ -87,6 +88,7 @@ def run(
     video. The parameter log is written after every view.
 
     Args:
+        engine: what makes the views; None: what the configuration asks for.
         stop: called between videos, and between the groups of views of one; ends the run by raising.
         only: of all views only these, (video, view).
         again: also try what is left alone because it failed before.
@@ -99,8 +101,9 @@ def run(
 
     stages = Stages()
     progress = progress or Silent()
-    engine: Engine
-    if config.mode == "subprocess":
+    if engine is not None:
+        pass
+    elif config.mode == "subprocess":
         engine = ChildProcesses(config, stages, progress, stop)
     elif config.has_workers:
         engine = _crew(config, stages, progress, model, stop)
@@ -316,19 +319,20 @@ class _Run:
             row["render_time"] = round(made.seconds, 3)
         else:
             row |= {"error": made.error, "stage": made.stage, "frame": made.frame}
-            row |= {"lasting": made.lasting, "attempt": job.attempts.get(made.view.label)}
+            row |= {"lasting": made.lasting, "attempt": job.attempt(made.view)}
         return job.name, made.view.label, row
 
     def _found(self, job: VideoJob, view: View, found: Found) -> dict[str, Any]:
         """The row of a view that is there, and not or not fully known to the journals."""
-        made_with = None if found.made_with is None else dict(found.made_with)
-        facts = {"bytes": found.bytes, "frames": found.frames, "fingerprint": found.fingerprint, "made_with": made_with}
+        facts: dict[str, Any] = {"bytes": found.bytes, "frames": found.frames}
+        if found.tag is not None:
+            facts |= {"fingerprint": found.tag.fingerprint, "made_with": found.tag.made_with}
         return {"status": "skipped", **self._entry(job, view), **facts}
 
     def _result(self, job: VideoJob, view: View, status: Status, **more: Any) -> ViewResult:
-        path = video_path(self.config.output_root, view.label, job.name) if job.named else None
+        root = self.config.output_root if job.named else None
         return ViewResult(
-            job.name, view.difficulty, view.label, status, path, view.seed, view.yaw, view.pitch, view.zoom, **more
+            job.name, view.difficulty, view.label, status, root, view.seed, view.yaw, view.pitch, view.zoom, **more
         )
 
     def _entry(self, job: VideoJob, view: View) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +29,32 @@ _TICK = 1e-6  # seconds between two lines of one file, at least
 Key = tuple[float, str, int]  # the total order: seconds since 1970, file name, number of the line in it
 
 
-@dataclass(frozen=True, slots=True)
 class Line:
-    """One line of one journal."""
+    """One line of one journal. Keeps the text and not what it says: of a hundred thousand lines that is much less."""
 
-    key: Key
-    kind: str  # run, plan, used, begin, view, skipped, input, end
-    fields: dict[str, Any]
+    __slots__ = ("_text", "key", "kind")
+
+    def __init__(self, key: Key, kind: str, text: bytes) -> None:
+        self.key = key
+        self.kind = kind  # run, plan, used, begin, view, skipped, input, end
+        self._text = text
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What the line says; read from its text every time."""
+        fields = json.loads(self._text)
+        return {key: value for key, value in fields.items() if key not in ("t", "n", "kind")}
 
     @property
     def worker(self) -> str:
         """The journal's file name: whoever wrote the line."""
         return self.key[1]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Line) and (self.key, self._text) == (other.key, other._text)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
 
 class Journal:
@@ -84,10 +98,9 @@ class Journal:
         for (kind, _), text in zip(rows, texts, strict=True):
             self._time = max(self._time + _TICK, time.time() if at is None else at)
             self._time = round(self._time, 6)
-            fields = json.loads(b"{" + text)  # as readers will see them
-            del fields["kind"]
-            lines.append(Line((self._time, self.path.name, self._number), kind, fields))
-            data += b'{"t":%.6f,"n":%d,%s\n' % (self._time, self._number, text)
+            line = b'{"t":%.6f,"n":%d,%s' % (self._time, self._number, text)
+            lines.append(Line((self._time, self.path.name, self._number), kind, line))
+            data += line + b"\n"
             self._number += 1
         self._write(self.path, data)
         return lines
@@ -193,6 +206,6 @@ def _decode(name: str, text: bytes) -> Line | None:
     """The line, or None when it is cut short or no such line at all."""
     try:
         fields = json.loads(text)
-        return Line((float(fields.pop("t")), name, int(fields.pop("n"))), str(fields.pop("kind")), fields)
+        return Line((float(fields["t"]), name, int(fields["n"])), sys.intern(fields["kind"]), text)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from .output.tree import video_path
 from .timing import StageTime
 
 Status = Literal["success", "skipped", "failed"]  # the original's words
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ViewResult:
     """One view of one video."""
 
@@ -21,13 +22,18 @@ class ViewResult:
     difficulty: str
     label: str  # folder below the output root: "easy", "easy_001"
     status: Status
-    path: Path | None  # the MP4, complete unless the status is "failed"; None: the name cannot be a folder
+    output_root: Path | None  # None: the name cannot be a folder
     seed: int
     yaw: float  # radians
     pitch: float  # radians
     zoom: float
     seconds: float | None = None  # render time; None when nothing was rendered
     error: str | None = None  # the reason, when the status is "failed"
+
+    @property
+    def path(self) -> Path | None:
+        """The MP4, complete unless the status is "failed"; None: the name cannot be a folder."""
+        return None if self.output_root is None else video_path(self.output_root, self.label, self.video)
 
 
 @dataclass(frozen=True)

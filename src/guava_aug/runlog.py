@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,6 +22,7 @@ from .output.tree import LOG_NAME, manifest_path, params_log_path
 log = logging.getLogger(__name__)
 
 SMALL = 500  # views: up to here the JSON is rewritten after every view
+FIRST_REWRITE = 20.0  # seconds after which a larger one is rewritten first
 REWRITE_SHARE = 0.02  # of a larger one: at most this share of the time goes into rewriting it
 VIDEOS_PER_LINE = 1000  # of plans and skipped views
 Labels = Mapping[str, Sequence[str]]  # video -> views
@@ -46,7 +47,8 @@ class RunLog:
         self._others = merged_logs([root], but=self.path)
         self.history = History(root)
         self._journal = Journal(root, {"part": part, **(header or {})}, after=self.history.latest)
-        self._next_rewrite = 0.0
+        known = sum(map(len, self.history.views.values()))
+        self._next_rewrite = time.monotonic() + FIRST_REWRITE if known > SMALL else 0.0
         self._dirty = False
 
     def get(self, video: str, label: str) -> Entry | None:
@@ -89,6 +91,8 @@ class RunLog:
         Raises:
             OutputError: the journal cannot be written. A JSON file that cannot be written is only a warning.
         """
+        if not rows:
+            return
         lines = []
         for video, label, fields in rows:
             known = {key: value for key, value in fields.items() if value is not None}
@@ -103,7 +107,8 @@ class RunLog:
         for video, labels in videos.items():
             for label in labels:
                 view = self.history.get(video, label)
-                if view is None or view.ended is None or view.parts.get(self.part, (None, ""))[1] != "skipped":
+                ended = None if view is None else view.ended_in(self.part)
+                if ended is None or ended[1] != "skipped":
                     new.setdefault(video, []).append(label)
         self._append([("skipped", {"views": views}) for views in _pieces(new)])
 
@@ -181,21 +186,17 @@ class RunLog:
         self._dirty = False
 
     def _entries(self) -> Entries:
-        return log_entries(self.history, self._found, self._others, {self.part})
+        return log_entries(self.history, self._found, self._others, self.part)
 
 
-def log_entries(history: History, found: Entries, others: Entries, parts: Iterable[str | None] | None) -> Entries:
-    """{video: {view: entry}} of the parts (None: of all): what the journals say, else what was `found` in the log.
+def log_entries(history: History, found: Entries, others: Entries, part: str | None, every: bool = False) -> Entries:
+    """{video: {view: entry}} of a part, or of `every`: what the journals say, else what was `found` in the log.
 
     others: entries of other parts' logs, for what only they know of a view.
     """
-    wanted = None if parts is None else set(parts)
     entries = {video: dict(views) for video, views in found.items()}
     for video, label, view in history.items():
-        if wanted is None:
-            ended = view.ended
-        else:
-            ended = max((end for part, end in view.parts.items() if part in wanted), default=None)
+        ended = view.ended if every else view.ended_in(part)
         if ended is None or view.told is None:
             continue
         before = found.get(video, {}).get(label) or others.get(video, {}).get(label)
@@ -222,7 +223,7 @@ def merge(roots: Sequence[Path]) -> tuple[History, Path, Path]:
     """
     history, found = History(*roots), merged_logs(roots)
     path = params_log_path(roots[0])
-    write_params(path, log_entries(history, found, {}, None))
+    write_params(path, log_entries(history, found, {}, None, every=True))
     return history, path, write_manifest(roots[0], history, found)
 
 

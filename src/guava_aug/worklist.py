@@ -21,7 +21,7 @@ from .errors import GuavaAugError, OutputError, UsageError
 from .fingerprint import Look, input_digest, input_signature
 from .history import DONE, ViewHistory
 from .mp4_header import count_frames
-from .output.camera_tag import tag_of_file
+from .output.camera_tag import Tag, tag_of_file
 from .output.tree import png_dir, video_path
 from .output.video import verify_video
 from .runlog import RunLog
@@ -37,15 +37,16 @@ FAILED_RUNS = 3  # after so many runs in which a view failed, for whatever reaso
 Chosen = Collection[tuple[str, str]]  # (video, view)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Found:
     """A view whose file is there and whole."""
 
     bytes: int  # length of the MP4
     frames: int | None
-    known: bool  # the journals know all of it
-    made_with: Mapping[str, Any] | None = None  # None: made by an earlier version or by the original
-    fingerprint: str | None = None
+    fps: float | None  # None: made by an earlier version or by the original; also for `input`
+    input: str | None  # digest of the tracked data it was made from
+    tag: Tag | None = None  # what the file says of itself, if the journals do not know the view
+    known: bool = False  # to the journals
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,17 @@ class VideoJob:
     refused: str | None = None  # why nothing of the video can be made
     named: bool = True  # False: its name cannot be a folder
     signature: str | None = None  # of its tracked data; None: some files are missing
-    attempts: Mapping[str, str] = field(default_factory=dict)  # label -> what trying it again would try again
+    circumstances: str = ""  # a digest of what else decides whether its views can be made
     left_alone: Mapping[str, str] = field(default_factory=dict)  # label -> why it failed; trying again is of no use
 
     @property
     def todo(self) -> list[View]:
         """The views to make."""
         return [view for view in self.views if view.label not in self.done and view.label not in self.left_alone]
+
+    def attempt(self, view: View) -> str:
+        """A digest of all that decides whether a view can be made: when it is the same, so is the result."""
+        return hashlib.sha256(f"{self.circumstances} {view!r}".encode()).hexdigest()[:16]
 
 
 def unique_names(names: Iterable[str]) -> list[str]:
@@ -154,23 +159,23 @@ class _Planner:
         if refused:
             return VideoJob(speakable, tuple(views), {}, refused, named=False)
         signature = input_signature(config.tracked_root, name)
-        attempts = {view.label: self._attempt(name, view, signature) for view in views}
+        about = (self.look, self.config.fps, signature, self.timings.get(name), __version__)
+        circumstances = hashlib.sha256(repr(about).encode()).hexdigest()
+        job = VideoJob(speakable, tuple(views), {}, signature=signature, circumstances=circumstances)
         if config.overwrite:
-            return VideoJob(speakable, tuple(views), {}, signature=signature, attempts=attempts)
+            return job
         made_with = self._expected(name, signature)
         done, left_alone = {}, {}
         for view in views:
             found = self._look_at(name, view, made_with)
             if found is not None:
                 done[view.label] = found
-            elif not self.again and (reason := self._left_alone(name, view, attempts[view.label])):
+            elif not self.again and (reason := self._left_alone(job, view)):
                 left_alone[view.label] = reason
         if not done:
             self._to_read.pop(name, None)
-        refused = self._tracked_again(name, done, made_with)
-        if refused:
-            done = {}
-        return VideoJob(speakable, tuple(views), done, refused, True, signature, attempts, left_alone)
+        refused = self._tracked_again(name, done, made_with.get("input"))
+        return replace(job, done={} if refused else done, refused=refused, left_alone=left_alone)
 
     def check_changed_inputs(self, jobs: list[VideoJob]) -> list[VideoJob]:
         """The jobs again, after those videos were read whose files have other dates than when their views were made."""
@@ -186,7 +191,7 @@ class _Planner:
                 self.log.same_input(job.name, (job.signature or "", *found))
                 self._compare_rates(job, found[1])
             elif found is not None:
-                reason = self._tracked_again(job.name, job.done, {"input": found[0]})
+                reason = self._tracked_again(job.name, job.done, found[0])
                 if reason:
                     job = replace(job, done={}, refused=reason)
             checked.append(job)
@@ -197,8 +202,12 @@ class _Planner:
         timing = self.timings.get(job.name)
         now = float(self.config.fps or (timing.fps if timing else None) or fps or DEFAULT_FPS)
         for view in job.views:
-            then = (job.done[view.label].made_with or {}).get("fps", now) if view.label in job.done else now
-            if then != now and not any((d.video, d.label) == (job.name, view.label) for d in self.differences):
+            then = job.done[view.label].fps if view.label in job.done else None
+            if (
+                then is not None
+                and then != now
+                and not any((d.video, d.label) == (job.name, view.label) for d in self.differences)
+            ):
                 self.differences.append(Difference(job.name, view.label, "fps", then, now))
 
     def _read(self, name: str) -> tuple[str, float | None] | None:
@@ -242,7 +251,8 @@ class _Planner:
         if told is not None and told.get("bytes") == size:
             self._differ(name, view, told, made_with)
             self.unsigned += "made_with" not in told
-            return Found(size, frames, True, told.get("made_with"), told.get("fingerprint"))
+            then = told.get("made_with") or {}
+            return Found(size, frames, then.get("fps"), then.get("input"), known=True)
         tag = tag_of_file(path)
         camera = told if told is not None else tag.camera if tag is not None else {}
         said = {**camera, "made_with": (tag.made_with if tag is not None else None) or {}}
@@ -253,8 +263,8 @@ class _Planner:
         self._differ(name, view, said, made_with)
         if tag is None or tag.made_with is None:
             self.unsigned += 1
-            return Found(size, frames, False)
-        return Found(size, frames, False, tag.made_with, tag.fingerprint)
+            return Found(size, frames, None, None, tag)
+        return Found(size, frames, tag.made_with.get("fps"), tag.made_with.get("input"), tag)
 
     def _told(self, name: str, view: View, state: ViewHistory | None) -> tuple[Mapping[str, Any] | None, bool]:
         """What the journals, or else a log, tell of the view that was made last; and whether not to trust it."""
@@ -294,10 +304,9 @@ class _Planner:
         for key, then, now in compare(view, told, wanted):
             self.differences.append(Difference(name, view.label, key, then, now))
 
-    def _tracked_again(self, name: str, done: Mapping[str, Found], made_with: Mapping[str, Any]) -> str | None:
-        """Why a video is refused whose views were made from other data than are there now."""
-        now = made_with.get("input")
-        old = [label for label, found in done.items() if now and (found.made_with or {}).get("input", now) != now]
+    def _tracked_again(self, name: str, done: Mapping[str, Found], now: str | None) -> str | None:
+        """Why a video is refused whose views were made from other data than are there `now` (None: unknown)."""
+        old = [label for label, found in done.items() if now and found.input and found.input != now]
         if not old:
             return None
         return (
@@ -306,19 +315,13 @@ class _Planner:
             f"--video_list {name}; or use another --output_root"
         )
 
-    def _attempt(self, name: str, view: View, signature: str | None) -> str:
-        """A digest of all that decides whether a view can be made; when it is the same, so is the result."""
-        timing = self.timings.get(name)
-        parts = (self.look, self.config.fps, view, signature, timing, __version__)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-    def _left_alone(self, name: str, view: View, attempt: str) -> str | None:
+    def _left_alone(self, job: VideoJob, view: View) -> str | None:
         """Why a view failed that is of no use to try again; None: it is tried."""
-        state = self.log.history.get(name, view.label)
+        state = self.log.history.get(job.name, view.label)
         if state is None or state.failed is None or state.ended is None or state.ended[1] != "failed":
             return None
         told = state.failed.fields
-        if told.get("attempt") != attempt or not (told.get("lasting") or state.failed_runs >= FAILED_RUNS):
+        if told.get("attempt") != job.attempt(view) or not (told.get("lasting") or state.failed_runs >= FAILED_RUNS):
             return None
         return str(told.get("error"))
 

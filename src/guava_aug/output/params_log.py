@@ -5,6 +5,7 @@ Made from the journals (`runlog`), never changed in place. Logs of the original 
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -86,7 +87,7 @@ def _video(views: dict[str, Entry]) -> str:
     """One video as json.dumps(indent=4) writes it at its depth; that is four times slower."""
     blocks = []
     for label in sorted(views, key=view_order):
-        fields = ",\n".join(f"            {_encode(key)}: {_encode(value)}" for key, value in views[label].items())
+        fields = ",\n".join(f"            {_encode_key(key)}: {_encode(value)}" for key, value in views[label].items())
         blocks.append(f"        {_encode(label)}: {{\n{fields}\n        }}")
     return "{\n" + ",\n".join(blocks) + "\n    }" if blocks else "{}"
 
@@ -97,6 +98,11 @@ def view_order(label: str) -> tuple[int, str, int]:
     difficulty, number = (numbered[1], int(numbered[2])) if numbered else (label, 0)
     known = list(DIFFICULTIES)
     return known.index(difficulty) if difficulty in known else len(known), difficulty, number
+
+
+@functools.lru_cache(maxsize=256)
+def _encode_key(key: str) -> str:
+    return _encode(key)
 
 
 def _encode(value: Any) -> str:

@@ -13,22 +13,22 @@ LOG_NAME = "augmentation_params"
 
 def view_root(root: str | os.PathLike[str], view_label: str, name: str) -> Path:
     """{root}/{view_label}/{name}: what the original calls the output directory of a view."""
-    return Path(root) / _part(view_label) / _part(name)
+    return Path(f"{os.fspath(root) or '.'}/{_part(view_label)}/{_part(name)}")
 
 
 def view_dir(root: str | os.PathLike[str], view_label: str, name: str) -> Path:
     """{root}/{view_label}/{name}/render_fixed_viewpoint/{name}: all files of one view of the video `name`."""
-    return view_root(root, view_label, name) / VIEW_FOLDER / name
+    return Path(_view_dir(root, view_label, name))
 
 
 def video_path(root: str | os.PathLike[str], view_label: str, name: str) -> Path:
     """The MP4 of one view."""
-    return view_dir(root, view_label, name) / f"{name}_fixed_viewpoint_video.mp4"
+    return Path(f"{_view_dir(root, view_label, name)}/{name}_fixed_viewpoint_video.mp4")
 
 
 def sidecar_path(root: str | os.PathLike[str], view_label: str, name: str) -> Path:
     """What belongs to the MP4 of one view: camera, time axis, with what it was made."""
-    return video_path(root, view_label, name).with_suffix(".json")
+    return Path(f"{_view_dir(root, view_label, name)}/{name}_fixed_viewpoint_video.json")
 
 
 def png_dir(root: str | os.PathLike[str], view_label: str, name: str) -> Path:
@@ -46,6 +46,11 @@ def params_log_path(root: str | os.PathLike[str], part_id: int | str | None = No
 def manifest_path(root: str | os.PathLike[str]) -> Path:
     """The table of all views."""
     return Path(root) / "manifest.parquet"
+
+
+def _view_dir(root: str | os.PathLike[str], view_label: str, name: str) -> str:
+    """As text: a work list asks for a hundred thousand of them."""
+    return f"{os.fspath(root) or '.'}/{_part(view_label)}/{_part(name)}/{VIEW_FOLDER}/{name}"
 
 
 def _part(text: str) -> str:

@@ -16,7 +16,7 @@ from guava_aug.views.difficulty import check_difficulties, draw, extra_seed, see
 Trajectory = Literal["fixed", "circle", "zoom"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class View:
     """One output of a video: a difficulty, the number of the view in it, and the camera drawn for it."""
 
