@@ -69,6 +69,7 @@ def test_the_command(config: RunConfig, capsys: pytest.CaptureFixture[str], monk
 
 def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("guava_aug.model.load_model", lambda *args, **kwargs: FakeModel())
     assert main(["doctor", "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("ok   end to end: 4 frames")]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fakes import FakeModel, write_clip
-from guava_aug import augment
+from guava_aug.cli import main
 from guava_aug.output.tree import video_path
 from guava_aug.stopping import Stopped, Stopping
 from test_jobs import logged, tree
@@ -35,7 +35,7 @@ def start(tracked: Path, out: Path, *more: str, seconds_per_frame: float = 0.1) 
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     end = time.monotonic() + 60
-    while not list(out.rglob("*.tmp-*.mp4")):
+    while len(list(out.rglob("*.tmp-*.mp4"))) < len(LABELS):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -49,20 +49,28 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_video_in_flight_is_finished_and_the_next_is_not_begun(tracked: Path, tmp_path: Path, number: int):
+def test_the_video_in_flight_is_finished_and_the_next_is_not_begun(
+    tracked: Path, tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Here the process that gets the signal is this one."""
+    signals = [number] * (2 if number == signal.SIGTERM else 1)  # a script and what it started may both be told
+
+    def once() -> None:
+        if signals:
+            signal.raise_signal(signals.pop())
+
+    monkeypatch.setattr("guava_aug.model.load_model", lambda *args, **kwargs: FakeModel(on_render=once))
+    monkeypatch.setattr("guava_aug.engine.known_weights", lambda *args: "fake")
     out = tmp_path / "out"
-    process = start(tracked, out, "--grace", "50")
-    process.send_signal(number)
-    if number == signal.SIGTERM:  # a scheduler signals both the script and what it started, so we may hear it twice
-        process.send_signal(number)
-    code, said = ended(process)
-    assert code == (130 if number == signal.SIGINT else 75)
-    assert "run it again" in said
+    command = ["run", "--tracked_root", str(tracked), "--output_root", str(out), "--device", "cpu"]
+    assert main(command) == (130 if number == signal.SIGINT else 75)
+    assert "run it again" in capsys.readouterr().err
     assert {v: {e["status"] for e in views.values()} for v, views in logged(out).items()} == {"a": {"success"}}
     assert len(tree(out)) == 3
-    result = augment(tracked, out, model=FakeModel())
-    assert result.count() == {"skipped": 3, "success": 3}
-    augment(tracked, tmp_path / "whole", model=FakeModel())
+    signals.append(signal.SIGTERM)  # asked during the last video, the run ends well
+    assert main(command) == 0
+    assert "3 success, 3 skipped" in capsys.readouterr().out
+    assert main([*command[:4], str(tmp_path / "whole")]) == 0
     assert tree(out) == tree(tmp_path / "whole")
 
 
@@ -85,14 +93,6 @@ def test_a_second_ctrl_c_does_not_wait(tracked: Path, tmp_path: Path):
     process.send_signal(signal.SIGINT)
     assert ended(process)[0] == 130
     assert not [p for p in out.rglob("*") if ".tmp-" in p.name]
-
-
-def test_asked_during_the_last_video_the_run_ends_well(tracked: Path, tmp_path: Path):
-    out = tmp_path / "out"
-    process = start(tracked, out, "--grace", "50", "--video_list", "a")
-    process.send_signal(signal.SIGTERM)
-    assert ended(process)[0] == 0
-    assert len(tree(out)) == 3
 
 
 def test_no_group_of_views_begins_after_the_question(tracked: Path, tmp_path: Path):

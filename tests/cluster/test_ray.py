@@ -65,7 +65,7 @@ def test_asked_to_end(tracked: Path, whole: Path, tmp_path: Path, cluster):
     out = tmp_path / "out"
     nodes, _ = cluster(seconds=0.2)
     process = start(*command(tracked, out, nodes), seconds=0.2)
-    wait_until(lambda: list(out.rglob("*.tmp-*.mp4")), process)
+    wait_until(lambda: len(list(out.rglob("*.tmp-*.mp4"))) >= 3, process)
     process.send_signal(signal.SIGTERM)
     code, said = ended(process)
     assert code == 75, said
@@ -73,7 +73,7 @@ def test_asked_to_end(tracked: Path, whole: Path, tmp_path: Path, cluster):
     assert 0 < len(made) < len(tree(whole))
     assert made.items() <= tree(whole).items()
     process = start(*command(tracked, out, nodes, "--grace", "0"), seconds=3)
-    wait_until(lambda: list(out.rglob("*.tmp-*.mp4")), process)
+    wait_until(lambda: len(list(out.rglob("*.tmp-*.mp4"))) >= 3, process)
     process.send_signal(signal.SIGTERM)
     code, said = ended(process)
     assert code == 75, said

@@ -41,9 +41,6 @@ def test_a_worker_that_dies_is_replaced_and_its_video_done_again(tracked: Path, 
     }
     expected = {path: data for path, data in tree(whole).items() if "/d/" not in path}
     assert tree(out) == expected
-    code, said = ended(start(*command(tracked, out)))  # one process, the same tree
-    assert (code, tree(out)) == (0, tree(whole)), said
-    assert "3 success, 12 skipped" in said
 
 
 @pytest.mark.cluster
@@ -78,7 +75,7 @@ def test_ctrl_c_reaches_all_workers(tracked: Path, tmp_path: Path):
 def test_asked_to_end_the_videos_in_flight_are_finished(tracked: Path, whole: Path, tmp_path: Path):
     out = tmp_path / "out"
     process = start(*command(tracked, out, "--workers", "2"), seconds=0.1)
-    wait_until(lambda: list(out.rglob("*.tmp-*.mp4")), process)
+    wait_until(lambda: len(list(out.rglob("*.tmp-*.mp4"))) >= 3, process)
     process.send_signal(signal.SIGTERM)
     code, said = ended(process)
     assert code == 75, said

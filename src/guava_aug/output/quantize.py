@@ -10,12 +10,12 @@ from guava_aug.errors import OutputError
 
 
 def to_video_bytes(rgb: Tensor) -> np.ndarray:
-    """uint8 [T, H, W, 3] for the MP4 from rgb [T, 3, H, W] 0..1: truncated as in the original; NaN, infinity refused."""
+    """uint8 [T, H, W, 3] for the MP4 from rgb [T, 3, H, W] 0..1: truncated as in the original. Refuses NaN and inf."""
     return _bytes(rgb, 0.0)
 
 
 def to_png_bytes(rgb: Tensor) -> np.ndarray:
-    """uint8 [T, H, W, 3] for the PNGs from rgb [T, 3, H, W] 0..1: rounded as in the original; refuses NaN, infinity."""
+    """uint8 [T, H, W, 3] for the PNGs from rgb [T, 3, H, W] 0..1: rounded as in the original. Refuses NaN, infinity."""
     return _bytes(rgb, 0.5)
 
 
