@@ -214,6 +214,7 @@ class _Run:
         pending = [job for job in jobs if job.todo]
         self._skip(jobs)
         if any(job.refused is None for job in pending):
+            self.stop()
             self.engine.prepare()
         self.log.begin_run({j.name: [v.label for v in j.todo] for j in pending}, overwrite=self.config.overwrite)
         faults.point("after-plan")
