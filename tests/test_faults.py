@@ -169,3 +169,19 @@ def test_sweep_takes_only_files_of_dead_processes(tmp_path: Path):
     sweep(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == set(kept)
     sweep(tmp_path / "nowhere")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_open_files_do_not_add_up(tmp_path: Path):
+    """However many videos, and whether they are good or bad."""
+    for i in range(40):
+        clip = write_clip(tmp_path / "tracked", f"v{i:02d}", frames=1)
+        if i % 4 == 1:
+            truncate_images(clip)
+        if i % 4 == 2:
+            nan_pose(clip)
+    seen: list[int] = []
+    model = FakeModel(on_render=lambda: seen.append(len(os.listdir("/proc/self/fd"))))
+    augment(tmp_path / "tracked", tmp_path / "out", difficulties=["easy"], model=model)
+    assert len(seen) == 20
+    assert max(seen[10:]) <= max(seen[:10])
