@@ -175,7 +175,7 @@ def test_sweep_takes_only_files_of_dead_processes(tmp_path: Path):
 def test_open_files_do_not_add_up(tmp_path: Path):
     """However many videos, and whether they are good or bad."""
     for i in range(40):
-        clip = write_clip(tmp_path / "tracked", f"v{i:02d}", frames=1)
+        clip = write_clip(tmp_path / "tracked", f"v{i:02d}", frames=2)
         if i % 4 == 1:
             truncate_images(clip)
         if i % 4 == 2:
