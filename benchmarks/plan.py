@@ -2,8 +2,9 @@
 
 Every video is the same small clip, by hard links, and the renderer is none: it links a file that is ready. What remains
 is what `guava-aug run` does around it: finding videos, choosing cameras, looking at what exists, journal, logs,
-manifest. Each line is a process of its own: memory in use (resident, after 10 % and at the end), open files at most,
-seconds from the start of the process until its first view is begun (with Python's imports), and until the end.
+manifest. Each line is a process of its own: seconds from the start of the process until its first view is begun (with
+Python's imports), and until the end; resident memory in MB after 10 % of the views, at the last one, and at the end,
+when the manifest is made; open files at most.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def main() -> None:
         begun = time.monotonic()
         make_videos(tracked, args.videos)
         print(f"{args.videos} videos made in {time.monotonic() - begun:.1f} s; {args.views} views each\n")
-        print("| run | to the first view | all | MB at 10 % | MB at the end | open files | views/s |")
-        print("|---|--:|--:|--:|--:|--:|--:|")
+        print("| run | to the first view | all | at 10 % | at the last view | at the end | open files | views/s |")
+        print("|---|--:|--:|--:|--:|--:|--:|--:|")
         show("nothing is there", tracked, out, args.views)
         show("all is there", tracked, out, args.views)
         for path in list(out.glob("hard/*[02468]/*/*/*.mp4")):
@@ -79,7 +80,8 @@ def show(name: str, tracked: Path, out: Path, views: int) -> None:
     r = json.loads(done.stdout.splitlines()[-1])
     first = "-" if r["first"] is None else f"{r['first']:.1f} s"
     rate = f"{r['made'] / (r['all'] - r['first']):.0f}" if r["made"] else "-"
-    print(f"| {name} | {first} | {r['all']:.1f} s | {r['early']:.0f} | {r['late']:.0f} | {r['files']} | {rate} |")
+    memory = f"{r['early']:.0f} | {r['views'] or r['late']:.0f} | {r['late']:.0f}"
+    print(f"| {name} | {first} | {r['all']:.1f} s | {memory} | {r['files']} | {rate} |")
 
 
 def child(tracked: Path, out: Path, per_difficulty: int) -> dict[str, Any]:
@@ -92,11 +94,13 @@ def child(tracked: Path, out: Path, per_difficulty: int) -> dict[str, Any]:
     engine = Linking(config, tracked.parent / "ready.mp4")
     result = run(config, engine=engine)
     assert result.ok
+    views = engine.memory[-1] if engine.memory else 0  # before the manifest is made
     engine.look_at_memory()
     return {
         "first": None if engine.first is None else engine.first - begun,
         "all": time.time() - begun,
         "early": engine.memory[len(engine.memory) // 10] / 1e6,
+        "views": views / 1e6,
         "late": engine.memory[-1] / 1e6,
         "files": engine.files,
         "made": engine.made,

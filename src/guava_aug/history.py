@@ -203,6 +203,11 @@ class History:
             for label in labels:
                 self._status(self._view(video, label), worker, line.key, "skipped")
 
+    def _alone(self, worker: Worker, line: Line, fields: dict[str, Any]) -> None:
+        for video, labels in fields["views"].items():
+            for label in labels:
+                self._status(self._view(video, label), worker, line.key, "failed", counts=False)
+
     def _input(self, worker: Worker, line: Line, fields: dict[str, Any]) -> None:
         video, found = fields["video"], fields["input"]
         before = self.inputs.get(video)
@@ -212,7 +217,7 @@ class History:
     def _end(self, worker: Worker, line: Line, fields: dict[str, Any]) -> None:
         worker.ended = fields.get("why") or ""
 
-    def _status(self, view: ViewHistory, worker: Worker, key: Key, status: str) -> None:
+    def _status(self, view: ViewHistory, worker: Worker, key: Key, status: str, counts: bool = True) -> None:
         ended = key, status
         view.ended = ended if view.ended is None else max(view.ended, ended)
         before = view.ended_in(worker.part)
@@ -220,7 +225,7 @@ class History:
             part = worker.part or ""
             others = [told for told in view.parts if told[0] != part]
             view.parts = tuple(sorted([*others, (part, *ended)]))
-        if status == "failed":
+        if status == "failed" and counts:
             view.failures = view.failures or {}
             view.failures[worker.name] = _later(view.failures.get(worker.name), key)
 
@@ -236,6 +241,7 @@ _TAKE = {
     "begin": History._begin,
     "view": History._ended_view,
     "skipped": History._skipped,
+    "alone": History._alone,
     "input": History._input,
     "end": History._end,
 }

@@ -251,6 +251,7 @@ class _Run:
             self.log.skipped(known)
             self.log.ended(new)
         if alone:
+            self.log.left_alone({job.name: list(job.left_alone) for job in jobs if job.left_alone})
             log.warning("%d views are left alone: they failed before, and nothing has changed", alone)
 
     def _one_video(self, job: VideoJob) -> None:

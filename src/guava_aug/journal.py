@@ -36,7 +36,7 @@ class Line:
 
     def __init__(self, key: Key, kind: str, text: bytes) -> None:
         self.key = key
-        self.kind = kind  # run, plan, used, begin, view, skipped, input, end
+        self.kind = kind  # run, plan, used, begin, view, skipped, alone, input, end
         self._text = text
 
     @property

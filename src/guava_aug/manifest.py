@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ STAGE_COLUMNS = {
     timing.RENDER: "seconds_render",
     timing.ENCODE_WAIT: "seconds_encode_wait",
 }
+ROWS_AT_A_TIME = 10_000  # so that its memory does not grow with the table
 COLUMNS = {
     "video": "string", "view": "string", "difficulty": "string", "view_index": "int32",
     "seed": "int64", "yaw": "float64", "pitch": "float64", "zoom": "float64", "cameras": "string",
@@ -51,14 +53,12 @@ def write_manifest(root: Path, history: History, found: Entries) -> Path:
     schema = pa.schema(
         [(name, kinds.get(kind) or pa.timestamp("ms", tz="UTC")) for name, kind in COLUMNS.items()],
     )
-    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
-    for row in rows(root, history, found):
-        for name, values in columns.items():
-            values.append(row.get(name))
-    path = manifest_path(root)
+    path, all_rows = manifest_path(root), rows(root, history, found)
     try:
-        with replacing(path) as temporary:
-            pq.write_table(pa.table(columns, schema=schema), temporary, compression="zstd")
+        with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            writer.write_table(schema.empty_table())
+            while piece := list(islice(all_rows, ROWS_AT_A_TIME)):
+                writer.write_table(pa.Table.from_pylist(piece, schema=schema))
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error}); check the disk and run again") from error
     return path

@@ -103,14 +103,21 @@ class RunLog:
 
     def skipped(self, videos: Labels) -> None:
         """Says which views are complete already and known to the history. Said before, it is not said again."""
+        self._known("skipped", videos, "skipped")
+
+    def left_alone(self, videos: Labels) -> None:
+        """Says which views failed before and are not tried again. Said before, it is not said again."""
+        self._known("alone", videos, "failed")
+
+    def _known(self, kind: str, videos: Labels, status: str) -> None:
         new: dict[str, list[str]] = {}
         for video, labels in videos.items():
             for label in labels:
                 view = self.history.get(video, label)
                 ended = None if view is None else view.ended_in(self.part)
-                if ended is None or ended[1] != "skipped":
+                if ended is None or ended[1] != status:
                     new.setdefault(video, []).append(label)
-        self._append([("skipped", {"views": views}) for views in _pieces(new)])
+        self._append([(kind, {"views": views}) for views in _pieces(new)])
 
     def same_input(self, video: str, found: tuple[str, str, float | None]) -> None:
         """Says that the files of a video have other dates, but this content (signature, digest, fps)."""
