@@ -137,7 +137,7 @@ class Crew:
         self.lock = threading.Lock()  # held but for waiting: one thread at a time logs, notes and shows
         self._ending = False
         self._described: dict[str, Any] = {}
-        self._backgrounds: dict[int, Counter[str]] = {}
+        self._backgrounds: dict[Member, Counter[str]] = {}  # also of members that were replaced
         self._said: set[str] = set()
 
     def check(self) -> None:
@@ -183,7 +183,7 @@ class Crew:
         for _ in range(LIVES):
             number, member = self._take()
             try:
-                error = self._listen(member, number, member.make(name, list(left)), left, on_view)
+                error = self._listen(member, member.make(name, list(left)), left, on_view)
             except MemberDied as death:
                 reason = str(death)
                 self._replace_later(number, member, f"{name}: {reason}")
@@ -259,14 +259,13 @@ class Crew:
                 self._free.put(DeviceError(f"no worker is left, and none can be started: {error}"))
 
     def _wait_until_ready(self, member: Member) -> None:
-        error = self._listen(member, -1, member.ready(), {}, lambda made: None)
+        error = self._listen(member, member.ready(), {}, lambda made: None)
         if error is not None:
             raise error
 
     def _listen(
         self,
         member: Member,
-        number: int,
         events: Iterator[Event],
         left: dict[str, View],
         on_view: Callable[[Made], None],
@@ -289,7 +288,7 @@ class Crew:
                 elif kind == "log":
                     self._log(member, *content)
                 elif kind == "used":
-                    self._describe(number, content)
+                    self._describe(member, content)
                 elif kind == "ready":
                     return None
                 elif kind == "end":
@@ -311,7 +310,7 @@ class Crew:
             self._said.add(text)
         log.log(level if fresh else logging.DEBUG, "%s: %s", member.name, text)
 
-    def _describe(self, number: int, used: dict[str, Any]) -> None:
+    def _describe(self, member: Member, used: dict[str, Any]) -> None:
         with self.lock:
-            self._backgrounds[number] = Counter(used.pop("backgrounds", {}))
+            self._backgrounds[member] = Counter(used.pop("backgrounds", {}))
             self._described = used
