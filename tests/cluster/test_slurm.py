@@ -38,7 +38,7 @@ def test_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     ):  # fmt: skip
         assert line in text.splitlines()
     assert "run --tracked_root 'all tracked' " in text
-    assert "--video_list a 'b c' --difficulties easy hard --grace 90" in text
+    assert "--video_list a 'b c' --difficulties easy hard --grace 90 --timeout 1800" in text
     assert '--shard "$SLURM_ARRAY_TASK_ID/64" &' in text
     assert (tmp_path / ".guava-aug" / "slurm").is_dir()  # without it SLURM would fail the job without a word
     file = tmp_path / "job.sbatch"

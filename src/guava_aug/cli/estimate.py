@@ -91,7 +91,9 @@ def main(argv: Sequence[str]) -> int:
     print(f"to make:   {totals['views']:,} views of {len(todo):,} videos, {totals['frames']:,} frames{unreadable}")
     print(f"measured:  {rates.video}, {rates.seconds:.0f} s on {rates.device}: {_in_words(rates)}")
     shared = f"; in {flags.shards} parts: mean {sum(hours) / len(hours):.2f} h, longest {max(hours):.2f} h"
-    print(f"time:      {sum(hours):.2f} h of one worker{shared if flags.shards > 1 else ''}")
+    workers = (config.workers or 1) * len(config.gpus or ("",))
+    together = f"; {workers} workers at best {sum(hours) / workers:.2f} h" if workers > 1 else ""
+    print(f"time:      {sum(hours):.2f} h of one worker{together}{shared if flags.shards > 1 else ''}")
     short = "  TOO LITTLE" if needed > free else ""
     print(f"disk:      {needed / GIB:.2f} GiB; {free / GIB:.1f} GiB are free in {config.output_root}{short}")
     gpu = "none" if rates.gpu_bytes is None else f"{rates.gpu_bytes / GIB:.1f} GiB at most"

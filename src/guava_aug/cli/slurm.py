@@ -35,6 +35,7 @@ examples:
 """
 
 SPARE = 30  # seconds between the end of the grace time and SLURM's limit, for removing files and the last lines
+TIMEOUT = 1800  # seconds; nobody watches a job at night
 Text = Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")]
 Count = Annotated[int, arg(metavar="N")]
 
@@ -102,8 +103,10 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         raise OutputError(f"--logs {logs}: cannot be made ({error.strerror or error})") from error
     words = run_words(argv)
-    grace = [] if any(word.startswith("--grace") for word in words) else ["--grace", str(job.signal_before - SPARE)]
-    print(job_script(job, [*words, *grace], logs, Path.cwd()), end="")
+    for flag, value in (("--grace", job.signal_before - SPARE), ("--timeout", TIMEOUT)):
+        if not any(word == flag or word.startswith(f"{flag}=") for word in words):
+            words += [flag, str(value)]
+    print(job_script(job, words, logs, Path.cwd()), end="")
     return OK
 
 
