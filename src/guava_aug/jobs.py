@@ -18,7 +18,7 @@ from .crew import Crew, in_parallel
 from .engine import Engine, InProcess, Made, explain, look_of
 from .errors import AssetError, DeviceError, DiskFullError, InputError, OutputError, UsageError
 from .failure import place
-from .output.tree import view_root
+from .output.tree import png_dir, video_path, view_root
 from .progress import Progress, Silent
 from .record import FOLDER, record_path, stage_rows, versions, write_record
 from .results import RunResult, Status, ViewResult
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FLIGHTS_SWEPT = 100  # workers that did not say how they ended; of older ones others have taken care
 LEFT_ALONE = " (left alone, as it failed before and nothing has changed: `guava-aug retry` tries it again)"
 
 
@@ -157,6 +158,7 @@ class _Run:
         with RunLog(self.config.output_root, self.config.part_id, self._header()) as self.log:
             jobs = self._plan(names)
             _make_writable(self.config.output_root)
+            self._sweep_flights()
             try:
                 self._work(jobs)
             except BaseException as error:
@@ -181,6 +183,16 @@ class _Run:
             timings = load_time_map(self.config.time_map)
         look = look_of(self.config, self.model)
         return make_work_list(self.config, names, self.log, look, timings, only=self.only, again=self.again)
+
+    def _sweep_flights(self) -> None:
+        """Removes what dead workers left of the views they had begun, also of those that others have made since."""
+        open_ended = [w for w in self.log.history.workers.values() if w.ended is None and w.flight is not None]
+        for worker in sorted(open_ended, key=lambda w: w.last)[-FLIGHTS_SWEPT:]:
+            assert worker.flight is not None
+            _, video, labels = worker.flight
+            for label in labels:
+                sweep(video_path(self.config.output_root, label, video).parent)
+                sweep(png_dir(self.config.output_root, label, video))
 
     def _header(self) -> dict[str, Any]:
         """For the journal: with what this run was started. The names of the videos are in its plan."""

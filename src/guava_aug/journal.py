@@ -11,6 +11,7 @@ line it saw, so that a clock that is slow does not let an old line win.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import OutputError
+from .errors import DiskFullError, OutputError
 from .hosts import host_id, host_name
 
 FOLDER = Path(".guava-aug") / "journal"  # below the output root
@@ -134,7 +135,8 @@ class Journal:
             raise self._unwritable(error) from error
 
     def _unwritable(self, error: OSError) -> OutputError:
-        return OutputError(
+        kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else OutputError
+        return kind(
             f"{self.path or self.folder}: the journal cannot be written ({error.strerror or error}); check the disk, "
             "the quota and the rights, and run again: finished views are kept"
         )
