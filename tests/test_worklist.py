@@ -213,6 +213,21 @@ def test_a_video_that_was_tracked_again_is_told_and_nothing_is_mixed(tracked: Pa
     assert run(tracked, out, difficulties=["easy", "hard"]).count() == {"skipped": 4}
 
 
+def test_a_video_that_was_tracked_again_is_told_by_the_files_alone(tracked: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    run(tracked, out)
+    for _ in range(2):
+        shutil.rmtree(out / ".guava-aug")
+        (out / "augmentation_params.json").unlink()
+        assert run(tracked, out).count() == {"skipped": 6}
+    known = History(out).get("one", "easy").made.fields
+    assert (known["fps"], known["size"], known["frames"]) == (30.0, [128, 128], 3)
+    shutil.rmtree(out / ".guava-aug")
+    shutil.rmtree(tracked / "one")
+    write_clip(tracked, "one", frames=4)
+    assert run(tracked, out).count() == {"failed": 3, "skipped": 3}
+
+
 def test_the_same_data_with_other_dates_are_read_once(tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     out = tmp_path / "out"
     run(tracked, out)

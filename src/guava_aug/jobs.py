@@ -18,7 +18,8 @@ from .crew import Crew, in_parallel
 from .engine import Engine, InProcess, Made, explain, look_of
 from .errors import AssetError, DeviceError, DiskFullError, InputError, OutputError, UsageError
 from .failure import place
-from .output.tree import png_dir, video_path, view_root
+from .output.sidecar import read_sidecar
+from .output.tree import png_dir, sidecar_path, video_path, view_root
 from .progress import Progress, Silent
 from .record import FOLDER, record_path, stage_rows, versions, write_record
 from .results import RunResult, Status, ViewResult
@@ -340,7 +341,10 @@ class _Run:
         """The row of a view that is there, and not or not fully known to the journals."""
         facts: dict[str, Any] = {"bytes": found.bytes, "frames": found.frames}
         if found.tag is not None:
-            facts |= {"fingerprint": found.tag.fingerprint, "made_with": found.tag.made_with}
+            facts |= {"fingerprint": found.tag.fingerprint, "made_with": found.tag.made_with, "fps": found.fps}
+            beside = read_sidecar(sidecar_path(self.config.output_root, view.label, job.name))
+            if beside.get("fingerprint") == found.tag.fingerprint and "width" in beside:
+                facts["size"] = [beside["width"], beside["height"]]
         return {"status": "skipped", **self._entry(job, view), **facts}
 
     def _result(self, job: VideoJob, view: View, status: Status, **more: Any) -> ViewResult:

@@ -119,9 +119,9 @@ class RunLog:
                     new.setdefault(video, []).append(label)
         self._append([(kind, {"views": views}) for views in _pieces(new)])
 
-    def same_input(self, video: str, found: tuple[str, str, float | None]) -> None:
-        """Says that the files of a video have other dates, but this content (signature, digest, fps)."""
-        self._append([("input", {"video": video, "input": list(found)})])
+    def same_inputs(self, videos: Mapping[str, tuple[str, str, float | None]]) -> None:
+        """Says that the files of videos have other dates, but this content (signature, digest, fps)."""
+        self._append([("input", {"video": video, "input": list(found)}) for video, found in videos.items()])
 
     def close(self, why: str | None = "") -> None:
         """Ends the journal and brings the JSON up to date. why: "" for all done, else the reason; None: say nothing.

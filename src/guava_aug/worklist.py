@@ -128,6 +128,7 @@ def make_work_list(
     jobs = planner.check_changed_inputs(jobs)
     if planner.differences:
         raise UsageError(explain_differences(planner.differences))
+    run_log.same_inputs(planner.same_inputs)
     if planner.unsigned:
         log.warning(
             "%d views were made by an earlier version or by the original, which did not write with what: they count "
@@ -146,6 +147,7 @@ class _Planner:
         self.config, self.log, self.look, self.timings, self.again = config, run_log, look, timings, again
         self.differences: list[Difference] = []
         self.unsigned = 0  # views of whose making nothing is known
+        self.same_inputs: dict[str, tuple[str, str, float | None]] = {}  # read, and found as they were
         self._to_read: dict[str, str] = {}  # videos whose files have changed their dates -> their digest before
 
     def job(self, name: str, only: Chosen | None) -> VideoJob:
@@ -172,8 +174,11 @@ class _Planner:
                 done[view.label] = found
             elif not self.again and (reason := self._left_alone(job, view)):
                 left_alone[view.label] = reason
-        if not done:
+        made_of = next((found.input for found in done.values() if found.input), None)
+        if made_of is None:
             self._to_read.pop(name, None)
+        elif signature is not None and self.log.history.input_of(name) is None:  # the journals are lost
+            self._to_read[name] = made_of
         refused = self._tracked_again(name, done, made_with.get("input"))
         return replace(job, done={} if refused else done, refused=refused, left_alone=left_alone)
 
@@ -187,13 +192,13 @@ class _Planner:
         checked = []
         for job in jobs:
             found = digests.get(job.name)
-            if found is not None and found[0] == self._to_read[job.name]:
-                self.log.same_input(job.name, (job.signature or "", *found))
-                self._compare_rates(job, found[1])
-            elif found is not None:
+            if found is not None and job.refused is None:
                 reason = self._tracked_again(job.name, job.done, found[0])
-                if reason:
+                if reason is not None:
                     job = replace(job, done={}, refused=reason)
+                else:
+                    self.same_inputs[job.name] = (job.signature or "", *found)
+                    self._compare_rates(job, found[1])
             checked.append(job)
         return checked
 

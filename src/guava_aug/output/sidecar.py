@@ -24,6 +24,15 @@ def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
         raise OutputError(f"{path}: cannot be written ({error}); check the disk and run again") from error
 
 
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """What a sidecar says; nothing when it is not there or is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def time_axis(fps: float, source_frames: Sequence[int] | None) -> dict[str, Any]:
     """fps, source_frames and dropped_frames of a sidecar; null where the tracked data do not tell.
 
