@@ -31,8 +31,8 @@ class Stopped(KeyboardInterrupt):
 class Stopping:
     """Called between pieces of work; raises `Stopped` after a signal. As a context manager it takes the signals.
 
-    SIGTERM, SIGUSR1 and the first Ctrl-C only ask: what is in flight may end (after SIGTERM within 20 s). When the grace
-    time is over, or at the second Ctrl-C, `Stopped` is raised wherever the main thread is (but for
+    SIGTERM, SIGUSR1 and the first Ctrl-C only ask: what is in flight may end (after SIGTERM within 20 s). When the
+    grace time is over, or at the second Ctrl-C, `Stopped` is raised wherever the main thread is (but for
     `viewfiles.interruptions_wait`). If the process is still there after CLEANING more seconds, it ends as it is:
     unfinished files have temporary names.
     """
