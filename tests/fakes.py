@@ -27,6 +27,9 @@ class FakeModel:
     config: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(image_size=SIZE, feature_img_size=SIZE))
     device: str = "cpu"
     backend: str = "fake"
+    precision: str = "fp32"
+    fast: bool = False
+    most_frames: int | None = None
     source: str = "fake"
     calls: list[str] = field(default_factory=list)
 
@@ -61,6 +64,9 @@ class FakePosed:
 
     def __len__(self) -> int:
         return len(self.means)
+
+    def __getitem__(self, index: slice) -> FakePosed:
+        return FakePosed(self.means[index])
 
 
 def write_clip(root: Path, name: str, frames: int = 5, size: int = 64, mask_level: int = 255, **options) -> Path:

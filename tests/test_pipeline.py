@@ -61,11 +61,14 @@ def video(tmp_path: Path) -> TrackedVideo:
     return TrackedVideo.open(tmp_path, "clip")
 
 
-def go(model: FakeModel, video: TrackedVideo, disk: Disk, views: int = 3, chunk: int = 2, in_flight: int = 16):
+def go(
+    model: FakeModel, video: TrackedVideo, disk: Disk, views: int = 3, chunk: int = 2, in_flight: int = 16,
+    background: str = "black",
+):  # fmt: skip
     ended: list[Outcome] = []
     plan = plan_views("clip", ["hard"], 42, views)
     augment_video(
-        model, video, plan, disk.open, ended.append, Settings("black", chunk, in_flight),  # type: ignore[arg-type]
+        model, video, plan, disk.open, ended.append, Settings(background, chunk, in_flight),  # type: ignore[arg-type]
         stages=Stages(), progress=Silent(),
     )  # fmt: skip
     return ended
@@ -151,6 +154,36 @@ def test_pictures_that_are_not_finite_are_refused(video: TrackedVideo):
     assert all("NaN" in str(o.error) for o in go(model, video, Disk()))
 
 
+def test_a_picture_nobody_looks_at_is_not_read(video: TrackedVideo, monkeypatch: pytest.MonkeyPatch):
+    """With a background that stands still, frame 0 and what the plate was made from are enough."""
+    looked_at = []
+    read = TrackedVideo.read_frame
+    monkeypatch.setattr(TrackedVideo, "read_frame", lambda self, i: looked_at.append(i) or read(self, i))
+    go(FakeModel(), video, Disk())
+    assert looked_at == [0]
+
+
+def test_too_little_gpu_memory_halves_the_batch_and_keeps_the_pictures(video: TrackedVideo):
+    expected = Disk()
+    go(FakeModel(), video, expected, chunk=4)
+    model, disk = FakeModel(), Disk()
+    render = model.render
+    tried = []
+
+    def small(posed, cameras, background):
+        tried.append(len(posed))
+        if len(posed) > 1 and len(tried) > 1:  # from the second call on
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return render(posed, cameras, background)
+
+    model.render = small  # type: ignore[method-assign]
+    outcomes = go(model, video, disk, chunk=4)
+    assert all(o.error is None for o in outcomes)
+    assert model.most_frames == 1
+    for label, frames in expected.frames.items():
+        assert np.array_equal(np.concatenate(frames), np.concatenate(disk.frames[label]))
+
+
 def test_a_bad_frame_in_the_middle_stops_the_video(video: TrackedVideo, monkeypatch: pytest.MonkeyPatch):
     read = TrackedVideo.read_frame
 
@@ -162,5 +195,5 @@ def test_a_bad_frame_in_the_middle_stops_the_video(video: TrackedVideo, monkeypa
     monkeypatch.setattr(TrackedVideo, "read_frame", broken)
     disk = Disk()
     with pytest.raises(InputError, match="frame 3"):
-        go(FakeModel(), video, disk)
+        go(FakeModel(), video, disk, background="original")
     assert sorted(disk.events) == ["abort hard", "abort hard_001", "abort hard_002"]

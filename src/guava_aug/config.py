@@ -13,7 +13,7 @@ from .shards import Shard
 from .stopping import GRACE
 
 EngineName = Literal["local", "ray"]
-Backend = Literal["auto", "torch", "numba"]  # those of render.rasterize, which is too heavy to import here
+Backend = Literal["auto", "torch", "numba", "triton"]  # those of render.rasterize, which is too heavy to import here
 DEFAULT_DIFFICULTIES = ("easy", "medium", "hard")
 DEFAULT_MODEL_PATH = Path("assets/GUAVA")
 DEFAULT_FPS = 30.0  # the original's, whatever the source's rate
@@ -48,6 +48,7 @@ class RunConfig:
     guava_root: Path | None = None  # where the config's assets/SMPLX and assets/FLAME are relative to
     device: str = "0"  # GPU id, "cpu" or a torch device
     backend: Backend = "auto"  # rasteriser
+    precision: Literal["auto", "fp16", "fp32"] = "auto"  # of rendering; auto: fp16 where the GPU path runs
 
     background: str = "plate"  # the clean plate; "original", "black", "#rrggbb" or a file
     fps: float | None = None  # None: what the tracked data says, else 30

@@ -109,7 +109,11 @@ class InProcess:
             self.stages.device = device
             with self.stages(timing.MODEL_LOADING, sync=True):
                 self.model = model.load_model(
-                    path, device, guava_root=self.config.guava_root, backend=self.config.backend
+                    path,
+                    device,
+                    guava_root=self.config.guava_root,
+                    backend=self.config.backend,
+                    precision=self.config.precision,
                 )
         self.stages.device = str(self.model.device)
         _ = self.look  # reads the weights once more, if nobody has done it for this output root
@@ -219,6 +223,7 @@ class InProcess:
             "model": self.model.source,
             "machine": machine(str(self.model.device)),
             "rasteriser": resolve_backend(self.model.backend, self.model.device),
+            "precision": self.model.precision,
             "refiner_noise_seed": REFINER_NOISE_SEED,
             "backgrounds": dict(self._backgrounds),
         }
@@ -271,6 +276,8 @@ def check_flags(config: RunConfig) -> None:
 
     if config.backend not in BACKENDS:
         raise UsageError(f"--backend is {config.backend!r}; expected one of {', '.join(BACKENDS)}")
+    if config.precision not in ("auto", "fp16", "fp32"):
+        raise UsageError(f"--precision is {config.precision!r}; expected auto, fp16 or fp32")
     if config.preset not in PRESETS:
         raise UsageError(f"--preset is {config.preset!r}; expected one of {', '.join(PRESETS)}")
     if config.background != "plate":

@@ -7,24 +7,31 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
+from . import triton_support
 from .avatar.avatar import Avatar, PosedGaussians
 from .avatar.checkpoint import Checkpoint, find_checkpoint, load_weights, read_checkpoint, write_safetensors
 from .avatar.config import ModelConfig
 from .avatar.network import Reconstruction, ReconstructionNetwork
 from .avatar.styleunet import StyleUNet
 from .body import EhmModel, Identity, load_body_file, load_official_assets
-from .errors import AssetError, UsageError
+from .errors import AssetError, DeviceError, UsageError
 from .render.composite import composite
 from .render.rasterize import Backend, Raster, rasterize
 from .tracked import Source
 from .views.cameras import Cameras
 
+if TYPE_CHECKING:
+    from .avatar.refiner_triton import HalfRefiner
+
 log = logging.getLogger(__name__)
 
+Precision = Literal["auto", "fp16", "fp32"]
+PRECISIONS: tuple[Precision, ...] = ("auto", "fp16", "fp32")
 EMBEDDED = "embedded"  # the name of the model that ships with the package
 EMBEDDED_DIR = Path(__file__).parent / "demo" / "data"
 BODY_FILE = "body.npz"  # a model directory may bring its own body model
@@ -51,6 +58,7 @@ class GuavaModel:
         body: EhmModel,
         *,
         backend: Backend = "auto",
+        precision: Precision = "auto",
         source: str = "",
     ):
         self.config = config
@@ -61,9 +69,21 @@ class GuavaModel:
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.body = body
         self.backend = backend  # of the rasteriser
+        self.most_frames: int | None = None  # rendered at a time, once the GPU's memory has been found too small
         self.source = source  # where the weights came from, for the run's record
         self.device = body.assets.faces.device
         self.refiner_noise = refiner_noise(refiner, REFINER_NOISE_SEED, self.device)
+        self.precision = choose_precision(precision, self.device, backend)
+        self._half: HalfRefiner | None = None
+        if self.fast:
+            from .avatar.refiner_triton import HalfRefiner
+
+            self._half = HalfRefiner(self.refiner, self.refiner_noise)
+
+    @property
+    def fast(self) -> bool:
+        """Whether `render` takes the half-precision path, and `render_planes` can be used."""
+        return self.precision == "fp16"
 
     @torch.inference_mode()
     def reconstruct(self, source: Source, *, uv_noise: Sequence[Tensor] | None = None) -> Avatar:
@@ -101,8 +121,36 @@ class GuavaModel:
     @torch.inference_mode()
     def render(self, posed: PosedGaussians, cameras: Cameras, background: Tensor) -> Tensor:
         """[T, 3, H, W] RGB 0..1 of T posed frames through T cameras (or one), over `background` [T or 1, 3, H, W]."""
-        layers = self.render_layers(posed, cameras)
-        return composite(layers.rgb, layers.alpha, background.to(self.device))
+        if self.fast:
+            rgb, alpha = self._render_half(posed, cameras)
+        else:
+            layers = self.render_layers(posed, cameras)
+            rgb, alpha = layers.rgb, layers.alpha
+        return composite(rgb, alpha, background.to(self.device))
+
+    @torch.inference_mode()
+    def render_planes(self, posed: PosedGaussians, cameras: Cameras, background: Tensor) -> tuple[Tensor, Tensor]:
+        """As `render`, but as the encoder wants it: uint8 I420 planes [T, 3 H / 2, W] on the GPU, not waited for.
+
+        Second: [T] int32, not 0 for frames with pixels that are not finite. Only when `fast`.
+        """
+        from .render.finish_triton import finish
+
+        return finish(*self._render_half(posed, cameras), background.to(self.device))
+
+    def _render_half(self, posed: PosedGaussians, cameras: Cameras) -> tuple[Tensor, Tensor]:
+        """RGB [T, 3, H, W] float16 and alpha [T, 1, H, W]: what is splatted has passed the refiner's first layer."""
+        from .render.rasterize_triton import draw
+
+        assert self._half is not None
+        self._check_size(cameras)
+        viewmats = cameras.viewmats.to(self.device, non_blocking=True).expand(len(posed), -1, -1)
+        with torch.cuda.device(self.device):
+            drawn = draw(
+                posed.means, posed.quats, posed.scales, posed.opacities, self._half.project(posed.features), viewmats,
+                cameras.K.cpu(), cameras.width, cameras.height, channels_last=True, bias=self._half.first_bias,
+            )  # fmt: skip
+            return self._half(drawn.image), drawn.alpha
 
     @torch.inference_mode()
     def render_layers(self, posed: PosedGaussians, cameras: Cameras) -> Rendered:
@@ -113,17 +161,20 @@ class GuavaModel:
     @torch.inference_mode()
     def rasterize(self, posed: PosedGaussians, cameras: Cameras) -> Raster:
         """The feature channels, alpha and inverse depth of T posed frames through T cameras (or one)."""
-        if cameras.width != self.config.image_size or cameras.height != self.config.image_size:
-            raise UsageError(
-                f"the refiner works at {self.config.image_size} x {self.config.image_size} pixels; "
-                f"the cameras have {cameras.width} x {cameras.height}"
-            )
+        self._check_size(cameras)
         cameras = cameras.to(self.device)
         return rasterize(
             posed.means, posed.quats, posed.scales, posed.opacities, posed.features,
             cameras.viewmats.expand(len(posed), -1, -1), cameras.K, cameras.width, cameras.height,
             backend=self.backend,
         )  # fmt: skip
+
+    def _check_size(self, cameras: Cameras) -> None:
+        if cameras.width != self.config.image_size or cameras.height != self.config.image_size:
+            raise UsageError(
+                f"the refiner works at {self.config.image_size} x {self.config.image_size} pixels; "
+                f"the cameras have {cameras.width} x {cameras.height}"
+            )
 
     @torch.inference_mode()
     def refine(self, features: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
@@ -140,6 +191,19 @@ class GuavaModel:
         return torch.cat([torch.sigmoid(self.refiner(batch, noise)) for batch in batches])
 
 
+def choose_precision(asked: str, device: torch.device | str, backend: str = "auto") -> str:
+    """ "fp16" or "fp32": what rendering uses on `device`. Raises DeviceError if fp16 is asked for and cannot be."""
+    if asked not in PRECISIONS:
+        raise UsageError(f"--precision is {asked!r}; expected one of {', '.join(PRECISIONS)}")
+    can = backend in ("auto", "triton") and triton_support.usable(device)
+    if asked == "fp16" and not can:
+        raise DeviceError(
+            f"--precision fp16 needs a CUDA GPU with Triton and the Triton rasteriser (device {device}, backend "
+            f"{backend}); use --precision auto"
+        )
+    return "fp16" if can and asked != "fp32" else "fp32"
+
+
 def refiner_noise(refiner: StyleUNet, seed: int, device: torch.device | str) -> list[Tensor]:
     """The refiner's fixed noise maps, the same on every machine and device."""
     generator = torch.Generator().manual_seed(seed)
@@ -152,8 +216,12 @@ def load_model(
     *,
     guava_root: Path | str | None = None,
     backend: Backend = "auto",
+    precision: Precision = "auto",
 ) -> GuavaModel:
     """A model on `device`.
+
+    `precision`: "fp16" renders in half precision (a GPU with Triton; within 2/255 of "fp32"), "auto" does so where it
+    can, "fp32" is the original's arithmetic. Reconstruction and posing are float32 either way.
 
     `model_path` is a directory as GUAVA has it (config.yaml, checkpoints/best*.pt), a `.pt`, a `.safetensors`
     made by `guava-aug convert`, or None / "embedded" for the small free model that ships with the package.
@@ -175,7 +243,7 @@ def load_model(
     load_weights(checkpoint, network, refiner)
     network, refiner = network.to(device).float(), refiner.to(device).float()
     body = EhmModel(assets.to(device))
-    return GuavaModel(config, network, refiner, body, backend=backend, source=str(checkpoint.path))
+    return GuavaModel(config, network, refiner, body, backend=backend, precision=precision, source=str(checkpoint.path))
 
 
 def convert_checkpoint(

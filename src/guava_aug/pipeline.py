@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from . import timing
 from .errors import InputError
+from .output.coming import ComingFrames
 from .output.quantize import to_png_bytes, to_video_bytes
 from .progress import Progress
 from .render.background import Background, background_for
@@ -18,9 +20,12 @@ from .timing import Stages
 from .viewfiles import FrameBatch, OpenFiles, Outcome, ViewFile
 
 if TYPE_CHECKING:
+    from .avatar import PosedGaussians
     from .model import GuavaModel
     from .tracked import TrackedVideo
-    from .views import View
+    from .views import Cameras, View
+
+log = logging.getLogger(__name__)
 
 DARKEST_SOURCE = 0.02  # an empty mask still holds JPEG ringing of a few levels of 255
 
@@ -72,16 +77,17 @@ def augment_video(
 
     for group in _groups(views, settings.views_in_flight):
         with OpenFiles(group, open_file, on_view, stages) as files:
-            for chunk in _timed(video.chunks(settings.frames_per_chunk, size), stages):  # bounded memory
+            chunks = video.chunks(settings.frames_per_chunk, size, images=background.needs_images)
+            for chunk in _timed(chunks, stages):  # bounded memory
                 with stages(timing.PRECOMPUTE, sync=True):
                     posed = avatar.pose(chunk.motion.to(model.device))  # identity x motion, batched over frames
                     _refuse_non_finite(posed.means, video.name, chunk.start)
-                    plate = background.frames(chunk)
+                    plate = background.frames(chunk, model.device)
                 for view in files.well():  # camera
                     with files.rendering(view):
                         cameras = view.cameras(source.viewmat, len(chunk), size, start=chunk.start)
-                        frames = model.render(posed, cameras, plate)
-                        files.write(view, _to_bytes(frames, want_png))
+                        for batch in _render(model, posed, cameras, plate, want_png):
+                            files.write(view, batch)
                         progress.frames(len(chunk), video.num_frames)
                 if not files.well():
                     break
@@ -104,12 +110,38 @@ def _timed(chunks: Iterable, stages: Stages) -> Iterator:
         yield chunk
 
 
-def _to_bytes(
-    frames: Tensor,  # [T, 3, H, W] float 0..1
+def _render(
+    model: GuavaModel,
+    posed: PosedGaussians,  # T frames
+    cameras: Cameras,  # T or one
+    plate: Tensor,  # [T or 1, 3, H, W]
     want_png: bool,
-) -> FrameBatch:
-    """The frames as bytes on the host; the copy also waits for the GPU, so timings around it are true."""
-    return FrameBatch(to_video_bytes(frames), to_png_bytes(frames) if want_png else None)
+) -> Iterator[FrameBatch]:
+    """The frames as bytes, in order; in smaller and smaller parts while the GPU has too little memory.
+
+    From a fast GPU they come as planes that are still on their way, so that it can go on with the next view.
+    """
+    T, start = len(posed), 0
+    while start < T:
+        part = min(T - start, model.most_frames or T)
+        s = slice(start, start + part)
+        part_cameras = cameras[s] if len(cameras) > 1 else cameras
+        part_plate = plate[s] if len(plate) > 1 else plate
+        try:
+            if model.fast and not want_png:
+                batch = FrameBatch(ComingFrames(*model.render_planes(posed[s], part_cameras, part_plate)), None)
+            else:
+                frames = model.render(posed[s], part_cameras, part_plate)
+                batch = FrameBatch(to_video_bytes(frames), to_png_bytes(frames) if want_png else None)
+        except torch.OutOfMemoryError:
+            if part == 1:
+                raise
+            model.most_frames = part // 2
+            log.warning("the GPU has too little memory for %d frames at a time; going on with %d", part, part // 2)
+            torch.cuda.empty_cache()
+        else:
+            yield batch
+            start += part
 
 
 def _refuse_empty(

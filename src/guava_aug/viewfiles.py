@@ -20,6 +20,7 @@ from . import faults, timing
 from .config import RunConfig
 from .errors import OutputError
 from .failure import mark
+from .output.coming import ComingFrames
 from .output.pngs import PngWriter
 from .output.sidecar import write_sidecar
 from .output.tree import png_dir, sidecar_path, video_path
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 class FrameBatch:
     """Rendered frames on their way to a file; the original truncates in the video and rounds in the PNGs."""
 
-    video: np.ndarray  # [T, H, W, 3] uint8, truncated
+    video: np.ndarray | ComingFrames  # [T, H, W, 3] uint8, truncated; or planes on their way
     png: np.ndarray | None  # [T, H, W, 3] uint8, rounded; None: no PNGs wanted
 
 
@@ -67,7 +68,6 @@ class ViewFile:
             path.unlink(missing_ok=True)
             self._sidecar.unlink(missing_ok=True)
         self._video = VideoWriter(path, size, size, fps, crf=config.crf, preset=config.preset, comment=comment)
-        self._dark = True  # no pixel has been written yet that is not black
         self._pngs: PngWriter | None = None
         self._png_thread: ThreadPoolExecutor | None = None
         self._png_waiting: Future[None] | None = None
@@ -81,7 +81,6 @@ class ViewFile:
 
     def write(self, batch: FrameBatch) -> None:
         """Takes the next frames. Raises OutputError with whatever stopped the files."""
-        self._dark = self._dark and not batch.video.any()
         self._video.write(batch.video)
         faults.point("mid-encode")
         if self._pngs is not None and self._png_thread is not None and batch.png is not None:
@@ -90,7 +89,7 @@ class ViewFile:
 
     def close(self) -> None:
         """Completes the files. Raises OutputError; then the MP4 is not there."""
-        if self._dark:
+        if not self._video.flush():
             error = OutputError(
                 f"{self._video.path}: every one of {self._video.frames} frames is black; nobody wants such a video. "
                 "Look at the tracked video with `guava-aug check`, and at this machine with `guava-aug doctor`"

@@ -88,6 +88,8 @@ class Model:
     """GPU number, cpu, or a torch device such as cuda:1. A machine without a GPU uses its CPU and says so."""
     backend: Backend = "auto"
     """Rasteriser: auto takes the fastest that works here."""
+    precision: Literal["auto", "fp16", "fp32"] = "auto"
+    """Of rendering: auto is fp16 where the fast GPU path works (within 2/255 of fp32), else fp32."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ class RunFlags:
             guava_root=m.guava_root,
             device=m.device,
             backend=m.backend,
+            precision=m.precision,
             background=o.background,
             fps=o.fps,
             crf=o.crf,

@@ -20,6 +20,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 
 from guava_aug import faults, timing
 from guava_aug.errors import DiskFullError, OutputError, UsageError
+from guava_aug.output.coming import ComingFrames
 from guava_aug.output.temporary import remove_stale_temporaries, temporary_beside
 
 CRF = 10  # the original's quality (imageio's 8)
@@ -65,7 +66,9 @@ class VideoWriter:
         self._abort = threading.Event()
         self._done = False
         self._encoded = 0
-        self._pieces: queue.Queue[np.ndarray | None] = queue.Queue(PIECES_WAITING)
+        self._black = True
+        self._flushed = False
+        self._pieces: queue.Queue[np.ndarray | ComingFrames | None] = queue.Queue(PIECES_WAITING)
 
         if width < 2 or height < 2 or width % 2 or height % 2:
             raise UsageError(
@@ -87,15 +90,21 @@ class VideoWriter:
         self._thread = threading.Thread(target=self._run, name=f"encode {self.path.name}", daemon=True)
         self._thread.start()
 
-    def write(self, frames: np.ndarray) -> None:
-        """Takes frames uint8 [T, H, W, 3] RGB, in order; waits while the encoder is behind.
+    def write(self, frames: np.ndarray | ComingFrames) -> None:
+        """Takes frames in order, uint8 [T, H, W, 3] RGB or on their way from a GPU; waits while the encoder is behind.
 
         The array is not copied: do not change it afterwards. Raises OutputError with whatever stopped the encoder.
         """
-        if self._done:
+        if self._done or self._flushed:
             raise OutputError(f"{self.path}: this writer was closed; open a new one")
-        frames = np.asarray(frames)
         width, height = self._size
+        if isinstance(frames, ComingFrames):
+            if frames.shape[1:] != (height * 3 // 2, width):
+                raise OutputError(f"{self.path}: expected planes of {width}x{height} pixels, found {frames.shape}")
+            self._put(frames)
+            self.frames += len(frames)
+            return
+        frames = np.asarray(frames)
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (height, width, 3):
             raise OutputError(
                 f"{self.path}: expected frames uint8 [T, {height}, {width}, 3], found {frames.dtype} "
@@ -105,14 +114,21 @@ class VideoWriter:
             self._put(frames[start : start + PIECE])
         self.frames += len(frames)
 
+    def flush(self) -> bool:
+        """Encodes what has come, and then takes no more. Whether any pixel of any frame is not black."""
+        if not self._flushed:
+            self._put(None)
+            self._flushed = True
+            self._thread.join()
+            self._raise_error()
+        return not self._black
+
     def close(self) -> None:
         """Finishes the file, checks it by decoding it, and gives it its name. On OutputError no file is there."""
         if self._done:
             return
         try:
-            self._put(None)
-            self._thread.join()
-            self._raise_error()
+            self.flush()
             with timing.busy(timing.VERIFY):
                 verify_video(self._temporary, self.frames, self._size)
             os.replace(self._temporary, self.path)
@@ -142,7 +158,7 @@ class VideoWriter:
         else:
             self.abort()
 
-    def _put(self, piece: np.ndarray | None) -> None:
+    def _put(self, piece: np.ndarray | ComingFrames | None) -> None:
         while True:
             self._raise_error()
             try:
@@ -173,8 +189,10 @@ class VideoWriter:
                 container.metadata["comment"] = self._comment
             stream = _add_stream(container, self._fps, self._size, self._options, self._threads)
             for piece in self._next_pieces():
+                pictures = piece.planes() if isinstance(piece, ComingFrames) else piece
                 with timing.busy(timing.ENCODE):
-                    for picture in piece:
+                    self._black = self._black and _is_black(pictures, self._size[1])
+                    for picture in pictures:
                         for packet in stream.encode(_to_yuv(picture, self._encoded)):
                             container.mux(packet)
                         self._encoded += 1
@@ -287,7 +305,11 @@ def _add_stream(container: Any, fps: Fraction, size: tuple[int, int], options: d
 
 
 def _to_yuv(picture: np.ndarray, index: int) -> av.VideoFrame:
-    """[H, W, 3] uint8 full-range RGB as a yuv420p frame, BT.601 limited."""
+    """[H, W, 3] uint8 full-range RGB, or I420 planes [3 H / 2, W], as a yuv420p frame, BT.601 limited."""
+    if picture.ndim == 2:
+        planes = av.VideoFrame.from_ndarray(picture, format="yuv420p")
+        planes.pts = index
+        return planes
     rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
     frame = rgb.reformat(
         format="yuv420p",
@@ -298,6 +320,10 @@ def _to_yuv(picture: np.ndarray, index: int) -> av.VideoFrame:
     )
     frame.pts = index
     return frame
+
+
+def _is_black(pictures: np.ndarray, height: int) -> bool:
+    return not pictures.any() if pictures.ndim == 4 else bool((pictures[:, :height] <= 16).all())
 
 
 def _sync(path: Path) -> None:

@@ -8,6 +8,7 @@ smoothly from its surroundings (`smooth_fill`). A static plate cannot flicker.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ MASK_LEVEL = 0.05  # the matte counts as person above it, as in the original; JP
 # colour bleeding of the stored 4:2:0 JPEGs (a 16-pixel block at 1024 is 8), and a contact shadow.
 MARGIN = 12
 GRAIN_LIMIT = 3 / 255  # strongest grain added to a filled area
-THREADS = 4
+THREADS = min(16, os.cpu_count() or 4)
 
 
 class VideoFrames(Protocol):
@@ -74,12 +75,17 @@ class Background:
     fill: Callable[[Tensor, Tensor], Tensor] | None = None  # images, masks -> [T, 3, H, W], when per frame
     _placed: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
-    def frames(self, chunk: FrameChunk) -> Tensor:
-        """[T or 1, 3, H, W] float 0..1 on the device of the chunk's images: the background of each of its frames."""
+    @property
+    def needs_images(self) -> bool:
+        """Whether `frames` looks at the pictures of its chunk."""
+        return self.fill is not None
+
+    def frames(self, chunk: FrameChunk, device: torch.device | str = "cpu") -> Tensor:
+        """[T or 1, 3, H, W] float 0..1 on `device`: the background of each frame of the chunk."""
+        device = torch.device(device)
         if self.fill is not None:
-            return self.fill(chunk.images, chunk.masks)
+            return self.fill(chunk.images, chunk.masks).to(device)
         assert self.plate is not None
-        device = chunk.images.device
         if device not in self._placed:
             self._placed[device] = self.plate.to(device)
         return self._placed[device]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,7 +21,7 @@ FEW_TOLERANCE = 0.12  # a few-sample pixel may differ this much (0..1) from its 
 MOVING_SPREAD = 8 / 255  # half the interquartile range over time; noise and codecs stay below 3/255
 MOVING_FRACTION = 0.15  # of the pixels seen often enough
 MIN_JUDGED = 0.01  # of the picture must be seen often enough to judge movement
-THREADS = 4
+THREADS = min(16, os.cpu_count() or 4)
 
 
 @dataclass(frozen=True)

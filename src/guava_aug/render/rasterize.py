@@ -11,12 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from guava_aug import triton_support
 from guava_aug.errors import DeviceError, InputError, UsageError
 
 logger = logging.getLogger(__name__)
 
-Backend = Literal["auto", "torch", "numba"]
-BACKENDS: tuple[Backend, ...] = ("auto", "torch", "numba")
+Backend = Literal["auto", "torch", "numba", "triton"]
+BACKENDS: tuple[Backend, ...] = ("auto", "torch", "numba", "triton")
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,14 @@ def rasterize(
         background: [C] shows through by the transmittance that is left; None is zero.
         scale_modifier: factor on all scales.
         antialias: lower the opacity of splats thinner than a pixel by what the 0.3 px^2 low-pass adds to them.
-        backend: "torch" (the reference; CPU or CUDA, differentiable, slow), "numba" (CPU only, no gradients), or
-            "auto": numba for CPU tensors that need no gradient, else torch.
+        backend: "torch" (the reference; CPU or CUDA, differentiable, slow), "numba" (CPU only, no gradients), "triton"
+            (CUDA only, no gradients), or "auto": the fastest on the tensors' device, torch where a gradient is needed.
 
     Raises:
         UsageError: a shape, type, size or backend that makes no sense.
         InputError: a value is not finite. (A finite Gaussian whose projection overflows, or is wider than 2^30 pixels,
             is culled.)
-        DeviceError: tensors on different devices, or numba asked for with tensors that are not on the CPU.
+        DeviceError: tensors on different devices, or a backend that cannot run on theirs.
 
     Source: the rules are those of the 3D Gaussian splatting rasteriser as written down in `rasterize_torch`.
     """
@@ -97,6 +98,12 @@ def rasterize(
         from guava_aug.render import rasterize_numba
 
         image, alpha, inverse_depth, radii = rasterize_numba.rasterize_frames(
+            *float32, width=width, height=height, scale_modifier=scale_modifier, antialias=antialias
+        )
+    elif chosen == "triton":
+        from guava_aug.render import rasterize_triton
+
+        image, alpha, inverse_depth, radii = rasterize_triton.rasterize_frames(
             *float32, width=width, height=height, scale_modifier=scale_modifier, antialias=antialias
         )
     else:
@@ -183,10 +190,12 @@ def resolve_backend(backend: str, device: torch.device | str) -> str:
     """What draws tensors on `device` when no gradient is wanted: the backend that "auto" stands for, else `backend`."""
     if backend != "auto":
         return backend
-    return "numba" if torch.device(device).type == "cpu" else "torch"
+    if torch.device(device).type == "cpu":
+        return "numba"
+    return "triton" if triton_support.usable(device) else "torch"
 
 
-def _choose_backend(backend: str, tensors: dict[str, Tensor]) -> Literal["torch", "numba"]:
+def _choose_backend(backend: str, tensors: dict[str, Tensor]) -> str:
     if backend not in BACKENDS:
         raise UsageError(f"rasterize: backend must be one of {', '.join(BACKENDS)}, found {backend!r}")
     device = tensors["means"].device
@@ -194,15 +203,18 @@ def _choose_backend(backend: str, tensors: dict[str, Tensor]) -> Literal["torch"
     if backend == "torch":
         return "torch"
     if backend == "auto":
-        return "numba" if resolve_backend(backend, device) == "numba" and not wants_grad else "torch"
-    if device.type != "cpu":
+        return "torch" if wants_grad else resolve_backend(backend, device)
+    if backend == "numba" and device.type != "cpu":
         raise DeviceError(f"rasterize: backend 'numba' needs CPU tensors, found {device}; use 'torch' or 'auto'")
+    if backend == "triton" and not triton_support.usable(device):
+        why = triton_support.why_not(device.index or 0) if device.type == "cuda" else f"found {device} tensors"
+        raise DeviceError(f"rasterize: backend 'triton' needs a CUDA device ({why}); use 'torch' or 'auto'")
     if wants_grad:
         raise UsageError(
-            "rasterize: backend 'numba' has no gradients but an input requires one; "
+            f"rasterize: backend {backend!r} has no gradients but an input requires one; "
             "use 'torch' or 'auto', or call it under torch.no_grad()"
         )
-    return "numba"
+    return backend
 
 
 @functools.cache

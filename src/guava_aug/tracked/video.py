@@ -161,8 +161,10 @@ class TrackedVideo:
         """`head`, `left_hand`, `right_hand` of frame `index`: int64 [left, right, top, bottom] in a 512 image."""
         return self._crops.boxes(index)
 
-    def chunks(self, frames_per_chunk: int, image_size: int = 512) -> Iterator[Chunk]:
+    def chunks(self, frames_per_chunk: int, image_size: int = 512, *, images: bool = True) -> Iterator[Chunk]:
         """All frames in order, `frames_per_chunk` at a time (the last chunk may be shorter).
+
+        Without `images` nothing is decoded, and the chunks' images and masks are empty.
 
         Images are decoded in threads ahead of use: while one chunk is worked on the next is decoded, and no more, so
         memory does not grow with the video. The threads end when the iterator does, whether it is used up, dropped or
@@ -173,7 +175,21 @@ class TrackedVideo:
         """
         if frames_per_chunk < 1 or image_size < 1:
             raise UsageError(f"chunks({frames_per_chunk}, {image_size}): both must be at least 1.")
-        return self._decode_ahead(frames_per_chunk, image_size)
+        if images:
+            return self._decode_ahead(frames_per_chunk, image_size)
+        starts = range(0, self.num_frames, frames_per_chunk)
+        return (self._chunk(start, frames_per_chunk, image_size, 0) for start in starts)
+
+    def _chunk(self, start: int, length: int, size: int, images: int) -> Chunk:
+        stop = min(start + length, self.num_frames)
+        return Chunk(
+            start=start,
+            stop=stop,
+            motion=self.motion[start:stop],
+            viewmats=self.viewmats[start:stop],
+            images=torch.empty(min(images, stop - start), 3, size, size),  # no memory is used before it is filled
+            masks=torch.empty(min(images, stop - start), 1, size, size),
+        )
 
     def _decode_ahead(self, frames_per_chunk: int, size: int) -> Iterator[Chunk]:
         starts = iter(range(0, self.num_frames, frames_per_chunk))
@@ -185,16 +201,8 @@ class TrackedVideo:
             start = next(starts, None)
             if start is None:
                 return
-            stop = min(start + frames_per_chunk, self.num_frames)
-            chunk = Chunk(
-                start=start,
-                stop=stop,
-                motion=self.motion[start:stop],
-                viewmats=self.viewmats[start:stop],
-                images=torch.empty(stop - start, 3, size, size),  # no memory is used before it is filled
-                masks=torch.empty(stop - start, 1, size, size),
-            )
-            ahead.append((chunk, [pool.submit(self._decode_into, chunk, i) for i in range(start, stop)]))
+            chunk = self._chunk(start, frames_per_chunk, size, frames_per_chunk)
+            ahead.append((chunk, [pool.submit(self._decode_into, chunk, i) for i in range(start, chunk.stop)]))
 
         try:
             submit_next()

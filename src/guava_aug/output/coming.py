@@ -1,0 +1,47 @@
+"""Frames on their way from a GPU to an encoder."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guava_aug import timing
+from guava_aug.errors import OutputError
+from guava_aug.failure import mark
+
+
+class ComingFrames:
+    """I420 planes on their way into page-locked memory: the encoder's thread waits for them, nobody else does."""
+
+    def __init__(
+        self,
+        planes: Tensor,  # [T, 3 H / 2, W] uint8 on a GPU: BT.601, limited range
+        broken: Tensor,  # [T] int32, not 0: this frame has pixels that are not finite
+    ) -> None:
+        self._planes, self._broken = _pinned(planes), _pinned(broken)
+        self._here = torch.cuda.Event()
+        self._here.record(torch.cuda.current_stream(planes.device))
+        self.shape = tuple(planes.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def planes(self) -> np.ndarray:
+        """uint8 [T, 3 H / 2, W], when they are here. Raises OutputError when a frame has pixels that are not finite."""
+        self._here.synchronize()
+        bad = self._broken.numpy()
+        if bad.any():
+            first = int(bad.nonzero()[0][0])
+            error = OutputError(
+                f"frame {first} of this chunk has pixels that are not finite (NaN or infinity); check the pose of that "
+                "frame with `guava-aug check`; if it is fine, half precision is too narrow for this model: use "
+                "--precision fp32"
+            )
+            raise mark(error, stage=timing.RENDER)
+        return self._planes.numpy()
+
+
+def _pinned(x: Tensor) -> Tensor:
+    """A copy in page-locked memory that is under way; torch keeps such memory for the next one."""
+    return torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)

@@ -1,0 +1,439 @@
+"""The Gaussian rasteriser on a GPU: many frames in five launches, without nvcc.
+
+1. `_project`: every Gaussian of every frame becomes a record of eight numbers, a depth key, and the number of cells
+   (8 x 8 pixels of a 16 x 16 tile) it can be seen in: an exact ellipse against box test inside the rule's tiles.
+2. One radix sort of (frame, depth) orders all Gaussians of the batch.
+3. `_emit`: in that order every Gaussian writes its cells, so that
+4. one stable sort by cell, of 16 bits where they suffice, gives the lists of all cells, nearest first.
+5. `_blend`: one program per cell takes CHUNK splats at a time: alphas [pixels, CHUNK], transmittance by a cumulative
+   product, features by a matrix product weights [pixels, CHUNK] x features [CHUNK, C] on tensor cores. Alpha and
+   inverse depth come out of the same pass, and a cell ends when nothing behind can be seen.
+
+The rules are those of `rasterize_torch`, with the same rounding where it shows. Source: as there; the matrix product
+form is ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .rasterize_torch import FRUSTUM_MARGIN, TILE
+
+_BATCH = 32  # frames in one sort: five bits of frame and 27 of depth (those above NEAR: exact up to 13 km) are a key
+_BLOCK = 128  # Gaussians per program
+_CELL_WIDTH, _CELL_HEIGHT = 8, 8  # pixels one program blends: a part of a tile, so that fewer splats miss it
+_CHUNK = 16
+_WARPS_HALF, _WARPS_FULL = 2, 4
+_RECORD = 8  # centre x, y, quadratic form xx, xy, yy (power of two), opacity, 1 / depth, where alpha falls to 1/255
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """T frames as the kernels leave them."""
+
+    image: Tensor  # [T, C, H, W]; channels last in memory if asked for
+    alpha: Tensor  # [T, 1, H, W] float32
+    inverse_depth: Tensor | None  # [T, 1, H, W] float32
+    radii: Tensor | None  # [T, N] int32
+
+
+def rasterize_frames(
+    means: Tensor,  # [T, N, 3]
+    quats: Tensor,  # [T, N, 4]
+    scales: Tensor,  # [T, N, 3]
+    opacities: Tensor,  # [N]
+    features: Tensor,  # [N, C]
+    viewmats: Tensor,  # [T, 4, 4]
+    K: Tensor,  # [3, 3]
+    background: Tensor,  # [C]
+    *,
+    width: int,
+    height: int,
+    scale_modifier: float,
+    antialias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(image [T,C,H,W], alpha [T,1,H,W], inverse_depth [T,1,H,W], radii [T,N] int32); arguments as `rasterize`."""
+    C = features.shape[1]
+    padded = _pad_channels(features)
+    drawn = draw(
+        means, quats, scales * scale_modifier, opacities, padded, viewmats, K, width, height, antialias=antialias,
+        depth=True, radii=True,
+    )  # fmt: skip
+    assert drawn.inverse_depth is not None and drawn.radii is not None
+    image = drawn.image[:, :C] + (1 - drawn.alpha) * background[:, None, None]
+    return image, drawn.alpha, drawn.inverse_depth, drawn.radii
+
+
+def draw(
+    means: Tensor,  # [T, N, 3]
+    quats: Tensor,  # [T, N, 4]
+    scales: Tensor,  # [T, N, 3]
+    opacities: Tensor,  # [N]
+    features: Tensor,  # [N, C] float32 or float16, C a power of two of at least 16
+    viewmats: Tensor,  # [T, 4, 4]
+    K: Tensor,  # [3, 3]; on the CPU there is no wait for the device
+    width: int,
+    height: int,
+    *,
+    antialias: bool = False,
+    depth: bool = False,
+    radii: bool = False,
+    channels_last: bool = False,
+    bias: Tensor | None = None,
+) -> Drawn:
+    """T frames over black, without any check of the values.
+
+    float16 features are multiplied in half precision, added in float32 and written as float16; float32 ones keep
+    float32 precision (three TF32 products). With `bias` [C] the image is a layer's output: the leaky ReLU (0.2) of what
+    was drawn plus bias.
+    """
+    frames = [
+        _draw_batch(
+            means[s], quats[s], scales[s], opacities, features, viewmats[s], K, width, height, antialias, depth, radii,
+            channels_last, bias,
+        )
+        for s in (slice(a, a + _BATCH) for a in range(0, len(means), _BATCH))
+    ]  # fmt: skip
+    if len(frames) == 1:
+        return frames[0]
+    join = lambda name: (
+        None if not frames or getattr(frames[0], name) is None else torch.cat([getattr(f, name) for f in frames])
+    )
+    if not frames:
+        return Drawn(
+            features.new_empty(0, features.shape[1], height, width), means.new_empty(0, 1, height, width),
+            means.new_empty(0, 1, height, width), torch.empty(means.shape[:2], dtype=torch.int32, device=means.device),
+        )  # fmt: skip
+    return Drawn(join("image"), join("alpha"), join("inverse_depth"), join("radii"))  # type: ignore[arg-type]
+
+
+def _draw_batch(
+    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, features: Tensor, viewmats: Tensor, K: Tensor,
+    width: int, height: int, antialias: bool, depth: bool, radii: bool, channels_last: bool,
+    bias: Tensor | None,
+) -> Drawn:  # fmt: skip
+    T, N, _ = means.shape
+    C = features.shape[1]
+    device = means.device
+    columns, rows = -(-width // TILE), -(-height // TILE)
+    across, down = -(-width // _CELL_WIDTH), -(-height // _CELL_HEIGHT)
+    cells = across * down
+    fx, fy, cx, cy = (float(v) for v in (K[0, 0], K[1, 1], K[0, 2], K[1, 2]))
+
+    empty = lambda *shape, dtype=torch.float32: torch.empty(*shape, dtype=dtype, device=device)
+    records = empty(T, N, _RECORD)
+    keys, counts, boxes = empty(T, N, dtype=torch.int32), empty(T, N, dtype=torch.int32), empty(T, N, dtype=torch.int64)
+    seen = empty(T, N, dtype=torch.int32) if radii else counts
+    _project[(triton.cdiv(N, _BLOCK), T)](
+        means.contiguous(), quats.contiguous(), scales.contiguous(), opacities.contiguous(),
+        _camera_rows(viewmats, fx, fy, width, height), records, keys, counts, boxes, seen,
+        N, fx, fy, cx - (width - 1) / 2, cy - (height - 1) / 2, FRUSTUM_MARGIN * width / (2 * fx),
+        FRUSTUM_MARGIN * height / (2 * fy), width, height, columns, rows, across, down,
+        ANTIALIAS=antialias, RADII=radii, CW=_CELL_WIDTH, CH=_CELL_HEIGHT, BLOCK=_BLOCK,
+    )  # fmt: skip
+
+    order = torch.sort(keys.flatten(), stable=True).indices  # nearest first, frame by frame; equal depths by index
+    ends = torch.cumsum(counts.flatten()[order], 0, dtype=torch.int64)
+    # lists by cell: groups of frames whose cells have 16-bit numbers, for such keys sort in half the passes
+    group = max(1, min(T, 2**16 // cells))
+    groups = [(a, min(a + group, T)) for a in range(0, T, group)]
+    narrow = group * cells <= 2**16
+    offset = 2**15 if narrow else 0
+    lasts = ends[[b * N - 1 for _, b in groups]].tolist() if N else [0] * len(groups)  # the one wait for the device
+    firsts, total = [0, *lasts], lasts[-1]
+    cell_of = empty(total, dtype=torch.int16 if narrow else torch.int32)
+    emitted, owner = empty(total, dtype=torch.int32), empty(total, dtype=torch.int32)
+    starts = torch.full((T * cells + 1,), total, dtype=torch.int64, device=device)
+    if total:
+        _emit[(triton.cdiv(T * N, _BLOCK),)](
+            order, ends, counts, records, boxes, cell_of, emitted, N, T * N, across, cells, group, offset,
+            CW=_CELL_WIDTH, CH=_CELL_HEIGHT, BLOCK=_BLOCK,
+        )  # fmt: skip
+        numbers = (torch.arange(group * cells, device=device) - offset).to(cell_of.dtype)
+        for (a, b), first, last in zip(groups, firsts, lasts, strict=False):
+            sorted_cells, pick = torch.sort(cell_of[first:last], stable=True)
+            torch.index_select(emitted[first:last], 0, pick, out=owner[first:last])
+            found = torch.searchsorted(sorted_cells, numbers[: (b - a) * cells])
+            torch.add(found, first, out=starts[a * cells : b * cells])
+
+    half = features.dtype == torch.float16
+    memory = torch.channels_last if channels_last else torch.contiguous_format
+    image = torch.empty(T, C, height, width, dtype=features.dtype, device=device, memory_format=memory)
+    alpha = empty(T, 1, height, width)
+    inverse = empty(T, 1, height, width) if depth else alpha
+    _blend[(T * cells,)](
+        owner, starts, records, features.contiguous(), records if bias is None else bias, image, alpha, inverse, N,
+        width, height, across, cells, *image.stride(), C=C, CHUNK=_CHUNK, DEPTH=depth, HALF=half, CW=_CELL_WIDTH,
+        CH=_CELL_HEIGHT, LRELU=bias is not None, num_warps=_WARPS_HALF if half else _WARPS_FULL,
+    )  # fmt: skip
+    return Drawn(image, alpha, inverse if depth else None, seen if radii else None)
+
+
+def _camera_rows(viewmats: Tensor, fx: float, fy: float, width: int, height: int) -> Tensor:
+    """[T, 20]: the rows that give x and y in -1..1 times z, then the first three rows of the view matrix."""
+    rows = viewmats[:, :3].float()
+    scale = torch.tensor([2 * fx / width, 2 * fy / height], device=rows.device)[:, None]
+    return torch.cat([rows[:, :2] * scale, rows], 1).flatten(1).contiguous()
+
+
+def _pad_channels(features: Tensor) -> Tensor:
+    C = features.shape[1]
+    wanted = max(16, 1 << (C - 1).bit_length())
+    return features if wanted == C else torch.nn.functional.pad(features, (0, wanted - C))
+
+
+@triton.jit
+def _row(rows, k, x, y, z):
+    """Row k of the camera applied to (x, y, z, 1), rounded as `rasterize_torch.affine`."""
+    at = rows + k * 4
+    return tl.fma(z, tl.load(at + 2), tl.fma(x, tl.load(at), y * tl.load(at + 1))) + tl.load(at + 3)
+
+
+@triton.jit
+def _nearest_power(x0, y0, cx, cy, a, b, c, CW: tl.constexpr, CH: tl.constexpr):
+    """The least quadratic form over the pixels of the cell at (x0, y0), and how far rounding may be off."""
+    left, right = x0 - cx, x0 + (CW - 1.0) - cx
+    top, bottom = y0 - cy, y0 + (CH - 1.0) - cy
+    ex = tl.where(left > 0, left, tl.where(right < 0, right, 0.0))  # the edges that face the centre, 0: none
+    ey = tl.where(top > 0, top, tl.where(bottom < 0, bottom, 0.0))
+    vy = tl.minimum(tl.maximum(-0.5 * b * ex / c, top), bottom)
+    vx = tl.minimum(tl.maximum(-0.5 * b * ey / a, left), right)
+    on_x = (a * ex + b * vy) * ex + c * vy * vy
+    on_y = (a * vx + b * ey) * vx + c * ey * ey
+    far = 3.0e38
+    least = tl.minimum(tl.where(ex != 0, on_x, far), tl.where(ey != 0, on_y, far))
+    inside = (ex == 0) & (ey == 0)
+    slack = 0.01 + 1e-5 * (a * (ex * ex + vx * vx) + c * (ey * ey + vy * vy))
+    return tl.where(inside, 0.0, least), slack
+
+
+@triton.jit
+def _project(
+    means, quats, scales, opacities, cameras, records, keys, counts, boxes, radii_out, N, fx, fy, shift_x, shift_y,
+    limit_x, limit_y, width, height, columns, rows, across, down, ANTIALIAS: tl.constexpr, RADII: tl.constexpr,
+    CW: tl.constexpr, CH: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    t = tl.program_id(1).to(tl.int64)
+    n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    live = n < N
+    g = t * N + n
+    m = means + g * 3
+    x, y, z3 = tl.load(m, live, 0.0), tl.load(m + 1, live, 0.0), tl.load(m + 2, live, 0.0)
+    rows_at = cameras + t * 20
+    z = _row(rows_at, 4, x, y, z3)
+    in_front = z > 0.2
+    z = tl.where(in_front, z, 1.0)
+    w = tl.div_rn(z * 0 + 1.0, z + 1e-7)
+    cx = 0.5 * ((_row(rows_at, 0, x, y, z3) * w + 1.0) * width - 1.0) + shift_x
+    cy = 0.5 * ((_row(rows_at, 1, x, y, z3) * w + 1.0) * height - 1.0) + shift_y
+
+    # Sigma2D = A A^T with A = J W R S, in double: long thin splats cancel all but the last digits of the determinant
+    depth = z.to(tl.float64)
+    u = tl.div_rn(_row(rows_at, 2, x, y, z3), z).to(tl.float64)
+    v = tl.div_rn(_row(rows_at, 3, x, y, z3), z).to(tl.float64)
+    u = tl.minimum(tl.maximum(u, -limit_x), limit_x)
+    v = tl.minimum(tl.maximum(v, -limit_y), limit_y)
+    jx, jy = fx / depth, fy / depth
+    r = rows_at + 8
+    r00 = tl.load(r).to(tl.float64)
+    r01 = tl.load(r + 1).to(tl.float64)
+    r02 = tl.load(r + 2).to(tl.float64)
+    r10 = tl.load(r + 4).to(tl.float64)
+    r11 = tl.load(r + 4 + 1).to(tl.float64)
+    r12 = tl.load(r + 4 + 2).to(tl.float64)
+    r20 = tl.load(r + 8).to(tl.float64)
+    r21 = tl.load(r + 8 + 1).to(tl.float64)
+    r22 = tl.load(r + 8 + 2).to(tl.float64)
+    ax, ay, az = jx * (r00 - u * r20), jx * (r01 - u * r21), jx * (r02 - u * r22)  # pixels per metre in the world
+    bx, by, bz = jy * (r10 - v * r20), jy * (r11 - v * r21), jy * (r12 - v * r22)
+    q = quats + g * 4
+    qw = tl.load(q, live, 0.0).to(tl.float64)
+    qx = tl.load(q + 1, live, 0.0).to(tl.float64)
+    qy = tl.load(q + 2, live, 0.0).to(tl.float64)
+    qz = tl.load(q + 3, live, 0.0).to(tl.float64)
+    s = scales + g * 3
+    s0 = tl.load(s, live, 0.0).to(tl.float64)
+    s1 = tl.load(s + 1, live, 0.0).to(tl.float64)
+    s2 = tl.load(s + 2, live, 0.0).to(tl.float64)
+    m00, m01, m02 = 1 - 2 * (qy * qy + qz * qz), 2 * (qx * qy - qw * qz), 2 * (qx * qz + qw * qy)
+    m10, m11, m12 = 2 * (qx * qy + qw * qz), 1 - 2 * (qx * qx + qz * qz), 2 * (qy * qz - qw * qx)
+    m20, m21, m22 = 2 * (qx * qz - qw * qy), 2 * (qy * qz + qw * qx), 1 - 2 * (qx * qx + qy * qy)
+    a0 = (ax * m00 + ay * m10 + az * m20) * s0
+    a1 = (ax * m01 + ay * m11 + az * m21) * s1
+    a2 = (ax * m02 + ay * m12 + az * m22) * s2
+    b0 = (bx * m00 + by * m10 + bz * m20) * s0
+    b1 = (bx * m01 + by * m11 + bz * m21) * s1
+    b2 = (bx * m02 + by * m12 + bz * m22) * s2
+    xx, xy, yy = a0 * a0 + a1 * a1 + a2 * a2, a0 * b0 + a1 * b1 + a2 * b2, b0 * b0 + b1 * b1 + b2 * b2
+    thin = xx * yy - xy * xy
+    xx += 0.3
+    yy += 0.3
+    det = xx * yy - xy * xy
+    middle = 0.5 * (xx + yy)
+    root = tl.sqrt(tl.maximum(middle * middle - det, 0.1))
+    radius = tl.ceil(3.0 * tl.sqrt(middle + root)).to(tl.float32)
+
+    opacity = tl.load(opacities + n, live, 0.0)
+    finite = (tl.abs(cx) < 3.0e38) & (tl.abs(cy) < 3.0e38) & (tl.abs(det) < 1.0e300) & (radius < 1073741824.0)
+    usable = live & in_front & finite & (det != 0)
+    cx, cy, radius = tl.where(usable, cx, 0.0), tl.where(usable, cy, 0.0), tl.where(usable, radius, 0.0)
+    x0 = tl.minimum(tl.maximum((cx - radius) / 16, 0.0), columns * 1.0).to(tl.int32)
+    y0 = tl.minimum(tl.maximum((cy - radius) / 16, 0.0), rows * 1.0).to(tl.int32)
+    x1 = tl.minimum(tl.maximum((cx + radius + 15) / 16, 0.0), columns * 1.0).to(tl.int32)
+    y1 = tl.minimum(tl.maximum((cy + radius + 15) / 16, 0.0), rows * 1.0).to(tl.int32)
+    usable = usable & (x1 > x0) & (y1 > y0)
+    det = tl.where(usable, det, 1.0)
+    if ANTIALIAS:
+        opacity = opacity * tl.sqrt(tl.maximum(thin / det, 0.000025)).to(tl.float32)
+    # alpha = opacity * 2 ** -(a dx^2 + b dx dy + c dy^2): the inverse covariance times log2(e), halved off the diagonal
+    a = (0.7213475204444817 * yy / det).to(tl.float32)
+    b = (-1.4426950408889634 * xy / det).to(tl.float32)
+    c = (0.7213475204444817 * xx / det).to(tl.float32)
+
+    reach = tl.where(usable & (opacity > 0), tl.log2(255.0 * tl.maximum(opacity, 1e-30)), -1.0)
+    # the cells of the rule's tiles that the box around the visible ellipse meets
+    extent_x = tl.sqrt(1.3862944 * tl.maximum(reach, 0.0) * tl.where(usable, xx, 0.0).to(tl.float32)) * 1.001 + 0.1
+    extent_y = tl.sqrt(1.3862944 * tl.maximum(reach, 0.0) * tl.where(usable, yy, 0.0).to(tl.float32)) * 1.001 + 0.1
+    far_x, far_y = across * CW + 0.0, down * CH + 0.0
+    u0 = tl.maximum(x0 * (16 // CW), (tl.minimum(tl.maximum(cx - extent_x, 0.0), far_x) / CW).to(tl.int32))
+    v0 = tl.maximum(y0 * (16 // CH), (tl.minimum(tl.maximum(cy - extent_y, 0.0), far_y) / CH).to(tl.int32))
+    u1 = tl.minimum(x1 * (16 // CW), (tl.minimum(tl.maximum(cx + extent_x, -CW), far_x) / CW).to(tl.int32) + 1)
+    v1 = tl.minimum(y1 * (16 // CH), (tl.minimum(tl.maximum(cy + extent_y, -CH), far_y) / CH).to(tl.int32) + 1)
+    u1, v1 = tl.minimum(u1, across), tl.minimum(v1, down)
+    wide, tall = tl.maximum(u1 - u0, 0), tl.maximum(v1 - v0, 0)
+    size = tl.where(usable & (reach > -0.02), wide * tall, 0)
+    wide = tl.maximum(wide, 1)
+    count = tl.zeros([BLOCK], tl.int32)
+    k = 0
+    most = tl.max(size, 0)
+    while k < most:
+        px, py = ((u0 + k % wide) * CW).to(tl.float32), ((v0 + k // wide) * CH).to(tl.float32)
+        least, slack = _nearest_power(px, py, cx, cy, a, b, c, CW, CH)
+        count += ((k < size) & (least <= reach + slack)).to(tl.int32)
+        k += 1
+
+    at = records + g * 8
+    tl.store(at, cx, live)
+    tl.store(at + 1, cy, live)
+    tl.store(at + 2, a, live)
+    tl.store(at + 3, b, live)
+    tl.store(at + 4, c, live)
+    tl.store(at + 5, opacity, live)
+    tl.store(at + 6, tl.div_rn(z * 0 + 1.0, z), live)
+    tl.store(at + 7, reach, live)
+    bits = z.to(tl.int32, bitcast=True) - 0x3E4CCCCD  # of 0.2
+    bits = tl.where(count > 0, tl.minimum(tl.maximum(bits, 0), 0x7FFFFFF), 0x7FFFFFF)
+    key = (t << 27) + bits.to(tl.int64) - 2147483648
+    tl.store(keys + g, key.to(tl.int32), live)
+    tl.store(counts + g, count, live)
+    v1 = tl.maximum(v0, v1)
+    box = u0.to(tl.int64) | (v0.to(tl.int64) << 16) | ((u0 + wide).to(tl.int64) << 32) | (v1.to(tl.int64) << 48)
+    tl.store(boxes + g, box, live)
+    if RADII:
+        tl.store(radii_out + g, tl.where(usable, radius, 0.0).to(tl.int32), live)
+
+
+@triton.jit
+def _emit(
+    order, ends, counts, records, boxes, cell_of, owner, N, total, across, cells, group, offset, CW: tl.constexpr,
+    CH: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    position = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    live = position < total
+    g = tl.load(order + position, live, 0)
+    end = tl.load(ends + position, live, 0)
+    count = tl.where(live, tl.load(counts + g, live, 0), 0)
+    live = count > 0
+    at = records + g * 8
+    cx, cy = tl.load(at, live, 0.0), tl.load(at + 1, live, 0.0)
+    a, b, c = tl.load(at + 2, live, 1.0), tl.load(at + 3, live, 0.0), tl.load(at + 4, live, 1.0)
+    reach = tl.load(at + 7, live, -1.0)
+    box = tl.load(boxes + g, live, 0)
+    x0, y0 = (box & 0xFFFF).to(tl.int32), ((box >> 16) & 0xFFFF).to(tl.int32)
+    x1, y1 = ((box >> 32) & 0xFFFF).to(tl.int32), ((box >> 48) & 0xFFFF).to(tl.int32)
+    wide = x1 - x0
+    size = tl.where(live, wide * (y1 - y0), 0)
+    wide = tl.maximum(wide, 1)
+    first = ((g // N) % group).to(tl.int32) * cells - offset
+    rank = tl.zeros([BLOCK], tl.int32)
+    k = 0
+    most = tl.max(size, 0)
+    while k < most:
+        column, row = x0 + k % wide, y0 + k // wide
+        least, slack = _nearest_power((column * CW).to(tl.float32), (row * CH).to(tl.float32), cx, cy, a, b, c, CW, CH)
+        # should rounding make this loop find fewer cells than `_project` counted, the last ones fill the gap
+        left = size - k
+        takes = (k < size) & ((least <= reach + slack) | (left <= count - rank)) & (rank < count)
+        to = end - count + rank
+        cell = first + row * across + column
+        tl.store(cell_of + to, cell.to(cell_of.dtype.element_ty), takes)
+        tl.store(owner + to, g.to(tl.int32), takes)
+        rank += takes.to(tl.int32)
+        k += 1
+
+
+@triton.jit
+def _blend(
+    owner, starts, records, features, bias, image, alpha_out, inverse_out, N, width, height, across, cells, stride_t,
+    stride_c, stride_y, stride_x, C: tl.constexpr, CHUNK: tl.constexpr, DEPTH: tl.constexpr, HALF: tl.constexpr,
+    CW: tl.constexpr, CH: tl.constexpr, LRELU: tl.constexpr,
+):  # fmt: skip
+    P: tl.constexpr = CW * CH
+    program = tl.program_id(0)
+    t = (program // cells).to(tl.int64)
+    cell = program % cells
+    lane = tl.arange(0, P)
+    x, y = (cell % across) * CW + lane % CW, (cell // across) * CH + lane // CW
+    px, py = x.to(tl.float32), y.to(tl.float32)
+    channel = tl.arange(0, C)
+    step = tl.arange(0, CHUNK)
+    product = tl.full([P], 1.0, tl.float32)  # of all (1 - alpha), whether drawn or not
+    left = tl.full([P], 1.0, tl.float32)  # transmittance behind what is drawn
+    inverse = tl.zeros([P], tl.float32)
+    color = tl.zeros([P, C], tl.float32)
+    at, end = tl.load(starts + program), tl.load(starts + program + 1)
+    while at < end:
+        live = at + step < end
+        g = tl.load(owner + at + step, live, 0).to(tl.int64)
+        r = records + g * 8
+        cx, cy = tl.load(r, live, 0.0), tl.load(r + 1, live, 0.0)
+        xx, xy, yy = tl.load(r + 2, live, 0.0), tl.load(r + 3, live, 0.0), tl.load(r + 4, live, 0.0)
+        opacity = tl.load(r + 5, live, 0.0)
+        f = tl.load(features + (g - t * N)[:, None] * C + channel[None, :], live[:, None], 0.0)
+        dx, dy = cx[None, :] - px[:, None], cy[None, :] - py[:, None]
+        power = (xx[None, :] * dx + xy[None, :] * dy) * dx + yy[None, :] * dy * dy
+        alpha = tl.minimum(opacity[None, :] * tl.exp2(-power), 0.99)
+        alpha = tl.where((power >= 0) & (alpha >= 1.0 / 255.0), alpha, 0.0)
+        through = 1 - alpha
+        behind = product[:, None] * tl.cumprod(through, 1)
+        drawn = behind >= 1e-4
+        weight = tl.where(drawn, behind * (alpha / through), 0.0)
+        if HALF:
+            color = tl.dot(weight.to(tl.float16), f, color)
+        else:
+            color = tl.dot(weight, f, color, input_precision="tf32x3")
+        if DEPTH:
+            inverse += tl.sum(weight * tl.load(r + 6, live, 0.0)[None, :], 1)
+        left = tl.minimum(left, tl.min(tl.where(drawn, behind, 1.0), 1))
+        product = tl.min(behind, 1)  # it never rises along the chunk
+        at += CHUNK
+        if tl.max(product, 0) < 1e-4:
+            at = end
+    if LRELU:
+        color += tl.load(bias + channel)[None, :]
+        color = tl.where(color > 0, color, 0.2 * color)
+    inside = (x < width) & (y < height)
+    to = image + t * stride_t + (y * stride_y + x * stride_x)[:, None] + (channel * stride_c)[None, :]
+    tl.store(to, color.to(image.dtype.element_ty), inside[:, None])
+    pixel = t * width * height + y * width + x
+    tl.store(alpha_out + pixel, 1 - left, inside)
+    if DEPTH:
+        tl.store(inverse_out + pixel, inverse, inside)
+
+
+assert TILE == 16  # the kernels have it, and the constants of `rasterize_torch`, as literals

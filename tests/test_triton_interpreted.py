@@ -1,0 +1,63 @@
+"""The GPU kernels without a GPU: Triton's interpreter runs them on numpy. Skipped where Triton is not installed."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+
+RASTERISER = """
+import torch
+from guava_aug.render import rasterize_torch, rasterize_triton
+g = torch.Generator().manual_seed(0)
+r = lambda *shape: torch.rand(*shape, generator=g)
+T, N, C, W, H = 3, 200, 20, 56, 40
+means = (r(T, N, 3) - 0.5) * torch.tensor([0.6, 0.4, 1.0]) + torch.tensor([0.0, 0.0, 3.0])
+means[:, :5, 2] = -1.0
+quats = torch.nn.functional.normalize(r(T, N, 4) - 0.5, dim=-1)
+K = torch.tensor([[300.0, 0, W / 2], [0, 310.0, H / 2], [0, 0, 1]])
+inputs = means, quats, 0.05 * r(T, N, 3), r(N), r(N, C) - 0.5, torch.eye(4).repeat(T, 1, 1), K, r(C)
+for antialias in (False, True):
+    options = dict(width=W, height=H, scale_modifier=1.1, antialias=antialias)
+    true = rasterize_torch.rasterize_frames(*inputs, **options)
+    rasterize_triton._BATCH = 2  # also more frames than one sort takes
+    found = rasterize_triton.rasterize_frames(*inputs, **options)
+    for a, b in zip(found, true):
+        assert a.shape == b.shape
+        assert (a - b).abs().max() < 1e-5, (a - b).abs().max()
+half = rasterize_triton.draw(*inputs[:4], inputs[4][:, :16].half(), *inputs[5:7], W, H, bias=torch.full((16,), -0.1))
+true = torch.nn.functional.leaky_relu(rasterize_torch.rasterize_frames(
+    *inputs[:4], inputs[4][:, :16], *inputs[5:7], torch.zeros(16), width=W, height=H, scale_modifier=1, antialias=False
+)[0] - 0.1, 0.2)
+assert (half.image.float() - true).abs().max() < 2e-3
+"""
+
+REFINER = """
+import torch
+from guava_aug.avatar import StyleUNet, StyleUNetConfig
+from guava_aug.avatar.refiner_triton import HalfRefiner
+torch.manual_seed(0)
+sizes = dict(in_size=16, out_size=16, in_dim=20, num_style_feat=16, num_mlp=2)
+for scale in (8, 2):  # pairs of pixels, and single ones
+    net = StyleUNet(StyleUNetConfig(**sizes, channel_scale=scale)).eval().requires_grad_(False)
+    for name, p in net.named_parameters():
+        if name.endswith("bias") or ("style_conv" in name and len(p) == 1 and p.ndim == 1):
+            p.normal_(0, 0.1)
+    noise = [torch.randn(1, 1, s, s) for s in net.noise_sizes]
+    half, x = HalfRefiner(net, noise), torch.randn(2, 20, 16, 16)
+    first = half.project(x.permute(0, 2, 3, 1).flatten(0, 2)).view(2, 16, 16, -1).permute(0, 3, 1, 2)
+    first = torch.nn.functional.leaky_relu(first + half.first_bias[:, None, None], 0.2).half()
+    error = (half(first).float() - torch.sigmoid(net(x, noise))).abs().max()
+    assert error < 2e-3, error
+"""
+
+
+@pytest.mark.parametrize("program", [RASTERISER, REFINER], ids=["rasteriser", "refiner"])
+def test_kernels_agree_with_the_reference(program):
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
