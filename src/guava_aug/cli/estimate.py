@@ -90,16 +90,21 @@ def main(argv: Sequence[str]) -> int:
     unreadable = f"; {bad} more cannot be read (guava-aug check)" if bad else ""
     print(f"to make:   {totals['views']:,} views of {len(todo):,} videos, {totals['frames']:,} frames{unreadable}")
     print(f"measured:  {rates.video}, {rates.seconds:.0f} s on {rates.device}: {_in_words(rates)}")
-    shared = f"; in {flags.shards} parts: mean {sum(hours) / len(hours):.2f} h, longest {max(hours):.2f} h"
+    shared = f"; in {flags.shards} parts: mean {_time(sum(hours) / len(hours))}, longest {_time(max(hours))}"
     workers = (config.workers or 1) * len(config.gpus or ("",))
-    together = f"; {workers} workers at best {sum(hours) / workers:.2f} h" if workers > 1 else ""
-    print(f"time:      {sum(hours):.2f} h of one worker{together}{shared if flags.shards > 1 else ''}")
+    together = f"; {workers} workers at best {_time(sum(hours) / workers)}" if workers > 1 else ""
+    print(f"time:      {_time(sum(hours))} of one worker{together}{shared if flags.shards > 1 else ''}")
     short = "  TOO LITTLE" if needed > free else ""
     print(f"disk:      {needed / GIB:.2f} GiB; {free / GIB:.1f} GiB are free in {config.output_root}{short}")
     gpu = "none" if rates.gpu_bytes is None else f"{rates.gpu_bytes / GIB:.1f} GiB at most"
     host = "?" if rates.host_bytes is None else f"{rates.host_bytes / GIB:.1f} GiB"
     print(f"memory:    GPU {gpu}; host {host} at most, per worker")
     return SOME_FAILED if needed > free else OK
+
+
+def _time(hours: float) -> str:
+    """`26.4 h`; below an hour minutes and seconds."""
+    return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min" if hours >= 1 / 6 else f"{3600 * hours:.0f} s"
 
 
 def _in_words(rates: Rates) -> str:
