@@ -1,16 +1,11 @@
 """Training people from tracked videos: real data in place of generated.
 
-    python -m guava_aug.training.from_tracked --tracked_root DIR --body BODY.npz --out POOL
-
 Every frame is seen by the tracked camera, so each can be a source frame and a target; new views have no truth here.
-`--assets_root` with SMPLX/ and FLAME/ takes the official body instead of `--body`.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,10 +13,8 @@ from torch import Tensor
 
 from ..avatar.occlusion import nearest_depth
 from ..avatar.visibility import rasterize_mesh
-from ..body import EhmModel, load_body_file, load_official_assets
-from ..demo import default_body_path
-from ..errors import InputError
-from ..tracked import TrackedVideo, list_videos
+from ..body import EhmModel
+from ..tracked import TrackedVideo
 from ..views.cameras import TANFOV
 from .data import PersonViews
 from .model import vertex_turns
@@ -75,36 +68,3 @@ def _boxes(video: TrackedVideo, index: int) -> Tensor:
         usable = left < right and top < bottom
         out[k] = torch.tensor([left, top, right, bottom] if usable else [-1.0, -1.0, 1.0, 1.0])
     return out
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m guava_aug.training.from_tracked", description=__doc__.split("\n")[0]
-    )
-    parser.add_argument("--tracked_root", type=Path, required=True)
-    parser.add_argument("--video_list", nargs="*", help="names; default all")
-    parser.add_argument("--out", type=Path, required=True, metavar="POOL")
-    parser.add_argument("--frames", type=int, default=48, help="per video")
-    parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--body", type=Path, default=default_body_path())
-    parser.add_argument("--assets_root", type=Path, help="official assets; then --body is not read")
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    assets = load_official_assets(args.assets_root) if args.assets_root else load_body_file(args.body, uv_size=64)
-    body = EhmModel(assets)
-    args.out.mkdir(parents=True, exist_ok=True)
-    failed = 0
-    for name in args.video_list or list_videos(args.tracked_root):
-        try:
-            views = video_views(TrackedVideo.open(args.tracked_root, name), body, args.frames, args.size)
-        except InputError as e:
-            log.error("%s left out: %s", name, e)
-            failed += 1
-            continue
-        views.save(args.out / f"person_{name}.npz")
-        log.info("%s: %d pictures", name, len(views.images))
-    return 3 if failed else 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

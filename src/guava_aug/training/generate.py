@@ -1,14 +1,11 @@
 """Training people from the generator of synthetic signers: pictures from the tracked camera and from new views.
 
-    python -m guava_aug.training.generate --bank BANK.npz --people 400 --device cuda --out POOL
-
 Textures are made by worker processes, pictures on the device. People appear in POOL one file at a time, so a training
 run can start on the first ones.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import math
 import multiprocessing
@@ -185,31 +182,3 @@ def _cast_training(bank: Bank, index: int) -> Cast:
 
 def _zoom(rng: np.random.Generator) -> float:
     return math.exp(rng.uniform(math.log(_ZOOM[0]), math.log(_ZOOM[1])))
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m guava_aug.training.generate", description="make training people")
-    parser.add_argument("--bank", type=Path, help="bundle of guava_aug.demo.pack_bank; without it people are painted")
-    parser.add_argument("--out", type=Path, required=True, metavar="POOL")
-    parser.add_argument("--people", type=int, default=400)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--held_out", action="store_true", help="the people that are never trained on, to validate on")
-    parser.add_argument("--tracked", type=int, default=8, help="pictures from the tracked camera per person")
-    parser.add_argument("--others", type=int, default=16, help="pictures from new views per person")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--workers", type=int, default=0, help="processes that make textures; 0: none, in line")
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    bank = Bank.load(args.bank) if args.bank else Bank.bare()
-    people = range(args.first, args.first + args.people)
-    if args.held_out:
-        people = range(HELD_OUT_SEEDS[0], HELD_OUT_SEEDS[-1] + 1)
-    made = generate(bank, args.out, people, args.device, tracked=args.tracked, others=args.others, workers=args.workers)
-    for i, path in enumerate(made):
-        if i % 20 == 0:
-            log.info("%d people, %s", i + 1, path.name)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -109,7 +109,10 @@ class Run:
         same steps on people of their own choice, and the first one reports, saves and validates.
         """
         if not pool.people and not pool.refresh():
-            raise InputError(f"no training people in {pool.folder}; make person_*.npz with guava_aug.training.generate")
+            raise InputError(
+                f"no training people in {pool.folder}; fill it with `guava-aug train --prepare_only` and --people or "
+                "--tracked_root"
+            )
         c, start, mean = self.config, time.monotonic(), _Mean()
         rng = np.random.default_rng([c.seed, self.step, self.peers.rank])
         if self.device.type == "cuda" and c.graphs:
