@@ -11,7 +11,7 @@ import torch
 
 from fakes import FakeModel, write_clip
 from guava_aug.errors import InputError
-from guava_aug.pipeline import Settings, augment_video
+from guava_aug.pipeline import Settings, _even_length, augment_video
 from guava_aug.progress import Silent
 from guava_aug.timing import Stages
 from guava_aug.tracked import TrackedVideo
@@ -197,3 +197,10 @@ def test_a_bad_frame_in_the_middle_stops_the_video(video: TrackedVideo, monkeypa
     with pytest.raises(InputError, match="frame 3"):
         go(FakeModel(), video, disk, background="original")
     assert sorted(disk.events) == ["abort hard", "abort hard_001", "abort hard_002"]
+
+
+@pytest.mark.parametrize(
+    ("frames", "most", "length"), [(137, 32, 28), (64, 32, 32), (65, 32, 22), (5, 32, 5), (0, 4, 4)]
+)
+def test_chunks_are_about_as_long_as_each_other(frames, most, length):
+    assert _even_length(frames, most) == length

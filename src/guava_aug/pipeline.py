@@ -77,7 +77,8 @@ def augment_video(
 
     for group in _groups(views, settings.views_in_flight):
         with OpenFiles(group, open_file, on_view, stages) as files:
-            chunks = video.chunks(settings.frames_per_chunk, size, images=background.needs_images)
+            length = _even_length(video.num_frames, settings.frames_per_chunk)
+            chunks = video.chunks(length, size, images=background.needs_images)
             for chunk in _timed(chunks, stages):  # bounded memory
                 with stages(timing.PRECOMPUTE, sync=True):
                     posed = avatar.pose(chunk.motion.to(model.device))  # identity x motion, batched over frames
@@ -97,6 +98,11 @@ def augment_video(
 def _groups(views: Sequence[View], size: int) -> Iterator[Sequence[View]]:
     for start in range(0, len(views), size):
         yield views[start : start + size]
+
+
+def _even_length(frames: int, most: int) -> int:
+    """Frames per chunk, at most `most`, so that the last chunk is about as long as the others: short ones are slow."""
+    return -(-frames // -(-frames // most)) if frames else most
 
 
 def _timed(chunks: Iterable, stages: Stages) -> Iterator:

@@ -16,6 +16,7 @@ import pytest
 from guava_aug.errors import OutputError, UsageError
 from guava_aug.hosts import host_id
 from guava_aug.output import video as video_module
+from guava_aug.output.coming import ComingFrames
 from guava_aug.output.video import VideoWriter, verify_video
 from guava_aug.sweep import STALE_AFTER
 
@@ -115,6 +116,43 @@ def test_equal_frames_give_equal_files(tmp_path):
         with VideoWriter(tmp_path / name, 64, 48) as writer:
             writer.write(frames(30))
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+class Planes(ComingFrames):
+    """Planes that are here already: no GPU is needed."""
+
+    def __init__(self, array):
+        self.array, self.shape = array, array.shape
+
+    def planes(self):
+        return self.array
+
+
+def test_planes_from_a_gpu_give_the_same_file(tmp_path):
+    pictures = frames(20, 128, 128)
+    planes = np.stack([video_module._to_yuv(p, i).to_ndarray() for i, p in enumerate(pictures)])
+    for name, pieces in (("rgb", [pictures]), ("planes", [Planes(planes[:13]), Planes(planes[13:])])):
+        with VideoWriter(tmp_path / f"{name}.mp4", 128, 128) as writer:
+            for piece in pieces:
+                writer.write(piece)
+        assert writer.frames == 20
+    assert np.array_equal(decoded(tmp_path / "rgb.mp4"), decoded(tmp_path / "planes.mp4"))
+
+
+def test_planes_that_do_not_fit_are_refused(tmp_path):
+    with pytest.raises(OutputError, match="planes of 128x128"), VideoWriter(tmp_path / "a.mp4", 128, 128) as writer:
+        writer.write(Planes(np.zeros((2, 128, 128), np.uint8)))
+
+
+@pytest.mark.parametrize(("level", "seen"), [(16, False), (17, True)])
+def test_flush_tells_whether_anything_is_to_be_seen(tmp_path, level, seen):
+    dark = np.full((2, 72, 64), 128, np.uint8)
+    dark[:, :48] = level  # 16 is black
+    with VideoWriter(tmp_path / "dark.mp4", 64, 48) as writer:
+        writer.write(Planes(dark))
+        assert writer.flush() is seen
+        with pytest.raises(OutputError, match="closed"):
+            writer.write(Planes(dark))
 
 
 def test_lower_crf_is_closer(tmp_path):
