@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from guava_aug.errors import OutputError
+from guava_aug.errors import DiskFullError, OutputError
 from guava_aug.history import History
 from guava_aug.journal import FOLDER, Journal, Reader
 
@@ -112,7 +112,7 @@ def test_after_a_full_disk_the_journal_goes_on_with_a_new_line(tmp_path: Path, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "write", lambda handle, data: full(handle, data[:21] if len(data) > 30 else data[:9]))
-    with pytest.raises(OutputError, match="No space left"):
+    with pytest.raises(DiskFullError, match="No space left"):
         journal.append(*view("success", "b"))
     monkeypatch.setattr(os, "write", real)
     journal.append(*view("success", "c"))

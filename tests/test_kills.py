@@ -23,7 +23,9 @@ from fakes import FakeModel, write_clip
 from guava_aug import augment
 from guava_aug.faults import POINTS, VARIABLE
 from guava_aug.history import History
-from guava_aug.output.tree import sidecar_path
+from guava_aug.hosts import host_id
+from guava_aug.journal import Journal
+from guava_aug.output.tree import sidecar_path, video_path
 
 HERE = Path(__file__).parent
 KILLS = int(os.environ.get("GUAVA_AUG_KILLS", "12"))
@@ -196,3 +198,16 @@ def test_two_processes_do_the_same_work_at_once(tracked: Path, tmp_path: Path, w
     assert [process.wait() for process in processes] == [0, 0]
     assert left_by(tmp_path) == whole
     finish(tracked, tmp_path, whole)
+
+
+def test_what_a_dead_process_left_beside_a_whole_file_is_swept(tracked: Path, tmp_path: Path, whole: dict):
+    """Two worked at the same view; one was killed, the other has made it, so nobody opens that folder again."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    journal = Journal(tmp_path, {"pid": dead.pid})
+    journal.append("begin", {"video": "a", "views": ["easy"]})
+    augment(tracked, tmp_path, model=FakeModel(), **OPTIONS)
+    left = video_path(tmp_path, "easy", "a").with_name(f".x.mp4.tmp-{host_id()}-{dead.pid}-0123abcd.mp4")
+    left.touch()
+    assert augment(tracked, tmp_path, model=FakeModel(), **OPTIONS).count() == {"skipped": VIEWS}
+    assert left_by(tmp_path) == whole
