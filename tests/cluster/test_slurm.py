@@ -112,7 +112,7 @@ def send(tracked: Path, out: Path, folder: Path, seconds: float) -> str:
 
 
 @pytest.mark.cluster
-def test_an_array_with_a_preempted_task(slurm: Path, tmp_path: Path):
+def test_an_array_with_preempted_tasks(slurm: Path, tmp_path: Path):
     out, whole, tracked = tmp_path / "out", tmp_path / "whole", tmp_path / "tracked"
     names = [next(n for i in range(99) if Shard(part, 4).has(n := f"{k}{i}")) for part in range(4) for k in "ab"]
     for name in names:
@@ -120,17 +120,18 @@ def test_an_array_with_a_preempted_task(slurm: Path, tmp_path: Path):
     code, said = ended(start("run", "--tracked_root", str(tracked), "--output_root", str(whole), "--device", "cpu"))
     assert code == 0, said
     job = send(tracked, out, tmp_path, seconds=0.5)
-    wait_until(lambda: len(list(out.rglob("*.tmp-*.mp4"))) == 6)  # two tasks of one core each
-    high = run("sbatch", "--parsable", "--partition=high", "--cpus-per-task=1", "--output=/dev/null", "--wrap=sleep 3")
-    again = wait_until(lambda: [name for name, (_, reason) in queue().items() if reason == "BeginTime"])
-    assert len(again) == 1, queue()
-    run("scontrol", "update", f"jobid={again[0]}", "StartTime=now")  # SLURM waits two minutes
+    running = lambda *tasks: all(queue().get(f"{job}_{task}", ("",))[0] == "RUNNING" for task in tasks)
+    wait_until(lambda: running(2, 3) and len(list(out.rglob("*.tmp-*.mp4"))) == 6)  # two tasks of one core each
+    run("sbatch", "--parsable", "--partition=high", "--cpus-per-task=2", "--output=/dev/null", "--wrap=sleep 3")
+    again = wait_until(lambda: (a := sorted(n for n, (_, why) in queue().items() if why == "BeginTime"))[1:] and a)
+    assert again == [f"{job}_2", f"{job}_3"]  # the last one has the number of the whole array
+    for task in again:
+        run("scontrol", "update", f"jobid={task}", "StartTime=now")  # SLURM waits two minutes
     wait_until(lambda: not queue(), seconds=150)
-    task = again[0].partition("_")[2]
-    log = (out / ".guava-aug" / "slurm" / f"guava-aug-{job}_{task}.log").read_text()
-    assert "it is queued again" in log
-    assert log.count(f"part {task}/4") == 2
-    assert high.strip().isdecimal()
+    for task, times in zip(range(4), (1, 1, 2, 2), strict=True):
+        log = (out / ".guava-aug" / "slurm" / f"guava-aug-{job}_{task}.log").read_text()
+        assert log.count("it is queued again") == times - 1
+        assert log.count(f"part {task}/4") == times
     assert tree(out) == tree(whole)
     parts = {p.name for p in out.glob("augmentation_params_part_*.json")}
     assert parts == {f"augmentation_params_part_{i}.json" for i in range(4)}

@@ -194,14 +194,15 @@ done
 
 # Above 128: it was asked before it could listen. A job that was cancelled by hand is not RUNNING and stays cancelled.
 if [ "$code" -eq {preempted} ] || [ "$code" -eq 143 ] || {{ [ "$asked" -eq 1 ] && [ "$code" -gt 128 ]; }}; then
-    state=$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T)
+    task="${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID" # SLURM_JOB_ID of one of the tasks is that of the whole array
+    state=$(squeue --noheader --jobs "$task" --format %T)
     if [ "$state" != RUNNING ]; then
         echo "task $SLURM_ARRAY_TASK_ID was asked to end; SLURM says it is $state"
     elif [ "${{SLURM_RESTART_COUNT:-0}}" -ge {requeues} ]; then
         echo "task $SLURM_ARRAY_TASK_ID was queued again {requeues} times: the time limit is too short for it"
     else
         echo "task $SLURM_ARRAY_TASK_ID was asked to end; it is queued again"
-        scontrol requeue "$SLURM_JOB_ID" && sleep 60 # SLURM ends this script meanwhile
+        scontrol requeue "$task" && sleep 60 # SLURM ends this script meanwhile
     fi
 fi
 exit "$code"
