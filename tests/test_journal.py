@@ -127,13 +127,14 @@ def test_a_line_that_is_still_being_written_comes_with_the_next_refresh(tmp_path
         file.write(b'{"t":9e9,"n":9,"kind":"skipped","views":')
     history = History(tmp_path)
     assert set(history.views) == {"a"}
-    assert not history.outdated()  # or a line that is never finished would be waited for
+    assert not history.refresh() and set(history.views) == {"a"}
     with path.open("ab") as file:
         file.write(b'{"b":["easy"]}}\n')
-    assert history.outdated()
-    history.refresh()
+    assert not history.refresh()
     assert set(history.views) == {"a", "b"}
-    assert not history.outdated()
+    Journal(tmp_path, {}).append("end", {"why": ""})
+    assert history.refresh()  # somebody has ended
+    assert not history.refresh()
 
 
 def test_odd_values(tmp_path: Path):

@@ -109,15 +109,18 @@ class History:
         """Whether there is any journal."""
         return any((root / FOLDER).is_dir() for root in self._readers)
 
-    def refresh(self) -> None:
-        """Takes in what was added since the last time. Raises OutputError."""
+    def refresh(self) -> bool:
+        """Takes in what was added since the last time; whether workers have said in it that they end.
+
+        Raises:
+            OutputError: a journal cannot be read.
+        """
+        ended = False
         for root, reader in self._readers.items():
             for line in reader.new_lines():
                 self.add(line, root)
-
-    def outdated(self) -> bool:
-        """Whether a journal has grown since the last `refresh`."""
-        return any(reader.grown() for reader in self._readers.values())
+                ended = ended or line.kind == "end"
+        return ended
 
     def add_own(self, journal: Journal, lines: list[Line]) -> None:
         """Takes in lines that this process wrote a moment ago, without reading them again."""

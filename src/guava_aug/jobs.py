@@ -165,8 +165,8 @@ class _Run:
             except BaseException as error:
                 self._write_record(jobs, stopped=explain(error))
                 raise
-            if self.config.part_id is None:  # of many parts, `guava-aug merge` makes one
-                self.log.write_manifest()
+        if self.config.part_id is None:  # of many parts, `guava-aug merge` makes one
+            self.log.write_manifest()
         self._write_record(jobs)
         return RunResult(
             views=[self.results[job.name, view.label] for job in jobs for view in job.views],

@@ -166,14 +166,6 @@ class Reader:
             if sizes[name] > self._seen.get(name, 0):
                 yield from self._of_file(name)
 
-    def grown(self) -> bool:
-        """Whether there is something new to read."""
-        try:
-            with os.scandir(self.folder) as entries:
-                return any(e.name.endswith(".jsonl") and e.stat().st_size > self._seen.get(e.name, 0) for e in entries)
-        except OSError:
-            return False
-
     def passed(self, path: Path) -> None:
         """Notes that all of a file is known already: it is this process's own."""
         self._read[path.name] = self._seen[path.name] = path.stat().st_size

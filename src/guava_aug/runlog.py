@@ -135,15 +135,14 @@ class RunLog:
             self._rewrite(last=True)
 
     def write_manifest(self) -> None:
-        """Makes manifest.parquet of the whole output root; that it cannot be written is only a warning."""
+        """Makes manifest.parquet of the whole output root, after `close`. That it cannot be written is a warning."""
         if self._journal.path is None and manifest_path(self.root).exists():
             return  # nothing was told
         try:
             self.history.refresh()
             found = merged_logs([self.root])
             write_manifest(self.root, self.history, found)
-            while self.history.outdated():  # another worker wrote meanwhile; it may have read less than we did
-                self.history.refresh()
+            while self.history.refresh():
                 write_manifest(self.root, self.history, found)
         except OutputError as error:
             log.warning("%s", error)
@@ -175,13 +174,17 @@ class RunLog:
         return None
 
     def _rewrite(self, last: bool = False) -> None:
-        """Makes the JSON from all journals. Whoever replaces the file last has read everything, without a lock."""
+        """Makes the JSON from all journals. In the end everything is in it, without a lock.
+
+        Two workers may write it at the same time, and the one that has read less may be later. If the other one is
+        still at work, it will write again. If it has ended, its last line was written before its file, so whoever
+        comes later finds that line afterwards, and writes again.
+        """
         begun = time.monotonic()
         try:
             self.history.refresh()
             write_params(self.path, self._entries())
-            while last and self.history.outdated():  # another worker wrote meanwhile; it may have read less than we did
-                self.history.refresh()
+            while last and self.history.refresh():
                 write_params(self.path, self._entries())
         except OutputError as error:
             if last:
