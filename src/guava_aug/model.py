@@ -145,12 +145,11 @@ class GuavaModel:
         assert self._half is not None
         self._check_size(cameras)
         viewmats = cameras.viewmats.to(self.device, non_blocking=True).expand(len(posed), -1, -1)
-        with torch.cuda.device(self.device):
-            drawn = draw(
-                posed.means, posed.quats, posed.scales, posed.opacities, self._half.project(posed.features), viewmats,
-                cameras.K.cpu(), cameras.width, cameras.height, channels_last=True, bias=self._half.first_bias,
-            )  # fmt: skip
-            return self._half(drawn.image), drawn.alpha
+        drawn = draw(
+            posed.means, posed.quats, posed.scales, posed.opacities, self._half.project(posed.features), viewmats,
+            cameras.K.cpu(), cameras.width, cameras.height, channels_last=True, bias=self._half.first_bias,
+        )  # fmt: skip
+        return self._half(drawn.image), drawn.alpha
 
     @torch.inference_mode()
     def render_layers(self, posed: PosedGaussians, cameras: Cameras) -> Rendered:

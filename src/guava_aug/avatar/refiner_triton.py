@@ -79,6 +79,10 @@ class HalfRefiner:
         x: Tensor,  # [T, width, S, S] float16, channels last: the first layer's output
     ) -> Tensor:
         """[T, 3, S, S] float16 RGB 0..1, channels last."""
+        with torch.cuda.device_of(x):  # kernels run on the current device
+            return self._run(x)
+
+    def _run(self, x: Tensor) -> Tensor:
         x = x.permute(0, 2, 3, 1)  # [T, S, S, C]
         skips: list[Tensor] = []
         for conv1, conv2 in self.down:

@@ -25,10 +25,11 @@ def finish(
     broken = torch.zeros(T, dtype=torch.int32, device=rgb.device)
     background = background.contiguous()
     squares = H * W // 4
-    _finish[(triton.cdiv(squares, _BLOCK), T)](
-        rgb, alpha, background, planes, broken, H, W, squares, *rgb.stride(),
-        background.stride(0) if len(background) > 1 else 0, BLOCK=_BLOCK, num_warps=4,
-    )  # fmt: skip
+    with torch.cuda.device_of(rgb):  # kernels run on the current device
+        _finish[(triton.cdiv(squares, _BLOCK), T)](
+            rgb, alpha, background, planes, broken, H, W, squares, *rgb.stride(),
+            background.stride(0) if len(background) > 1 else 0, BLOCK=_BLOCK, num_warps=4,
+        )  # fmt: skip
     return planes, broken
 
 

@@ -92,13 +92,14 @@ def draw(
     float32 precision (three TF32 products). With `bias` [C] the image is a layer's output: the leaky ReLU (0.2) of what
     was drawn plus bias.
     """
-    frames = [
-        _draw_batch(
-            means[s], quats[s], scales[s], opacities, features, viewmats[s], K, width, height, antialias, depth, radii,
-            channels_last, bias,
-        )
-        for s in (slice(a, a + _BATCH) for a in range(0, len(means), _BATCH))
-    ]  # fmt: skip
+    with torch.cuda.device_of(means):  # kernels run on the current device
+        frames = [
+            _draw_batch(
+                means[s], quats[s], scales[s], opacities, features, viewmats[s], K, width, height, antialias, depth,
+                radii, channels_last, bias,
+            )
+            for s in (slice(a, a + _BATCH) for a in range(0, len(means), _BATCH))
+        ]  # fmt: skip
     if len(frames) == 1:
         return frames[0]
     join = lambda name: (
