@@ -79,7 +79,7 @@ class GuavaModel:
             from .avatar.refiner_triton import HalfRefiner
 
             self._half = HalfRefiner(self.refiner, self.refiner_noise)
-            log.info("rendering in half precision; its kernels are compiled on their first use on a machine, about 40 s")
+            log.info("rendering in half precision; kernels are compiled on their first use here, about 40 s")
 
     @property
     def fast(self) -> bool:
