@@ -95,9 +95,7 @@ class FrameImages:
             raise mark(InputError(f"{where} in {self.file.path}: {e}"), frame=index) from e
         height, width = image.shape[:2]
         if height != width:
-            raise mark(
-                InputError(f"{where}: expected a square image, found {width} x {height} pixels."), frame=index
-            )
+            raise mark(InputError(f"{where}: expected a square image, found {width} x {height} pixels."), frame=index)
         expected = self.size or expected
         if expected and height != expected:
             reason = (
