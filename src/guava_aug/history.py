@@ -158,6 +158,8 @@ class History:
             except (KeyError, TypeError, AttributeError, ValueError):
                 log.warning("journal %s: line %d cannot be used; it is passed over", line.worker, line.key[2])
 
+        line.forget()
+
     def _view(self, video: str, label: str) -> ViewHistory:
         views = self.views.setdefault(video, {})
         view = views.get(label)

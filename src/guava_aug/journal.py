@@ -33,23 +33,28 @@ Key = tuple[float, str, int]  # the total order: seconds since 1970, file name, 
 class Line:
     """One line of one journal. Keeps the text and not what it says: of a hundred thousand lines that is much less."""
 
-    __slots__ = ("_text", "key", "kind")
+    __slots__ = ("_fields", "_text", "key", "kind")
 
-    def __init__(self, key: Key, kind: str, text: bytes) -> None:
+    def __init__(self, key: Key, kind: str, text: bytes, fields: dict[str, Any] | None = None) -> None:
         self.key = key
         self.kind = kind  # run, plan, used, begin, view, skipped, alone, input, end
         self._text = text
+        self._fields = fields  # while it is read
 
     @property
     def fields(self) -> dict[str, Any]:
         """What the line says; read from its text every time."""
-        fields = json.loads(self._text)
+        fields = self._fields or json.loads(self._text)
         return {key: value for key, value in fields.items() if key not in ("t", "n", "kind")}
 
     @property
     def worker(self) -> str:
         """The journal's file name: whoever wrote the line."""
         return self.key[1]
+
+    def forget(self) -> None:
+        """Keeps the text only."""
+        self._fields = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Line) and (self.key, self._text) == (other.key, other._text)
@@ -200,6 +205,6 @@ def _decode(name: str, text: bytes) -> Line | None:
     """The line, or None when it is cut short or no such line at all."""
     try:
         fields = json.loads(text)
-        return Line((float(fields["t"]), name, int(fields["n"])), sys.intern(fields["kind"]), text)
+        return Line((float(fields["t"]), name, int(fields["n"])), sys.intern(fields["kind"]), text, fields)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
