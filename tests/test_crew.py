@@ -197,6 +197,23 @@ def test_the_last_member_is_lost(tmp_path: Path):
         Run(tmp_path, 1, new_member).go(["a", "b"])
 
 
+def test_the_system_has_no_room_for_a_new_member(tmp_path: Path):
+    def dies(actor: Actor, video: str, labels: Sequence[str]) -> Iterator:
+        raise MemberDied("gone")
+        yield
+
+    started: list[int] = []
+
+    def new_member(i: int) -> Actor:
+        started.append(i)
+        if len(started) > 1:
+            raise OSError(12, "Cannot allocate memory")
+        return Actor(dies)
+
+    with pytest.raises(DeviceError, match=r"no worker is left, and none can be started: .*Cannot allocate"):
+        Run(tmp_path, 1, new_member).go(["a", "b"])
+
+
 def test_asked_to_end(tmp_path: Path):
     """What is in flight ends, or says that it stopped; nothing else is begun."""
     asked = threading.Event()

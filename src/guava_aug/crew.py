@@ -19,7 +19,6 @@ from .errors import (
     DeviceError,
     DeviceLostError,
     DiskFullError,
-    GuavaAugError,
     InputError,
     OutputError,
     UsageError,
@@ -250,7 +249,7 @@ class Crew:
                 new.end()
             self._wait_until_ready(new)
             self._free.put((number, new))
-        except (MemberDied, GuavaAugError, Stopped) as error:
+        except (Exception, Stopped) as error:  # also the system's: no memory for a process, no free handle
             if self._ending:
                 return
             log.error("%s cannot be started again: %s", member.name, error)

@@ -230,20 +230,28 @@ class InProcess:
 
 
 def _stop_if_all_would_fail(error: Exception) -> None:
-    """Raises DiskFullError or DeviceLostError when the failure of one view means that every other one will fail."""
+    """Raises DiskFullError or DeviceError when the failure of one view means that every other one will fail."""
+    if isinstance(error, DeviceError):
+        raise error
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, DiskFullError):
             raise cause
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):  # of a picture, of a folder
             raise DiskFullError(explain(error)) from error
+        if _is_lost_gpu(cause):  # also one that an encoder's thread met while it waited for its frames
+            raise DeviceLostError(
+                f"the GPU failed ({str(cause).splitlines()[0]}) and this process cannot use it any more; run it again "
+                "to go on; if it comes again, see the driver's log (dmesg, Xid) and try another GPU"
+            ) from error
         cause = cause.__cause__
+
+
+def _is_lost_gpu(error: BaseException) -> bool:
+    """Whether torch or Triton says that the GPU's context is broken; running out of memory does not break it."""
     text = str(error)
-    if isinstance(error, RuntimeError) and "CUDA error" in text and "out of memory" not in text:
-        raise DeviceLostError(
-            f"the GPU failed ({text.splitlines()[0]}) and this process cannot use it any more; run it again to go on; "
-            "if it comes again, see the driver's log (dmesg, Xid) and try another GPU"
-        ) from error
+    told = "CUDA error" in text or "Triton Error [CUDA]" in text
+    return isinstance(error, RuntimeError) and told and "out of memory" not in text
 
 
 def look_of(config: RunConfig, model: GuavaModel | None = None) -> Look:

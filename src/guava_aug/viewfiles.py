@@ -67,7 +67,6 @@ class ViewFile:
         if config.overwrite:  # an old file must not outlive a failure under the new camera
             path.unlink(missing_ok=True)
             self._sidecar.unlink(missing_ok=True)
-        self._video = VideoWriter(path, size, size, fps, crf=config.crf, preset=config.preset, comment=comment)
         self._pngs: PngWriter | None = None
         self._png_thread: ThreadPoolExecutor | None = None
         self._png_waiting: Future[None] | None = None
@@ -78,6 +77,8 @@ class ViewFile:
                 old.unlink()
             self._pngs = PngWriter(folder)
             self._png_thread = ThreadPoolExecutor(1, thread_name_prefix=f"png {view.label}")
+        # last, for nobody would end its thread and remove its file if anything after it failed
+        self._video = VideoWriter(path, size, size, fps, crf=config.crf, preset=config.preset, comment=comment)
 
     def write(self, batch: FrameBatch) -> None:
         """Takes the next frames. Raises OutputError with whatever stopped the files."""

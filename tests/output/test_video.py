@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from guava_aug.errors import OutputError, UsageError
+from guava_aug.failure import place
 from guava_aug.hosts import host_id
 from guava_aug.output import video as video_module
 from guava_aug.output.coming import ComingFrames
@@ -137,6 +138,25 @@ def test_planes_from_a_gpu_give_the_same_file(tmp_path):
                 writer.write(piece)
         assert writer.frames == 20
     assert np.array_equal(decoded(tmp_path / "rgb.mp4"), decoded(tmp_path / "planes.mp4"))
+
+
+def test_planes_that_never_come(tmp_path):
+    said = OutputError("pixels that are not finite")
+
+    class Broken(Planes):
+        def planes(self):
+            raise said
+
+    pictures = frames(5, 128, 128)
+    planes = np.stack([video_module._to_yuv(p, i).to_ndarray() for i, p in enumerate(pictures)])
+    with pytest.raises(OutputError) as caught, VideoWriter(tmp_path / "a.mp4", 128, 128) as writer:
+        writer.write(Planes(planes))
+        writer.write(Broken(planes))
+        writer.flush()
+    assert caught.value is said
+    assert said.__cause__ is None  # no circle: the causes of a failure are followed to their end
+    assert place(said) == (None, 5)  # the first frame of what did not come, whatever was handed over since
+    assert only(tmp_path) == []
 
 
 def test_planes_that_do_not_fit_are_refused(tmp_path):

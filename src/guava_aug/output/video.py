@@ -20,6 +20,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 
 from guava_aug import faults, timing
 from guava_aug.errors import DiskFullError, OutputError, UsageError
+from guava_aug.failure import mark
 from guava_aug.output.coming import ComingFrames
 from guava_aug.output.temporary import remove_stale_temporaries, temporary_beside
 
@@ -169,8 +170,10 @@ class VideoWriter:
 
     def _raise_error(self) -> None:
         if self._error is not None:
-            error = self._output_error(self._error)
+            error = mark(self._output_error(self._error), frame=self._encoded)
             self.abort()
+            if error is self._error:
+                raise error  # with "from" it would be its own cause, and who follows the causes would never end
             raise error from self._error
 
     def _run(self) -> None:
