@@ -21,7 +21,7 @@ from .avatar.styleunet import StyleUNet
 from .body import EhmModel, Identity, load_body_file, load_official_assets
 from .errors import AssetError, DeviceError, UsageError
 from .render.composite import composite
-from .render.rasterize import Backend, Raster, rasterize
+from .render.rasterize import Backend, Raster, check_backend, rasterize
 from .tracked import Source
 from .views.cameras import Cameras
 
@@ -226,8 +226,10 @@ def load_model(
     `model_path` is a directory as GUAVA has it (config.yaml, checkpoints/best*.pt), a `.pt`, a `.safetensors`
     made by `guava-aug convert`, or None / "embedded" for the small free model that ships with the package.
     Body-model and index files are looked for beside the model directory (assets/SMPLX, assets/FLAME) and then below
-    `guava_root`/assets. Raises AssetError naming what is missing or does not fit.
+    `guava_root`/assets. Raises AssetError naming what is missing or does not fit, DeviceError when `backend` or
+    `precision` cannot be had on `device`.
     """
+    check_backend(backend, device)
     path = EMBEDDED_DIR if model_path is None or str(model_path) == EMBEDDED else Path(model_path)
     checkpoint, config = open_model_files(path, guava_root=guava_root)
     assets = checkpoint.assets

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from guava_aug.errors import DeviceError, InputError, UsageError
+from guava_aug.model import load_model
 from guava_aug.render.rasterize import Raster, rasterize, resolve_backend
 from guava_aug.views.cameras import intrinsics
 
@@ -330,6 +331,12 @@ def test_finite_numbers_whose_sum_overflows_are_accepted() -> None:
     inputs = cloud()
     inputs["features"] = torch.full((60, 3), 3e38)
     assert rasterize(**inputs).image.shape == (1, 3, SIZE, SIZE)
+
+
+@pytest.mark.parametrize(("backend", "device"), [("numba", "cuda:1"), ("triton", "cpu")])
+def test_a_backend_of_another_device_is_refused_before_a_model_is_read(backend: str, device: str) -> None:
+    with pytest.raises(DeviceError, match=f"backend '{backend}' .*use 'auto'"):
+        load_model("nowhere", device, backend=backend)
 
 
 def test_numba_says_what_it_can_not_do() -> None:

@@ -195,20 +195,26 @@ def resolve_backend(backend: str, device: torch.device | str) -> str:
     return "triton" if triton_support.usable(device) else "torch"
 
 
-def _choose_backend(backend: str, tensors: dict[str, Tensor]) -> str:
+def check_backend(backend: str, device: torch.device | str) -> None:
+    """Refuses what cannot draw tensors on `device`. Raises UsageError, DeviceError."""
+    device = torch.device(device)
     if backend not in BACKENDS:
         raise UsageError(f"rasterize: backend must be one of {', '.join(BACKENDS)}, found {backend!r}")
+    if backend == "numba" and device.type != "cpu":
+        raise DeviceError(f"rasterize: backend 'numba' draws on the CPU, not on {device}; use 'auto' or 'torch'")
+    if backend == "triton" and not triton_support.usable(device):
+        why = triton_support.why_not(device.index or 0) if device.type == "cuda" else f"not {device}"
+        raise DeviceError(f"rasterize: backend 'triton' needs a CUDA device ({why}); use 'auto' or 'torch'")
+
+
+def _choose_backend(backend: str, tensors: dict[str, Tensor]) -> str:
     device = tensors["means"].device
+    check_backend(backend, device)
     wants_grad = torch.is_grad_enabled() and any(t.requires_grad for t in tensors.values())
     if backend == "torch":
         return "torch"
     if backend == "auto":
         return "torch" if wants_grad else resolve_backend(backend, device)
-    if backend == "numba" and device.type != "cpu":
-        raise DeviceError(f"rasterize: backend 'numba' needs CPU tensors, found {device}; use 'torch' or 'auto'")
-    if backend == "triton" and not triton_support.usable(device):
-        why = triton_support.why_not(device.index or 0) if device.type == "cuda" else f"found {device} tensors"
-        raise DeviceError(f"rasterize: backend 'triton' needs a CUDA device ({why}); use 'torch' or 'auto'")
     if wants_grad:
         raise UsageError(
             f"rasterize: backend {backend!r} has no gradients but an input requires one; "
