@@ -46,9 +46,12 @@ class HalfRefiner:
         self._first = nn.functional.pad(first.weight[:, :, 0, 0].T, (0, self.width - first.out_channels)).contiguous()
         assert first.bias is not None
         self.first_bias = nn.functional.pad(first.bias, (0, self.width - first.out_channels)).contiguous()
-        block = lambda b: (_Conv(b.conv1), _Conv(b.conv2, skip=b.skip.weight))
-        self.down = [block(b) for b in net.conv_body_down]
-        self.up = [block(b) for b in net.conv_body_up]
+        block = lambda b, first=True, second=True: (  # pairs?
+            _Conv(b.conv1, pairs=first), _Conv(b.conv2, skip=b.skip.weight, pairs=second)
+        )  # fmt: skip
+        last = net.levels - 1  # from here down to 4 x 4 pixels
+        self.down = [block(b, second=i < last) for i, b in enumerate(net.conv_body_down)]
+        self.up = [block(b, first=i > 0) for i, b in enumerate(net.conv_body_up)]
         self.final_conv, self.final_linear = net.final_conv, net.final_linear
         branches = list(zip(net.condition_scale, net.condition_shift, strict=True))
         self.first_conditions = [_Conv(_side_by_side(_conv2d(a, 0), _conv2d(b, 0))) for a, b in branches]
@@ -60,8 +63,8 @@ class HalfRefiner:
         self._modulation = _pack_modulation([c.modulated_conv for c in (*styled, *rgb)])
         self._widths = [_padded(c.modulated_conv.weight.shape[2]) for c in (*styled, *rgb)]
         self.styled = [
-            _StyleConv(c.modulated_conv.weight[0], c.bias.flatten(), (c.weight * n[0, 0]).half().contiguous())
-            for c, n in zip(styled, noise, strict=True)
+            _StyleConv(c.modulated_conv.weight[0], c.bias.flatten(), (c.weight * n[0, 0]).half().contiguous(), i > 0)
+            for i, (c, n) in enumerate(zip(styled, noise, strict=True))
         ]
         self.first_rgb = g.to_rgb1
         assert isinstance(g, _SmallGenerator)
@@ -166,12 +169,15 @@ def _diagonal(w: Tensor, span: int) -> Tensor:
 
 
 class _Packed:
-    """A 3 x 3 convolution's weight and bias as the kernels want them, and how they are launched."""
+    """A 3 x 3 convolution's weight and bias as the kernels want them, and how they are launched.
 
-    def __init__(self, weight: Tensor, bias: Tensor):
+    pairs: whether pixels may go in pairs. Not at 4 x 4: a product needs 16 rows, up to Triton 3.4 at least.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, pairs: bool = True):
         cout, cin = (_padded(n) for n in weight.shape[:2])
         self.cin, self.cout = cin, cout
-        self.span = 2 if max(cin, cout) <= _PAIR_CHANNELS else 1
+        self.span = 2 if pairs and max(cin, cout) <= _PAIR_CHANNELS else 1
         w = _pad(weight, cout, cin)
         # [3, (span + 2) I, span O]; for single pixels the three taps of a row follow one another as well
         self.weight = _banded(w, self.span).half().contiguous()
@@ -195,9 +201,9 @@ class _Packed:
 class _Conv(_Packed):
     """lrelu(conv(x) + b), and what may follow in a residual block."""
 
-    def __init__(self, conv: nn.Conv2d, skip: Tensor | None = None):
+    def __init__(self, conv: nn.Conv2d, skip: Tensor | None = None, pairs: bool = True):
         assert conv.bias is not None
-        super().__init__(conv.weight, conv.bias)
+        super().__init__(conv.weight, conv.bias, pairs)
         self.skip, self.cskip = self.weight, self.cin
         if skip is not None:
             self.cskip = _padded(skip.shape[1])
@@ -237,8 +243,8 @@ class _Conv(_Packed):
 class _StyleConv(_Packed):
     """lrelu(demodulated convolution * sqrt 2 + noise + bias) of an input that is modulated already."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, noise: Tensor):
-        super().__init__(weight, bias)
+    def __init__(self, weight: Tensor, bias: Tensor, noise: Tensor, pairs: bool = True):
+        super().__init__(weight, bias, pairs)
         self.noise = noise
         self.energy = _pad(weight.float(), self.cout, self.cin).square().sum((2, 3)).T.contiguous()  # [I, O]
 
