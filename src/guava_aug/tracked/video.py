@@ -151,7 +151,8 @@ class TrackedVideo:
 
     def read_frame(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Frame `index` in its stored size: RGB uint8 [H, W, 3], mask uint8 [H, W] (255 = person). Thread-safe."""
-        return self._images.read(index)
+        with busy(DECODE):
+            return self._images.read(index)
 
     def image_samples(self, count: int) -> Iterator[bytes]:
         """What tells these images from others without reading them all: their stored sizes, then `count` of them."""
@@ -215,11 +216,10 @@ class TrackedVideo:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _decode_into(self, chunk: Chunk, index: int) -> None:
-        with busy(DECODE):
-            rgb, mask = self.read_frame(index)
-            size = chunk.images.shape[-1]
-            chunk.images[index - chunk.start] = _resize(_floats(rgb), size)
-            chunk.masks[index - chunk.start] = _resize(_floats(mask), size)
+        rgb, mask = self.read_frame(index)
+        size = chunk.images.shape[-1]
+        chunk.images[index - chunk.start] = _resize(_floats(rgb), size)
+        chunk.masks[index - chunk.start] = _resize(_floats(mask), size)
 
 
 def _floats(image: np.ndarray) -> Tensor:
