@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -161,6 +162,26 @@ def test_a_picture_nobody_looks_at_is_not_read(video: TrackedVideo, monkeypatch:
     monkeypatch.setattr(TrackedVideo, "read_frame", lambda self, i: looked_at.append(i) or read(self, i))
     go(FakeModel(), video, Disk())
     assert looked_at == [0]
+
+
+def test_memory_does_not_grow_with_the_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """However long the video, two chunks of decoded pictures are alive: the one in work, and the next."""
+    write_clip(tmp_path, "clip", frames=60)
+    video = TrackedVideo.open(tmp_path, "clip")
+    chunks, most = [], 0
+    make = TrackedVideo._chunk
+
+    def noted(self, *arguments):
+        nonlocal most
+        chunk = make(self, *arguments)
+        chunks.append(weakref.ref(chunk))
+        most = max(most, sum(ref() is not None for ref in chunks))
+        return chunk
+
+    monkeypatch.setattr(TrackedVideo, "_chunk", noted)
+    go(FakeModel(), video, Disk(), chunk=2, background="original")
+    assert len(chunks) == 30
+    assert most <= 3  # the third while the first is let go
 
 
 def test_too_little_gpu_memory_halves_the_batch_and_keeps_the_pictures(video: TrackedVideo):
