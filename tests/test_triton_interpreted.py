@@ -62,8 +62,35 @@ for scale in (8, 2):  # pairs of pixels, and single ones
 assert min(rows) == 16  # of a product; Triton 3.4 takes no fewer, which the interpreter does not mind
 """
 
+SHARED_MEMORY = """
+from triton.runtime.errors import OutOfResources
+from guava_aug.avatar.refiner_triton import _start
+asked = []
+class Kernel:
+    def __init__(self, most):
+        self.most = most
+    def __getitem__(self, grid):
+        def launch(*args, num_stages, **sizes):
+            asked.append((grid, args, num_stages, sizes))
+            if num_stages > self.most:
+                raise OutOfResources(176, 99, "shared memory")
+        return launch
+small, none = Kernel(1), Kernel(0)
+for _ in range(2):
+    _start(small, (1, 2, 3), "x", num_stages=3, CIN=4)
+assert asked == [((1, 2, 3), ("x",), stages, {"CIN": 4}) for stages in (3, 2, 1, 1)], asked
+try:
+    _start(none, (1, 2, 3), num_stages=3)
+except OutOfResources:
+    pass
+else:
+    raise AssertionError("not told")
+"""
 
-@pytest.mark.parametrize("program", [RASTERISER, REFINER], ids=["rasteriser", "refiner"])
+
+@pytest.mark.parametrize(
+    "program", [RASTERISER, REFINER, SHARED_MEMORY], ids=["rasteriser", "refiner", "shared memory"]
+)
 def test_kernels_agree_with_the_reference(program):
     done = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True

@@ -17,11 +17,13 @@ No part of it is compiled ahead: Triton keeps the kernels on disk after the firs
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor, nn
+from triton.runtime.errors import OutOfResources
 
 from .styleunet import _EPS, StyleUNet, _ModulatedConv, _SmallGenerator, _ToRGB
 
@@ -219,9 +221,10 @@ class _Conv(_Packed):
         T, H, W, C = x.shape
         out, own = x.new_empty(T, H // 2, W // 2, self.cout), x.new_empty(T, H // 2, W // 2, C)
         grid, sizes = self.launch(T, H, W)
-        _conv_kernel[grid](
-            x, self.weight, self.bias, x, self.skip, out, own, x, H, W, CSKIP=16, POOL=True, SKIP=0, MORE=False, **sizes
-        )
+        _start(
+            _conv_kernel, grid, x, self.weight, self.bias, x, self.skip, out, own, x, H, W,
+            CSKIP=16, POOL=True, SKIP=0, MORE=False, **sizes,
+        )  # fmt: skip
         return out, own
 
     def doubled(self, x: Tensor, side: Tensor, more: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -233,9 +236,9 @@ class _Conv(_Packed):
         out = x.new_empty(T, H, W, self.cout)
         both = out if more is None else torch.empty_like(out)
         grid, sizes = self.launch(T, H, W)
-        _conv_kernel[grid](
-            x, self.weight, self.bias, side, self.skip, out, both, out if more is None else more, H, W,
-            CSKIP=self.cskip, POOL=False, SKIP=kind, MORE=more is not None, **sizes,
+        _start(
+            _conv_kernel, grid, x, self.weight, self.bias, side, self.skip, out, both, out if more is None else more, H,
+            W, CSKIP=self.cskip, POOL=False, SKIP=kind, MORE=more is not None, **sizes,
         )  # fmt: skip
         return out, both
 
@@ -253,7 +256,7 @@ class _StyleConv(_Packed):
         after = torch.rsqrt(scale.square() @ self.energy + _EPS) * math.sqrt(2)  # [T, O]
         out = x.new_empty(T, H, W, self.cout)
         grid, sizes = self.launch(T, H, W)
-        _style_kernel[grid](x, self.weight, self.bias, after, self.noise, out, H, W, **sizes)
+        _start(_style_kernel, grid, x, self.weight, self.bias, after, self.noise, out, H, W, **sizes)
         return out
 
 
@@ -286,8 +289,9 @@ class _Transform:
         height = min(H, rows * span // width)
         block = C * span if span > 1 else min(C, 64)
         out = torch.empty_like(g)
-        _transform_kernel[(H // height * (W // width), C * span // block, T)](
-            x, self.weight, self.bias, g, out, H, W, C=C, SPAN=span, BN=block,
+        grid = H // height * (W // width), C * span // block, T
+        _start(
+            _transform_kernel, grid, x, self.weight, self.bias, g, out, H, W, C=C, SPAN=span, BN=block,
             BK=min(C, _DEEP) if span == 1 else min(8 * C, _DEEP_PAIRS), BH=height, BW=width, num_warps=_WARPS,
             num_stages=_STAGES,
         )  # fmt: skip
@@ -313,8 +317,27 @@ class _ConvRGB(_Packed):
         rgb = x.new_empty(T, H, W, 3)
         head = (self.head * scale.repeat(1, self.span)[:, :, None]).half()
         grid, sizes = self.launch(T, H, W, all_columns=True)
-        _rgb_kernel[grid](x, self.weight, self.bias, head, self.head_bias, before, out, rgb, H, W, LAST=last, **sizes)
+        _start(
+            _rgb_kernel, grid, x, self.weight, self.bias, head, self.head_bias, before, out, rgb, H, W,
+            LAST=last, **sizes,
+        )  # fmt: skip
         return out, rgb
+
+
+_stages: dict[tuple[object, ...], int] = {}  # of launches for which fewer than asked for fit into shared memory
+
+
+def _start(kernel: Any, grid: tuple[int, int, int], *args: Any, num_stages: int, **sizes: Any) -> None:
+    """Launches with as many of `num_stages` as the GPU's shared memory holds: 227 KiB on an H100, 99 on many others."""
+    key = (id(kernel), *sorted(sizes.items()))
+    while True:
+        try:
+            kernel[grid](*args, num_stages=_stages.get(key, num_stages), **sizes)
+            return
+        except OutOfResources:
+            if _stages.get(key, num_stages) == 1:
+                raise
+            _stages[key] = _stages.get(key, num_stages) - 1
 
 
 def _first_rgb(g: Tensor, head: _ToRGB, scale: Tensor) -> Tensor:

@@ -29,6 +29,8 @@ _BLOCK = 128  # Gaussians per program
 _CELL_WIDTH, _CELL_HEIGHT = 8, 8  # pixels one program blends: a part of a tile, so that fewer splats miss it
 _CHUNK = 16
 _WARPS_HALF, _WARPS_FULL = 2, 4
+# Of float32 products. Triton before 3.3 ends the process (an LLVM error) on three TF32 products of this shape.
+_PRECISION = tl.constexpr("tf32x3" if tuple(int(n) for n in triton.__version__.split(".")[:2]) >= (3, 3) else "ieee")
 _RECORD = 8  # centre x, y, quadratic form xx, xy, yy (power of two), opacity, 1 / depth, where alpha falls to 1/255
 
 
@@ -417,7 +419,7 @@ def _blend(
         if HALF:
             color = tl.dot(weight.to(tl.float16), f, color)
         else:
-            color = tl.dot(weight, f, color, input_precision="tf32x3")
+            color = tl.dot(weight, f, color, input_precision=_PRECISION)
         if DEPTH:
             inverse += tl.sum(weight * tl.load(r + 6, live, 0.0)[None, :], 1)
         left = tl.minimum(left, tl.min(tl.where(drawn, behind, 1.0), 1))
