@@ -74,17 +74,38 @@ class GuavaModel:
         self.device = body.assets.faces.device
         self.refiner_noise = refiner_noise(refiner, REFINER_NOISE_SEED, self.device)
         self.precision = choose_precision(precision, self.device, backend)
-        self._half: HalfRefiner | None = None
-        if self.fast:
-            from .avatar.refiner_triton import HalfRefiner
-
-            self._half = HalfRefiner(self.refiner, self.refiner_noise)
+        self._half = self._half_refiner(precision) if self.fast else None
+        if self._half is None:
+            self.precision = "fp32"
+        else:
             log.info("rendering in half precision; kernels are compiled on their first use here, about 40 s")
 
     @property
     def fast(self) -> bool:
         """Whether `render` takes the half-precision path, and `render_planes` can be used."""
         return self.precision == "fp16"
+
+    @torch.inference_mode()
+    def _half_refiner(self, asked: Precision) -> HalfRefiner | None:
+        """The refiner's half-precision twin; None, and a word in the log, if it cannot be. DeviceError if asked for."""
+        from .avatar.refiner_triton import HalfRefiner
+
+        config, why = self.config.refiner, "its refiner is not of the official structure"
+        if config.small and config.out_dim == 3:
+            half = HalfRefiner(self.refiner, self.refiner_noise)
+            if torch.cuda.get_device_capability(self.device) >= (8, 0):
+                return half
+            try:  # older GPUs have less shared memory: whether it is enough shows when the kernels are compiled
+                half(torch.zeros(1, half.size, half.size, half.width, device=self.device).half().permute(0, 3, 1, 2))
+                return half
+            except Exception as error:  # whatever Triton and its compilers raise
+                why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if asked == "fp16":
+            raise DeviceError(
+                f"--precision fp16: this model cannot be rendered in half precision here ({why}); use auto"
+            )
+        log.warning("rendering in float32: this model cannot be rendered in half precision here (%s)", why)
+        return None
 
     @torch.inference_mode()
     def reconstruct(self, source: Source, *, uv_noise: Sequence[Tensor] | None = None) -> Avatar:

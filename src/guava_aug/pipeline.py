@@ -133,6 +133,7 @@ def _render(
         s = slice(start, start + part)
         part_cameras = cameras[s] if len(cameras) > 1 else cameras
         part_plate = plate[s] if len(plate) > 1 else plate
+        batch = None
         try:
             if model.fast and not want_png:
                 batch = FrameBatch(ComingFrames(*model.render_planes(posed[s], part_cameras, part_plate)), None)
@@ -142,12 +143,13 @@ def _render(
         except torch.OutOfMemoryError:
             if part == 1:
                 raise
+        if batch is None:  # outside of `except`, whose traceback keeps what was computed
             model.most_frames = part // 2
             log.warning("the GPU has too little memory for %d frames at a time; going on with %d", part, part // 2)
             torch.cuda.empty_cache()
-        else:
-            yield batch
-            start += part
+            continue
+        yield batch
+        start += part
 
 
 def _refuse_empty(

@@ -22,7 +22,7 @@ def why_not(index: int = 0) -> str | None:
     """The reason why GPU `index` cannot run Triton kernels, None if it can. Compiles a tiny kernel to find out."""
     reason = _try(index)
     if reason is not None:
-        log.warning("the fast GPU path is off (%s); a slower path with the same pixels is used", reason)
+        log.warning("the fast GPU path is off (%s); plain torch renders the same pictures slowly", reason)
     return reason
 
 

@@ -26,6 +26,7 @@ def children_of(pid: int) -> list[int]:
     return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+@pytest.mark.cluster
 def test_a_worker_that_dies_is_replaced_and_its_video_done_again(tracked: Path, whole: Path, tmp_path: Path):
     out, mark = tmp_path / "out", tmp_path / "mark"
     code, said = ended(

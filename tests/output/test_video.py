@@ -123,7 +123,14 @@ class Planes(ComingFrames):
     """Planes that are here already: no GPU is needed."""
 
     def __init__(self, array):
-        self.array, self.shape = array, array.shape
+        self.array = array
+
+    @property
+    def shape(self):
+        return self.array.shape
+
+    def __getitem__(self, index):
+        return type(self)(self.array[index])
 
     def planes(self):
         return self.array

@@ -42,7 +42,7 @@ def test_damaged_person_is_named(pool):
 
 
 def test_empty_pool_says_what_to_do(tiny_config, body, tmp_path):
-    with pytest.raises(InputError, match="generate"):
+    with pytest.raises(InputError, match="--prepare_only"):
         _run(tiny_config, body, tmp_path / "run").train(Pool(tmp_path, "cpu"))
 
 

@@ -189,6 +189,8 @@ class _Packed:
         """Grid and sizes for pictures of H x W pixels."""
         span = self.span
         rows, warps = (_ROWS, _WARPS) if span > 1 else (_WIDE_ROWS, _WIDE_WARPS)
+        if all_columns and self.cout > _COLUMNS:  # what fits the shared memory of small GPUs
+            rows = _ROWS
         width = min(W, 16)
         height = min(H, rows * span // width)
         columns = self.cout * span

@@ -117,7 +117,7 @@ class Running:
     views_in_flight: Annotated[int, arg(metavar="N")] = 16
     """Video files written at the same time, and the most that is lost when the process is killed."""
     frames_per_chunk: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
-    """Frames rendered at a time. Left out: 4 on a CPU, 32 on a GPU. The pictures do not depend on it."""
+    """Frames rendered at a time. Left out: 4 on a CPU, 32 on a GPU. The pictures depend on it by rounding at most."""
     quiet: Switch = False
     """Only problems and the summary."""
     verbose: Switch = False

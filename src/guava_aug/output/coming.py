@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,10 +24,18 @@ class ComingFrames:
         self._planes, self._broken = _pinned(planes), _pinned(broken)
         self._here = torch.cuda.Event()
         self._here.record(torch.cuda.current_stream(planes.device))
-        self.shape = tuple(planes.shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self._planes.shape)
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    def __getitem__(self, index: slice) -> ComingFrames:
+        part = copy.copy(self)
+        part._planes, part._broken = self._planes[index], self._broken[index]
+        return part
 
     def planes(self) -> np.ndarray:
         """uint8 [T, 3 H / 2, W], when they are here. Raises OutputError when a frame has pixels that are not finite."""
@@ -34,8 +44,8 @@ class ComingFrames:
         if bad.any():
             first = int(bad.nonzero()[0][0])
             error = OutputError(
-                f"frame {first} of this chunk has pixels that are not finite (NaN or infinity); check the pose of that "
-                "frame with `guava-aug check`; if it is fine, half precision is too narrow for this model: use "
+                f"frame {first} of those in work has pixels that are not finite (NaN or infinity); check the pose of "
+                "that frame with `guava-aug check`; if it is fine, half precision is too narrow for this model: use "
                 "--precision fp32"
             )
             raise mark(error, stage=timing.RENDER)

@@ -102,15 +102,13 @@ class VideoWriter:
         if isinstance(frames, ComingFrames):
             if frames.shape[1:] != (height * 3 // 2, width):
                 raise OutputError(f"{self.path}: expected planes of {width}x{height} pixels, found {frames.shape}")
-            self._put(frames)
-            self.frames += len(frames)
-            return
-        frames = np.asarray(frames)
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (height, width, 3):
-            raise OutputError(
-                f"{self.path}: expected frames uint8 [T, {height}, {width}, 3], found {frames.dtype} "
-                f"{list(frames.shape)} after frame {self.frames}"
-            )
+        else:
+            frames = np.asarray(frames)
+            if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (height, width, 3):
+                raise OutputError(
+                    f"{self.path}: expected frames uint8 [T, {height}, {width}, 3], found {frames.dtype} "
+                    f"{list(frames.shape)} after frame {self.frames}"
+                )
         for start in range(0, len(frames), PIECE):
             self._put(frames[start : start + PIECE])
         self.frames += len(frames)
