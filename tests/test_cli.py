@@ -254,6 +254,14 @@ def test_convert_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert "best.pt" in capsys.readouterr().err
 
 
+def test_demo_of_a_clip_that_is_not_there(tracked: Path, tmp_path: Path, fake_model: list, monkeypatch, capsys):
+    monkeypatch.setattr("guava_aug.demo.demo_root", lambda: tracked)
+    assert main(["demo", "--output", str(tmp_path / "out"), "--clips", "one", "nope"]) == 2
+    assert "no bundled clip 'nope'; expected some of one, two" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert not fake_model
+
+
 def test_demo_of_whole_clips(tracked: Path, tmp_path: Path, fake_model: list, monkeypatch: pytest.MonkeyPatch, capsys):
     import cv2
 

@@ -64,6 +64,14 @@ def test_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[
     assert match in written(capsys, tmp_path, *more, code=2)
 
 
+def test_a_tracked_root_that_only_the_nodes_may_see(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for root, word in ((tmp_path / "nowhere", "nowhere is not a folder on this machine"), (tmp_path, "")):
+        assert main(["slurm", "--tracked_root", str(root), "--output_root", str(tmp_path / "out")]) == 0
+        said = capsys.readouterr()
+        assert said.out.startswith("#!")
+        assert (word in said.err) if word else not said.err
+
+
 def test_only_the_flags_of_the_run_are_left():
     argv = ["--time=1:00", "--time_map", "t", "--array", "4", "--video_list", "a", "--max-running", "2", "--grace", "5"]
     assert run_words(argv) == ["--time_map", "t", "--video_list", "a", "--grace", "5"]

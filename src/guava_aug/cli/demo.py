@@ -84,10 +84,13 @@ def main(argv: Sequence[str]) -> int:
     if not demo_root().is_dir():
         raise InputError(f"{demo_root()} is missing: this installation has no demo clips; install the package again")
     check_difficulties(flags.difficulties)
-    tracked, videos = demo_root(), flags.clips
+    tracked, videos, bundled = demo_root(), flags.clips, list_videos(demo_root())
+    unknown = [name for name in videos if name not in bundled]
+    if unknown:
+        raise UsageError(f"--clips: there is no bundled clip {unknown[0]!r}; expected some of {', '.join(bundled)}")
     if not videos:
         tracked = flags.output / "tracked"
-        videos = tuple(short_demo(demo_root(), list_videos(demo_root()), tracked))
+        videos = tuple(short_demo(demo_root(), bundled, tracked))
     config = RunConfig(
         tracked_root=tracked,
         output_root=flags.output,

@@ -97,6 +97,11 @@ def main(argv: Sequence[str]) -> int:
     if job.signal_before <= SPARE:
         raise UsageError(f"--signal_before is {job.signal_before}; expected more than {SPARE} seconds")
     run.config("batch")  # refuses what `run` would refuse
+    if not run.videos.tracked_root.is_dir():  # perhaps only the nodes see it
+        said = (
+            f"--tracked_root {run.videos.tracked_root} is not a folder on this machine; the job needs it on its nodes"
+        )
+        print(f"guava-aug: warning: {said}", file=sys.stderr)
     logs = (job.logs or run.output.output_root / ".guava-aug" / "slurm").absolute()
     try:
         logs.mkdir(parents=True, exist_ok=True)  # SLURM does not make it, and a job without it fails without a word
