@@ -35,7 +35,7 @@ def main() -> None:
     args = parser.parse_args()
     setting.speak()
     root, names = setting.video_root(args)
-    device = "cuda:0" if args.device == "cuda" else args.device
+    device = setting.device(args)
 
     with tempfile.TemporaryDirectory(prefix="guava-aug-bench-") as scratch:
         config = RunConfig(

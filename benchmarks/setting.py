@@ -56,6 +56,11 @@ def video_flags(parser: argparse.ArgumentParser, frames: int = FRAMES) -> None:
     parser.add_argument("--frames", type=int, default=frames, help="the video is cut or repeated to this length")
 
 
+def device(args: argparse.Namespace) -> str:
+    """`--device` as a run's configuration wants it."""
+    return "cuda:0" if args.device == "cuda" else args.device
+
+
 def model_path(args: argparse.Namespace) -> str:
     """The model to measure; the one of official size is made if it is not there."""
     from official_size import official_size_file

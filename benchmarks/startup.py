@@ -100,7 +100,7 @@ def main() -> None:
     from guava_aug.config import RunConfig
 
     root, names = setting.video_root(args)
-    device = "cuda:0" if args.device == "cuda" else args.device
+    device = setting.device(args)
     job = RunConfig(
         root, Path(os.devnull), tuple(names), model_path=Path(setting.model_path(args)), guava_root=args.guava_root,
         device=device,

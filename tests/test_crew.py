@@ -182,11 +182,13 @@ def test_a_crew_that_cannot_start(tmp_path: Path):
         Run(tmp_path, 1, lambda i: NoModel(well)).go(["a"])
 
 
-def test_the_last_member_is_lost(tmp_path: Path):
-    def dies(actor: Actor, video: str, labels: Sequence[str]) -> Iterator:
-        raise MemberDied("gone")
-        yield
+def dies(actor: Actor, video: str, labels: Sequence[str]) -> Iterator:
+    """A video in whose middle the member dies."""
+    raise MemberDied("gone")
+    yield
 
+
+def test_the_last_member_is_lost(tmp_path: Path):
     started: list[int] = []
 
     def new_member(i: int) -> Actor:
@@ -198,10 +200,6 @@ def test_the_last_member_is_lost(tmp_path: Path):
 
 
 def test_the_system_has_no_room_for_a_new_member(tmp_path: Path):
-    def dies(actor: Actor, video: str, labels: Sequence[str]) -> Iterator:
-        raise MemberDied("gone")
-        yield
-
     started: list[int] = []
 
     def new_member(i: int) -> Actor:

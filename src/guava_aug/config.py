@@ -6,14 +6,16 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .errors import UsageError
 from .shards import Shard
 from .stopping import GRACE
 
 EngineName = Literal["local", "ray"]
-Backend = Literal["auto", "torch", "numba", "triton"]  # those of render.rasterize, which is too heavy to import here
+Backend = Literal["auto", "torch", "numba", "triton"]  # rasterisers
+Precision = Literal["auto", "fp16", "fp32"]  # of rendering
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 DEFAULT_DIFFICULTIES = ("easy", "medium", "hard")
 DEFAULT_MODEL_PATH = Path("assets/GUAVA")
 DEFAULT_FPS = 30.0  # the original's, whatever the source's rate
@@ -48,7 +50,7 @@ class RunConfig:
     guava_root: Path | None = None  # where the config's assets/SMPLX and assets/FLAME are relative to
     device: str = "0"  # GPU id, "cpu" or a torch device
     backend: Backend = "auto"  # rasteriser
-    precision: Literal["auto", "fp16", "fp32"] = "auto"  # of rendering; auto: fp16 where the GPU path runs
+    precision: Precision = "auto"  # auto: fp16 where the fast GPU path runs
 
     background: str = "plate"  # the clean plate; "original", "black", "#rrggbb" or a file
     fps: float | None = None  # None: what the tracked data says, else 30

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import timing
-from .config import DEFAULT_FPS, DEFAULT_MODEL_PATH, RunConfig
+from .config import DEFAULT_FPS, DEFAULT_MODEL_PATH, PRECISIONS, RunConfig
 from .errors import AssetError, DeviceError, DeviceLostError, DiskFullError, UsageError
 from .failure import is_lasting, place
 from .fingerprint import Look, fingerprint, input_digest, input_signature, known_weights
@@ -284,8 +284,8 @@ def check_flags(config: RunConfig) -> None:
 
     if config.backend not in BACKENDS:
         raise UsageError(f"--backend is {config.backend!r}; expected one of {', '.join(BACKENDS)}")
-    if config.precision not in ("auto", "fp16", "fp32"):
-        raise UsageError(f"--precision is {config.precision!r}; expected auto, fp16 or fp32")
+    if config.precision not in PRECISIONS:
+        raise UsageError(f"--precision is {config.precision!r}; expected one of {', '.join(PRECISIONS)}")
     if config.preset not in PRESETS:
         raise UsageError(f"--preset is {config.preset!r}; expected one of {', '.join(PRESETS)}")
     if config.background != "plate":

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,9 +19,10 @@ from .avatar.config import ModelConfig
 from .avatar.network import Reconstruction, ReconstructionNetwork
 from .avatar.styleunet import StyleUNet
 from .body import EhmModel, Identity, load_body_file, load_official_assets
+from .config import PRECISIONS, Backend, Precision
 from .errors import AssetError, DeviceError, UsageError
 from .render.composite import composite
-from .render.rasterize import Backend, Raster, check_backend, rasterize
+from .render.rasterize import Raster, check_backend, rasterize
 from .tracked import Source
 from .views.cameras import Cameras
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Precision = Literal["auto", "fp16", "fp32"]
-PRECISIONS: tuple[Precision, ...] = ("auto", "fp16", "fp32")
 EMBEDDED = "embedded"  # the name of the model that ships with the package
 EMBEDDED_DIR = Path(__file__).parent / "demo" / "data"
 BODY_FILE = "body.npz"  # a model directory may bring its own body model
@@ -73,17 +72,20 @@ class GuavaModel:
         self.source = source  # where the weights came from, for the run's record
         self.device = body.assets.faces.device
         self.refiner_noise = refiner_noise(refiner, REFINER_NOISE_SEED, self.device)
-        self.precision = choose_precision(precision, self.device, backend)
-        self._half = self._half_refiner(precision) if self.fast else None
-        if self._half is None:
-            self.precision = "fp32"
-        else:
+        wants_half = choose_precision(precision, self.device, backend) == "fp16"
+        self._half = self._half_refiner(precision) if wants_half else None
+        if self.fast:
             log.info("rendering in half precision; kernels are compiled on their first use here, about 40 s")
 
     @property
     def fast(self) -> bool:
         """Whether `render` takes the half-precision path, and `render_planes` can be used."""
-        return self.precision == "fp16"
+        return self._half is not None
+
+    @property
+    def precision(self) -> str:
+        """Of rendering: "fp16" or "fp32"."""
+        return "fp16" if self.fast else "fp32"
 
     @torch.inference_mode()
     def _half_refiner(self, asked: Precision) -> HalfRefiner | None:

@@ -75,9 +75,9 @@ def augment_video(
     with stages(timing.PRECOMPUTE):
         background = background_for(video, settings.background, size)  # image
 
+    length = _even_length(video.num_frames, settings.frames_per_chunk)
     for group in _groups(views, settings.views_in_flight):
         with OpenFiles(group, open_file, on_view, stages) as files:
-            length = _even_length(video.num_frames, settings.frames_per_chunk)
             chunks = video.chunks(length, size, images=background.needs_images)
             for chunk in _timed(chunks, stages):  # bounded memory
                 with stages(timing.PRECOMPUTE, sync=True):

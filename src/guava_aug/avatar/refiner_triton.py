@@ -269,26 +269,22 @@ class _Transform:
         C = self.channels = _padded(scale.out_channels)
         assert scale.bias is not None and shift.bias is not None
         self.span = 2 if 2 * C <= _PAIR_CHANNELS else 1
-        wide = [
-            nn.functional.pad(_pad(c.weight, C, C), (0, 0, 0, 0, C * k, C * (1 - k)))  # both halves in, one used
-            for k, c in enumerate((scale, shift))
-        ]
+        weights = [_pad(c.weight, C, C) for c in (scale, shift)]
         both = (scale.bias, shift.bias)
         biases = [nn.functional.pad(x.float(), (0, C - len(x))).repeat(self.span) for x in both]
-        if self.span > 1:  # columns scale, shift, scale, shift ...
-            pair = torch.stack([_banded(w, self.span) for w in wide], -1).flatten(2)
-            self.weight = pair.half().contiguous()
+        if self.span > 1:  # both halves go in, each weight uses one; columns scale, shift, scale, shift ...
+            wide = [nn.functional.pad(w, (0, 0, 0, 0, C * k, C * (1 - k))) for k, w in enumerate(weights)]
+            packed = torch.stack([_banded(w, self.span) for w in wide], -1).flatten(2)
         else:
-            single = torch.stack([_banded(_pad(c.weight, C, C), 1) for c in (scale, shift)])  # [2, 3, 3 C, C]
-            self.weight = single.half().contiguous()
+            packed = torch.stack([_banded(w, 1) for w in weights])  # [2, 3, 3 C, C]
+        self.weight = packed.half().contiguous()
         self.bias = torch.stack(biases, -1).flatten().contiguous()
 
     def __call__(self, x: Tensor, g: Tensor) -> Tensor:
         T, H, W, C = g.shape
         span = self.span
-        rows = _ROWS
         width = min(W, 16)
-        height = min(H, rows * span // width)
+        height = min(H, _ROWS * span // width)
         block = C * span if span > 1 else min(C, 64)
         out = torch.empty_like(g)
         grid = H // height * (W // width), C * span // block, T

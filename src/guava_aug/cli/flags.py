@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from ..config import DEFAULT_DIFFICULTIES, Backend, EngineName, RunConfig
+from ..config import DEFAULT_DIFFICULTIES, Backend, EngineName, Precision, RunConfig
 from ..errors import UsageError
 from ..shards import shard_of_slurm_array
 from ..stopping import GRACE
@@ -88,7 +88,7 @@ class Model:
     """GPU number, cpu, or a torch device such as cuda:1. A machine without a GPU uses its CPU and says so."""
     backend: Backend = "auto"
     """Rasteriser: auto takes the fastest that works here."""
-    precision: Literal["auto", "fp16", "fp32"] = "auto"
+    precision: Precision = "auto"
     """Of rendering: auto is fp16 where the fast GPU path works (within 2/255 of fp32), else fp32."""
 
 

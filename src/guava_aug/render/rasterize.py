@@ -6,18 +6,18 @@ import functools
 import logging
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from guava_aug import triton_support
+from guava_aug.config import Backend
 from guava_aug.errors import DeviceError, InputError, UsageError
 
 logger = logging.getLogger(__name__)
 
-Backend = Literal["auto", "torch", "numba", "triton"]
-BACKENDS: tuple[Backend, ...] = ("auto", "torch", "numba", "triton")
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
 @dataclass(frozen=True)
