@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -174,6 +175,24 @@ def test_quiet_says_only_the_summary(
     said = capsys.readouterr()
     assert "[2/2] two: easy, medium, hard done" in said.err
     assert "render per view" in said.out
+
+
+def test_one_is_not_counted_as_many(tmp_path: Path, fake_model: list, capsys: pytest.CaptureFixture[str]):
+    write_clip(tmp_path / "tracked", "one", frames=1)
+    tracked, out = str(tmp_path / "tracked"), str(tmp_path / "out")
+    run = ["run", "--tracked_root", tracked, "--output_root", out, "--device", "cpu", "--difficulties", "easy"]
+    said = []
+    for command in (run, run, [*run, "--verify"], ["status", out], ["merge", out], ["check", tracked]):
+        assert main(command) == 0
+        said.append(capsys.readouterr())
+    assert main([*run, "--base_seed", "1"]) == 2
+    text = "\n".join(part for both in (*said, capsys.readouterr()) for part in both)
+    for words in (
+        "1 video, 1 view to make", "complete already: 1 of 1 view", "decoding 1 view", "1 view: 1 success",
+        "1 view of 1 video: 1 done", "1 view of 1 part by ", "1 video, 1 good", "1 view made with",
+    ):  # fmt: skip
+        assert words in text
+    assert re.findall(r"\b1 (?:\w+ )?(?:videos|views|frames|parts|processes|workers)\b", text) == []
 
 
 def test_help_needs_no_torch():

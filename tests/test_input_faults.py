@@ -18,7 +18,9 @@ import pytest
 import torch
 
 from fakes import FakeModel, write_clip
+from guava_aug import augment
 from guava_aug.cli import main
+from guava_aug.history import History
 from test_jobs import logged, tree
 
 FAKE = Path(__file__).parent / "fake_guava_aug.py"
@@ -127,7 +129,7 @@ def test_bad_videos_among_good_ones(
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(0.0, "every one of 3 frames is black"), (float("nan"), "not finite"), (float("inf"), "not finite")],
+    [(0.0, "all is black (3 frames)"), (float("nan"), "not finite"), (float("inf"), "not finite")],
 )
 def test_bad_renders_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], value: float, words: str
@@ -140,6 +142,28 @@ def test_bad_renders_are_refused(
     assert main([*command, "--device", "cpu"]) == 3
     assert words in capsys.readouterr().out
     assert tree(tmp_path / "out") == {}
+
+
+def test_a_frame_that_is_not_finite_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """By its number in the video, wherever in a chunk it lies; also in the journal."""
+    model, seen = FakeModel(), [0]
+
+    def render(posed, cameras, plate):
+        pictures = torch.full((len(posed), 3, 128, 128), 0.5)
+        if 0 <= (broken := 5 - seen[0]) < len(posed):
+            pictures[broken] = float("nan")
+        seen[0] += len(posed)
+        return pictures
+
+    monkeypatch.setattr(model, "render", render)
+    write_clip(tmp_path / "tracked", "a", frames=8)
+    result = augment(
+        tmp_path / "tracked", tmp_path / "out", ["a"], ["easy"], model=model, frames_per_chunk=3, retries=0
+    )
+    assert (result.views[0].error or "").startswith("frame 5 has pixels that are not finite")
+    view = History(tmp_path / "out").get("a", "easy")
+    assert view is not None and view.failed is not None
+    assert (view.failed.fields["stage"], view.failed.fields["frame"]) == ("render per view", 5)
 
 
 def test_a_full_disk_while_pngs_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):

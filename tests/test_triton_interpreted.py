@@ -44,7 +44,7 @@ torch.manual_seed(0)
 launch, rows = refiner_triton._Packed.launch, []
 def watched(self, *args, **kwargs):
     grid, sizes = launch(self, *args, **kwargs)
-    rows.append(sizes["BH"] * sizes["BW"] // sizes["SPAN"])
+    rows.append(sizes["BH"] * sizes["BW"] // (sizes["PH"] * sizes["PW"]))
     return grid, sizes
 refiner_triton._Packed.launch = watched
 sizes = dict(in_size=16, out_size=16, in_dim=20, num_style_feat=16, num_mlp=2)

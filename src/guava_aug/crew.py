@@ -24,6 +24,7 @@ from .errors import (
     UsageError,
 )
 from .output.tree import video_path
+from .plural import counted
 from .progress import Progress
 from .stopping import Check, Stopped
 from .sweep import sweep
@@ -162,7 +163,7 @@ class Crew:
         except BaseException:
             self.close()
             raise
-        log.info("%d workers are ready after %.1f s", self.parallel, time.monotonic() - begun)
+        log.info("%s ready after %.1f s", counted(self.parallel, "worker"), time.monotonic() - begun)
 
     def make(self, name: str, views: Sequence[View], on_view: Callable[[Made], None]) -> None:
         """See `Engine`; from the threads of `in_parallel`. A video whose worker dies is given to another one, once.

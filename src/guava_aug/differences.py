@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .output.camera_tag import CAMERA
+from .plural import counted
 from .views import View
 
 CAMERAS_SHOWN = 5
@@ -54,7 +55,7 @@ def explain_differences(differences: Sequence[Difference]) -> str:
             settings.setdefault((d.key, str(d.then), str(d.now)), []).append(d)
     paragraphs = []
     if cameras:
-        lines = [f"{len(cameras)} views were made with another camera than this run would give them:"]
+        lines = [f"{counted(len(cameras), 'view')} made with another camera than this run would give:"]
         for (video, label), found in list(cameras.items())[:CAMERAS_SHOWN]:
             then = ", ".join(f"{d.key} {d.then}" for d in found)
             now = ", ".join(f"{d.key} {d.now}" for d in found)
@@ -65,10 +66,10 @@ def explain_differences(differences: Sequence[Difference]) -> str:
         paragraphs.append("\n".join(lines))
     if settings:
         count = len({(d.video, d.label) for found in settings.values() for d in found})
-        lines = [f"{count} views were made with another configuration than this run's:"]
+        lines = [f"{counted(count, 'view')} made with another configuration than this run's:"]
         for (key, then, now), found in settings.items():
             where = f"{found[0].video} / {found[0].label}" + (f" and {len(found) - 1} more" if len(found) > 1 else "")
             lines.append(f"  {_FLAGS.get(key, key)}: made with {then}, this run {now} ({where})")
         paragraphs.append("\n".join(lines))
     advice = "Use those of the earlier run, or another --output_root, or --overwrite to make these views again"
-    return "\n".join([*paragraphs, f"{len(views)} views are concerned. {advice}"])
+    return "\n".join([*paragraphs, f"{counted(len(views), 'view')} in all. {advice}"])

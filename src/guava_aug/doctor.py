@@ -14,6 +14,7 @@ from typing import Literal
 
 from .config import RunConfig
 from .errors import GuavaAugError
+from .plural import counted
 
 Level = Literal["ok", "warn", "fail"]
 LITTLE_DISK, LITTLE_MEMORY = 10 * 2**30, 4 * 2**30  # bytes
@@ -211,7 +212,7 @@ def _disk(config: RunConfig) -> Iterator[Finding]:
 def _memory(config: RunConfig) -> Iterator[Finding]:
     from .processes import cpu_count
 
-    found = f"{cpu_count()} cores"
+    found = counted(cpu_count(), "core")
     if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         found += f", {total / 2**30:.1f} GiB"

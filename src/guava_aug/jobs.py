@@ -20,6 +20,7 @@ from .errors import AssetError, DeviceError, DiskFullError, InputError, OutputEr
 from .failure import place
 from .output.sidecar import read_sidecar
 from .output.tree import png_dir, sidecar_path, video_path, view_root
+from .plural import counted
 from .progress import Progress, Silent
 from .record import FOLDER, record_path, stage_rows, versions, write_record
 from .results import RunResult, Status, ViewResult
@@ -208,7 +209,7 @@ class _Run:
         if self.config.videos is None:
             names, failed = scan_videos(root)
             if failed:
-                log.warning("%d videos are left out: their tracking failed (skipped.txt)", len(failed))
+                log.warning("%s left out, as the tracking failed (skipped.txt)", counted(len(failed), "video"))
         else:
             names = unique_names(self.config.videos)
         if not names:
@@ -220,7 +221,7 @@ class _Run:
         if self.config.shard is None:
             return names
         mine = Shard.parse(self.config.shard).select(names)
-        log.info("part %s: %d of %d videos", self.config.shard, len(mine), len(names))
+        log.info("part %s: %d of %s", self.config.shard, len(mine), counted(len(names), "video"))
         return mine
 
     def _work(self, jobs: Sequence[VideoJob]) -> None:
@@ -260,12 +261,12 @@ class _Run:
                     self.results[job.name, view.label] = self._result(job, view, "failed", error=reason + LEFT_ALONE)
         done, alone = sum(len(job.done) for job in jobs), sum(len(job.left_alone) for job in jobs)
         if done:
-            log.info("%d of %d views are complete already", done, sum(len(job.views) for job in jobs))
+            log.info("complete already: %d of %s", done, counted(sum(len(job.views) for job in jobs), "view"))
             self.log.skipped(known)
             self.log.ended(new)
         if alone:
             self.log.left_alone({job.name: list(job.left_alone) for job in jobs if job.left_alone})
-            log.warning("%d views are left alone: they failed before, and nothing has changed", alone)
+            log.warning("%s left alone, having failed before; nothing has changed", counted(alone, "view"))
 
     def _one_video(self, job: VideoJob) -> None:
         """Makes what is missing of one video. Nothing that is wrong with the video stops the run."""
@@ -273,7 +274,7 @@ class _Run:
         begun, todo = time.monotonic(), job.todo
         for attempt in range(1 + self.config.retries):
             if attempt:
-                log.info("%s: trying %d failed views again", job.name, len(todo))
+                log.info("%s: trying %s again", job.name, counted(len(todo), "failed view"))
             self._try(job, todo)
             todo = [view for view in todo if (job.name, view.label) in self._worth_retrying]
             if not todo:

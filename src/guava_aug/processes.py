@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .config import RunConfig
 from .crew import Crew, MemberDied, MemberHangs
 from .errors import DeviceError
+from .plural import counted
 from .progress import Progress
 from .timing import Stages
 
@@ -168,7 +169,8 @@ class LocalMember:
                 raise MemberDied(self._how_it_ended())
             kind, content = event
             if kind in ("stage", "frames"):
-                last = f"the stage {content[0]!r}" if kind == "stage" else f"{content[0]} of {content[1]} frames"
+                rendered = kind == "frames"
+                last = f"{counted(content[0], 'frame')} of {content[1]}" if rendered else f"the stage {content[0]!r}"
             yield event
 
     def _hear(self) -> None:

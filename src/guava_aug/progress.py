@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from .plural import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as RichBars
@@ -121,7 +123,7 @@ class PlainLines:
 
     def start(self, videos: int, views: int) -> None:
         self.clock.start(videos, views)
-        log.info("%d videos, %d views to make", videos, views)
+        log.info("%s, %s to make", counted(videos, "video"), counted(views, "view"))
 
     def video(self, name: str, views: int) -> None:
         self.clock.video(name, views)
@@ -160,7 +162,7 @@ class Bars:
             TimeElapsedColumn(), TextColumn("ETA {task.fields[eta]}"),
             console=self.console, transient=True,
         )  # fmt: skip
-        self._bars.add_task(f"{videos} videos", total=max(views, 1), views=f"0/{views} views", eta="?")
+        self._bars.add_task(counted(videos, "video"), total=max(views, 1), views=f"0/{counted(views, 'view')}", eta="?")
         self._bars.start()
 
     def video(self, name: str, views: int) -> None:
@@ -192,7 +194,7 @@ class Bars:
             self._bars.task_ids[0],
             description=description,  # None leaves it as it is
             completed=c.done,
-            views=f"{c.done:.1f}/{c.views} views",
+            views=f"{c.done:.1f}/{counted(c.views, 'view')}",
             eta=c.eta(),
         )
 

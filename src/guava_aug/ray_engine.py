@@ -16,6 +16,7 @@ from .config import RunConfig
 from .crew import Crew, MemberDied, MemberHangs
 from .engine import model_source
 from .errors import DeviceError, UsageError
+from .plural import counted
 from .progress import Progress
 from .stopping import Check, Stopped, Stopping
 from .timing import Stages
@@ -68,7 +69,8 @@ class RayCrew(Crew):
             "scheduling_strategy": "SPREAD", "runtime_env": {"env_vars": environment},
         }  # fmt: skip
         what = f"{resources['num_gpus']:g} GPU and " if resources.get("num_gpus") else ""
-        log.info("Ray: %d nodes; %d workers with %s%s cores each", len(nodes), self.parallel, what, threads)
+        share = what + counted(int(threads), "core")
+        log.info("Ray: %s; %s with %s each", counted(len(nodes), "node"), counted(self.parallel, "worker"), share)
         super().prepare()
 
     def close(self) -> None:
@@ -105,8 +107,8 @@ def share_out(nodes: Sequence[dict[str, float]], config: RunConfig) -> tuple[int
     room = sum(int(n.get("CPU", 0)) // each for n in nodes)
     if room == 0:
         raise DeviceError(
-            f"--engine ray: no node has {each} cores for a worker; the cluster has {cpus} cores on {len(nodes)} nodes "
-            "(see --cpus_per_worker)"
+            f"--engine ray: no node has {counted(each, 'core')} for a worker; the cluster has "
+            f"{counted(cpus, 'core')} on {counted(len(nodes), 'node')} (see --cpus_per_worker)"
         )
     return min(room, config.workers or room), {"num_cpus": each}
 

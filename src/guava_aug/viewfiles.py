@@ -22,9 +22,11 @@ from .errors import OutputError
 from .failure import mark
 from .output.coming import ComingFrames
 from .output.pngs import PngWriter
+from .output.quantize import NotFiniteError
 from .output.sidecar import write_sidecar
 from .output.tree import png_dir, sidecar_path, video_path
 from .output.video import VideoWriter
+from .plural import counted
 from .sweep import sweep
 from .timing import Stages
 
@@ -92,8 +94,8 @@ class ViewFile:
         """Completes the files. Raises OutputError; then the MP4 is not there."""
         if not self._video.flush():
             error = OutputError(
-                f"{self._video.path}: every one of {self._video.frames} frames is black; nobody wants such a video. "
-                "Look at the tracked video with `guava-aug check`, and at this machine with `guava-aug doctor`"
+                f"{self._video.path}: all is black ({counted(self._video.frames, 'frame')}); nobody wants such a "
+                "video. Look at the tracked video with `guava-aug check`, and at this machine with `guava-aug doctor`"
             )
             mark(error, stage=timing.RENDER)
             raise error
@@ -177,6 +179,8 @@ class OpenFiles:
         try:
             yield
         except Exception as error:
+            if isinstance(error, NotFiniteError):
+                error.after(self._frames[view])
             mark(error, stage=timing.RENDER, frame=self._frames[view])
             self._fail(view, error)
         finally:

@@ -24,6 +24,7 @@ from .mp4_header import count_frames
 from .output.camera_tag import Tag, tag_of_file
 from .output.tree import png_dir, video_path
 from .output.video import verify_video
+from .plural import counted
 from .runlog import RunLog
 from .views import View, plan_views
 
@@ -131,9 +132,9 @@ def make_work_list(
     run_log.same_inputs(planner.same_inputs)
     if planner.unsigned:
         log.warning(
-            "%d views were made by an earlier version or by the original, which did not write with what: they count "
-            "as done; --overwrite makes them again",
-            planner.unsigned,
+            "%s made by an earlier version or by the original, which did not write with what: counted as done; "
+            "--overwrite makes them again",
+            counted(planner.unsigned, "view"),
         )
     return _verified(config, jobs) if config.verify else jobs
 
@@ -186,7 +187,10 @@ class _Planner:
         """The jobs again, after those videos were read whose files have other dates than when their views were made."""
         if not self._to_read:
             return jobs
-        log.info("%d videos have views, and files with other dates than then: reading them", len(self._to_read))
+        log.info(
+            "reading %s again: views are there, and files have other dates than then",
+            counted(len(self._to_read), "video"),
+        )
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             digests = dict(zip(self._to_read, pool.map(self._read, self._to_read), strict=True))
         checked = []
@@ -292,7 +296,7 @@ class _Planner:
             if told is None or told.get("bytes") != size:
                 found = count_frames(path)
                 if found != (frames or found):
-                    raise ValueError(f"it has {found} frames, the log says {frames}")
+                    raise ValueError(f"it has {counted(found, 'frame')}, the log says {frames}")
                 frames = found
         except FileNotFoundError:
             return None
@@ -334,7 +338,7 @@ class _Planner:
 def _verified(config: RunConfig, jobs: list[VideoJob]) -> list[VideoJob]:
     """The jobs without those files that do not decode as they should; they are made again."""
     views = [(job.name, label, found) for job in jobs for label, found in job.done.items()]
-    log.info("--verify: decoding %d videos", len(views))
+    log.info("--verify: decoding %s", counted(len(views), "view"))
 
     def is_good(view: tuple[str, str, Found]) -> bool:
         name, label, found = view

@@ -1,5 +1,6 @@
 """PNGs, the contact sheet, rounding and the output tree."""
 
+import pickle
 from pathlib import Path
 
 import cv2
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from guava_aug.errors import OutputError, UsageError
+from guava_aug.failure import place
 from guava_aug.output import (
     PngWriter,
     contact_sheet,
@@ -51,8 +53,11 @@ def test_video_bytes_are_truncated_and_png_bytes_rounded():
 def test_nan_pixels_are_refused_with_their_frame():
     rgb = torch.zeros(3, 3, 4, 4)
     rgb[2, 1, 0, 0] = float("nan")
-    with pytest.raises(OutputError, match="frame 2"):
+    with pytest.raises(OutputError, match=r"^frame 2 has pixels that are not finite") as caught:
         to_video_bytes(rgb)
+    assert str(caught.value.after(10)).startswith("frame 12 has")
+    assert caught.value.after(10) is caught.value and place(caught.value) == (None, 12)  # it is known by then
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 def test_pngs_are_numbered_and_exact(tmp_path):

@@ -18,6 +18,7 @@ from guava_aug.failure import place
 from guava_aug.hosts import host_id
 from guava_aug.output import video as video_module
 from guava_aug.output.coming import ComingFrames
+from guava_aug.output.quantize import NotFiniteError
 from guava_aug.output.video import VideoWriter, verify_video
 from guava_aug.sweep import STALE_AFTER
 
@@ -164,6 +165,19 @@ def test_planes_that_never_come(tmp_path):
     assert said.__cause__ is None  # no circle: the causes of a failure are followed to their end
     assert place(said) == (None, 5)  # the first frame of what did not come, whatever was handed over since
     assert only(tmp_path) == []
+
+
+def test_planes_that_are_not_finite_are_named_by_their_frame(tmp_path):
+    class Broken(Planes):
+        def planes(self):
+            raise NotFiniteError(1, "look at it")
+
+    pictures = frames(13, 128, 128)
+    planes = np.stack([video_module._to_yuv(p, i).to_ndarray() for i, p in enumerate(pictures)])
+    with pytest.raises(OutputError, match=r"^frame 14 has"), VideoWriter(tmp_path / "a.mp4", 128, 128) as writer:
+        writer.write(Planes(planes))
+        writer.write(Broken(planes[:5]))
+        writer.flush()
 
 
 def test_planes_that_do_not_fit_are_refused(tmp_path):

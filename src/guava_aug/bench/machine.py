@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .. import record
+from ..plural import counted
 
 
 def describe_machine(device: str) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def describe_machine(device: str) -> dict[str, Any]:
 def in_words(machine: dict[str, Any]) -> str:
     """One line: what renders, the processor, and the number of its cores."""
     gpu = f"{machine['gpu']}, " if machine.get("gpu") else "no GPU in use, "
-    return f"{gpu}{machine['usable_cpus']} cores of {machine['cpu']}"
+    return f"{gpu}{counted(machine['usable_cpus'], 'core')} of {machine['cpu']}"
 
 
 def _processor() -> str:

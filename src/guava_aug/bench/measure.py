@@ -22,6 +22,7 @@ from .. import timing
 from ..config import RunConfig
 from ..engine import InProcess, Made, model_source
 from ..errors import OutputError
+from ..plural import counted
 from ..progress import Silent
 from ..record import record_path
 from ..timing import Interval, Stages, StageTime
@@ -90,9 +91,9 @@ def measure(config: RunConfig, counts: Sequence[int], repeats: int) -> Measured:
         here.video(few)
         runs: dict[int, list[tuple[float, list[StageTime]]]] = {}
         for views in (few, many):
-            log.info("%d %s in this process, %d times", views, "view" if views == 1 else "views", repeats)
+            log.info("%s in this process, %s", counted(views, "view"), counted(repeats, "time"))
             runs[views] = [here.video(views) for _ in range(repeats)]
-        log.info("%d views with a record of who is busy when", many)
+        log.info("%s with a record of who is busy when", counted(many, "view"))
         intervals = here.recorded(many)
         found = here.describe()
         here.close()  # the commands want the GPU's memory
@@ -102,7 +103,7 @@ def measure(config: RunConfig, counts: Sequence[int], repeats: int) -> Measured:
         commands = []
         for mode in ("batch", "subprocess"):
             for views in sorted(set(counts)):
-                log.info("guava-aug run --mode %s, %d %s", mode, views, "view" if views == 1 else "views")
+                log.info("guava-aug run --mode %s, %s", mode, counted(views, "view"))
                 out = Path(scratch) / f"{mode}_{views}"
                 commands.append(run_command(replace(config, output_root=out, mode=mode), views))
     return Measured(

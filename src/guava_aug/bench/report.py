@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .. import timing
+from ..plural import counted
 from .costs import Cost, batch_costs, subprocess_costs
 from .lanes import Lane
 from .measure import START, Measured
@@ -73,12 +74,12 @@ def stages_grid(m: Measured) -> Grid:
         rows.append((stage.name, _seconds(stage.seconds), PER_VIEW, HOW_OFTEN.get(stage.name, PER_VIEW)))
     frame = 1000 * m.marginal / m.frames
     return Grid(
-        f"Stages: one view of {m.frames} frames, {m.size} x {m.size}, {m.gaussians:,} Gaussians",
+        f"Stages: one view of {counted(m.frames, 'frame')}, {m.size} x {m.size}, {m.gaussians:,} Gaussians",
         ("stage", "seconds", "subprocess mode", "batch mode"),
         rows,
         [
             f"One more view in batch mode: {m.marginal:.3f} s, {frame:.2f} ms a frame (from {min(m.warm)} and "
-            f"{max(m.warm)} views in one process).",
+            f"{counted(max(m.warm), 'view')} in one process).",
             "Stages are main-thread time of a warm process, medians; encode wait is what encoding adds at the end.",
         ],
     )
@@ -119,7 +120,7 @@ def lanes_grid(lanes: Sequence[Lane], views: int) -> Grid:
         for lane in lanes
     ]
     return Grid(
-        f"Utilisation: {views} views in a warm process (recorded, so a little slower than timed)",
+        f"Utilisation: {counted(views, 'view')} in a warm process (recorded, so a little slower than timed)",
         ("lane", "busy s", "busy", "mean at once", "most at once"),
         rows,
     )

@@ -13,6 +13,7 @@ from tyro.conf import arg
 from ..config import Backend, RunConfig
 from ..errors import UsageError
 from ..malloc import keep_freed_memory
+from ..plural import counted
 from .exit_codes import OK, catch_sigterm
 from .parsing import MaybePath, Switch, parse
 
@@ -107,7 +108,8 @@ def main(argv: Sequence[str]) -> int:
             repeats=flags.repeats,
         ),
     )  # fmt: skip
-    what = f"{measured.views_recorded} views of {measured.frames} frames, {measured.gaussians:,} Gaussians"
+    made = f"{counted(measured.views_recorded, 'view')} of {counted(measured.frames, 'frame')}"
+    what = f"{made}, {measured.gaussians:,} Gaussians"
     said = f"{machine.in_words(on)}; guava-aug {software['guava_aug']}, torch {software['torch']}"
     chart.draw_chart(shown, f"guava-aug: {what}", said, picture)
     console = Console(highlight=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from ..plural import counted
 from .exit_codes import OK, SOME_FAILED
 from .parsing import MaybePath, Switch, parse
 
@@ -70,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
         )  # fmt: skip
     Console().print(table)
     bad = sum(not row.ok for row in rows)
-    print(f"{len(rows)} videos, {len(rows) - bad} good, {bad} that cannot be used")
+    print(f"{counted(len(rows), 'video')}, {len(rows) - bad} good, {bad} that cannot be used")
     return SOME_FAILED if bad else OK
 
 

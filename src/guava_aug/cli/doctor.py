@@ -11,6 +11,7 @@ from tyro.conf import arg
 
 from ..config import RunConfig
 from ..malloc import keep_freed_memory
+from ..plural import counted
 from .exit_codes import FAILED_TO_START, OK, catch_sigterm
 from .parsing import MaybePath, Switch, parse
 
@@ -71,5 +72,5 @@ def main(argv: Sequence[str]) -> int:
                 (f"{finding.level:<5}", colours[finding.level]), f"{finding.what}: {finding.text}{advice}"
             )
             console.print(line)
-    print(f"{worst['ok']} ok, {worst['warn']} warnings, {worst['fail']} failures")
+    print(f"{worst['ok']} ok, {counted(worst['warn'], 'warning')}, {counted(worst['fail'], 'failure')}")
     return FAILED_TO_START if worst["fail"] else OK

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from ..plural import counted
 from .exit_codes import OK
 from .parsing import parse
 
@@ -50,7 +51,8 @@ def main(argv: Sequence[str]) -> int:
     count = Counter(view.standing for _, _, view in history.items())
     parts = len({worker.part for worker in history.workers.values()})
     print(
-        f"{sum(count.values())} views of {parts} parts by {len(history.workers)} processes: {count['done']} done, "
-        f"{count['failed']} failed, {count['left']} left\n{log}\n{manifest}"
+        f"{counted(sum(count.values()), 'view')} of {counted(parts, 'part')} by "
+        f"{counted(len(history.workers), 'process')}: {count['done']} done, {count['failed']} failed, "
+        f"{count['left']} left\n{log}\n{manifest}"
     )
     return OK

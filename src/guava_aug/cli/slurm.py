@@ -204,7 +204,7 @@ if [ "$code" -eq {preempted} ] || [ "$code" -eq 143 ] || {{ [ "$asked" -eq 1 ] &
     if [ "$state" != RUNNING ]; then
         echo "task $SLURM_ARRAY_TASK_ID was asked to end; SLURM says it is $state"
     elif [ "${{SLURM_RESTART_COUNT:-0}}" -ge {requeues} ]; then
-        echo "task $SLURM_ARRAY_TASK_ID was queued again {requeues} times: the time limit is too short for it"
+        echo "task $SLURM_ARRAY_TASK_ID is not queued again (--max_requeues {requeues}): the time limit is too short"
     else
         echo "task $SLURM_ARRAY_TASK_ID was asked to end; it is queued again"
         scontrol requeue "$task" && sleep 60 # SLURM ends this script meanwhile

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from ..plural import counted
 from .exit_codes import OK
 from .parsing import Switch, parse
 
@@ -72,7 +73,8 @@ def _show(standing: Standing) -> None:
     s = standing
     share = f" ({s.done / s.views:.1%})" if s.views else ""
     console.print(
-        f"{s.root}: {s.views} views of {s.videos} videos: {s.done} done{share}, {s.failed} failed, {s.left} left"
+        f"{s.root}: {counted(s.views, 'view')} of {counted(s.videos, 'video')}: {s.done} done{share}, "
+        f"{s.failed} failed, {s.left} left"
     )
     speed = []
     if s.views_per_second is not None:
@@ -90,20 +92,23 @@ def _show(standing: Standing) -> None:
         workers = [worker for worker in s.workers if worker.life == life]
         if not workers:
             continue
-        console.print(f"{len(workers)} processes {words}")
+        console.print(f"{counted(len(workers), 'process')} {words}")
         for worker in workers[: WORKERS_SHOWN if life != "ended" else 0]:
             where = f"  {worker.host} {worker.pid}" + (f", part {worker.part}" if worker.part is not None else "")
-            flight = f", at {worker.in_flight[0]} ({worker.in_flight[1]} views)" if worker.in_flight else ""
+            flight = f", at {worker.in_flight[0]} ({counted(worker.in_flight[1], 'view')})" if worker.in_flight else ""
             why = f": {worker.why}" if worker.why else ""
-            console.print(f"{where}, {worker.device or '?'}: {worker.made} views{flight}, {hms(worker.idle)} ago{why}")
+            console.print(
+                f"{where}, {worker.device or '?'}: {counted(worker.made, 'view')}{flight}, {hms(worker.idle)} ago{why}"
+            )
     for reason in s.reasons[:REASONS_SHOWN]:
         console.print(
-            f"failed ({reason.views} views of {reason.videos} videos, stage {reason.stage or '?'}): {reason.text}"
+            f"failed ({counted(reason.views, 'view')} of {counted(reason.videos, 'video')}, "
+            f"stage {reason.stage or '?'}): {reason.text}"
         )
         more = f" and {reason.views - len(reason.examples)} more" if reason.views > len(reason.examples) else ""
         console.print(f"  {'; '.join(reason.examples)}{more}")
     if len(s.reasons) > REASONS_SHOWN:
-        console.print(f"... and {len(s.reasons) - REASONS_SHOWN} more reasons; see --json")
+        console.print(f"... and {counted(len(s.reasons) - REASONS_SHOWN, 'more reason')}; see --json")
     if s.left and not s.running:
         console.print("no process is at work: run the same command again to make what is left")
     if s.failed:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
+from ..plural import counted
 from ..progress import Bars, PlainLines, Progress, Silent
 from ..results import RunResult
 from ..timing import StageTime
@@ -65,7 +66,10 @@ def show_summary(result: RunResult, quiet: bool) -> None:
     if len(reasons) > FAILURES_SHOWN:
         console.print(f"... and {len(reasons) - FAILURES_SHOWN} more; all are in {result.params_log}", markup=False)
     words = ", ".join(f"{count[word]} {word}" for word in ("success", "skipped", "failed") if count[word])
-    console.print(f"{len(result.views)} views: {words}; {result.seconds:.1f} s; log: {result.params_log}", markup=False)
+    words = f": {words}" if words else ""  # a part may have no video
+    console.print(
+        f"{counted(len(result.views), 'view')}{words}; {result.seconds:.1f} s; log: {result.params_log}", markup=False
+    )
     if not quiet and result.stages:
         console.print(stage_table(result.stages))
 

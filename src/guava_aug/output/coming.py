@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from guava_aug import timing
-from guava_aug.errors import OutputError
 from guava_aug.failure import mark
+from guava_aug.output.quantize import NotFiniteError
 
 
 class ComingFrames:
@@ -38,15 +38,15 @@ class ComingFrames:
         return part
 
     def planes(self) -> np.ndarray:
-        """uint8 [T, 3 H / 2, W], when they are here. Raises OutputError when a frame has pixels that are not finite."""
+        """uint8 [T, 3 H / 2, W], when they are here. Raises NotFiniteError."""
         self._here.synchronize()
         bad = self._broken.numpy()
         if bad.any():
             first = int(bad.nonzero()[0][0])
-            error = OutputError(
-                f"frame {first} of those in work has pixels that are not finite (NaN or infinity); check the pose of "
-                "that frame with `guava-aug check`; if it is fine, half precision is too narrow for this model: use "
-                "--precision fp32"
+            error = NotFiniteError(
+                first,
+                "check the pose of that frame with `guava-aug check`; if it is fine, half precision is too narrow for "
+                "this model: use --precision fp32",
             )
             raise mark(error, stage=timing.RENDER)
         return self._planes.numpy()

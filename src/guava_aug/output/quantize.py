@@ -7,6 +7,26 @@ import torch
 from torch import Tensor
 
 from guava_aug.errors import OutputError
+from guava_aug.failure import mark
+
+
+class NotFiniteError(OutputError):
+    """Rendered pixels are not finite. Who finds them knows only some frames; `after` says which."""
+
+    def __init__(self, frame: int, advice: str) -> None:
+        super().__init__(frame, advice)
+        self._located = False
+
+    def __str__(self) -> str:
+        frame, advice = self.args
+        return f"frame {frame} has pixels that are not finite (NaN or infinity); {advice}"
+
+    def after(self, frames: int) -> NotFiniteError:
+        """The same error with the frame's number in the video, when so many came before. Only the first call counts."""
+        if not self._located:
+            self.args = (self.args[0] + frames, self.args[1])
+            self._located = True
+        return mark(self, frame=self.args[0])
 
 
 def to_video_bytes(rgb: Tensor) -> np.ndarray:
@@ -22,10 +42,6 @@ def to_png_bytes(rgb: Tensor) -> np.ndarray:
 def _bytes(rgb: Tensor, offset: float) -> np.ndarray:
     broken = ~rgb.detach().isfinite().flatten(1).all(dim=1)
     if bool(broken.any()):
-        first = int(broken.nonzero()[0])
-        raise OutputError(
-            f"frame {first} of this chunk has pixels that are not finite (NaN or infinity); check the pose of that "
-            "frame with `guava-aug check`"
-        )
+        raise NotFiniteError(int(broken.nonzero()[0]), "check the pose of that frame with `guava-aug check`")
     scaled = rgb.detach().float().clamp(0, 1).mul(255).add_(offset)
     return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()

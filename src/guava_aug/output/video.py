@@ -22,7 +22,9 @@ from guava_aug import faults, timing
 from guava_aug.errors import DiskFullError, OutputError, UsageError
 from guava_aug.failure import mark
 from guava_aug.output.coming import ComingFrames
+from guava_aug.output.quantize import NotFiniteError
 from guava_aug.output.temporary import remove_stale_temporaries, temporary_beside
+from guava_aug.plural import counted
 
 CRF = 10  # the original's quality (imageio's 8)
 PRESET = "veryfast"
@@ -190,7 +192,10 @@ class VideoWriter:
                 container.metadata["comment"] = self._comment
             stream = _add_stream(container, self._fps, self._size, self._options, self._threads)
             for piece in self._next_pieces():
-                pictures = piece.planes() if isinstance(piece, ComingFrames) else piece
+                try:
+                    pictures = piece.planes() if isinstance(piece, ComingFrames) else piece
+                except NotFiniteError as error:
+                    raise error.after(self._encoded) from None
                 with timing.busy(timing.ENCODE):
                     self._black = self._black and _is_black(pictures, self._size[1])
                     for picture in pictures:
@@ -230,8 +235,9 @@ class VideoWriter:
                 usual = 0.15 * self._size[0] * self._size[1] * max(self.frames, 1) / mib
                 return kind(
                     f"{where}: no space ({error}); {written:.1f} MiB were written, {free:.1f} MiB are free in "
-                    f"{folder}, about {max(usual, written):.1f} MiB are needed for the {self.frames} frames so far. "
-                    "Free some space or the quota and run again: finished views are kept"
+                    f"{folder}, about {max(usual, written):.1f} MiB are needed for "
+                    f"{counted(self.frames, 'frame')} so far. Free some space or the quota and run again: finished "
+                    "views are kept"
                 )
         return OutputError(f"{where} ({type(error).__name__}: {error}); check the disk and run again")
 
@@ -276,7 +282,7 @@ def verify_video(path: str | os.PathLike[str], frames: int, size: tuple[int, int
         raise OutputError(f"{path}: cannot be decoded ({error}); {advice}") from error
     if found != frames or found_size != size:
         raise OutputError(
-            f"{path}: expected {frames} frames of {size[0]}x{size[1]}, "
+            f"{path}: expected {counted(frames, 'frame')} of {size[0]}x{size[1]}, "
             f"found {found} of {found_size[0]}x{found_size[1]}; {advice}"
         )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from guava_aug.body.params import Identity
 from guava_aug.errors import InputError
+from guava_aug.plural import counted
 from guava_aug.tracked import layout
 from guava_aug.tracked.timemap import Timing
 from guava_aug.tracked.video import TrackedVideo
@@ -119,5 +120,5 @@ def _decode_all(video: TrackedVideo) -> tuple[list[str], list[str]]:
         found = list(pool.map(look, range(video.num_frames)))
     problems = [reason for reason, _ in found if reason]
     if len(problems) > _MAX_PROBLEMS:
-        problems[_MAX_PROBLEMS:] = [f"and {len(problems) - _MAX_PROBLEMS} more frames"]
+        problems[_MAX_PROBLEMS:] = [f"and {counted(len(problems) - _MAX_PROBLEMS, 'more frame')}"]
     return problems, [video.frame_keys[i] for i, (_, empty) in enumerate(found) if empty]
