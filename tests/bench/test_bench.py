@@ -160,5 +160,30 @@ def test_programs_measure_the_tiny_model(
     assert all(isinstance(value, float) for value in times) and (times or name == "long_video")
 
 
+@pytest.mark.slow
+def test_a_long_video_is_measured_with_the_tests_model(
+    tiny: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    argv = ["--tiny", "--views", "1", "--frames", "40", "--tracked_root", str(tiny[1]), "--json", str(tmp_path / "j")]
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setattr(sys, "argv", ["long_video", *argv])
+    runpy.run_path(str(BENCHMARKS / "long_video.py"), run_name="__main__")
+    figures = json.loads((tmp_path / "j").read_text())
+    assert figures["rows"][0]["part of the run"] == "before" and figures["peak_host_gb"] > 0.05
+    said = capsys.readouterr()
+    assert "40 frames, 1 view: most memory" in said.out and "40 frames is written" in said.err
+
+
+def test_memory_is_told_for_each_tenth_of_the_frames(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    program = runpy.run_path(str(BENCHMARKS / "long_video.py"))
+    watch = program["Watch"]("cpu", total=30)
+    watch.samples = [program["Sample"](done, 100 + done, 0) for done in range(31)]
+    parts = {name: [sample.done for sample in samples] for name, samples in watch.parts()}
+    assert list(parts) == ["before", *(f"{i}/10" for i in range(1, 11)), "checking the files"]
+    assert (parts["before"], parts["2/10"], parts["checking the files"]) == ([0], [4, 5, 6], [30])
+    assert sorted(done for part in parts.values() for done in part) == list(range(31))
+
+
 def test_there_are_programs():
     assert len(PROGRAMS) >= 13
