@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import guava_aug.estimate
 from fakes import FakeModel, write_clip
-from guava_aug import augment
+from guava_aug import InputError, augment
 from guava_aug.cli import main
 from guava_aug.config import RunConfig
 from guava_aug.doctor import examine
@@ -53,6 +54,29 @@ def test_a_video_that_can_be_read_is_measured(config: RunConfig):
     assert not config.output_root.exists()  # it works elsewhere
 
 
+def test_names_are_those_of_the_user(config: RunConfig, monkeypatch: pytest.MonkeyPatch):
+    """Also when the first video that is tried cannot be copied, and when the measurement fails."""
+    seen = []
+    real = guava_aug.estimate.clip_of_length
+
+    def clip(root: Path, name: str, frames: int, out: Path) -> Path:
+        seen.append(name)
+        if len(seen) == 2:  # the second clip of the first video
+            raise InputError("damaged")
+        return real(root, name, frames, out)
+
+    monkeypatch.setattr(guava_aug.estimate, "clip_of_length", clip)
+    rates = measure(config, amounts(config)[0][:2], frames=4)
+    assert seen == [seen[0], seen[0], rates.video, rates.video] and {seen[0], rates.video} == {"a", "b"}
+    monkeypatch.setattr("guava_aug.pipeline._refuse_empty", _refuse)
+    with pytest.raises(InputError, match=r"^the measurement failed: [ab] is empty$"):
+        measure(config, amounts(config)[0][:2], frames=4)
+
+
+def _refuse(image: object, name: str) -> None:
+    raise InputError(f"{name} is empty")
+
+
 def test_the_command(config: RunConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("guava_aug.estimate.measure", lambda *args: RATES)
     command = ["estimate", "--tracked_root", str(config.tracked_root), "--output_root", str(config.output_root)]
@@ -85,7 +109,11 @@ def test_doctor_without_an_encoder_or_compiler(tmp_path: Path, monkeypatch: pyte
 
     config = RunConfig(tmp_path, tmp_path, device="cpu")
     monkeypatch.setattr(doctor, "_encode_problem", lambda codec: "no such codec")
-    assert [f.level for f in doctor._encoders(config)] == ["fail", "ok"]
+    x264, nvenc = doctor._encoders(config)
+    assert (x264.level, nvenc.level) == ("fail", "ok") and "not here; guava-aug does not use it" in nvenc.text
+    monkeypatch.setattr(doctor, "_encode_problem", lambda codec: None)
+    x264, nvenc = doctor._encoders(config)
+    assert (x264.level, nvenc.level) == ("ok", "ok") and "works here; guava-aug does not use it" in nvenc.text
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr(doctor, "version", lambda name: "3.0")
     monkeypatch.delenv("CC", raising=False)

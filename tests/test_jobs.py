@@ -379,3 +379,20 @@ def test_an_interrupted_overwrite_goes_on_without_the_flag(tracked: Path, tmp_pa
     assert result.count() == {"skipped": 3, "success": 3}
     for view in result.views:
         assert json.loads(read_comment(view.path))["yaw"] == view.yaw == logged(tmp_path)[view.video][view.label]["yaw"]
+
+
+def test_what_the_model_says_of_a_video_is_said_once_however_often_it_is_tried(
+    tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def avatar(self, raw, identity):
+        logging.getLogger("guava_aug.model").warning("the tracked person has another shape")
+        raise RuntimeError("no avatar")
+
+    monkeypatch.setattr(FakeModel, "avatar", avatar)
+    caplog.set_level(logging.INFO, "guava_aug")
+    result = augment(tracked, tmp_path, ["one", "two words é"], ["easy"], model=FakeModel(), retries=2)
+    assert len(result.failed) == 2
+    said = [record.getMessage() for record in caplog.records]
+    assert sum("trying 1 failed view again" in text for text in said) == 4
+    assert said.count("the tracked person has another shape") == 2  # once for each video
+    assert logging.getLogger("guava_aug.model").filters == []

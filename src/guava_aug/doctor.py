@@ -148,16 +148,14 @@ def _triton(config: RunConfig) -> Iterator[Finding]:
 def _encoders(config: RunConfig) -> Iterator[Finding]:
     import av
 
-    for codec, needed in (("libx264", True), ("h264_nvenc", False)):
-        problem = _encode_problem(codec)
-        if problem is None:
-            yield Finding("ok", codec, f"encodes (PyAV {av.__version__})")
-        elif needed:
-            yield Finding(
-                "fail", codec, problem, "install the wheel of PyAV, which brings it: pip install --force-reinstall av"
-            )
-        else:
-            yield Finding("ok", codec, f"not usable here ({problem}); libx264 is used")
+    problem = _encode_problem("libx264")
+    if problem is None:
+        yield Finding("ok", "libx264", f"encodes, on the CPU (PyAV {av.__version__}); all videos are made with it")
+    else:
+        advice = "install the wheel of PyAV, which brings it: pip install --force-reinstall av"
+        yield Finding("fail", "libx264", problem, advice)
+    there = "not here" if _encode_problem("h264_nvenc") else "works here"
+    yield Finding("ok", "h264_nvenc", f"the GPU's encoder, {there}; guava-aug does not use it")
 
 
 def _encode_problem(codec: str) -> str | None:

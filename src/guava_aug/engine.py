@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -73,6 +74,33 @@ class Engine(Protocol):
         """What was used, for the run's record."""
 
 
+class _OncePerVideo(logging.Filter):
+    """Lets what the model says of a video pass once: a view that is tried again has the same to say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.video = ""
+        self._said: set[tuple[str, str]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is new."""
+        said = self.video, record.getMessage()
+        is_new = said not in self._said
+        self._said.add(said)
+        return is_new
+
+    @contextmanager
+    def of(self, video: str) -> Iterator[None]:
+        """While this video is made."""
+        self.video = video
+        speaker = logging.getLogger("guava_aug.model")
+        speaker.addFilter(self)
+        try:
+            yield
+        finally:
+            speaker.removeFilter(self)
+
+
 class InProcess:
     """Loads the model once and keeps it."""
 
@@ -87,6 +115,7 @@ class InProcess:
         self.config, self.stages, self.progress, self.stop = config, stages, progress, stop
         self.model = self._given = model
         self._look: Look | None = None
+        self._once = _OncePerVideo()
         self._backgrounds: Counter[str] = Counter()
         self._timings: dict[str, Timing] = {}
 
@@ -127,7 +156,8 @@ class InProcess:
             on_view(made)
 
         try:
-            self._make(name, views, ended)
+            with self._once.of(name):
+                self._make(name, views, ended)
         except (UsageError, AssetError, DeviceError, DiskFullError):  # would fail with every video
             raise
         except Exception as error:

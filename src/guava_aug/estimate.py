@@ -116,8 +116,9 @@ def measure(config: RunConfig, todo: Sequence[Amount], frames: int | None = None
         if len(more) == 1:  # a run of one view
             more = plan_views(amount.name, config.difficulties, config.base_seed, 2)[:2]
 
-        def seconds(clip: str, views: Sequence[View]) -> tuple[float, int]:
-            return _make(replace(config, tracked_root=scratch, output_root=scratch / "out"), clip, views, model)
+        def seconds(length: str, views: Sequence[View]) -> tuple[float, int]:
+            clips = replace(config, tracked_root=scratch / length, output_root=scratch / length / "out")
+            return _make(clips, amount.name, views, model)
 
         seconds("few", one)  # kernels are compiled, files are in the cache
         (few_more, _), (many_more, size), (many_one, _) = (
@@ -148,32 +149,32 @@ def _views(config: RunConfig, name: str) -> list[View]:
 
 
 def _usable(config: RunConfig, todo: Sequence[Amount], lengths: dict[str, int], scratch: Path) -> Amount:
-    """A video of about median length, after clips of it were made below `scratch`."""
+    """A video of about median length, after clips of it were made in folders of `scratch`."""
     middle = statistics.median(video.frames for video in todo)
     nearest = sorted(todo, key=lambda video: abs(video.frames - middle))[:VIDEOS_TRIED]
     for video in nearest:
         try:
-            for clip, frames in lengths.items():
-                clip_of_length(config.tracked_root, video.name, frames, scratch, clip)
+            for length, frames in lengths.items():  # folders, so that all that is said is of a video the user has
+                clip_of_length(config.tracked_root, video.name, frames, scratch / length)
             return video
         except (InputError, OutputError) as error:
             log.warning("%s cannot be measured: %s", video.name, error)
     raise InputError(f"none of {', '.join(v.name for v in nearest)} can be measured; see `guava-aug check`")
 
 
-def _make(config: RunConfig, clip: str, views: Sequence[View], model: GuavaModel) -> tuple[float, int]:
+def _make(config: RunConfig, name: str, views: Sequence[View], model: GuavaModel) -> tuple[float, int]:
     """Seconds that views of a clip take, and the bytes of their files."""
     made: list[Made] = []
     begun = time.perf_counter()
     engine = InProcess(replace(config, overwrite=True, time_map=None), Stages(), Silent(), model)
-    engine.make(clip, views, made.append)
+    engine.make(name, views, made.append)
     seconds = time.perf_counter() - begun
     failed = [view.error for view in made if view.error is not None]
     if failed:
         raise InputError(f"the measurement failed: {failed[0]}")
     size = 0
     for view in views:
-        folder = video_path(config.output_root, view.label, clip).parent
+        folder = video_path(config.output_root, view.label, name).parent
         size += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return seconds, size
 

@@ -64,6 +64,7 @@ def main(argv: Sequence[str]) -> int:
     from .terminal import speaking
 
     with speaking(flags.run.running.quiet, flags.run.running.verbose):
+        flags.run.say_part()
         videos, bad = amounts(config)
         todo = [video for video in videos if video.views]
         if not todo:

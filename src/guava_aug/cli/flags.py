@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from ..errors import UsageError
 from ..shards import shard_of_slurm_array
 from ..stopping import GRACE
 from .parsing import MaybePath, Switch
+
+log = logging.getLogger(__name__)
 
 Mode = Annotated[Literal["batch", "subprocess"] | None, arg(metavar="batch|subprocess", help_behavior_hint="")]
 Names = Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]")]
@@ -183,8 +186,22 @@ class RunFlags:
         given = self.videos.shard
         if given is not None:
             return None if given == "none" else given
-        found = shard_of_slurm_array(os.environ) if self.output.part_id is None else None
+        return self.part_of_array()
+
+    def part_of_array(self) -> str | None:
+        """The part that was chosen without being asked for: that of this task of a SLURM array."""
+        if self.videos.shard is not None or self.output.part_id is not None:
+            return None
+        found = shard_of_slurm_array(os.environ)
         return None if found is None else str(found)
+
+    def say_part(self) -> None:
+        """Tells in the log of a part that nobody asked for."""
+        if (part := self.part_of_array()) is not None:
+            words = (
+                "this is a task of a SLURM array: only its part of the videos is taken, --shard %s (all: --shard none)"
+            )
+            log.info(words, part)
 
     def _names(self) -> tuple[str, ...] | None:
         if not self.videos.video_list and self.videos.video_list_file is None:

@@ -45,6 +45,7 @@ def main(argv: Sequence[str], *, prog: str = "guava-aug run", script: bool = Fal
         from .terminal import show_summary, speaking
 
         with speaking(quiet, verbose, debug_log_path(config.output_root, config.part_id)) as progress:
+            flags.say_part()
             result = run(config, progress=progress, stop=stop)
     show_summary(result, quiet)
     return OK if result.ok else SOME_FAILED

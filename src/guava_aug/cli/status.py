@@ -13,6 +13,7 @@ from tyro.conf import Positional
 from ..plural import counted
 from .exit_codes import OK
 from .parsing import Switch, parse
+from .roots import history_of
 
 if TYPE_CHECKING:
     from ..standing import Standing
@@ -47,14 +48,9 @@ class StatusFlags:
 def main(argv: Sequence[str]) -> int:
     """0 when there is something to tell about."""
     flags = parse(StatusFlags, argv, "guava-aug status", DESCRIPTION, EXAMPLES)
-    from ..errors import UsageError
-    from ..history import History
     from ..standing import standing_of
 
-    history = History(flags.output_root)
-    if not history.exists:
-        raise UsageError(f"{flags.output_root} has no journals (.guava-aug/journal); give the --output_root of a run")
-    standing = standing_of(history)
+    standing = standing_of(history_of(flags.output_root, "status"))
     if flags.json:
         more = {"root": str(standing.root), "running": standing.running}
         print(json.dumps({**asdict(standing), **more}, indent=2))
