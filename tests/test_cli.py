@@ -195,6 +195,20 @@ def test_one_is_not_counted_as_many(tmp_path: Path, fake_model: list, capsys: py
     assert re.findall(r"\b1 (?:\w+ )?(?:videos|views|parts|processes|workers)\b", text) == []
 
 
+def test_a_part_that_nobody_asked_for_is_told_first(
+    tracked: Path, tmp_path: Path, fake_model: list, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    command = ["run", "--tracked_root", str(tracked), "--output_root", str(tmp_path / "out"), "--device", "cpu"]
+    for key, value in (("ID", 3), ("COUNT", 2), ("MIN", 2), ("MAX", 3), ("STEP", 1)):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{key}", str(value))
+    assert main(command) == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    assert "SLURM array" in first and "--shard 1/2 (all: --shard none)" in first
+    for own in (["--shard", "none"], ["--shard", "1/2"], ["--part_id", "7"]):
+        assert main([*command, *own]) == 0
+        assert "SLURM" not in capsys.readouterr().err
+
+
 def test_help_needs_no_torch():
     code = (
         "import sys\nfrom guava_aug.cli import main\n"
@@ -292,6 +306,22 @@ def test_demo_of_whole_clips(tracked: Path, tmp_path: Path, fake_model: list, mo
     assert "contact_sheet.png" in capsys.readouterr().out
     assert str(fake_model[0][0][0]) == "embedded"
     assert not (tmp_path / "out" / "tracked").exists()
+
+
+def test_demo_into_a_folder_of_another_version(
+    tracked: Path, tmp_path: Path, fake_model: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("guava_aug.demo.demo_root", lambda: tracked)
+    argv = ["demo", "--output", str(tmp_path / "out"), "--moments", "2", "--clips", "one", "--difficulties", "easy"]
+    assert main(argv) == 0
+    monkeypatch.setattr("guava_aug.engine.known_weights", lambda *args: "newer weights")
+    capsys.readouterr()
+    assert main(argv) == 2
+    said = capsys.readouterr().err
+    for words in ("the embedded model", "this run newer weights", "another --output DIR", "--overwrite"):
+        assert words in said
+    assert "--output_root" not in said and "--model_path" not in said  # the demo has no such flags
+    assert main([*argv, "--overwrite"]) == 0
 
 
 def test_demo_of_one_clip_and_a_second_of_the_others(

@@ -120,6 +120,20 @@ def test_reasons_that_differ_in_names_only_are_one(tmp_path: Path):
 def test_a_folder_without_journals_is_refused(tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]):
     assert main([command, str(tmp_path)]) == 2
     assert "no journals" in capsys.readouterr().err
+    assert main([command, str(tmp_path / "nowhere")]) == 2
+    assert "is not there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["status", "retry"])
+def test_a_path_within_an_output_folder_is_answered_with_the_command(
+    tracked: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    run(tracked, tmp_path / "out", ["one"])
+    monkeypatch.chdir(tmp_path)
+    for within, what in (("augmentation_params.json", "is a file"), ("easy/one", "has no journals")):
+        assert main([command, f"out/{within}"]) == 2
+        said = capsys.readouterr().err
+        assert what in said and said.rstrip().endswith(f"try: guava-aug {command} out")
 
 
 def test_retry_makes_the_failed_and_only_them(
@@ -199,7 +213,8 @@ def test_manifest_rows(tracked: Path, tmp_path: Path):
         if view.status == "success":
             assert tmp_path / row["path"] == view.path and row["bytes"] == view.path.stat().st_size
             assert (row["status"], row["frames"], row["fps"], row["width"]) == ("done", 3, 30.0, 128)
-            assert row["seconds_render"] > 0 and row["seconds_data"] >= 0 and row["rasteriser"] == "fake"
+            assert row["seconds_render"] > 0 and row["seconds_data"] >= 0
+            assert (row["rasteriser"], row["precision"]) == ("fake", "fp32")
             assert (row["device"], row["error"], row["failed_runs"]) == ("cpu", None, 0)
             assert json.loads(row["versions"])["guava_aug"]
         else:

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from fakes import FakeModel, write_clip
 from guava_aug import UsageError, augment
@@ -174,6 +175,21 @@ def test_what_does_not_decide_the_pixels_may_change(tracked: Path, tmp_path: Pat
     run(tracked, tmp_path / "out")
     free = {"views_in_flight": 1, "frames_per_chunk": 1, "part_id": "9", "retries": 0, "grace": 1.0}
     assert run(tracked, tmp_path / "out", **free).count() == {"skipped": 6}
+
+
+def test_precision_may_change_and_is_a_new_attempt(tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The views that are there stay; one that failed with half precision is not left alone with float32."""
+    monkeypatch.setattr(FakeModel, "render", lambda *args: torch.full((3, 3, 128, 128), float("nan")))
+    for _ in range(4):
+        again = run(tracked, tmp_path / "out", ["one"], difficulties=["easy"], precision="fp16")
+    assert again.failed and "left alone" in (again.failed[0].error or "")
+    monkeypatch.undo()
+    assert run(tracked, tmp_path / "out", ["one"], difficulties=["easy"], precision="fp16").count() == {"failed": 1}
+    assert run(tracked, tmp_path / "out", ["one"], difficulties=["easy"], precision="fp32").count() == {"success": 1}
+    for precision in ("auto", "fp16", "fp32"):
+        assert run(tracked, tmp_path / "out", ["one"], difficulties=["easy"], precision=precision).count() == {
+            "skipped": 1
+        }
 
 
 def test_files_of_an_earlier_version_count_as_done_with_a_warning(

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .errors import UsageError
 from .output.camera_tag import CAMERA
 from .plural import counted
 from .views import View
 
 CAMERAS_SHOWN = 5
-_FLAGS = {
+FLAGS = {
     "weights": "the model's weights (--model_path)",
     "background": "--background",
     "crf": "--crf",
@@ -19,6 +20,7 @@ _FLAGS = {
     "fps": "frames per second (--fps, --time_map)",
     "render": "way of rendering (version of guava-aug)",
 }
+ADVICE = "Use those of the earlier run, or another --output_root, or --overwrite to make these views again"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,14 @@ class Difference:
     now: Any
 
 
+class DifferentViewsError(UsageError):
+    """Views that are there were made otherwise than this run would make them."""
+
+    def __init__(self, differences: Sequence[Difference]) -> None:
+        super().__init__(explain_differences(differences))
+        self.differences = differences
+
+
 def compare(view: View, told: Mapping[str, Any], made_with: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(name, then, now) of every value that differs; what one side does not know is no difference.
 
@@ -43,8 +53,10 @@ def compare(view: View, told: Mapping[str, Any], made_with: Mapping[str, Any]) -
     return [(key, before, now) for key, before, now in camera + settings if before != now]
 
 
-def explain_differences(differences: Sequence[Difference]) -> str:
-    """The message: cameras view by view, settings value by value."""
+def explain_differences(
+    differences: Sequence[Difference], names: Mapping[str, str] = FLAGS, advice: str = ADVICE
+) -> str:
+    """The message: cameras view by view, settings value by value, by their `names`; then what to do."""
     views = {(d.video, d.label) for d in differences}
     cameras: dict[tuple[str, str], list[Difference]] = {}
     settings: dict[tuple[str, str, str], list[Difference]] = {}
@@ -69,7 +81,6 @@ def explain_differences(differences: Sequence[Difference]) -> str:
         lines = [f"{counted(count, 'view')} made with another configuration than this run's:"]
         for (key, then, now), found in settings.items():
             where = f"{found[0].video} / {found[0].label}" + (f" and {len(found) - 1} more" if len(found) > 1 else "")
-            lines.append(f"  {_FLAGS.get(key, key)}: made with {then}, this run {now} ({where})")
+            lines.append(f"  {names.get(key, key)}: made with {then}, this run {now} ({where})")
         paragraphs.append("\n".join(lines))
-    advice = "Use those of the earlier run, or another --output_root, or --overwrite to make these views again"
     return "\n".join([*paragraphs, f"{counted(len(views), 'view')} in all. {advice}"])

@@ -3,7 +3,9 @@
 Named, so that a difference can be shown; a digest, so that it can be compared and searched for. In it: weights, way of
 rendering, background, encoder settings, frame rate, camera, and what was read of the tracked video. Not in it, because
 the pictures do not depend on it (or by float32 rounding only): batch sizes, device, rasteriser, number and order of
-videos, views and shards, where files lie.
+videos, views and shards, where files lie. Nor the precision of rendering: fp16 and fp32 differ by 0.11/255 at most,
+`auto` is not the same on all machines of a cluster, and when fp16 is too narrow for some views, the run must be able to
+go on with --precision fp32 beside those that are there. Which one it was is in the journal and the manifest.
 """
 
 from __future__ import annotations

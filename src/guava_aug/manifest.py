@@ -34,7 +34,7 @@ COLUMNS = {
     "frames": "int32", "fps": "float64", "width": "int32", "height": "int32", "bytes": "int64",
     **dict.fromkeys(STAGE_COLUMNS.values(), "float64"),
     "finished": "timestamp", "part": "string", "host": "string", "device": "string", "gpu": "string",
-    "rasteriser": "string", "versions": "string", "fingerprint": "string", "made_with": "string",
+    "rasteriser": "string", "precision": "string", "versions": "string", "fingerprint": "string", "made_with": "string",
 }  # fmt: skip
 
 
@@ -123,6 +123,7 @@ def _of_history(history: History, view: ViewHistory, versions: dict[str, str]) -
         "device": machine.get("device"),
         "gpu": machine.get("gpu"),
         "rasteriser": worker.used.get("rasteriser"),
+        "precision": worker.used.get("precision"),
         "versions": versions[worker.name],
         "made_with": None if made_with is None else json.dumps(made_with, sort_keys=True),
     }

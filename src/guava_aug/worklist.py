@@ -16,8 +16,8 @@ import av
 
 from . import __version__
 from .config import DEFAULT_FPS, RunConfig
-from .differences import Difference, compare, explain_differences
-from .errors import GuavaAugError, OutputError, UsageError
+from .differences import Difference, DifferentViewsError, compare
+from .errors import GuavaAugError, OutputError
 from .fingerprint import Look, input_digest, input_signature
 from .history import DONE, ViewHistory
 from .mp4_header import count_frames
@@ -128,7 +128,7 @@ def make_work_list(
             jobs.append(job)
     jobs = planner.check_changed_inputs(jobs)
     if planner.differences:
-        raise UsageError(explain_differences(planner.differences))
+        raise DifferentViewsError(planner.differences)
     run_log.same_inputs(planner.same_inputs)
     if planner.unsigned:
         log.warning(
@@ -162,7 +162,9 @@ class _Planner:
         if refused:
             return VideoJob(speakable, tuple(views), {}, refused, named=False)
         signature = input_signature(config.tracked_root, name)
-        about = (self.look, self.config.fps, signature, self.timings.get(name), __version__)
+        about: tuple[Any, ...] = (self.look, self.config.fps, signature, self.timings.get(name), __version__)
+        if config.precision != "auto":  # no part of the look, but half precision may be what a view fails of
+            about += (config.precision,)
         circumstances = hashlib.sha256(repr(about).encode()).hexdigest()
         job = VideoJob(speakable, tuple(views), {}, signature=signature, circumstances=circumstances)
         if config.overwrite:

@@ -37,6 +37,10 @@ examples:
   guava-aug demo --clips signer_b signer_c --views_per_difficulty 3
 """
 
+# Of what may differ from views that are there, where `guava-aug run` has flags that the demo lacks.
+OWN_NAMES = {"weights": "the embedded model, another one in each version of guava-aug", "fps": "frames per second"}
+ADVICE = "Give another --output DIR, or --overwrite to make these views again"
+
 
 @dataclass(frozen=True)
 class DemoFlags:
@@ -71,6 +75,7 @@ def main(argv: Sequence[str]) -> int:
     keep_freed_memory()
     from ..demo import demo_root
     from ..demo.excerpt import short_demo
+    from ..differences import FLAGS, DifferentViewsError, explain_differences
     from ..jobs import run
     from ..model import EMBEDDED
     from ..output import contact_sheet
@@ -104,7 +109,10 @@ def main(argv: Sequence[str]) -> int:
         model_path=Path(EMBEDDED),
     )
     with speaking(flags.quiet, False, debug_log_path(flags.output, None)) as progress:
-        result = run(config, progress=progress)
+        try:
+            result = run(config, progress=progress)
+        except DifferentViewsError as error:
+            raise UsageError(explain_differences(error.differences, {**FLAGS, **OWN_NAMES}, ADVICE)) from None
     show_summary(result, flags.quiet)
     made = [view.path for view in result.views if view.status != "failed" and view.path is not None]
     if made:

@@ -9,10 +9,12 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from ..config import Precision
 from ..malloc import keep_freed_memory
 from ..stopping import Stopping
 from .exit_codes import OK, SOME_FAILED
 from .parsing import Switch, parse
+from .roots import history_of
 
 DESCRIPTION = """\
 Try the failed views of an output folder again, and no others, also those that runs leave alone.
@@ -25,6 +27,7 @@ EXAMPLES = """\
 examples:
   guava-aug retry augmented
   guava-aug retry augmented --device cpu
+  guava-aug retry augmented --precision fp32     # half precision was too narrow for the model
 """
 
 
@@ -36,6 +39,8 @@ class RetryFlags:
     """The --output_root of the runs."""
     device: Annotated[str | None, arg(metavar="ID", help_behavior_hint="")] = None
     """Another device than theirs: GPU number, cpu, or a torch device."""
+    precision: Annotated[Precision | None, arg(metavar="auto|fp16|fp32", help_behavior_hint="")] = None
+    """Another precision of rendering than theirs."""
     quiet: Switch = False
     """Only problems and the summary."""
     verbose: Switch = False
@@ -50,20 +55,17 @@ def main(argv: Sequence[str]) -> int:
     with Stopping() as stop:
         from dataclasses import replace
 
-        from ..errors import UsageError
-        from ..history import History
         from ..jobs import run
         from ..record import debug_log_path
         from ..retrying import failed_runs
         from .terminal import show_summary, speaking
 
-        history = History(root)
-        if not history.exists:
-            raise UsageError(f"{root} has no journals (.guava-aug/journal); give the --output_root of a run")
         results = []
-        for config, views in failed_runs(history):
+        for config, views in failed_runs(history_of(root, "retry")):
             if flags.device is not None:
                 config = replace(config, device=flags.device, gpus=None)
+            if flags.precision is not None:
+                config = replace(config, precision=flags.precision)
             stop.grace = config.grace
             with speaking(flags.quiet, flags.verbose, debug_log_path(root, config.part_id)) as progress:
                 results.append(run(config, progress=progress, stop=stop, only=views, again=True))
