@@ -88,6 +88,25 @@ def test_the_command(config: RunConfig, capsys: pytest.CaptureFixture[str], monk
     monkeypatch.setattr("guava_aug.estimate.measure", lambda *args: replace(RATES, bytes_per_view_frame=1e15))
     assert main(command) == 3
     assert "TOO LITTLE" in capsys.readouterr().out
+    monkeypatch.setattr("guava_aug.estimate.measure", lambda *args: RATES)
+    assert main([*command, "--video_list", "a", "--difficulties", "easy"]) == 0
+    said = capsys.readouterr().out
+    assert "to make:   1 view of 1 video, 2 frames\n" in said and "disk:      0.0 MiB; " in said
+    assert "5.0 s to start; 10.0 s for a video, 10.0 ms for each of its frames, 100.0 ms and 1.0 KiB for each" in said
+
+
+def test_the_measurement_does_not_speak_of_every_repeat(config: RunConfig, capsys: pytest.CaptureFixture[str]):
+    command = ["estimate", "--tracked_root", str(config.tracked_root), "--output_root", str(config.output_root)]
+    command += ["--device", "cpu", "--sample_frames", "4"]
+    assert main([*command, "--video_list", "a", "b"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("measuring with 2 frames and 4 of ") == 1 and "clean plate" not in said
+    assert main([*command, "--video_list", "a", "b", "--verbose"]) == 0
+    assert "clean plate" in capsys.readouterr().err
+
+
+def test_bad_counts(config: RunConfig):
+    command = ["estimate", "--tracked_root", str(config.tracked_root), "--output_root", str(config.output_root)]
     assert main([*command, "--shards", "0"]) == 2
 
 

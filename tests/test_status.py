@@ -130,7 +130,11 @@ def test_a_path_within_an_output_folder_is_answered_with_the_command(
 ):
     run(tracked, tmp_path / "out", ["one"])
     monkeypatch.chdir(tmp_path)
-    for within, what in (("augmentation_params.json", "is a file"), ("easy/one", "has no journals")):
+    for within, what in (
+        ("augmentation_params.json", "is a file"),
+        ("easy/one", "has no journals"),
+        ("nowhere", "is not"),
+    ):
         assert main([command, f"out/{within}"]) == 2
         said = capsys.readouterr().err
         assert what in said and said.rstrip().endswith(f"try: guava-aug {command} out")

@@ -19,6 +19,7 @@ from .engine import InProcess, Made
 from .errors import InputError, OutputError, UsageError
 from .model import GuavaModel
 from .output.tree import video_path
+from .plural import counted
 from .progress import Silent
 from .shards import Shard
 from .timing import Stages
@@ -111,6 +112,7 @@ def measure(config: RunConfig, todo: Sequence[Amount], frames: int | None = None
         many = max(2, frames or 2 * chunk)
         few = max(1, many // 2)
         amount = _usable(config, todo, {"few": few, "many": many}, scratch)
+        log.info("measuring with %s and %d of %s", counted(few, "frame"), many, amount.name)
         views = _views(config, amount.name)
         one, more = views[:1], views[: max(2, min(3, len(views)))]
         if len(more) == 1:  # a run of one view

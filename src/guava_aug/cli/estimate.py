@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +13,7 @@ from tyro.conf import arg
 
 from ..errors import UsageError
 from ..malloc import keep_freed_memory
+from ..plural import counted
 from .exit_codes import OK, SOME_FAILED, catch_sigterm
 from .flags import RunFlags
 from .parsing import Switch, parse
@@ -68,9 +71,10 @@ def main(argv: Sequence[str]) -> int:
         videos, bad = amounts(config)
         todo = [video for video in videos if video.views]
         if not todo:
-            print(f"nothing is left to make of {len(videos)} videos ({bad} cannot be read)")
+            print(f"nothing is left to make of {counted(len(videos), 'video')} ({bad} cannot be read)")
             return OK
-        rates = measure(config, todo, flags.sample_frames)
+        with _quiet_rendering(flags.run.running.verbose):
+            rates = measure(config, todo, flags.sample_frames)
 
     parts = [0.0] * flags.shards
     for video in todo:
@@ -89,16 +93,18 @@ def main(argv: Sequence[str]) -> int:
         print(to_json(rates, totals))
         return SOME_FAILED if needed > free else OK
     unreadable = f"; {bad} more cannot be read (guava-aug check)" if bad else ""
-    print(f"to make:   {totals['views']:,} views of {len(todo):,} videos, {totals['frames']:,} frames{unreadable}")
+    views, frames = sum(v.views for v in todo), sum(v.frames for v in todo)
+    what = f"{counted(views, 'view', ',')} of {counted(len(todo), 'video', ',')}, {counted(frames, 'frame', ',')}"
+    print(f"to make:   {what}{unreadable}")
     print(f"measured:  {rates.video}, {rates.seconds:.0f} s on {rates.device}: {_in_words(rates)}")
-    shared = f"; in {flags.shards} parts: mean {_time(sum(hours) / len(hours))}, longest {_time(max(hours))}"
+    shared = f"; in {counted(flags.shards, 'part')}: mean {_time(sum(hours) / len(hours))}, longest {_time(max(hours))}"
     workers = (config.workers or 1) * len(config.gpus or ("",))
-    together = f"; {workers} workers at best {_time(sum(hours) / workers)}" if workers > 1 else ""
+    together = f"; {counted(workers, 'worker')} at best {_time(sum(hours) / workers)}" if workers > 1 else ""
     print(f"time:      {_time(sum(hours))} of one worker{together}{shared if flags.shards > 1 else ''}")
     short = "  TOO LITTLE" if needed > free else ""
-    print(f"disk:      {needed / GIB:.2f} GiB; {free / GIB:.1f} GiB are free in {config.output_root}{short}")
-    gpu = "none" if rates.gpu_bytes is None else f"{rates.gpu_bytes / GIB:.1f} GiB at most"
-    host = "?" if rates.host_bytes is None else f"{rates.host_bytes / GIB:.1f} GiB"
+    print(f"disk:      {_size(needed)}; {_size(free)} are free in {config.output_root}{short}")
+    gpu = "none" if rates.gpu_bytes is None else f"{_size(rates.gpu_bytes)} at most"
+    host = "?" if rates.host_bytes is None else _size(rates.host_bytes)
     print(f"memory:    GPU {gpu}; host {host} at most, per worker")
     return SOME_FAILED if needed > free else OK
 
@@ -108,8 +114,27 @@ def _time(hours: float) -> str:
     return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min" if hours >= 1 / 6 else f"{3600 * hours:.0f} s"
 
 
+def _size(number: float) -> str:
+    """`26.4 GiB`; below one MiB."""
+    return f"{number / GIB:.1f} GiB" if number >= GIB else f"{number / 2**20:.1f} MiB"
+
+
+@contextmanager
+def _quiet_rendering(verbose: bool) -> Iterator[None]:
+    """What rendering says of a few frames that are made again and again is of no use here."""
+    speaker = logging.getLogger("guava_aug.render")
+    before = speaker.level
+    if not verbose:
+        speaker.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        speaker.setLevel(before)
+
+
 def _in_words(rates: Rates) -> str:
+    per_frame, per_view_frame = f"{1000 * rates.per_frame:.1f} ms", f"{1000 * rates.per_view_frame:.1f} ms"
     return (
-        f"start {rates.start:.1f} s, video {rates.per_video:.1f} s, frame {1000 * rates.per_frame:.1f} ms, "
-        f"frame of a view {1000 * rates.per_view_frame:.1f} ms and {rates.bytes_per_view_frame / 1024:.1f} KiB"
+        f"{rates.start:.1f} s to start; {rates.per_video:.1f} s for a video, {per_frame} for each of its frames, "
+        f"{per_view_frame} and {rates.bytes_per_view_frame / 1024:.1f} KiB for each frame of a view"
     )

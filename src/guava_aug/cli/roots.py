@@ -26,6 +26,6 @@ def history_of(root: Path, command: str) -> History:
         what = "is not there"
     else:
         what = "has no journals (.guava-aug/journal)" if root.is_dir() else "is a file"
-    around = next((folder for folder in root.parents if root.exists() and (folder / FOLDER).is_dir()), None)
+    around = next((folder for folder in root.parents if (folder / FOLDER).is_dir()), None)
     advice = "give the --output_root of a run" if around is None else f"try: guava-aug {command} {around}"
     raise UsageError(f"{root} {what}; {advice}")

@@ -83,7 +83,7 @@ def _show(standing: Standing) -> None:
         console.print(", ".join(speed))
     for life, words in (
         ("running", "at work"), ("silent", "on other machines, silent for a while"),
-        ("died", "died without a word"), ("stopped", "stopped"), ("ended", "did all they were asked"),
+        ("died", "died without a word"), ("stopped", "stopped"), ("ended", "did all that was asked"),
     ):  # fmt: skip
         workers = [worker for worker in s.workers if worker.life == life]
         if not workers:
