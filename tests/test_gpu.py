@@ -133,9 +133,19 @@ def test_half_refiner_at_official_size():
         half = HalfRefiner(refiner, noise)
         first = torch.einsum("tchw,cd->tdhw", x, half._first) + half.first_bias[:, None, None]
         first = torch.nn.functional.leaky_relu(first, 0.2).half().contiguous(memory_format=torch.channels_last)
-        error = (half(first).float() - torch.sigmoid(refiner(x, noise))).abs()
-    assert -10 * torch.log10(error.square().mean()) >= 55
-    assert (error <= 2 / 255).float().mean() >= 0.999
+        found = half(first).clone()
+        error = (found.float() - torch.sigmoid(refiner(x, noise))).abs()
+        assert -10 * torch.log10(error.square().mean()) >= 55
+        assert (error <= 2 / 255).float().mean() >= 0.999
+        # from the second batch of a size on, launches are recorded and repeated, whatever the batch holds
+        for picture in (first.flip(0), first):
+            again = half(picture)
+            assert list(half._recorded) == [3]
+        assert torch.equal(again, found)
+        one = [half(first[:1]).clone() for _ in range(3)]
+        assert sorted(half._recorded) == [1, 3]
+        assert torch.equal(one[1], one[0]) and torch.equal(one[2], one[0])
+        assert (one[0].float() - found[:1].float()).abs().max() <= 1 / 255
 
 
 @pytest.mark.parametrize("antialias", [False, True])

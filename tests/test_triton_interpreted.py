@@ -38,33 +38,41 @@ assert (half.image.float() - true).abs().max() < 2e-3
 REFINER = """
 import torch
 from guava_aug.avatar import StyleUNet, StyleUNetConfig
-from guava_aug.avatar import refiner_triton
+from guava_aug.avatar import refiner_convs
 from guava_aug.avatar.refiner_triton import HalfRefiner
 torch.manual_seed(0)
-launch, rows = refiner_triton._Packed.launch, []
+launch, start, rows, kinds = refiner_convs.Packed.launch, refiner_convs.start, [], set()
+def noted(kernel, grid, *args, **sizes):
+    names = "STYLE", "MORE", "POOL", "SKIP", "LAST", "PH", "PW"
+    kinds.add((kernel.fn.__name__, *(f"{n}{int(sizes[n])}" for n in names if n in sizes)))
+    start(kernel, grid, *args, **sizes)
+refiner_convs.start = noted
 def watched(self, *args, **kwargs):
     grid, sizes = launch(self, *args, **kwargs)
     rows.append(sizes["BH"] * sizes["BW"] // (sizes["PH"] * sizes["PW"]))
     return grid, sizes
-refiner_triton._Packed.launch = watched
-sizes = dict(in_size=16, out_size=16, in_dim=20, num_style_feat=16, num_mlp=2)
-for scale in (8, 2):  # pairs of pixels, and single ones
-    net = StyleUNet(StyleUNetConfig(**sizes, channel_scale=scale)).eval().requires_grad_(False)
+refiner_convs.Packed.launch = watched
+for size, channels in ((16, dict(channel_scale=8)), (16, dict(channel_scale=2)), (32, dict(max_channels=16))):
+    config = StyleUNetConfig(in_size=size, out_size=size, in_dim=20, num_style_feat=16, num_mlp=2, **channels)
+    net = StyleUNet(config).eval().requires_grad_(False)
     for name, p in net.named_parameters():
         if name.endswith("bias") or ("style_conv" in name and len(p) == 1 and p.ndim == 1):
             p.normal_(0, 0.1)
     noise = [torch.randn(1, 1, s, s) for s in net.noise_sizes]
-    half, x = HalfRefiner(net, noise), torch.randn(2, 20, 16, 16)
-    first = half.project(x.permute(0, 2, 3, 1).flatten(0, 2)).view(2, 16, 16, -1).permute(0, 3, 1, 2)
+    half, x = HalfRefiner(net, noise), torch.randn(2, 20, size, size)
+    first = half.project(x.permute(0, 2, 3, 1).flatten(0, 2)).view(2, size, size, -1).permute(0, 3, 1, 2)
     first = torch.nn.functional.leaky_relu(first + half.first_bias[:, None, None], 0.2).half()
     error = (half(first).float() - torch.sigmoid(net(x, noise))).abs().max()
     assert error < 2e-3, error
+# every kind of launch was among them; an edge of a picture has taps of its own
+assert {("phases", "STYLE0", "MORE1"), ("phases", "STYLE0", "MORE0"), ("phases", "STYLE1", "MORE0")} <= kinds, kinds
+assert {("transform", "PH2", "PW2"), ("rgb", "LAST0", "PH1", "PW2"), ("rgb", "LAST1", "PH2", "PW2")} <= kinds, kinds
 assert min(rows) == 16  # of a product; Triton 3.4 takes no fewer, which the interpreter does not mind
 """
 
 SHARED_MEMORY = """
 from triton.runtime.errors import OutOfResources
-from guava_aug.avatar.refiner_triton import _start
+from guava_aug.avatar.refiner_convs import start
 asked = []
 class Kernel:
     def __init__(self, most):
@@ -77,10 +85,10 @@ class Kernel:
         return launch
 small, none = Kernel(1), Kernel(0)
 for _ in range(2):
-    _start(small, (1, 2, 3), "x", num_stages=3, CIN=4)
+    start(small, (1, 2, 3), "x", num_stages=3, CIN=4)
 assert asked == [((1, 2, 3), ("x",), stages, {"CIN": 4}) for stages in (3, 2, 1, 1)], asked
 try:
-    _start(none, (1, 2, 3), num_stages=3)
+    start(none, (1, 2, 3), num_stages=3)
 except OutOfResources:
     pass
 else:

@@ -83,6 +83,7 @@ def rasterize(
     """
     width, height = _check_size(width, height)
     _check_shapes(means, quats, scales, opacities, features, viewmats, K, background)
+    black = background is None
     if background is None:
         background = features.new_zeros(features.shape[1])
     tensors = {
@@ -104,7 +105,7 @@ def rasterize(
         from guava_aug.render import rasterize_triton
 
         image, alpha, inverse_depth, radii = rasterize_triton.rasterize_frames(
-            *float32, width=width, height=height, scale_modifier=scale_modifier, antialias=antialias
+            *float32, width=width, height=height, scale_modifier=scale_modifier, antialias=antialias, black=black
         )
     else:
         from guava_aug.render import rasterize_torch

@@ -15,6 +15,7 @@ form is ours.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -25,12 +26,14 @@ from torch import Tensor
 from .rasterize_torch import FRUSTUM_MARGIN, TILE
 
 _BATCH = 32  # frames in one sort: five bits of frame and 27 of depth (those above NEAR: exact up to 13 km) are a key
-_BLOCK = 128  # Gaussians per program
+_BLOCK, _BLOCK_WARPS = 32, 1  # Gaussians per program
 _CELL_WIDTH, _CELL_HEIGHT = 8, 8  # pixels one program blends: a part of a tile, so that fewer splats miss it
 _CHUNK = 16
-_WARPS_HALF, _WARPS_FULL = 2, 4
-# Of float32 products. Triton before 3.3 ends the process (an LLVM error) on three TF32 products of this shape.
-_PRECISION = tl.constexpr("tf32x3" if tuple(int(n) for n in triton.__version__.split(".")[:2]) >= (3, 3) else "ieee")
+_WARPS_HALF, _WARPS_FULL = 1, 2
+_REGISTERS = {"maxnreg": 128} if torch.version.hip is None else {}  # of a thread that blends: 16 warps on a processor
+_PTX = tl.constexpr(torch.version.hip is None and os.environ.get("TRITON_INTERPRET") != "1")
+_ONE = 1024.0  # transmittance of nothing, for the weights of float32 pictures: small ones stay normal float16 numbers
+_EXPONENT = 14  # of a channel's largest feature then
 _RECORD = 8  # centre x, y, quadratic form xx, xy, yy (power of two), opacity, 1 / depth, where alpha falls to 1/255
 
 
@@ -58,16 +61,20 @@ def rasterize_frames(
     height: int,
     scale_modifier: float,
     antialias: bool,
+    black: bool = False,  # the background, known without a look at the GPU
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(image [T,C,H,W], alpha [T,1,H,W], inverse_depth [T,1,H,W], radii [T,N] int32); arguments as `rasterize`."""
     C = features.shape[1]
-    padded = _pad_channels(features)
+    if scale_modifier != 1:
+        scales = scales * scale_modifier
     drawn = draw(
-        means, quats, scales * scale_modifier, opacities, padded, viewmats, K, width, height, antialias=antialias,
+        means, quats, scales, opacities, _pad_channels(features), viewmats, K, width, height, antialias=antialias,
         depth=True, radii=True,
     )  # fmt: skip
     assert drawn.inverse_depth is not None and drawn.radii is not None
-    image = drawn.image[:, :C] + (1 - drawn.alpha) * background[:, None, None]
+    image = drawn.image[:, :C]
+    if not black:
+        image = image + (1 - drawn.alpha) * background[:, None, None]
     return image, drawn.alpha, drawn.inverse_depth, drawn.radii
 
 
@@ -134,54 +141,63 @@ def _draw_batch(
     seen = empty(T, N, dtype=torch.int32) if radii else counts
     _project[(triton.cdiv(N, _BLOCK), T)](
         means.contiguous(), quats.contiguous(), scales.contiguous(), opacities.contiguous(),
-        _camera_rows(viewmats, fx, fy, width, height), records, keys, counts, boxes, seen,
-        N, fx, fy, cx - (width - 1) / 2, cy - (height - 1) / 2, FRUSTUM_MARGIN * width / (2 * fx),
+        viewmats.float().contiguous(), records, keys, counts, boxes, seen, N, 2 * fx / width, 2 * fy / height,
+        fx, fy, cx - (width - 1) / 2, cy - (height - 1) / 2, FRUSTUM_MARGIN * width / (2 * fx),
         FRUSTUM_MARGIN * height / (2 * fy), width, height, columns, rows, across, down,
-        ANTIALIAS=antialias, RADII=radii, CW=_CELL_WIDTH, CH=_CELL_HEIGHT, BLOCK=_BLOCK,
+        ANTIALIAS=antialias, RADII=radii, CW=_CELL_WIDTH, CH=_CELL_HEIGHT, BLOCK=_BLOCK, num_warps=_BLOCK_WARPS,
     )  # fmt: skip
 
     order = torch.sort(keys.flatten(), stable=True).indices  # nearest first, frame by frame; equal depths by index
     ends = torch.cumsum(counts.flatten()[order], 0, dtype=torch.int64)
     # lists by cell: groups of frames whose cells have 16-bit numbers, for such keys sort in half the passes
     group = max(1, min(T, 2**16 // cells))
-    groups = [(a, min(a + group, T)) for a in range(0, T, group)]
     narrow = group * cells <= 2**16
-    offset = 2**15 if narrow else 0
-    lasts = ends[[b * N - 1 for _, b in groups]].tolist() if N else [0] * len(groups)  # the one wait for the device
-    firsts, total = [0, *lasts], lasts[-1]
-    cell_of = empty(total, dtype=torch.int16 if narrow else torch.int32)
-    emitted, owner = empty(total, dtype=torch.int32), empty(total, dtype=torch.int32)
+    offset, kind = (2**15, torch.int16) if narrow else (0, torch.int32)
+    numbers = (torch.arange(group * cells, device=device) - offset).to(kind)
+    half = features.dtype == torch.float16
+    packed, unit = (features.contiguous(), features) if half else _split(features)
+    totals = ends.view(T, N)[:, -1].tolist() if N else [0] * T  # the one wait for the device
+    total = totals[-1]
+    cell_of, emitted = empty(total, dtype=kind), empty(total, dtype=torch.int32)
+    owner = empty(total + _CHUNK, dtype=torch.int32)  # the blending reads whole chunks
+    owner[total:] = 0
     starts = torch.full((T * cells + 1,), total, dtype=torch.int64, device=device)
     if total:
         _emit[(triton.cdiv(T * N, _BLOCK),)](
-            order, ends, counts, records, boxes, cell_of, emitted, N, T * N, across, cells, group, offset,
-            CW=_CELL_WIDTH, CH=_CELL_HEIGHT, BLOCK=_BLOCK,
+            order, ends, records, boxes, cell_of, emitted, N, T * N, across, cells, group, offset,
+            CW=_CELL_WIDTH, CH=_CELL_HEIGHT, BLOCK=_BLOCK, num_warps=_BLOCK_WARPS,
         )  # fmt: skip
-        numbers = (torch.arange(group * cells, device=device) - offset).to(cell_of.dtype)
-        for (a, b), first, last in zip(groups, firsts, lasts, strict=False):
+        for a in range(0, T, group):
+            b = min(a + group, T)
+            first, last = totals[a - 1] if a else 0, totals[b - 1]
             sorted_cells, pick = torch.sort(cell_of[first:last], stable=True)
             torch.index_select(emitted[first:last], 0, pick, out=owner[first:last])
             found = torch.searchsorted(sorted_cells, numbers[: (b - a) * cells])
             torch.add(found, first, out=starts[a * cells : b * cells])
 
-    half = features.dtype == torch.float16
     memory = torch.channels_last if channels_last else torch.contiguous_format
     image = torch.empty(T, C, height, width, dtype=features.dtype, device=device, memory_format=memory)
     alpha = empty(T, 1, height, width)
     inverse = empty(T, 1, height, width) if depth else alpha
     _blend[(T * cells,)](
-        owner, starts, records, features.contiguous(), records if bias is None else bias, image, alpha, inverse, N,
-        width, height, across, cells, *image.stride(), C=C, CHUNK=_CHUNK, DEPTH=depth, HALF=half, CW=_CELL_WIDTH,
-        CH=_CELL_HEIGHT, LRELU=bias is not None, num_warps=_WARPS_HALF if half else _WARPS_FULL,
+        owner, starts, records.view(torch.int64), packed, packed if bias is None else bias, unit, image, alpha, inverse,
+        N, width, height, across, cells, *image.stride(), C=C, CHUNK=_CHUNK, DEPTH=depth, HALF=half, CW=_CELL_WIDTH,
+        CH=_CELL_HEIGHT, LRELU=bias is not None, ONE=1.0 if half else _ONE,
+        num_warps=_WARPS_HALF if half else _WARPS_FULL, **_REGISTERS,
     )  # fmt: skip
     return Drawn(image, alpha, inverse if depth else None, seen if radii else None)
 
 
-def _camera_rows(viewmats: Tensor, fx: float, fy: float, width: int, height: int) -> Tensor:
-    """[T, 20]: the rows that give x and y in -1..1 times z, then the first three rows of the view matrix."""
-    rows = viewmats[:, :3].float()
-    scale = torch.tensor([2 * fx / width, 2 * fy / height], device=rows.device)[:, None]
-    return torch.cat([rows[:, :2] * scale, rows], 1).flatten(1).contiguous()
+def _split(features: Tensor) -> tuple[Tensor, Tensor]:
+    """float16 [N, 2, C]: each number as a sum of two, exact to 22 bits; and the units [C] of what is then blended.
+
+    Channels are scaled by powers of two to where the second part is not denormal.
+    """
+    largest = features.abs().nan_to_num(0, 0, 0).amax(0) if len(features) else features.new_zeros(features.shape[1])
+    exponent = (_EXPONENT - torch.frexp(largest).exponent).clamp(-100, 100)
+    scaled = torch.ldexp(features, exponent)
+    high = scaled.half()
+    return torch.stack([high, (scaled - high).half()], 1), torch.ldexp(torch.full_like(largest, 1 / _ONE), -exponent)
 
 
 def _pad_channels(features: Tensor) -> Tensor:
@@ -191,10 +207,11 @@ def _pad_channels(features: Tensor) -> Tensor:
 
 
 @triton.jit
-def _row(rows, k, x, y, z):
-    """Row k of the camera applied to (x, y, z, 1), rounded as `rasterize_torch.affine`."""
-    at = rows + k * 4
-    return tl.fma(z, tl.load(at + 2), tl.fma(x, tl.load(at), y * tl.load(at + 1))) + tl.load(at + 3)
+def _row(at, scale, x, y, z):
+    """A row of the camera times a scale, applied to (x, y, z, 1), rounded as `rasterize_torch.affine`."""
+    a, b, c = tl.load(at) * scale, tl.load(at + 1) * scale, tl.load(at + 2) * scale
+    d = tl.fma(tl.load(at + 3), scale, 0.0)  # a plain product would become one rounding with the sum
+    return tl.fma(z, c, tl.fma(x, a, y * b)) + d
 
 
 @triton.jit
@@ -217,9 +234,9 @@ def _nearest_power(x0, y0, cx, cy, a, b, c, CW: tl.constexpr, CH: tl.constexpr):
 
 @triton.jit
 def _project(
-    means, quats, scales, opacities, cameras, records, keys, counts, boxes, radii_out, N, fx, fy, shift_x, shift_y,
-    limit_x, limit_y, width, height, columns, rows, across, down, ANTIALIAS: tl.constexpr, RADII: tl.constexpr,
-    CW: tl.constexpr, CH: tl.constexpr, BLOCK: tl.constexpr,
+    means, quats, scales, opacities, viewmats, records, keys, counts, boxes, radii_out, N, to_unit_x, to_unit_y, fx, fy,
+    shift_x, shift_y, limit_x, limit_y, width, height, columns, rows, across, down, ANTIALIAS: tl.constexpr,
+    RADII: tl.constexpr, CW: tl.constexpr, CH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     t = tl.program_id(1).to(tl.int64)
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -227,22 +244,21 @@ def _project(
     g = t * N + n
     m = means + g * 3
     x, y, z3 = tl.load(m, live, 0.0), tl.load(m + 1, live, 0.0), tl.load(m + 2, live, 0.0)
-    rows_at = cameras + t * 20
-    z = _row(rows_at, 4, x, y, z3)
+    r = viewmats + t * 16
+    z = _row(r + 8, 1.0, x, y, z3)
     in_front = z > 0.2
     z = tl.where(in_front, z, 1.0)
     w = tl.div_rn(z * 0 + 1.0, z + 1e-7)
-    cx = 0.5 * ((_row(rows_at, 0, x, y, z3) * w + 1.0) * width - 1.0) + shift_x
-    cy = 0.5 * ((_row(rows_at, 1, x, y, z3) * w + 1.0) * height - 1.0) + shift_y
+    cx = 0.5 * ((_row(r, to_unit_x, x, y, z3) * w + 1.0) * width - 1.0) + shift_x
+    cy = 0.5 * ((_row(r + 4, to_unit_y, x, y, z3) * w + 1.0) * height - 1.0) + shift_y
 
     # Sigma2D = A A^T with A = J W R S, in double: long thin splats cancel all but the last digits of the determinant
     depth = z.to(tl.float64)
-    u = tl.div_rn(_row(rows_at, 2, x, y, z3), z).to(tl.float64)
-    v = tl.div_rn(_row(rows_at, 3, x, y, z3), z).to(tl.float64)
+    u = tl.div_rn(_row(r, 1.0, x, y, z3), z).to(tl.float64)
+    v = tl.div_rn(_row(r + 4, 1.0, x, y, z3), z).to(tl.float64)
     u = tl.minimum(tl.maximum(u, -limit_x), limit_x)
     v = tl.minimum(tl.maximum(v, -limit_y), limit_y)
     jx, jy = fx / depth, fy / depth
-    r = rows_at + 8
     r00 = tl.load(r).to(tl.float64)
     r01 = tl.load(r + 1).to(tl.float64)
     r02 = tl.load(r + 2).to(tl.float64)
@@ -343,14 +359,14 @@ def _project(
 
 @triton.jit
 def _emit(
-    order, ends, counts, records, boxes, cell_of, owner, N, total, across, cells, group, offset, CW: tl.constexpr,
+    order, ends, records, boxes, cell_of, owner, N, total, across, cells, group, offset, CW: tl.constexpr,
     CH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     position = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     live = position < total
     g = tl.load(order + position, live, 0)
     end = tl.load(ends + position, live, 0)
-    count = tl.where(live, tl.load(counts + g, live, 0), 0)
+    count = (end - tl.load(ends + position - 1, live & (position > 0), 0)).to(tl.int32)
     live = count > 0
     at = records + g * 8
     cx, cy = tl.load(at, live, 0.0), tl.load(at + 1, live, 0.0)
@@ -362,7 +378,9 @@ def _emit(
     wide = x1 - x0
     size = tl.where(live, wide * (y1 - y0), 0)
     wide = tl.maximum(wide, 1)
-    first = ((g // N) % group).to(tl.int32) * cells - offset
+    frame = g // N
+    n = (g - frame * N).to(tl.int32)
+    first = (frame % group).to(tl.int32) * cells - offset
     rank = tl.zeros([BLOCK], tl.int32)
     k = 0
     most = tl.max(size, 0)
@@ -375,16 +393,40 @@ def _emit(
         to = end - count + rank
         cell = first + row * across + column
         tl.store(cell_of + to, cell.to(cell_of.dtype.element_ty), takes)
-        tl.store(owner + to, g.to(tl.int32), takes)
+        tl.store(owner + to, n, takes)
         rank += takes.to(tl.int32)
         k += 1
 
 
 @triton.jit
+def _power_of_half(x):
+    """2 ** -x; on NVIDIA one instruction, which gives 0 where the result is denormal."""
+    if _PTX:
+        return tl.inline_asm_elementwise(
+            "{ .reg .f32 y; neg.f32 y, $1; ex2.approx.ftz.f32 $0, y; }", "=f,f", [x], tl.float32, True, 1
+        )
+    else:
+        return tl.exp2(-x)
+
+
+@triton.jit
+def _pair(at):
+    """Two float32 that lie side by side."""
+    both = tl.load(at)
+    return both.to(tl.int32).to(tl.float32, bitcast=True), (both >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _behind(left, drawn, through, alpha):
+    """Transmittance behind two layers, and what the second adds to a picture."""
+    return left * through, left * alpha
+
+
+@triton.jit
 def _blend(
-    owner, starts, records, features, bias, image, alpha_out, inverse_out, N, width, height, across, cells, stride_t,
-    stride_c, stride_y, stride_x, C: tl.constexpr, CHUNK: tl.constexpr, DEPTH: tl.constexpr, HALF: tl.constexpr,
-    CW: tl.constexpr, CH: tl.constexpr, LRELU: tl.constexpr,
+    owner, starts, records, features, bias, unit, image, alpha_out, inverse_out, N, width, height, across, cells,
+    stride_t, stride_c, stride_y, stride_x, C: tl.constexpr, CHUNK: tl.constexpr, DEPTH: tl.constexpr,
+    HALF: tl.constexpr, CW: tl.constexpr, CH: tl.constexpr, LRELU: tl.constexpr, ONE: tl.constexpr,
 ):  # fmt: skip
     P: tl.constexpr = CW * CH
     program = tl.program_id(0)
@@ -395,48 +437,63 @@ def _blend(
     px, py = x.to(tl.float32), y.to(tl.float32)
     channel = tl.arange(0, C)
     step = tl.arange(0, CHUNK)
-    product = tl.full([P], 1.0, tl.float32)  # of all (1 - alpha), whether drawn or not
-    left = tl.full([P], 1.0, tl.float32)  # transmittance behind what is drawn
+    first = (step == 0)[:, None]
+    product = tl.full([P], ONE, tl.float32)  # of all (1 - alpha), whether drawn or not
+    opaque = tl.zeros([P], tl.float32)
     inverse = tl.zeros([P], tl.float32)
-    color = tl.zeros([P, C], tl.float32)
-    at, end = tl.load(starts + program), tl.load(starts + program + 1)
-    while at < end:
-        live = at + step < end
-        g = tl.load(owner + at + step, live, 0).to(tl.int64)
-        r = records + g * 8
-        cx, cy = tl.load(r, live, 0.0), tl.load(r + 1, live, 0.0)
-        xx, xy, yy = tl.load(r + 2, live, 0.0), tl.load(r + 3, live, 0.0), tl.load(r + 4, live, 0.0)
-        opacity = tl.load(r + 5, live, 0.0)
-        f = tl.load(features + (g - t * N)[:, None] * C + channel[None, :], live[:, None], 0.0)
-        dx, dy = cx[None, :] - px[:, None], cy[None, :] - py[:, None]
-        power = (xx[None, :] * dx + xy[None, :] * dy) * dx + yy[None, :] * dy * dy
-        alpha = tl.minimum(opacity[None, :] * tl.exp2(-power), 0.99)
+    color = tl.zeros([C, P], tl.float32)
+    frame = records + t * N * 4
+    begin = tl.load(starts + program)
+    count = (tl.load(starts + program + 1) - begin).to(tl.int32)
+    mine = owner + begin
+    at = 0
+    while at < count:
+        n = tl.load(mine + at + step)  # beyond the list: of another cell, or the padding
+        r = frame + n * 4
+        cx, cy = _pair(r)
+        xx, xy = _pair(r + 1)
+        yy, opacity = _pair(r + 2)
+        opacity = tl.where(at + step < count, opacity, 0.0)
+        dx, dy = cx[:, None] - px[None, :], cy[:, None] - py[None, :]
+        power = (xx[:, None] * dx + xy[:, None] * dy) * dx + (yy[:, None] * dy) * dy
+        alpha = tl.minimum(opacity[:, None] * _power_of_half(power), 0.99)
         alpha = tl.where((power >= 0) & (alpha >= 1.0 / 255.0), alpha, 0.0)
         through = 1 - alpha
-        behind = product[:, None] * tl.cumprod(through, 1)
-        drawn = behind >= 1e-4
-        weight = tl.where(drawn, behind * (alpha / through), 0.0)
+        through = tl.where(first, through * product[None, :], through)
+        alpha = tl.where(first, alpha * product[None, :], alpha)
+        behind, weight = tl.associative_scan((through, alpha), 0, _behind)
+        weight = tl.where(behind >= ONE * 1e-4, weight, 0.0)
+        high = weight.to(tl.float16)
         if HALF:
-            color = tl.dot(weight.to(tl.float16), f, color)
+            f = tl.load(features + n[:, None] * C + channel[None, :])
+            color = tl.dot(tl.trans(f), high, color)
         else:
-            color = tl.dot(weight, f, color, input_precision=_PRECISION)
+            low = (weight - high.to(tl.float32)).to(tl.float16)
+            f = features + n[:, None] * (2 * C) + channel[None, :]
+            f_high = tl.trans(tl.load(f))
+            color = tl.dot(f_high, high, color)
+            color = tl.dot(f_high, low, color)
+            color = tl.dot(tl.trans(tl.load(f + C)), high, color)
         if DEPTH:
-            inverse += tl.sum(weight * tl.load(r + 6, live, 0.0)[None, :], 1)
-        left = tl.minimum(left, tl.min(tl.where(drawn, behind, 1.0), 1))
-        product = tl.min(behind, 1)  # it never rises along the chunk
+            depth, _ = _pair(r + 3)
+            inverse += tl.sum(weight * depth[:, None], 0)
+        opaque += tl.sum(weight, 0)
+        product = tl.min(behind, 0)  # it never rises along the chunk
         at += CHUNK
-        if tl.max(product, 0) < 1e-4:
-            at = end
+        if tl.max(product, 0) < ONE * 1e-4:
+            at = count
+    if not HALF:
+        color *= tl.load(unit + channel)[:, None]
     if LRELU:
-        color += tl.load(bias + channel)[None, :]
+        color += tl.load(bias + channel)[:, None]
         color = tl.where(color > 0, color, 0.2 * color)
     inside = (x < width) & (y < height)
-    to = image + t * stride_t + (y * stride_y + x * stride_x)[:, None] + (channel * stride_c)[None, :]
-    tl.store(to, color.to(image.dtype.element_ty), inside[:, None])
+    to = image + t * stride_t + (y * stride_y + x * stride_x)[None, :] + (channel * stride_c)[:, None]
+    tl.store(to, color.to(image.dtype.element_ty), inside[None, :])
     pixel = t * width * height + y * width + x
-    tl.store(alpha_out + pixel, 1 - left, inside)
+    tl.store(alpha_out + pixel, opaque * (1 / ONE), inside)
     if DEPTH:
-        tl.store(inverse_out + pixel, inverse, inside)
+        tl.store(inverse_out + pixel, inverse * (1 / ONE), inside)
 
 
 assert TILE == 16  # the kernels have it, and the constants of `rasterize_torch`, as literals
