@@ -22,11 +22,14 @@ import torch
 from torch import Tensor
 
 import setting
+from guava_aug import triton_support
 from guava_aug.bench.clock import time_calls
 from guava_aug.errors import DeviceError
 from guava_aug.render.rasterize import BACKENDS, rasterize
 from guava_aug.views.cameras import intrinsics
 
+HALF = "triton fp16"
+HALF_CHANNELS = 16
 SLOW = "torch"  # the reference: one frame at a time, few repeats
 Draw = Callable[[int], tuple[Tensor, Tensor]]  # frames -> image [T, C, H, W], alpha [T, 1, H, W]
 
@@ -91,6 +94,29 @@ def backend_draw(scene: dict[str, Any], size: int, backend: str) -> Draw:
     return draw
 
 
+def half_draw(scene: dict[str, Any], size: int) -> Draw | None:
+    """What runs on a GPU draw: the first 16 channels in half precision, the first layer of the refiner in the end.
+
+    Without depth. None where it cannot be.
+    """
+    if not triton_support.usable(scene["means"].device):
+        return None
+    from guava_aug.render.rasterize_triton import draw as draw_half
+
+    K, features = intrinsics(size, size), scene["features"][:, :HALF_CHANNELS].half().contiguous()
+    bias = torch.zeros(HALF_CHANNELS, device=features.device)
+
+    @torch.inference_mode()
+    def draw(frames: int) -> tuple[Tensor, Tensor]:
+        drawn = draw_half(
+            scene["means"][:frames], scene["quats"][:frames], scene["scales"][:frames], scene["opacities"], features,
+            scene["viewmats"][:frames], K, size, size, channels_last=True, bias=bias,
+        )  # fmt: skip
+        return torch.where(drawn.image < 0, 5 * drawn.image, drawn.image) if frames == 1 else drawn.image, drawn.alpha
+
+    return draw
+
+
 def gsplat_draw(scene: dict[str, Any], size: int) -> Draw | None:
     """The same by gsplat (colours and alpha; depth would cost it more), or None where it is not installed."""
     try:
@@ -148,7 +174,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="pixels, square")
     parser.add_argument("--batches", type=int, nargs="+", help="frames a call; default: 1 on a CPU, 1 8 32 on a GPU")
     parser.add_argument(
-        "--backends", nargs="+", help=f"default: all that work of {', '.join(BACKENDS[1:])}, and gsplat"
+        "--backends", nargs="+", help=f"default: all that work of {', '.join(BACKENDS[1:])}, gsplat, {HALF}"
     )
     parser.add_argument("--threads", type=int, help="default: torch's own choice")
     parser.add_argument("--seed", type=int, default=0)
@@ -182,8 +208,9 @@ def measure(scene: dict[str, Any], args: argparse.Namespace, channels: int, batc
     """A row for every backend and batch."""
     true, reference = yardstick(scene, args.size), None
     rows: list[dict[str, Any]] = []
-    for backend in args.backends or [*BACKENDS[1:], "gsplat"]:
-        draw = gsplat_draw(scene, args.size) if backend == "gsplat" else backend_draw(scene, args.size, backend)
+    special = {"gsplat": gsplat_draw, HALF: half_draw}
+    for backend in args.backends or [*BACKENDS[1:], *special]:
+        draw = special[backend](scene, args.size) if backend in special else backend_draw(scene, args.size, backend)
         if draw is None:
             continue
         begun = time.perf_counter()
@@ -192,15 +219,19 @@ def measure(scene: dict[str, Any], args: argparse.Namespace, channels: int, batc
         except DeviceError as error:  # not on this device, or what it needs is not installed
             print(f"{backend} is left out: {error}", file=sys.stderr)
             continue
-        accuracy = errors(drawn, true)  # waits for a GPU
+        drawn_channels = drawn[0].shape[1]
+        wanted = true[0][:, :drawn_channels], true[1]
+        accuracy = errors(drawn, wanted)  # waits for a GPU
         first = time.perf_counter() - begun
         if backend == SLOW:
             reference = drawn[0]
-        accuracy["to torch"] = rms(drawn[0].double() - reference) / rms(true[0]) if reference is not None else None
+        accuracy["to torch"] = None
+        if reference is not None:
+            accuracy["to torch"] = rms(drawn[0].double() - reference[:, :drawn_channels]) / rms(wanted[0])
         for batch in batches if backend != SLOW else [1]:
             repeats = min(args.repeats, 3) if backend == SLOW else args.repeats
             times = time_calls(lambda draw=draw, batch=batch: draw(batch), repeats, args.device)
-            about = {"backend": backend, "channels": channels, "batch": batch}
+            about = {"backend": backend, "channels": drawn_channels, "batch": batch}
             rows.append({**about, **times.to_json(per=batch), "first_call_s": first, **accuracy})
     for row in rows:
         for other in (SLOW, "gsplat"):  # of the same batch; the reference has only one

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import roma
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -93,13 +92,13 @@ class Avatar:
         posed = self.body.pose(self.rest, motion)
         vertices, faces = posed.vertices, self.body.assets.faces
 
-        # vertex Gaussians turn with the blended skinning matrix, which is no rotation: roma's branch rule decides
-        turn = roma.rotmat_to_unitquat(posed.vertex_transforms[..., :3])
-        quats = F.normalize(quat_multiply(roma.quat_xyzw_to_wxyz(turn), self.vertex_quats), dim=-1)
+        # vertex Gaussians turn with the blended skinning matrix, which is no rotation: the branch rule decides
+        turn = matrix_to_quat(posed.vertex_transforms[..., :3])
+        quats = F.normalize(quat_multiply(turn, self.vertex_quats), dim=-1)
 
         # UV Gaussians ride the frame of their face
         frames, face_scale = face_frames(vertices[:, faces])  # [T, F, 3, 3], [T, F]
-        face_quats = roma.quat_xyzw_to_wxyz(roma.rotmat_to_unitquat(frames))
+        face_quats = matrix_to_quat(frames)
         s = face_scale[:, self.uv_face, None]  # [T, M, 1]
         columns = frames[:, self.uv_face]  # [T, M, 3, 3]
         local = sum(columns[..., k] * self.uv_local[:, k, None] for k in range(3))
@@ -127,6 +126,25 @@ def face_frames(corners: Tensor) -> tuple[Tensor, Tensor]:
     a2 = -_unit(torch.linalg.cross(a1, a0))
     scale = (_length(e1)[..., 0] + (a2 * e2).sum(-1).abs()) / 2
     return torch.stack([a0, a1, a2], -1), scale
+
+
+def matrix_to_quat(m: Tensor) -> Tensor:
+    """Unit quaternions [..., 4] (wxyz) of rotation matrices [..., 3, 3], which may be somewhat off a rotation.
+
+    The rows of 4 q q^T are written in the matrix's entries; the one with the largest diagonal, the first of x, y, z, w
+    among equals, gives q. Source: Markley, Unit quaternion from rotation matrix, 2008. The branch rule is that of roma,
+    which the original uses, but whose arg-max over a strided diagonal is more than half of posing on a CPU.
+    """
+    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in m.unbind(-2))
+    w = [1 + a + e + i, h - f, c - g, d - b]
+    x = [w[1], 1 + a - e - i, d + b, g + c]
+    y = [w[2], x[2], 1 + e - i - a, h + f]
+    z = [w[3], x[3], y[3], 1 + i - a - e]
+    largest = torch.stack([x[1], y[2], z[3], w[0]], -1).max(-1, keepdim=True).indices
+    quat = torch.stack(w, -1)
+    for k, row in enumerate((x, y, z)):
+        quat = torch.where(largest == k, torch.stack(row, -1), quat)
+    return quat / quat.norm(dim=-1, keepdim=True)
 
 
 def quat_multiply(p: Tensor, q: Tensor) -> Tensor:

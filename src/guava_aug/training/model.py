@@ -10,12 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import roma
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..avatar.avatar import face_frames, quat_multiply
+from ..avatar.avatar import face_frames, matrix_to_quat, quat_multiply
 from ..avatar.config import ModelConfig
 from ..avatar.decoders import RawGaussians
 from ..avatar.network import _DEPTH_EPS, ReconstructionNetwork, _embed_direction
@@ -154,7 +153,7 @@ class TrainingModel(nn.Module):
         assert uv.local_pos is not None
         with torch.no_grad():
             frames, face_scale = face_frames(p.vertices[:, :, self.assets.faces])  # [B, K, F, 3, 3], [B, K, F]
-            face_quats = roma.quat_xyzw_to_wxyz(roma.rotmat_to_unitquat(frames))
+            face_quats = matrix_to_quat(frames)
             s = face_scale[:, :, self.texel_face, None]
             axes = frames[:, :, self.texel_face]  # [B, K, M, 3, 3]
             turn = face_quats[:, :, self.texel_face]
@@ -228,7 +227,7 @@ def relative_depth(points: Tensor, viewmats: Tensor, vertices: Tensor) -> Tensor
 
 def vertex_turns(vertex_transforms: Tensor) -> Tensor:
     """[..., 4] wxyz of blended skinning matrices [..., 3, 4]."""
-    return roma.quat_xyzw_to_wxyz(roma.rotmat_to_unitquat(vertex_transforms[..., :3].contiguous()))
+    return matrix_to_quat(vertex_transforms[..., :3])
 
 
 def _no_noise(unet: StyleUNet, like: Tensor) -> list[Tensor]:
