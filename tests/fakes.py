@@ -33,6 +33,9 @@ class FakeModel:
     source: str = "fake"
     calls: list[str] = field(default_factory=list)
 
+    def save_memory(self, frames: int) -> None:
+        self.most_frames = frames
+
     def infer(self, source) -> None:
         self.calls.append("infer")
 

@@ -142,10 +142,14 @@ def test_half_refiner_at_official_size():
             again = half(picture)
             assert list(half._recorded) == [3]
         assert torch.equal(again, found)
+        half.canvas(3).copy_(first)  # where the rasteriser draws
+        assert torch.equal(half(half.canvas(3)), found)
         one = [half(first[:1]).clone() for _ in range(3)]
         assert sorted(half._recorded) == [1, 3]
         assert torch.equal(one[1], one[0]) and torch.equal(one[2], one[0])
         assert (one[0].float() - found[:1].float()).abs().max() <= 1 / 255
+        half.release()
+        assert torch.equal(half(first), found) and not half._recorded and half.canvas(3) is None
 
 
 @pytest.mark.parametrize("antialias", [False, True])

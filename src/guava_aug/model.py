@@ -87,6 +87,14 @@ class GuavaModel:
         """Of rendering: "fp16" or "fp32"."""
         return "fp16" if self.fast else "fp32"
 
+    def save_memory(self, frames: int) -> None:
+        """The GPU's memory was too small: from now on at most so many frames at a time, and nothing kept for speed."""
+        self.most_frames = frames
+        if self._half is not None:
+            self._half.release()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     @torch.inference_mode()
     def _half_refiner(self, asked: Precision) -> HalfRefiner | None:
         """The refiner's half-precision twin; None, and a word in the log, if it cannot be. DeviceError if asked for."""
@@ -172,6 +180,7 @@ class GuavaModel:
         drawn = draw(
             posed.means, posed.quats, posed.scales, posed.opacities, self._half.project(posed.features), viewmats,
             cameras.K.cpu(), cameras.width, cameras.height, channels_last=True, bias=self._half.first_bias,
+            out=self._half.canvas(len(posed)),
         )  # fmt: skip
         return self._half(drawn.image), drawn.alpha
 

@@ -144,9 +144,8 @@ def _render(
             if part == 1:
                 raise
         if batch is None:  # outside of `except`, whose traceback keeps what was computed
-            model.most_frames = part // 2
+            model.save_memory(part // 2)
             log.warning("the GPU has too little memory for %d frames at a time; going on with %d", part, part // 2)
-            torch.cuda.empty_cache()
             continue
         yield batch
         start += part

@@ -28,18 +28,20 @@ from . import styleunet
 from .refiner_convs import PHASE_CHANNELS, Conv, ConvRGB, StyleConv, Transform, UpConv, UpStyleConv, pad, padded
 from .styleunet import StyleUNet
 
-_RECORDED = 16  # frames; with more the GPU is slower than the launches
+_RECORDED = 32  # frames of a batch at most: what is kept for it grows with them
+_SMALLEST_CANVAS = 8  # frames
 
 log = logging.getLogger(__name__)
 
 
 class HalfRefiner:
-    """Float16 twin of a `StyleUNet` refiner on a CUDA device: packed weights, and small batches' launches recorded."""
+    """Float16 twin of a `StyleUNet` refiner on a CUDA device: packed weights, and recorded launches by batch size."""
 
     def __init__(self, net: StyleUNet, noise: list[Tensor]):
         """`noise`: one [1, 1, s, s] per `net.noise_sizes`."""
         self._seen: set[int] = set()  # sizes of batches
-        self._recorded: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}  # of them
+        self._recorded: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}  # by size: launches and their result
+        self._canvases: dict[int, Tensor] = {}
         self._memory = torch.cuda.graph_pool_handle() if noise[0].is_cuda else None  # shared: one runs at a time
         self.size = 4 << net.levels
         self.levels = net.levels
@@ -78,38 +80,53 @@ class HalfRefiner:
         """[N, width] float16: features [N, C] of Gaussians after the first layer's matrix; its bias comes later."""
         return (features.float() @ self._first).half()
 
+    def canvas(self, frames: int) -> Tensor | None:
+        """Where a batch of so many frames is best drawn, [T, width, S, S] float16, channels last; None: anywhere."""
+        if self._memory is None or not 0 < frames <= _RECORDED:
+            return None
+        size = max(_SMALLEST_CANVAS, 1 << (frames - 1).bit_length())
+        if size not in self._canvases:
+            shape = size, self.size, self.size, self.width
+            self._canvases[size] = torch.empty(shape, dtype=torch.float16, device=self._first.device).permute(
+                0, 3, 1, 2
+            )
+        return self._canvases[size][:frames]
+
+    def release(self) -> None:
+        """Gives back what is kept for recorded launches, and records no more: the GPU's memory is too small."""
+        self._memory, self._recorded, self._canvases = None, {}, {}
+
     def __call__(
         self,
         x: Tensor,  # [T, width, S, S] float16, channels last: the first layer's output
     ) -> Tensor:
-        """[T, 3, S, S] float16 RGB 0..1, channels last; of up to `_RECORDED` frames the next call overwrites it."""
+        """[T, 3, S, S] float16 RGB 0..1, channels last; the next call may overwrite it.
+
+        From the second batch of a size on (the first may compile) it is one launch, recorded, in place of some 190.
+        """
         with torch.cuda.device_of(x):  # kernels run on the current device
-            return self._record(x) if len(x) <= _RECORDED else self._run(x)
-
-    def _record(self, x: Tensor) -> Tensor:
-        """The same with one launch in place of some 190, from the second batch of a size on (the first may compile)."""
-        size = len(x)
-        if size not in self._seen or self._memory is None:
-            self._seen.add(size)
-            return self._run(x)
-        if size not in self._recorded:
-            try:
-                self._recorded[size] = self._recording(x)
-            except RuntimeError as error:  # too little memory to keep, or a driver that cannot
-                log.info("the refiner's launches are not recorded: %s", error)
-                self._memory, self._recorded = None, {}
+            enter = self.canvas(len(x))
+            if enter is None or len(x) not in self._seen:
+                self._seen.add(len(x))
                 return self._run(x)
-        graph, enter, result = self._recorded[size]
-        enter.copy_(x)
-        graph.replay()
-        return result
+            if len(x) not in self._recorded:
+                try:
+                    self._recorded[len(x)] = self._record(enter)
+                except RuntimeError as error:  # too little memory to keep, or a driver that cannot
+                    log.info("the refiner's launches are not recorded: %s", error)
+                    self.release()
+                    return self._run(x)
+            if x.data_ptr() != enter.data_ptr():
+                enter.copy_(x)
+            graph, result = self._recorded[len(x)]
+            graph.replay()
+            return result
 
-    def _recording(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
-        """Launches to repeat, what they read, and what they write."""
-        graph, enter = torch.cuda.CUDAGraph(), torch.empty_like(x)
+    def _record(self, enter: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        """Launches to repeat on what is in `enter`, and their result."""
+        graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):  # other threads go on
-            result = self._run(enter)
-        return graph, enter, result
+            return graph, self._run(enter)
 
     def _run(self, x: Tensor) -> Tensor:
         x = x.permute(0, 2, 3, 1)  # [T, S, S, C]

@@ -94,6 +94,7 @@ def draw(
     radii: bool = False,
     channels_last: bool = False,
     bias: Tensor | None = None,
+    out: Tensor | None = None,  # [T, C, H, W] to draw into
 ) -> Drawn:
     """T frames over black, without any check of the values.
 
@@ -105,15 +106,18 @@ def draw(
         frames = [
             _draw_batch(
                 means[s], quats[s], scales[s], opacities, features, viewmats[s], K, width, height, antialias, depth,
-                radii, channels_last, bias,
+                radii, channels_last, bias, None if out is None else out[s],
             )
             for s in (slice(a, a + _BATCH) for a in range(0, len(means), _BATCH))
         ]  # fmt: skip
     if len(frames) == 1:
         return frames[0]
-    join = lambda name: (
-        None if not frames or getattr(frames[0], name) is None else torch.cat([getattr(f, name) for f in frames])
-    )
+
+    def join(name: str) -> Tensor | None:
+        if name == "image" and out is not None:
+            return out
+        return None if getattr(frames[0], name) is None else torch.cat([getattr(f, name) for f in frames])
+
     if not frames:
         return Drawn(
             features.new_empty(0, features.shape[1], height, width), means.new_empty(0, 1, height, width),
@@ -125,7 +129,7 @@ def draw(
 def _draw_batch(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, features: Tensor, viewmats: Tensor, K: Tensor,
     width: int, height: int, antialias: bool, depth: bool, radii: bool, channels_last: bool,
-    bias: Tensor | None,
+    bias: Tensor | None, out: Tensor | None,
 ) -> Drawn:  # fmt: skip
     T, N, _ = means.shape
     C = features.shape[1]
@@ -176,7 +180,9 @@ def _draw_batch(
             torch.add(found, first, out=starts[a * cells : b * cells])
 
     memory = torch.channels_last if channels_last else torch.contiguous_format
-    image = torch.empty(T, C, height, width, dtype=features.dtype, device=device, memory_format=memory)
+    image = out
+    if image is None:
+        image = torch.empty(T, C, height, width, dtype=features.dtype, device=device, memory_format=memory)
     alpha = empty(T, 1, height, width)
     inverse = empty(T, 1, height, width) if depth else alpha
     _blend[(T * cells,)](
