@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from guava_aug.avatar import ModelConfig, ReconstructionNetwork, StyleUNet
-from guava_aug.avatar.checkpoint import REFINER_PREFIX, classify_key
+from guava_aug.avatar.checkpoint import REFINER_PREFIX, bare_modules, classify_key
 from guava_aug.body import EhmModel, Identity, Motion, load_official_assets
 from guava_aug.model import GuavaModel
 from guava_aug.render.inpaint import onion_peel_fill, original_hole
@@ -123,7 +123,7 @@ def bits(packed: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def keys(table: Table, golden: Path) -> None:
     """Names and shapes of the official state dictionaries."""
     table.test = "tests/avatar/test_checkpoint.py"
-    with torch.device("meta"):
+    with bare_modules():
         network = ReconstructionNetwork(ModelConfig(), 10595)
         refiner = StyleUNet(ModelConfig().refiner)
     for name, prefix, module in (("model", "", network), ("render_model", REFINER_PREFIX, refiner)):
@@ -428,7 +428,7 @@ def build_model(assets: Path, weights: Any) -> GuavaModel:
     """The full official configuration, filled by the golden rule."""
     config = ModelConfig.from_yaml(assets / "GUAVA/config.yaml")
     body = EhmModel(load_official_assets(assets))
-    with torch.device("meta"):
+    with bare_modules():
         network = ReconstructionNetwork(config, len(body.assets.body.v_template))
         refiner = StyleUNet(config.refiner)
     for module, prefix in ((network, ""), (refiner, REFINER_PREFIX)):

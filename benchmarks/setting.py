@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from guava_aug.avatar import StyleUNet
+from guava_aug.avatar.checkpoint import bare_modules
 from guava_aug.bench.clips import clip_of_length
 from guava_aug.bench.machine import describe_machine, in_words
 from guava_aug.bench.report import Grid
@@ -76,7 +77,7 @@ def open_model(args: argparse.Namespace) -> GuavaModel:
 def plain_refiner(args: argparse.Namespace, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     """Features [T, C, H, W] to RGB by the bare module in one precision, its weights fresh from the file."""
     checkpoint, config = open_model_files(loadable(model_path(args)), guava_root=args.guava_root)
-    with torch.device("meta"):
+    with bare_modules():
         refiner = StyleUNet(config.refiner)
     refiner.load_state_dict(checkpoint.refiner, strict=True, assign=True)
     refiner.to(args.device, dtype).eval().requires_grad_(False)

@@ -14,7 +14,14 @@ from torch import Tensor
 
 from . import triton_support
 from .avatar.avatar import Avatar, PosedGaussians
-from .avatar.checkpoint import Checkpoint, find_checkpoint, load_weights, read_checkpoint, write_safetensors
+from .avatar.checkpoint import (
+    Checkpoint,
+    bare_modules,
+    find_checkpoint,
+    load_weights,
+    read_checkpoint,
+    write_safetensors,
+)
 from .avatar.config import ModelConfig
 from .avatar.network import Reconstruction, ReconstructionNetwork
 from .avatar.styleunet import StyleUNet
@@ -271,7 +278,7 @@ def load_model(
             f"assets (of which an official checkpoint needs the index files) were found beside it"
             f"{f' or below {guava_root}' if guava_root else ''}; give --guava_root"
         )
-    with torch.device("meta"):  # the modules' own initial values are never needed
+    with bare_modules():
         network = ReconstructionNetwork(config, len(assets.body.v_template))
         refiner = StyleUNet(config.refiner)
     load_weights(checkpoint, network, refiner)

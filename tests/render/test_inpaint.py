@@ -1,5 +1,6 @@
 """Hole filling: the original's onion peel against its record, the smooth fill against what a wall looks like."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -150,3 +151,12 @@ def test_smooth_fill_of_almost_nothing(known):
     picture[0, :known], hole[0, :known] = 0.25, False
     out = smooth_fill(picture, hole)
     np.testing.assert_allclose(out, 0.25 if known else 0.5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(40, 61), (7, 5), (1, 9)])
+@pytest.mark.parametrize("radius", [1, 2, 5, 24])
+def test_growing_is_a_dilation_by_a_disk(shape, radius):
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    for density in (0.0, 0.002, 0.1, 1.0):
+        region = np.random.default_rng(radius).random(shape) < density
+        assert np.array_equal(grow(region, radius), cv2.dilate(region.astype(np.uint8), disk).astype(bool))

@@ -13,11 +13,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ..body import EhmAssets, LinearModel, assets_from_checkpoint
 from ..errors import AssetError, OutputError
@@ -49,6 +51,9 @@ _BODY_KEYS = re.compile(
     r"|left_hand_center|right_hand_center|uvmap_f_idx|uvmap_f_bary|uvmap_mask)"
     r"|ehm\.flame\.(v_template|shapedirs|posedirs|J_regressor|lbs_weights|parents|l_eyelid|r_eyelid)|ehm\.v_template"
 )
+
+
+_FILLS = {"normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_"}  # of tensors and of nn.init
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,28 @@ def read_checkpoint(path: Path, config: ModelConfig | None = None, assets_root: 
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     return _read_official(path, config or ModelConfig(), assets_root)
+
+
+class bare_modules(TorchFunctionMode):
+    """`with bare_modules():` modules are made without memory and values, for weights that come from a file.
+
+    On the meta device alone, drawing random values takes seconds: it imports torch's compiler.
+    """
+
+    def __enter__(self) -> bare_modules:
+        self._device = torch.device("meta")
+        self._device.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._device.__exit__(*error)
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in _FILLS:
+            return args[0] if args else kwargs["tensor"]
+        return (torch.empty if func is torch.randn else func)(*args, **kwargs)
 
 
 def load_weights(checkpoint: Checkpoint, network: ReconstructionNetwork, refiner: StyleUNet) -> None:

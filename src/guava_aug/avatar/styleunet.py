@@ -207,7 +207,8 @@ class _ModulatedConv(nn.Module):
         self.modulation = nn.Linear(style_dim, c_in)
         nn.init.kaiming_normal_(self.modulation.weight, a=0, mode="fan_in", nonlinearity="linear")
         nn.init.ones_(self.modulation.bias)
-        self.weight = nn.Parameter(torch.randn(1, c_out, c_in, kernel, kernel) / math.sqrt(c_in * kernel**2))
+        self.weight = nn.Parameter(torch.empty(1, c_out, c_in, kernel, kernel))
+        nn.init.normal_(self.weight, std=1 / math.sqrt(c_in * kernel**2))
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
         weight, scale = self.weight[0], self.modulation(latent)  # [O, I, k, k], [B, I]

@@ -93,7 +93,33 @@ def grow(region: np.ndarray, radius: int) -> np.ndarray:
     if radius <= 0:
         return region.astype(bool)
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    return cv2.dilate(region.astype(np.uint8), disk).astype(bool)
+    reach = (disk.sum(1) // 2).astype(np.int16)  # every row of it is one run of pixels around the middle
+    return _grow(np.ascontiguousarray(region, dtype=bool), reach)
+
+
+@compiled(nogil=True)
+def _grow(region, reach):  # pragma: no cover - compiled
+    """As cv2.dilate with rows 2 reach + 1 wide, but faster: the nearest pixel in a row is found once for all rows."""
+    height, width = region.shape
+    far = 2**15 - 1  # more than any reach
+    nearest = np.empty((height, width), np.int16)  # how far the next pixel of the region is in its row
+    for y in range(height):
+        distance = far
+        for x in range(width):
+            distance = 0 if region[y, x] else min(distance + 1, far)
+            nearest[y, x] = distance
+        distance = far
+        for x in range(width - 1, -1, -1):
+            distance = 0 if region[y, x] else min(distance + 1, far)
+            nearest[y, x] = min(nearest[y, x], distance)
+    grown = np.zeros((height, width), np.bool_)
+    radius = len(reach) // 2
+    for y in range(height):
+        for k in range(max(-radius, -y), min(radius, height - 1 - y) + 1):
+            most = reach[k + radius]
+            for x in range(width):
+                grown[y, x] |= nearest[y + k, x] <= most
+    return grown
 
 
 def _plane(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
