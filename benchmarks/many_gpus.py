@@ -1,13 +1,11 @@
-"""Many videos on 1, 2, ... GPUs: `python benchmarks/many_gpus.py --gpus 1 4 [--videos 16] [--views 3] [--json FILE]`.
+"""Many videos on 1, 2, ... GPUs: `python benchmarks/many_gpus.py --gpus 1 4 [--workers 1 2] [--videos 16] [--views 3]`.
 
-The same videos each time, dealt to one `guava-aug run` per GPU, all from the start of the processes to the last file.
-The steady columns leave out what every process does once (start, imports, model loading), as in a run of hours.
-On a machine without GPUs `--device cpu` runs that many processes on its CPU.
+The same videos each time by one `guava-aug run --gpus 0,1,.. --workers N`, from the start of the process to its end;
+and views a second, by its journal, once every worker is warm. On a machine without GPUs: `--device cpu --workers 1 2`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -19,37 +17,26 @@ from typing import Any
 import torch
 
 import setting
-from guava_aug import timing
-from guava_aug.record import record_path
+from guava_aug.journal import Reader
 
 SOURCE = str(Path(__file__).resolve().parent.parent / "src")
 
 
-def run_on(gpus: int, root: Path, names: list[str], args: Any, out: Path) -> tuple[float, float]:
-    """Wall seconds of all processes, and the most that one of them spent before its first video."""
+def run_on(gpus: int, workers: int, root: Path, names: list[str], args: Any, out: Path) -> tuple[float, float]:
+    """Wall seconds of `guava-aug run`, and views a second once every worker has made as much as one video."""
+    command = [
+        sys.executable, "-m", "guava_aug", "run", "--quiet", "--tracked_root", str(root), "--output_root", str(out),
+        "--video_list", *names, "--difficulties", "medium", "--views_per_difficulty", str(args.views),
+        "--model_path", setting.model_path(args), "--workers", str(workers),
+    ]  # fmt: skip
+    command += ["--device", "cpu"] if args.device == "cpu" else ["--gpus", ",".join(map(str, range(gpus)))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([SOURCE, os.environ.get("PYTHONPATH", "")])}
-    cores = max(1, len(os.sched_getaffinity(0)) // gpus)
-    environment["OMP_NUM_THREADS"] = str(cores)  # the processes share the machine
     begun = time.perf_counter()
-    processes = []
-    for i in range(gpus):
-        command = [
-            sys.executable, "-m", "guava_aug", "run", "--quiet", "--tracked_root", str(root), "--output_root", str(out),
-            "--video_list", *names[i::gpus], "--difficulties", "medium", "--views_per_difficulty", str(args.views),
-            "--model_path", setting.model_path(args), "--device", "cpu" if args.device == "cpu" else str(i),
-            "--part_id", str(i),
-        ]  # fmt: skip
-        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
-    codes = [process.wait() for process in processes]
+    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
     seconds = time.perf_counter() - begun
-    if any(codes):
-        raise SystemExit(f"a process ended with {max(codes)}")
-    once = []
-    for i in range(gpus):
-        record = json.loads(record_path(out, str(i)).read_text())
-        loading = sum(row["seconds"] for row in record["stages"] if row["stage"] == timing.MODEL_LOADING)
-        once.append(seconds - record["seconds"] + loading)
-    return seconds, max(once)
+    done = sorted(line.key[0] for line in Reader(out).new_lines() if line.kind == "view")
+    warm = min(gpus * workers * args.views, len(done)) - 1
+    return seconds, (len(done) - 1 - warm) / max(done[-1] - done[warm], 1e-9)
 
 
 def main() -> None:
@@ -58,6 +45,7 @@ def main() -> None:
     setting.video_flags(parser)
     parser.set_defaults(device="cuda")
     parser.add_argument("--gpus", type=int, nargs="+", help="default: 1 and all")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1], help="processes on each GPU")
     parser.add_argument("--videos", type=int, default=16)
     parser.add_argument("--views", type=int, default=3)
     args = parser.parse_args()
@@ -67,22 +55,17 @@ def main() -> None:
     setting.model_path(args)  # made before the clock starts
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="guava-aug-bench-") as scratch:
-        run_on(1, root, names[:1], args, Path(scratch) / "warm")  # caches of files and kernels
+        run_on(1, 1, root, names[:1], args, Path(scratch) / "warm")  # caches of files and kernels
         for gpus in counts:
-            seconds, once = run_on(gpus, root, names, args, Path(scratch) / str(gpus))
-            first = rows[0] if rows else {"s": seconds, "steady_s": seconds - once}
-            rows.append(
-                {
-                    "gpus": gpus,
-                    "s": seconds,
-                    "times": first["s"] / seconds,
-                    "steady_s": seconds - once,
-                    "steady_times": first["steady_s"] / (seconds - once),
-                }
-            )
+            for workers in args.workers:
+                seconds, rate = run_on(gpus, workers, root, names, args, Path(scratch) / f"{gpus}_{workers}")
+                row = {"gpus": gpus, "workers a GPU": workers, "s": seconds, "views_a_s": rate}
+                rows.append(row)
+                row["times"] = rows[0]["s"] / seconds
+                row["steady_times"] = rate / rows[0]["views_a_s"]
     setting.report(
-        args, f"{args.videos} videos of {args.frames} frames, {args.views} views each; seconds", list(rows[0]), rows,
-        ["steady: without process start, imports and model loading, as in a run of hours"],
+        args, f"{args.videos} videos of {args.frames} frames, {args.views} views each", list(rows[0]), rows,
+        ["s: the whole command; views_a_s, steady: after every worker has made a video's worth, as in a run of hours"],
     )  # fmt: skip
 
 
