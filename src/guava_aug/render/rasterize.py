@@ -172,8 +172,9 @@ def _check_values(tensors: dict[str, Tensor], scale_modifier: float) -> None:
         raise UsageError(f"rasterize: scale_modifier must be finite, found {scale_modifier}")
     # NaN and inf survive a sum, so one cheap number per tensor clears the usual case (a float32 sum that overflows
     # only sends a healthy tensor to the exact count below).
-    sums = torch.stack([tensor.detach().sum(dtype=torch.float32) for tensor in tensors.values()])
-    if not bool(torch.isfinite(sums).all()):
+    sums = [tensor.detach().sum(dtype=torch.float32) for tensor in tensors.values()]
+    numbers = torch.cat([torch.stack(sums), tensors["K"].detach().float().flatten()]).tolist()  # one wait for a GPU
+    if not all(math.isfinite(number) for number in numbers[: len(sums)]):
         for name, tensor in tensors.items():
             bad = int((~torch.isfinite(tensor)).sum())
             if bad:
@@ -182,9 +183,9 @@ def _check_values(tensors: dict[str, Tensor], scale_modifier: float) -> None:
                     f"rasterize: {bad} of {tensor.numel()} values of {name} are NaN or infinite, the first at "
                     f"{first} (shape {list(tensor.shape)}); look for the frame that produced them"
                 )
-    K = tensors["K"].detach().cpu()
-    if float(K[0, 0]) <= 0 or float(K[1, 1]) <= 0 or float(K[0, 1]) != 0 or float(K[1, 0]) != 0:
-        raise UsageError(f"rasterize: K must have positive focal lengths and no skew, found {K.tolist()}")
+    K = numbers[len(sums) :]
+    if K[0] <= 0 or K[4] <= 0 or K[1] != 0 or K[3] != 0:
+        raise UsageError(f"rasterize: K must have positive focal lengths and no skew, found {[K[:3], K[3:6], K[6:]]}")
 
 
 def resolve_backend(backend: str, device: torch.device | str) -> str:

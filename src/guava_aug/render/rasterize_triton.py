@@ -141,7 +141,11 @@ def _draw_batch(
 
     empty = lambda *shape, dtype=torch.float32: torch.empty(*shape, dtype=dtype, device=device)
     records = empty(T, N, _RECORD)
-    keys, counts, boxes = empty(T, N, dtype=torch.int32), empty(T, N, dtype=torch.int32), empty(T, N, dtype=torch.int64)
+    keys, counts, boxes = (
+        empty(T, N, dtype=torch.int32),
+        empty(T, N, dtype=torch.int32),
+        empty(T, N, 2, dtype=torch.int64),
+    )
     seen = empty(T, N, dtype=torch.int32) if radii else counts
     _project[(triton.cdiv(N, _BLOCK), T)](
         means.contiguous(), quats.contiguous(), scales.contiguous(), opacities.contiguous(),
@@ -334,12 +338,15 @@ def _project(
     size = tl.where(usable & (reach > -0.02), wide * tall, 0)
     wide = tl.maximum(wide, 1)
     count = tl.zeros([BLOCK], tl.int32)
+    hits = tl.zeros([BLOCK], tl.int64)  # a bit for each of the first cells
     k = 0
     most = tl.max(size, 0)
     while k < most:
         px, py = ((u0 + k % wide) * CW).to(tl.float32), ((v0 + k // wide) * CH).to(tl.float32)
         least, slack = _nearest_power(px, py, cx, cy, a, b, c, CW, CH)
-        count += ((k < size) & (least <= reach + slack)).to(tl.int32)
+        hit = (k < size) & (least <= reach + slack)
+        count += hit.to(tl.int32)
+        hits |= (hit & (k < 64)).to(tl.int64) << (k % 64)
         k += 1
 
     at = records + g * 8
@@ -358,7 +365,8 @@ def _project(
     tl.store(counts + g, count, live)
     v1 = tl.maximum(v0, v1)
     box = u0.to(tl.int64) | (v0.to(tl.int64) << 16) | ((u0 + wide).to(tl.int64) << 32) | (v1.to(tl.int64) << 48)
-    tl.store(boxes + g, box, live)
+    tl.store(boxes + g * 2, box, live)
+    tl.store(boxes + g * 2 + 1, hits, live)
     if RADII:
         tl.store(radii_out + g, tl.where(usable, radius, 0.0).to(tl.int32), live)
 
@@ -374,11 +382,7 @@ def _emit(
     end = tl.load(ends + position, live, 0)
     count = (end - tl.load(ends + position - 1, live & (position > 0), 0)).to(tl.int32)
     live = count > 0
-    at = records + g * 8
-    cx, cy = tl.load(at, live, 0.0), tl.load(at + 1, live, 0.0)
-    a, b, c = tl.load(at + 2, live, 1.0), tl.load(at + 3, live, 0.0), tl.load(at + 4, live, 1.0)
-    reach = tl.load(at + 7, live, -1.0)
-    box = tl.load(boxes + g, live, 0)
+    box = tl.load(boxes + g * 2, live, 0)
     x0, y0 = (box & 0xFFFF).to(tl.int32), ((box >> 16) & 0xFFFF).to(tl.int32)
     x1, y1 = ((box >> 32) & 0xFFFF).to(tl.int32), ((box >> 48) & 0xFFFF).to(tl.int32)
     wide = x1 - x0
@@ -386,22 +390,38 @@ def _emit(
     wide = tl.maximum(wide, 1)
     frame = g // N
     n = (g - frame * N).to(tl.int32)
-    first = (frame % group).to(tl.int32) * cells - offset
+    first = (frame % group).to(tl.int32) * cells - offset + y0 * across + x0
+    to = end - count
     rank = tl.zeros([BLOCK], tl.int32)
+
+    hits = tl.load(boxes + g * 2 + 1, live & (size <= 64), 0)
     k = 0
-    most = tl.max(size, 0)
+    most = tl.max(tl.where(size <= 64, size, 0), 0)
     while k < most:
-        column, row = x0 + k % wide, y0 + k // wide
-        least, slack = _nearest_power((column * CW).to(tl.float32), (row * CH).to(tl.float32), cx, cy, a, b, c, CW, CH)
-        # should rounding make this loop find fewer cells than `_project` counted, the last ones fill the gap
-        left = size - k
-        takes = (k < size) & ((least <= reach + slack) | (left <= count - rank)) & (rank < count)
-        to = end - count + rank
-        cell = first + row * across + column
-        tl.store(cell_of + to, cell.to(cell_of.dtype.element_ty), takes)
-        tl.store(owner + to, n, takes)
+        takes = ((hits >> k) & 1) != 0
+        tl.store(cell_of + to + rank, (first + k // wide * across + k % wide).to(cell_of.dtype.element_ty), takes)
+        tl.store(owner + to + rank, n, takes)
         rank += takes.to(tl.int32)
         k += 1
+
+    size = tl.where(size > 64, size, 0)  # what is left: large splats, tested again
+    most = tl.max(size, 0)
+    if most > 0:
+        live = size > 0
+        at = records + g * 8
+        cx, cy = tl.load(at, live, 0.0), tl.load(at + 1, live, 0.0)
+        a, b, c = tl.load(at + 2, live, 1.0), tl.load(at + 3, live, 0.0), tl.load(at + 4, live, 1.0)
+        reach = tl.load(at + 7, live, -1.0)
+        k = 0
+        while k < most:
+            px, py = ((x0 + k % wide) * CW).to(tl.float32), ((y0 + k // wide) * CH).to(tl.float32)
+            least, slack = _nearest_power(px, py, cx, cy, a, b, c, CW, CH)
+            # should rounding make this loop find fewer cells than `_project` counted, the last ones fill the gap
+            takes = (k < size) & ((least <= reach + slack) | (size - k <= count - rank)) & (rank < count)
+            tl.store(cell_of + to + rank, (first + k // wide * across + k % wide).to(cell_of.dtype.element_ty), takes)
+            tl.store(owner + to + rank, n, takes)
+            rank += takes.to(tl.int32)
+            k += 1
 
 
 @triton.jit
@@ -459,7 +479,7 @@ def _blend(
         cx, cy = _pair(r)
         xx, xy = _pair(r + 1)
         yy, opacity = _pair(r + 2)
-        opacity = tl.where(at + step < count, opacity, 0.0)
+        opacity = tl.where(step < count - at, opacity, 0.0)
         dx, dy = cx[:, None] - px[None, :], cy[:, None] - py[None, :]
         power = (xx[:, None] * dx + xy[:, None] * dy) * dx + (yy[:, None] * dy) * dy
         alpha = tl.minimum(opacity[:, None] * _power_of_half(power), 0.99)
@@ -484,7 +504,7 @@ def _blend(
             depth, _ = _pair(r + 3)
             inverse += tl.sum(weight * depth[:, None], 0)
         opaque += tl.sum(weight, 0)
-        product = tl.min(behind, 0)  # it never rises along the chunk
+        product = tl.sum(tl.where(step[:, None] == CHUNK - 1, behind, 0.0), 0)  # the last: no instruction is left of it
         at += CHUNK
         if tl.max(product, 0) < ONE * 1e-4:
             at = count
