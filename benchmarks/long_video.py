@@ -28,6 +28,7 @@ from guava_aug.config import RunConfig
 from guava_aug.engine import InProcess, Made
 from guava_aug.errors import OutputError
 from guava_aug.malloc import keep_freed_memory
+from guava_aug.output.video import PRESET
 from guava_aug.plural import counted
 from guava_aug.progress import Silent, hms
 from guava_aug.timing import Stages
@@ -143,6 +144,7 @@ def arguments() -> argparse.Namespace:
     setting.model_flags(parser)
     parser.add_argument("--tiny", action="store_true", help="take the tests' model of 128 pixels: for a CPU")
     setting.video_flags(parser, frames=20_000)
+    parser.add_argument("--preset", default=PRESET, help="of x264; a faster one where encoding is the limit")
     parser.add_argument("--views", type=int, default=10)
     args = parser.parse_args()
     if args.views < 1 or args.frames < 1:
@@ -163,7 +165,7 @@ def main() -> None:
         model = tiny_model(Path(scratch)) if args.tiny else Path(setting.model_path(args))
         config = RunConfig(
             root, Path(scratch) / "out", tuple(names), (DIFFICULTY,), views_per_difficulty=args.views,
-            model_path=model, guava_root=args.guava_root, device=device,
+            model_path=model, guava_root=args.guava_root, device=device, preset=args.preset,
         )  # fmt: skip
         watch = Watch(device, args.frames * args.views)
         seconds = make(config, args.views, watch)
