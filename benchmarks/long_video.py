@@ -80,8 +80,10 @@ class Watch(Silent):
             if seconds - self._said >= SAID_EVERY:
                 self._said = seconds
                 left = hms(seconds / self.done * (self.total - self.done)) if self.done else "?"
-                memory = f"{self.samples[-1].host / 1e6:.0f} MB"
-                say(f"{self.done} of {self.total} pictures in {hms(seconds)}, ETA {left}, host memory {memory}")
+                memory = f"host {self.samples[-1].host / 1e6:.0f} MB"
+                if self.device != "cpu":
+                    memory += f", GPU {self.samples[-1].gpu / 1e6:.0f} MB"
+                say(f"{self.done} of {self.total} pictures in {hms(seconds)}, ETA {left}, memory: {memory}")
 
     def _look(self) -> None:
         self.samples.append(Sample(self.done, host_bytes(), gpu_bytes(self.device)))
