@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,13 +68,15 @@ def augment_video(
     with stages(timing.DATA):
         source = video.source_at(model.config.feature_img_size)
         _refuse_empty(source.image, video.name)
-    with stages(timing.SOURCE, sync=True):
-        raw = model.infer(source)  # identity
-    with stages(timing.GAUSSIAN_SETUP, sync=True):
-        avatar = model.avatar(raw, source.identity)
-        del raw  # some hundred MB at official size
-    with stages(timing.PRECOMPUTE):
-        background = background_for(video, settings.background, size)  # image
+    with ThreadPoolExecutor(1) as beside:  # the plate needs no GPU, and is ready when the avatar is
+        plate_of = beside.submit(background_for, video, settings.background, size)  # image
+        with stages(timing.SOURCE, sync=True):
+            raw = model.infer(source)  # identity
+        with stages(timing.GAUSSIAN_SETUP, sync=True):
+            avatar = model.avatar(raw, source.identity)
+            del raw  # some hundred MB at official size
+        with stages(timing.PRECOMPUTE):
+            background = plate_of.result()
 
     length = _even_length(video.num_frames, settings.frames_per_chunk)
     for group in _groups(views, settings.views_in_flight):
