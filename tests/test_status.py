@@ -138,6 +138,11 @@ def test_a_path_within_an_output_folder_is_answered_with_the_command(
         assert main([command, f"out/{within}"]) == 2
         said = capsys.readouterr().err
         assert what in said and said.rstrip().endswith(f"try: guava-aug {command} out")
+    monkeypatch.chdir("out/easy/one")
+    assert main([command, "."]) == 2
+    assert capsys.readouterr().err.rstrip().endswith(f"try: guava-aug {command} {tmp_path / 'out'}")
+    assert main([command, "x" * 300]) == 2  # what the file system refuses to look at
+    assert "cannot be read" in capsys.readouterr().err
 
 
 def test_retry_makes_the_failed_and_only_them(

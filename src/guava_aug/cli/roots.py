@@ -15,17 +15,22 @@ def history_of(root: Path, command: str) -> History:
     """What the journals of an output folder say.
 
     Raises:
-        UsageError: there are none; it says what to type when the path lies within the output folder of a run.
+        UsageError: there are none, or they cannot be read; it says what to type when the path lies within the output
+            folder of a run.
     """
     from ..history import History
     from ..journal import FOLDER
 
-    if root.is_dir() and (history := History(root)).exists:
-        return history
-    if not root.exists():
-        what = "is not there"
-    else:
-        what = "has no journals (.guava-aug/journal)" if root.is_dir() else "is a file"
-    around = next((folder for folder in root.parents if (folder / FOLDER).is_dir()), None)
+    try:
+        if root.is_dir() and (history := History(root)).exists:
+            return history
+        if not root.exists():
+            what = "is not there"
+        else:
+            what = "has no journals (.guava-aug/journal)" if root.is_dir() else "is a file"
+        folders = (*root.parents, *root.absolute().parents)  # as it was typed where that will do
+        around = next((folder for folder in folders if (folder / FOLDER).is_dir()), None)
+    except OSError as error:  # a folder of somebody else
+        raise UsageError(f"{root} cannot be read: {error.strerror}") from error
     advice = "give the --output_root of a run" if around is None else f"try: guava-aug {command} {around}"
     raise UsageError(f"{root} {what}; {advice}")
