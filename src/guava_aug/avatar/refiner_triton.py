@@ -42,6 +42,7 @@ class HalfRefiner:
         self._seen: set[int] = set()  # sizes of batches
         self._recorded: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}  # by size: launches and their result
         self._canvases: dict[int, Tensor] = {}
+        self._stream: torch.cuda.Stream | None = None  # launches are recorded on it
         self._memory = torch.cuda.graph_pool_handle() if noise[0].is_cuda else None  # shared: one runs at a time
         self.size = 4 << net.levels
         self.levels = net.levels
@@ -125,7 +126,10 @@ class HalfRefiner:
     def _record(self, enter: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         """Launches to repeat on what is in `enter`, and their result."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):  # other threads go on
+        if self._stream is None:  # torch's own one is of the GPU that recorded first, of whichever model
+            self._stream = torch.cuda.Stream(enter.device)
+        record = torch.cuda.graph(graph, self._memory, self._stream, capture_error_mode="thread_local")
+        with record:  # other threads go on
             return graph, self._run(enter)
 
     def _run(self, x: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
-"""The Gaussian rasteriser on a GPU: many frames in five launches, without nvcc.
+"""The Gaussian rasteriser on a GPU: many frames in five steps, without nvcc.
 
 1. `_project`: every Gaussian of every frame becomes a record of eight numbers, a depth key, and the number of cells
-   (8 x 8 pixels of a 16 x 16 tile) it can be seen in: an exact ellipse against box test inside the rule's tiles.
+   (8 x 8 pixels of a 16 x 16 tile) it can be seen in: an exact ellipse against box test inside the rule's tiles. Which
+   of the first 64 cells of its box these are is remembered, a bit each.
 2. One radix sort of (frame, depth) orders all Gaussians of the batch.
 3. `_emit`: in that order every Gaussian writes its cells, so that
-4. one stable sort by cell, of 16 bits where they suffice, gives the lists of all cells, nearest first.
-5. `_blend`: one program per cell takes CHUNK splats at a time: alphas [pixels, CHUNK], transmittance by a cumulative
-   product, features by a matrix product weights [pixels, CHUNK] x features [CHUNK, C] on tensor cores. Alpha and
+4. stable sorts by cell, of 16 bits where they suffice, give the lists of all cells, nearest first.
+5. `_blend`: one program per cell takes CHUNK splats at a time: alphas [CHUNK, pixels], transmittance by a scan along
+   the chunk, features by a matrix product features [C, CHUNK] x weights [CHUNK, pixels] on tensor cores. Alpha and
    inverse depth come out of the same pass, and a cell ends when nothing behind can be seen.
 
 The rules are those of `rasterize_torch`, with the same rounding where it shows. Source: as there; the matrix product
@@ -98,9 +99,9 @@ def draw(
 ) -> Drawn:
     """T frames over black, without any check of the values.
 
-    float16 features are multiplied in half precision, added in float32 and written as float16; float32 ones keep
-    float32 precision (three TF32 products). With `bias` [C] the image is a layer's output: the leaky ReLU (0.2) of what
-    was drawn plus bias.
+    float16 features are multiplied in half precision, added in float32 and written as float16; float32 ones become
+    two float16 numbers each (22 bits), take three such products, and are written as float32. With `bias` [C] the image
+    is a layer's output: the leaky ReLU (0.2) of what was drawn plus bias.
     """
     with torch.cuda.device_of(means):  # kernels run on the current device
         frames = [
@@ -204,7 +205,7 @@ def _split(features: Tensor) -> tuple[Tensor, Tensor]:
     Channels are scaled by powers of two to where the second part is not denormal.
     """
     largest = features.abs().nan_to_num(0, 0, 0).amax(0) if len(features) else features.new_zeros(features.shape[1])
-    exponent = (_EXPONENT - torch.frexp(largest).exponent).clamp(-100, 100)
+    exponent = (_EXPONENT - torch.frexp(largest).exponent).clamp(max=100)  # powers of two that float32 has
     scaled = torch.ldexp(features, exponent)
     high = scaled.half()
     return torch.stack([high, (scaled - high).half()], 1), torch.ldexp(torch.full_like(largest, 1 / _ONE), -exponent)
