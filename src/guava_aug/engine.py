@@ -74,7 +74,7 @@ class Engine(Protocol):
         """What was used, for the run's record."""
 
 
-class _OncePerVideo(logging.Filter):
+class OncePerVideo(logging.Filter):
     """Lets what the model says of a video pass once: a view that is tried again has the same to say."""
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ class InProcess:
         self.config, self.stages, self.progress, self.stop = config, stages, progress, stop
         self.model = self._given = model
         self._look: Look | None = None
-        self._once = _OncePerVideo()
+        self._once = OncePerVideo()
         self._backgrounds: Counter[str] = Counter()
         self._timings: dict[str, Timing] = {}
 

@@ -15,7 +15,7 @@ import torch
 
 from .bench.clips import clip_of_length
 from .config import RunConfig
-from .engine import InProcess, Made
+from .engine import InProcess, Made, OncePerVideo
 from .errors import InputError, OutputError, UsageError
 from .model import GuavaModel
 from .output.tree import video_path
@@ -71,7 +71,8 @@ def amounts(config: RunConfig) -> tuple[list[Amount], int]:
     """
     names = scan_videos(config.tracked_root)[0] if config.videos is None else unique_names(config.videos)
     if not names:
-        raise UsageError(f"--tracked_root {config.tracked_root}: there is no video to estimate")
+        root = config.tracked_root
+        raise UsageError(f"--tracked_root {root} holds no tracked video (folders with a videos_info.json)")
     if config.shard is not None:
         names = Shard.parse(config.shard).select(names)
     found, bad = [], 0
@@ -122,12 +123,13 @@ def measure(config: RunConfig, todo: Sequence[Amount], frames: int | None = None
             clips = replace(config, tracked_root=scratch / length, output_root=scratch / length / "out")
             return _make(clips, amount.name, views, model)
 
-        seconds("few", one)  # kernels are compiled, files are in the cache
-        (few_more, _), (many_more, size), (many_one, _) = (
-            seconds("few", more),
-            seconds("many", more),
-            seconds("many", one),
-        )
+        with OncePerVideo().of(amount.name):
+            seconds("few", more)  # kernels are compiled, a GPU's launches recorded, files are in the cache
+            (few_more, _), (many_more, size), (many_one, _) = (
+                seconds("few", more),
+                seconds("many", more),
+                seconds("many", one),
+            )
         per_view_frame = max((many_more - many_one) / (len(more) - 1) / many, 0.0)
         slope = max((many_more - few_more) / (many - few), len(more) * per_view_frame)
         per_frame = slope - len(more) * per_view_frame

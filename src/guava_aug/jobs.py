@@ -204,7 +204,7 @@ class _Run:
         from .tracked import scan_videos
 
         root = self.config.tracked_root
-        if not root.is_dir():
+        if not os.path.isdir(root):  # of a folder of somebody else, Path would raise
             raise UsageError(f"--tracked_root {root} is not a folder; check the path")
         if self.config.videos is None:
             names, failed = scan_videos(root)
@@ -395,8 +395,8 @@ def _in_words(ended: Sequence[ViewResult], seconds: float) -> str:
 
 
 def _refuse_file_in_the_way(root: Path) -> None:
-    there = next(path for path in (root, *root.absolute().parents) if path.exists())
-    if not there.is_dir():
+    there = next(path for path in (root, *root.absolute().parents) if os.path.exists(path))
+    if not os.path.isdir(there):
         raise OutputError(f"--output_root {root} cannot be made: {there} is a file; choose another folder")
 
 

@@ -88,6 +88,8 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"--moments is {flags.moments}; expected at least 1")
     if not demo_root().is_dir():
         raise InputError(f"{demo_root()} is missing: this installation has no demo clips; install the package again")
+    if flags.output.is_file():
+        raise UsageError(f"--output {flags.output} is a file; choose another folder")
     check_difficulties(flags.difficulties)
     tracked, videos, bundled = demo_root(), flags.clips, list_videos(demo_root())
     unknown = [name for name in videos if name not in bundled]

@@ -96,11 +96,15 @@ def list_videos(root: str | Path, *, include_skipped: bool = False) -> list[str]
 def scan_videos(root: str | Path) -> tuple[list[str], list[str]]:
     """Names of the tracked videos below `root`, and of those whose tracking failed (`skipped.txt`), each sorted."""
     root = Path(root)
-    if not root.is_dir():
-        raise InputError(f"tracked root {root} is not a directory. Check the path.")
+    try:
+        if not root.is_dir():
+            raise InputError(f"tracked root {root} is not a directory. Check the path.")
+        entries = list(root.iterdir())
+    except OSError as e:
+        raise InputError(f"tracked root {root} cannot be read: {e.strerror or e}") from e
     tracked = set(read_info(root)) if _is_file(root / INFO) else set()
     skipped = set()
-    for entry in root.iterdir():
+    for entry in entries:
         places = (entry / entry.name, entry)
         if any(_is_file(p / SKIPPED) for p in places):
             skipped.add(entry.name)
