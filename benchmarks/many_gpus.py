@@ -51,6 +51,8 @@ def main() -> None:
     args = parser.parse_args()
     setting.speak()
     counts = args.gpus or sorted({1, max(1, torch.cuda.device_count())})
+    if args.videos <= (most := max(counts) * max(args.workers)):
+        parser.error(f"--videos {args.videos}: {most} workers make one each to warm up; give more than that")
     root, names = setting.video_root(args, copies=args.videos)
     setting.model_path(args)  # made before the clock starts
     rows: list[dict[str, Any]] = []
