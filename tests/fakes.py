@@ -30,11 +30,14 @@ class FakeModel:
     precision: str = "fp32"
     fast: bool = False
     most_frames: int | None = None
+    keeps_memory: bool = False
     source: str = "fake"
     calls: list[str] = field(default_factory=list)
 
-    def save_memory(self, frames: int) -> None:
-        self.most_frames = frames
+    def save_memory(self, tried: int) -> None:
+        if not self.keeps_memory:
+            self.most_frames = tried // 2
+        self.keeps_memory = False
 
     def infer(self, source) -> None:
         self.calls.append("infer")

@@ -184,10 +184,11 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path, monkeypatch: pytes
     assert most <= 3  # the third while the first is let go
 
 
-def test_too_little_gpu_memory_halves_the_batch_and_keeps_the_pictures(video: TrackedVideo):
+@pytest.mark.parametrize("keeps", [False, True])
+def test_too_little_gpu_memory_halves_the_batch_and_keeps_the_pictures(video: TrackedVideo, keeps: bool):
     expected = Disk()
     go(FakeModel(), video, expected, chunk=4)
-    model, disk = FakeModel(), Disk()
+    model, disk = FakeModel(keeps_memory=keeps), Disk()
     render = model.render
     tried = []
 
@@ -201,6 +202,7 @@ def test_too_little_gpu_memory_halves_the_batch_and_keeps_the_pictures(video: Tr
     outcomes = go(model, video, disk, chunk=4)
     assert all(o.error is None for o in outcomes)
     assert model.most_frames == 1
+    assert tried[1:5] == ([3, 3, 1, 1] if keeps else [3, 1, 1, 1])  # what is kept for speed is given up first
     for label, frames in expected.frames.items():
         assert np.array_equal(np.concatenate(frames), np.concatenate(disk.frames[label]))
 

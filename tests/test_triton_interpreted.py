@@ -64,6 +64,8 @@ for size, channels in ((16, dict(channel_scale=8)), (16, dict(channel_scale=2)),
     first = torch.nn.functional.leaky_relu(first + half.first_bias[:, None, None], 0.2).half()
     error = (half(first).float() - torch.sigmoid(net(x, noise))).abs().max()
     assert error < 2e-3, error
+    there = torch.zeros(2, size, size, 3, dtype=torch.float16)
+    assert torch.equal(half._run(first, there), half(first)) and torch.equal(there.permute(0, 3, 1, 2), half(first))
 # every kind of launch was among them; an edge of a picture has taps of its own
 assert {("phases", "STYLE0", "MORE1"), ("phases", "STYLE0", "MORE0"), ("phases", "STYLE1", "MORE0")} <= kinds, kinds
 assert {("transform", "PH2", "PW2"), ("rgb", "LAST0", "PH1", "PW2"), ("rgb", "LAST1", "PH2", "PW2")} <= kinds, kinds

@@ -94,13 +94,18 @@ class GuavaModel:
         """Of rendering: "fp16" or "fp32"."""
         return "fp16" if self.fast else "fp32"
 
-    def save_memory(self, frames: int) -> None:
-        """The GPU's memory was too small: from now on at most so many frames at a time, and nothing kept for speed."""
-        self.most_frames = frames
-        if self._half is not None:
+    @property
+    def keeps_memory(self) -> bool:
+        """Whether memory of the GPU is kept only to be faster."""
+        return self._half is not None and self._half.keeps_memory
+
+    def save_memory(self, tried: int) -> None:
+        """After memory ran out with so many frames at a time: gives up what is kept, or else takes half as many."""
+        if self._half is not None and self._half.keeps_memory:
             self._half.release()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        else:
+            self.most_frames = tried // 2
+        torch.cuda.empty_cache()
 
     @torch.inference_mode()
     def _half_refiner(self, asked: Precision) -> HalfRefiner | None:

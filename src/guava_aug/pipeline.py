@@ -144,11 +144,12 @@ def _render(
                 frames = model.render(posed[s], part_cameras, part_plate)
                 batch = FrameBatch(to_video_bytes(frames), to_png_bytes(frames) if want_png else None)
         except torch.OutOfMemoryError:
-            if part == 1:
+            if part == 1 and not model.keeps_memory:
                 raise
         if batch is None:  # outside of `except`, whose traceback keeps what was computed
-            model.save_memory(part // 2)
-            log.warning("the GPU has too little memory for %d frames at a time; going on with %d", part, part // 2)
+            model.save_memory(part)
+            now = min(part, model.most_frames or part)
+            log.warning("the GPU has too little memory for %d frames at a time; going on with %d", part, now)
             continue
         yield batch
         start += part

@@ -24,7 +24,6 @@ _COLUMNS = 128  # output columns per program at most
 _DEEP, _DEEP_PAIRS = 64, 64  # inputs of one product
 _PAIR_CHANNELS = 64  # up to so many input and output channels, pixels go in pairs
 _SQUARE_CHANNELS = 16, 16  # up to so many input, output channels in squares of 2 x 2
-_TRANSFORM_COLUMNS = 128  # of its two products, per program
 PHASE_CHANNELS = 64  # up to so many output channels, a convolution of a picture at twice its size reads the small one
 _SMALLEST = 16  # channels a matrix product needs; fewer are padded with zeros
 
@@ -266,7 +265,7 @@ class Transform:
     def __call__(self, x: Tensor, g: Tensor) -> Tensor:
         T, H, W, _ = g.shape
         out = torch.empty_like(g)
-        grid, sizes = self.scale.launch(T, H, W, rows=_ROWS, columns=_TRANSFORM_COLUMNS)
+        grid, sizes = self.scale.launch(T, H, W, rows=_ROWS)
         start(
             kernels.transform, grid, x, self.scale.weight, self.shift.weight, self.scale.bias, self.shift.bias, g, out,
             H, W, **sizes,
@@ -286,23 +285,30 @@ class ConvRGB(Packed):
         self.head = nn.functional.pad(wide, (0, 16 - wide.shape[1])).contiguous()
         self.head_bias = nn.functional.pad(head_bias.float().repeat(self.pixels), (0, 16 - wide.shape[1])).contiguous()
 
-    def __call__(self, x: Tensor, scale: Tensor, before: Tensor, after: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The result times `after` [T, C], and RGB [T, H, W, 3] of the result with the head's input times `scale`.
-
-        Without `after` this is the last level: nobody needs the result, x is returned instead, and RGB is 0..1.
-        """
+    def __call__(self, x: Tensor, scale: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+        """The result times `after` [T, C]; and RGB [T, H, W, 3] of it times `scale` [T, C], plus `before` enlarged."""
         T, H, W, _ = x.shape
-        last = after is None
-        out = x if last else x.new_empty(T, H, W, self.cout)
-        rgb = x.new_empty(T, H, W, 3)
+        out, rgb = x.new_empty(T, H, W, self.cout), x.new_empty(T, H, W, 3)
+        self._run(x, scale, before, after, out, rgb, last=False)
+        return out, rgb
+
+    def last(self, x: Tensor, scale: Tensor, before: Tensor, into: Tensor | None) -> Tensor:
+        """RGB of the last level, 0..1, `into` memory that is there or new; nobody needs the result itself."""
+        rgb = x.new_empty(*x.shape[:3], 3) if into is None else into
+        self._run(x, scale, before, scale, x, rgb, last=True)
+        return rgb
+
+    def _run(
+        self, x: Tensor, scale: Tensor, before: Tensor, after: Tensor, out: Tensor, rgb: Tensor, last: bool
+    ) -> None:  # fmt: skip
+        T, H, W, _ = x.shape
         head = (self.head * scale.repeat(1, self.pixels)[:, :, None]).half()
         rows = _ROWS if self.cout > _COLUMNS else 0  # what fits the shared memory of small GPUs
         grid, sizes = self.launch(T, H, W, rows=rows, columns=self.cout * self.pixels)
         start(
-            kernels.rgb, grid, x, self.weight, self.bias, head, self.head_bias, before, scale if last else after,
-            scale.stride(0), out, rgb, H, W, LAST=last, **sizes,
+            kernels.rgb, grid, x, self.weight, self.bias, head, self.head_bias, before, after, after.stride(0), out,
+            rgb, H, W, LAST=last, **sizes,
         )  # fmt: skip
-        return out, rgb
 
 
 _stages: dict[tuple[object, ...], int] = {}  # of launches for which fewer than asked for fit into shared memory

@@ -41,7 +41,7 @@ class HalfRefiner:
         """`noise`: one [1, 1, s, s] per `net.noise_sizes`."""
         self._seen: set[int] = set()  # sizes of batches
         self._recorded: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}  # by size: launches and their result
-        self._canvases: dict[int, Tensor] = {}
+        self._canvases: dict[int, tuple[Tensor, Tensor]] = {}  # what they read, and where their result goes
         self._stream: torch.cuda.Stream | None = None  # launches are recorded on it
         self._memory = torch.cuda.graph_pool_handle() if noise[0].is_cuda else None  # shared: one runs at a time
         self.size = 4 << net.levels
@@ -85,13 +85,16 @@ class HalfRefiner:
         """Where a batch of so many frames is best drawn, [T, width, S, S] float16, channels last; None: anywhere."""
         if self._memory is None or not 0 < frames <= _RECORDED:
             return None
-        size = max(_SMALLEST_CANVAS, 1 << (frames - 1).bit_length())
+        size = _canvas_size(frames)
         if size not in self._canvases:
-            shape = size, self.size, self.size, self.width
-            self._canvases[size] = torch.empty(shape, dtype=torch.float16, device=self._first.device).permute(
-                0, 3, 1, 2
-            )
-        return self._canvases[size][:frames]
+            empty = lambda C: torch.empty(size, self.size, self.size, C, dtype=torch.float16, device=self._first.device)
+            self._canvases[size] = empty(self.width), empty(3)
+        return self._canvases[size][0][:frames].permute(0, 3, 1, 2)
+
+    @property
+    def keeps_memory(self) -> bool:
+        """Whether there is anything to release."""
+        return bool(self._canvases)
 
     def release(self) -> None:
         """Gives back what is kept for recorded launches, and records no more: the GPU's memory is too small."""
@@ -114,7 +117,7 @@ class HalfRefiner:
                 try:
                     self._recorded[len(x)] = self._record(enter)
                 except RuntimeError as error:  # too little memory to keep, or a driver that cannot
-                    log.info("the refiner's launches are not recorded: %s", error)
+                    log.warning("small batches render slower: the refiner's launches cannot be recorded (%s)", error)
                     self.release()
                     return self._run(x)
             if x.data_ptr() != enter.data_ptr():
@@ -130,9 +133,10 @@ class HalfRefiner:
             self._stream = torch.cuda.Stream(enter.device)
         record = torch.cuda.graph(graph, self._memory, self._stream, capture_error_mode="thread_local")
         with record:  # other threads go on
-            return graph, self._run(enter)
+            return graph, self._run(enter, self._canvases[_canvas_size(len(enter))][1][: len(enter)])
 
-    def _run(self, x: Tensor) -> Tensor:
+    def _run(self, x: Tensor, into: Tensor | None = None) -> Tensor:
+        """The result, in memory of its own or in `into` [T, S, S, 3]."""
         x = x.permute(0, 2, 3, 1)  # [T, S, S, C]
         skips: list[Tensor] = []
         for conv1, conv2 in self.down:
@@ -155,8 +159,16 @@ class HalfRefiner:
             y, u = enlarge.doubled(conv1(u), u, skips.pop() if skips else None)
             g = self.styled[i].doubled(g, styles[i + 1])
             g = self.second_conditions[i](self.first_conditions[i](y), g)
-            g, rgb = self.normal[i](g, heads[i + 1], rgb, styles[i + 2] if i + 2 < len(styles) else None)
+            if i + 1 < self.levels:
+                g, rgb = self.normal[i](g, heads[i + 1], rgb, styles[i + 2])
+            else:
+                rgb = self.normal[i].last(g, heads[i + 1], rgb, into)
         return rgb.permute(0, 3, 1, 2)
+
+
+def _canvas_size(frames: int) -> int:
+    """Frames of the canvas that a batch of so many shares with others."""
+    return max(_SMALLEST_CANVAS, 1 << (frames - 1).bit_length())
 
 
 def _conv2d(modules: nn.Module, index: int) -> nn.Conv2d:
