@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from guava_aug.avatar import ModelConfig, ReconstructionNetwork, StyleUNet
-from guava_aug.avatar.checkpoint import REFINER_PREFIX, write_safetensors
+from guava_aug.avatar.checkpoint import REFINER_PREFIX, bare_modules, write_safetensors
 from guava_aug.body import load_body_file
 from guava_aug.demo import default_body_path
 
@@ -37,7 +37,7 @@ def official_size_file(path: Path | None = None) -> Path:
     from golden_weights import fill_array  # type: ignore[import-not-found]
 
     assets = load_body_file(default_body_path(), config.uvmap_size)
-    with torch.device("meta"):
+    with bare_modules():
         modules = ReconstructionNetwork(config, len(assets.body.v_template)), StyleUNet(config.refiner)
     network, refiner = (
         {k: torch.from_numpy(fill_array(prefix + k, v.shape)) for k, v in module.state_dict().items()}

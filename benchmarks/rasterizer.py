@@ -113,7 +113,9 @@ def half_draw(scene: dict[str, Any], size: int) -> Draw | None:
             scene["means"][:frames], scene["quats"][:frames], scene["scales"][:frames], scene["opacities"], features,
             scene["viewmats"][:frames], K, size, size, channels_last=True, bias=bias,
         )  # fmt: skip
-        return torch.where(drawn.image < 0, 5 * drawn.image, drawn.image) if frames == 1 else drawn.image, drawn.alpha
+        if frames > 1:
+            return drawn.image, drawn.alpha
+        return torch.where(drawn.image < 0, 5 * drawn.image, drawn.image), drawn.alpha  # for the errors: no leaky ReLU
 
     return draw
 

@@ -14,12 +14,14 @@ import torch
 from guava_aug.render import rasterize_torch, rasterize_triton
 g = torch.Generator().manual_seed(0)
 r = lambda *shape: torch.rand(*shape, generator=g)
-T, N, C, W, H = 3, 200, 20, 56, 40
+T, N, C, W, H = 3, 200, 20, 88, 80
 means = (r(T, N, 3) - 0.5) * torch.tensor([0.6, 0.4, 1.0]) + torch.tensor([0.0, 0.0, 3.0])
 means[:, :5, 2] = -1.0
 quats = torch.nn.functional.normalize(r(T, N, 4) - 0.5, dim=-1)
 K = torch.tensor([[300.0, 0, W / 2], [0, 310.0, H / 2], [0, 0, 1]])
-inputs = means, quats, 0.05 * r(T, N, 3), r(N), r(N, C) - 0.5, torch.eye(4).repeat(T, 1, 1), K, r(C)
+scales = 0.05 * r(T, N, 3)
+scales[:, 10:16] = 0.4  # wider than the 64 cells that are remembered
+inputs = means, quats, scales, r(N), r(N, C) - 0.5, torch.eye(4).repeat(T, 1, 1), K, r(C)
 for antialias in (False, True):
     options = dict(width=W, height=H, scale_modifier=1.1, antialias=antialias)
     true = rasterize_torch.rasterize_frames(*inputs, **options)

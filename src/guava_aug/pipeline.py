@@ -15,6 +15,7 @@ from . import timing
 from .errors import InputError
 from .output.coming import ComingFrames
 from .output.quantize import to_png_bytes, to_video_bytes
+from .plural import counted
 from .progress import Progress
 from .render.background import Background, background_for
 from .timing import Stages
@@ -149,7 +150,7 @@ def _render(
         if batch is None:  # outside of `except`, whose traceback keeps what was computed
             model.save_memory(part)
             now = min(part, model.most_frames or part)
-            log.warning("the GPU has too little memory for %d frames at a time; going on with %d", part, now)
+            log.warning("the GPU has too little memory for %s at a time; going on with %d", counted(part, "frame"), now)
             continue
         yield batch
         start += part

@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,6 @@ _BODY_KEYS = re.compile(
     r"|ehm\.flame\.(v_template|shapedirs|posedirs|J_regressor|lbs_weights|parents|l_eyelid|r_eyelid)|ehm\.v_template"
 )
 
-
 _FILLS = {"normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_"}  # of tensors and of nn.init
 
 
@@ -91,20 +90,15 @@ def read_checkpoint(path: Path, config: ModelConfig | None = None, assets_root: 
     return _read_official(path, config or ModelConfig(), assets_root)
 
 
-class bare_modules(TorchFunctionMode):
-    """`with bare_modules():` modules are made without memory and values, for weights that come from a file.
+@contextlib.contextmanager
+def bare_modules() -> Iterator[None]:
+    """Modules are made without memory and values in here, for weights that come from a file."""
+    with torch.device("meta"), _NoFilling():
+        yield
 
-    On the meta device alone, drawing random values takes seconds: it imports torch's compiler.
-    """
 
-    def __enter__(self) -> bare_modules:
-        self._device = torch.device("meta")
-        self._device.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self._device.__exit__(*error)
+class _NoFilling(TorchFunctionMode):
+    """Leaves out the drawing of random values: on the meta device it takes seconds, for it imports torch's compiler."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -161,23 +161,11 @@ def phases(
     bottom, right = (row == H // BH - 1).to(tl.int32), (column == W // BW - 1).to(tl.int32)
     on_y, on_x = (row == 0).to(tl.int32) + bottom, (column == 0).to(tl.int32) + right  # 1: at an edge of the picture
     edge_y, edge_x = y == bottom * (H - 1), xx == right * (W - 1)
-    step = 0  # `while`: for Triton's interpreter a `range` must be known before
-    while step < on_y * 3 * STEPS:
-        px = tl.minimum(tl.maximum(xx + step // STEPS - 1, 0), W - 1)
-        slice_ = 9 + 3 * bottom + step // STEPS
-        acc = _one(acc, frame, w, y, px, edge_y, slice_, step % STEPS * BK, n, W, CIN, 4 * COUT, BK)
-        step += 1
-    step = 0
-    while step < on_x * 3 * STEPS:
-        py = tl.minimum(tl.maximum(y + step // STEPS - 1, 0), H - 1)
-        slice_ = 15 + 3 * right + step // STEPS
-        acc = _one(acc, frame, w, py, xx, edge_x, slice_, step % STEPS * BK, n, W, CIN, 4 * COUT, BK)
-        step += 1
-    step = 0
-    while step < on_y * on_x * STEPS:
-        slice_ = 21 + 2 * bottom + right
-        acc = _one(acc, frame, w, y, xx, edge_y & edge_x, slice_, step * BK, n, W, CIN, 4 * COUT, BK)
-        step += 1
+    steps_y, steps_x, steps = on_y * 3 * STEPS, on_x * 3 * STEPS, on_y * on_x * STEPS
+    first = 21 + 2 * bottom + right
+    acc = _edge(acc, frame, w, y, xx, edge_y, 9 + 3 * bottom, steps_y, n, H, W, False, True, CIN, 4 * COUT, BK)
+    acc = _edge(acc, frame, w, y, xx, edge_x, 15 + 3 * right, steps_x, n, H, W, True, False, CIN, 4 * COUT, BK)
+    acc = _edge(acc, frame, w, y, xx, edge_y & edge_x, first, steps, n, H, W, False, False, CIN, 4 * COUT, BK)
 
     c, phase = n % COUT, n // COUT
     to = (2 * y * (2 * W) + 2 * xx)[:, None] + (phase // 2 * (2 * W) + phase % 2)[None, :]
@@ -208,11 +196,23 @@ def _nine(
 
 
 @triton.jit
-def _one(acc, x, w, py, px, where, slice_, k0, n, W, CIN: tl.constexpr, COLUMNS: tl.constexpr, BK: tl.constexpr):
-    """acc plus a piece of one tap, in the rows `where` it counts."""
-    k = k0 + tl.arange(0, BK)
-    a = tl.load(x + ((py * W + px) * CIN)[:, None] + k[None, :], where[:, None], 0.0)
-    return tl.dot(a, tl.load(w + (slice_ * CIN + k)[:, None] * COLUMNS + n[None, :]), acc)
+def _edge(
+    acc, x, w, y, xx, where, first, steps, n, H, W, DOWN: tl.constexpr, ACROSS: tl.constexpr, CIN: tl.constexpr,
+    COLUMNS: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """acc plus taps from slice `first` on, in the rows `where` they count: three in a column, in a row, or one."""
+    step = 0
+    while step < steps:  # for Triton's interpreter a `range` must be known before
+        tap, k = step // (CIN // BK), step % (CIN // BK) * BK + tl.arange(0, BK)
+        py, px = y, xx
+        if DOWN:
+            py = tl.minimum(tl.maximum(y + tap - 1, 0), H - 1)
+        if ACROSS:
+            px = tl.minimum(tl.maximum(xx + tap - 1, 0), W - 1)
+        a = tl.load(x + ((py * W + px) * CIN)[:, None] + k[None, :], where[:, None], 0.0)
+        acc = tl.dot(a, tl.load(w + ((first + tap) * CIN + k)[:, None] * COLUMNS + n[None, :]), acc)
+        step += 1
+    return acc
 
 
 @triton.jit

@@ -83,13 +83,19 @@ class HalfRefiner:
 
     def canvas(self, frames: int) -> Tensor | None:
         """Where a batch of so many frames is best drawn, [T, width, S, S] float16, channels last; None: anywhere."""
+        kept = self._kept(frames)
+        return None if kept is None else kept[0]
+
+    def _kept(self, frames: int) -> tuple[Tensor, Tensor] | None:
+        """The canvas of a batch, and where its recorded launches leave their result [T, S, S, 3]."""
         if self._memory is None or not 0 < frames <= _RECORDED:
             return None
-        size = _canvas_size(frames)
+        size = max(_SMALLEST_CANVAS, 1 << (frames - 1).bit_length())  # shared by batches of similar sizes
         if size not in self._canvases:
             empty = lambda C: torch.empty(size, self.size, self.size, C, dtype=torch.float16, device=self._first.device)
             self._canvases[size] = empty(self.width), empty(3)
-        return self._canvases[size][0][:frames].permute(0, 3, 1, 2)
+        enter, result = self._canvases[size]
+        return enter[:frames].permute(0, 3, 1, 2), result[:frames]
 
     @property
     def keeps_memory(self) -> bool:
@@ -109,31 +115,31 @@ class HalfRefiner:
         From the second batch of a size on (the first may compile) it is one launch, recorded, in place of some 190.
         """
         with torch.cuda.device_of(x):  # kernels run on the current device
-            enter = self.canvas(len(x))
-            if enter is None or len(x) not in self._seen:
+            kept = self._kept(len(x))
+            if kept is None or len(x) not in self._seen:
                 self._seen.add(len(x))
                 return self._run(x)
             if len(x) not in self._recorded:
                 try:
-                    self._recorded[len(x)] = self._record(enter)
+                    self._recorded[len(x)] = self._record(*kept)
                 except RuntimeError as error:  # too little memory to keep, or a driver that cannot
-                    log.warning("small batches render slower: the refiner's launches cannot be recorded (%s)", error)
+                    log.warning("rendering is slower: the refiner's launches cannot be recorded (%s)", error)
                     self.release()
                     return self._run(x)
-            if x.data_ptr() != enter.data_ptr():
-                enter.copy_(x)
+            if x.data_ptr() != kept[0].data_ptr():
+                kept[0].copy_(x)
             graph, result = self._recorded[len(x)]
             graph.replay()
             return result
 
-    def _record(self, enter: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        """Launches to repeat on what is in `enter`, and their result."""
+    def _record(self, enter: Tensor, into: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        """Launches to repeat on what is in `enter`, and their result, which is in `into`."""
         graph = torch.cuda.CUDAGraph()
         if self._stream is None:  # torch's own one is of the GPU that recorded first, of whichever model
             self._stream = torch.cuda.Stream(enter.device)
         record = torch.cuda.graph(graph, self._memory, self._stream, capture_error_mode="thread_local")
         with record:  # other threads go on
-            return graph, self._run(enter, self._canvases[_canvas_size(len(enter))][1][: len(enter)])
+            return graph, self._run(enter, into)
 
     def _run(self, x: Tensor, into: Tensor | None = None) -> Tensor:
         """The result, in memory of its own or in `into` [T, S, S, 3]."""
@@ -164,11 +170,6 @@ class HalfRefiner:
             else:
                 rgb = self.normal[i].last(g, heads[i + 1], rgb, into)
         return rgb.permute(0, 3, 1, 2)
-
-
-def _canvas_size(frames: int) -> int:
-    """Frames of the canvas that a batch of so many shares with others."""
-    return max(_SMALLEST_CANVAS, 1 << (frames - 1).bit_length())
 
 
 def _conv2d(modules: nn.Module, index: int) -> nn.Conv2d:

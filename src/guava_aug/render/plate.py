@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from guava_aug.compiled import compiled
+from guava_aug.plural import counted
 from guava_aug.render.inpaint import grow, smooth_fill
 
 SURE_SAMPLES = 5  # with this many samples twice the margin away from the person, nearer ones are not needed
@@ -37,7 +38,7 @@ class TemporalPlate:
     def describe(self) -> str:
         """One line for the run's record."""
         return (
-            f"{self.frames} frames, {100 * self.hole.mean():.1f} % never seen, "
+            f"{counted(self.frames, 'frame')}, {100 * self.hole.mean():.1f} % never seen, "
             f"{100 * self.moving_fraction:.1f} % of the seen pixels change"
         )
 

@@ -73,7 +73,7 @@ def rasterize_frames(
         depth=True, radii=True,
     )  # fmt: skip
     assert drawn.inverse_depth is not None and drawn.radii is not None
-    image = drawn.image[:, :C]
+    image = drawn.image[:, :C].contiguous()
     if not black:
         image = image + (1 - drawn.alpha) * background[:, None, None]
     return image, drawn.alpha, drawn.inverse_depth, drawn.radii
@@ -395,25 +395,22 @@ def _emit(
     to = end - count
     rank = tl.zeros([BLOCK], tl.int32)
 
-    hits = tl.load(boxes + g * 2 + 1, live & (size <= 64), 0)
+    hits = tl.load(boxes + g * 2 + 1, live, 0)
+    most = tl.max(size, 0)
     k = 0
-    most = tl.max(tl.where(size <= 64, size, 0), 0)
-    while k < most:
+    while k < tl.minimum(most, 64):
         takes = ((hits >> k) & 1) != 0
         tl.store(cell_of + to + rank, (first + k // wide * across + k % wide).to(cell_of.dtype.element_ty), takes)
         tl.store(owner + to + rank, n, takes)
         rank += takes.to(tl.int32)
         k += 1
 
-    size = tl.where(size > 64, size, 0)  # what is left: large splats, tested again
-    most = tl.max(size, 0)
-    if most > 0:
-        live = size > 0
+    if most > 64:  # the rest of large splats is tested again
+        live = size > 64
         at = records + g * 8
         cx, cy = tl.load(at, live, 0.0), tl.load(at + 1, live, 0.0)
         a, b, c = tl.load(at + 2, live, 1.0), tl.load(at + 3, live, 0.0), tl.load(at + 4, live, 1.0)
         reach = tl.load(at + 7, live, -1.0)
-        k = 0
         while k < most:
             px, py = ((x0 + k % wide) * CW).to(tl.float32), ((y0 + k // wide) * CH).to(tl.float32)
             least, slack = _nearest_power(px, py, cx, cy, a, b, c, CW, CH)
