@@ -79,12 +79,12 @@ class OncePerVideo(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self.video = ""
-        self._said: set[tuple[str, str]] = set()
+        self._video = ""
+        self._said: set[str] = set()  # of that video
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether it is new."""
-        said = self.video, record.getMessage()
+        said = record.getMessage()
         is_new = said not in self._said
         self._said.add(said)
         return is_new
@@ -92,7 +92,8 @@ class OncePerVideo(logging.Filter):
     @contextmanager
     def of(self, video: str) -> Iterator[None]:
         """While this video is made."""
-        self.video = video
+        if video != self._video:
+            self._video, self._said = video, set()
         speaker = logging.getLogger("guava_aug.model")
         speaker.addFilter(self)
         try:
