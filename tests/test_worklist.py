@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -93,6 +94,20 @@ def test_weights_are_read_once_per_output_root(tmp_path: Path, monkeypatch: pyte
     monkeypatch.undo()
     file.write_bytes(b"Weights")
     assert known_weights(file, root) != digest
+
+
+def test_a_long_file_is_digested_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("guava_aug.fingerprint._PIECE", 1000)
+    monkeypatch.setattr("guava_aug.fingerprint._BLOCK", 300)
+    file = tmp_path / "model.safetensors"
+    sha256 = lambda data: hashlib.sha256(data).digest()
+    for length in (0, 999, 1000):
+        file.write_bytes(data := bytes(i % 251 for i in range(length)))
+        assert weights_digest(file) == sha256(data).hex()[:32]
+    for length in (1001, 2000, 2500):
+        file.write_bytes(data := bytes(i % 251 for i in range(length)))
+        pieces = [data[i : i + 1000] for i in range(0, length, 1000)]
+        assert weights_digest(file) == sha256(b"".join(map(sha256, pieces))).hex()[:32]
 
 
 def test_a_checkpoint_of_the_original_includes_its_configuration(tmp_path: Path):

@@ -32,6 +32,7 @@ from .render.composite import composite
 from .render.rasterize import Raster, check_backend, rasterize
 from .tracked import Source
 from .views.cameras import Cameras
+from .waking import wake
 
 if TYPE_CHECKING:
     from .avatar.refiner_triton import HalfRefiner
@@ -273,6 +274,7 @@ def load_model(
     `guava_root`/assets. Raises AssetError naming what is missing or does not fit, DeviceError when `backend` or
     `precision` cannot be had on `device`.
     """
+    wake(device)
     check_backend(backend, device)
     path = EMBEDDED_DIR if model_path is None or str(model_path) == EMBEDDED else Path(model_path)
     checkpoint, config = open_model_files(path, guava_root=guava_root)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
+import threading
 
 import torch
 
 log = logging.getLogger(__name__)
+_asking = threading.Lock()
 
 
 def usable(device: torch.device | str) -> bool:
@@ -17,9 +19,14 @@ def usable(device: torch.device | str) -> bool:
     return device.type == "cuda" and why_not(device.index or 0) is None
 
 
-@functools.cache
 def why_not(index: int = 0) -> str | None:
-    """The reason why GPU `index` cannot run Triton kernels, None if it can. Compiles a tiny kernel to find out."""
+    """The reason why GPU `index` cannot run Triton kernels, None if it can. Compiles a tiny kernel once."""
+    with _asking:
+        return _found_out(index)
+
+
+@functools.cache
+def _found_out(index: int) -> str | None:
     reason = _try(index)
     if reason is not None:
         log.warning("the fast GPU path is off (%s); plain torch renders the same pictures slowly", reason)

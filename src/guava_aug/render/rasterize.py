@@ -90,10 +90,10 @@ def rasterize(
         "means": means, "quats": quats, "scales": scales, "opacities": opacities, "features": features,
         "viewmats": viewmats, "K": K, "background": background,
     }  # fmt: skip
-    _check_values(tensors, scale_modifier)
+    lens = _check_values(tensors, scale_modifier)
     chosen = _choose_backend(backend, tensors)
     _log_choice(chosen, means.device.type)
-    float32 = tuple(t.to(torch.float32) for t in tensors.values())
+    float32 = [t.to(torch.float32) for t in tensors.values()]
 
     if chosen == "numba":
         from guava_aug.render import rasterize_numba
@@ -104,6 +104,7 @@ def rasterize(
     elif chosen == "triton":
         from guava_aug.render import rasterize_triton
 
+        float32[list(tensors).index("K")] = lens  # known here already: no wait for the GPU
         image, alpha, inverse_depth, radii = rasterize_triton.rasterize_frames(
             *float32, width=width, height=height, scale_modifier=scale_modifier, antialias=antialias, black=black
         )
@@ -159,7 +160,8 @@ def _check_shapes(
             )
 
 
-def _check_values(tensors: dict[str, Tensor], scale_modifier: float) -> None:
+def _check_values(tensors: dict[str, Tensor], scale_modifier: float) -> Tensor:
+    """K on the CPU. Raises what `rasterize` says."""
     device = tensors["means"].device
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
@@ -186,6 +188,7 @@ def _check_values(tensors: dict[str, Tensor], scale_modifier: float) -> None:
     K = numbers[len(sums) :]
     if K[0] <= 0 or K[4] <= 0 or K[1] != 0 or K[3] != 0:
         raise UsageError(f"rasterize: K must have positive focal lengths and no skew, found {[K[:3], K[3:6], K[6:]]}")
+    return torch.tensor(K).view(3, 3)
 
 
 def resolve_backend(backend: str, device: torch.device | str) -> str:

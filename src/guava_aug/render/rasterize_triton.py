@@ -1,11 +1,12 @@
 """The Gaussian rasteriser on a GPU: many frames in five steps, without nvcc.
 
-1. `_project`: every Gaussian of every frame becomes a record of eight numbers, a depth key, and the number of cells
-   (8 x 8 pixels of a 16 x 16 tile) it can be seen in: an exact ellipse against box test inside the rule's tiles. Which
-   of the first 64 cells of its box these are is remembered, a bit each.
+1. `_project`: every Gaussian of every frame becomes a record of eight numbers, a depth key, and the cells (8 x 8
+   pixels of a 16 x 16 tile) it can be seen in, a bit each: an exact ellipse against box test inside the rule's tiles.
 2. One radix sort of (frame, depth) orders all Gaussians of the batch.
-3. `_emit`: in that order every Gaussian writes its cells, so that
-4. stable sorts by cell, of 16 bits where they suffice, give the lists of all cells, nearest first.
+3. `_emit`: in that order every Gaussian writes its patches of 4 x 4 cells, with the bits of each. A stable sort by
+   patch, of 16 bits where they suffice, gives the lists of all patches, nearest first.
+4. `_deal`: four programs per patch, one for each row of its cells, deal its list out to the cells, in two passes, one
+   that counts and one that writes. So a third of what lists of cells would be is sorted.
 5. `_blend`: one program per cell takes CHUNK splats at a time: alphas [CHUNK, pixels], transmittance by a scan along
    the chunk, features by a matrix product features [C, CHUNK] x weights [CHUNK, pixels] on tensor cores. Alpha and
    inverse depth come out of the same pass, and a cell ends when nothing behind can be seen.
@@ -29,13 +30,13 @@ from .rasterize_torch import FRUSTUM_MARGIN, TILE
 _BATCH = 32  # frames in one sort: five bits of frame and 27 of depth (those above NEAR: exact up to 13 km) are a key
 _BLOCK, _BLOCK_WARPS = 32, 1  # Gaussians per program
 _CELL_WIDTH, _CELL_HEIGHT = 8, 8  # pixels one program blends: a part of a tile, so that fewer splats miss it
+_DEAL = 128  # entries of a patch's list at a time: fewer than the 256 that 8 bits count
 _CHUNK = 16
-_WARPS_HALF, _WARPS_FULL = 1, 2
 _REGISTERS = {"maxnreg": 128} if torch.version.hip is None else {}  # of a thread that blends: 16 warps on a processor
 _PTX = tl.constexpr(torch.version.hip is None and os.environ.get("TRITON_INTERPRET") != "1")
-_ONE = 1024.0  # transmittance of nothing, for the weights of float32 pictures: small ones stay normal float16 numbers
+_ONE = 4.0  # transmittance of nothing, for the weights of float32 pictures: small ones stay normal float16 numbers
 _EXPONENT = 14  # of a channel's largest feature then
-_RECORD = 8  # centre x, y, quadratic form xx, xy, yy (power of two), opacity, 1 / depth, where alpha falls to 1/255
+_RECORD = 8  # centre x, y, quadratic form xx, xy, yy, the power of two at which alpha falls to 1/255, 1 / depth, unused
 
 
 @dataclass(frozen=True)
@@ -141,16 +142,13 @@ def _draw_batch(
     fx, fy, cx, cy = (float(v) for v in (K[0, 0], K[1, 1], K[0, 2], K[1, 2]))
 
     empty = lambda *shape, dtype=torch.float32: torch.empty(*shape, dtype=dtype, device=device)
-    records = empty(T, N, _RECORD)
-    keys, counts, boxes = (
-        empty(T, N, dtype=torch.int32),
-        empty(T, N, dtype=torch.int32),
-        empty(T, N, 2, dtype=torch.int64),
-    )
+    records = empty(T, N + 1, _RECORD)  # the last: of a Gaussian that is not there, which fills up lists
+    keys, counts, sizes = (empty(T, N, dtype=torch.int32) for _ in range(3))
+    boxes = empty(T, N, 2, dtype=torch.int64)
     seen = empty(T, N, dtype=torch.int32) if radii else counts
-    _project[(triton.cdiv(N, _BLOCK), T)](
+    _project[(triton.cdiv(N + 1, _BLOCK), T)](
         means.contiguous(), quats.contiguous(), scales.contiguous(), opacities.contiguous(),
-        viewmats.float().contiguous(), records, keys, counts, boxes, seen, N, 2 * fx / width, 2 * fy / height,
+        viewmats.float().contiguous(), records, keys, counts, sizes, boxes, seen, N, 2 * fx / width, 2 * fy / height,
         fx, fy, cx - (width - 1) / 2, cy - (height - 1) / 2, FRUSTUM_MARGIN * width / (2 * fx),
         FRUSTUM_MARGIN * height / (2 * fy), width, height, columns, rows, across, down,
         ANTIALIAS=antialias, RADII=radii, CW=_CELL_WIDTH, CH=_CELL_HEIGHT, BLOCK=_BLOCK, num_warps=_BLOCK_WARPS,
@@ -158,31 +156,38 @@ def _draw_batch(
 
     order = torch.sort(keys.flatten(), stable=True).indices  # nearest first, frame by frame; equal depths by index
     ends = torch.cumsum(counts.flatten()[order], 0, dtype=torch.int64)
-    # lists by cell: groups of frames whose cells have 16-bit numbers, for such keys sort in half the passes
-    group = max(1, min(T, 2**16 // cells))
-    narrow = group * cells <= 2**16
+    # lists by patch: groups of frames whose patches have 16-bit numbers, for such keys sort in half the passes
+    patches_across = -(-across // 4)
+    patches = patches_across * -(-down // 4)
+    group = max(1, min(T, 2**16 // patches))
+    narrow = group * patches <= 2**16
     offset, kind = (2**15, torch.int16) if narrow else (0, torch.int32)
-    numbers = (torch.arange(group * cells, device=device) - offset).to(kind)
+    numbers = (torch.arange(group * patches, device=device) - offset).to(kind)
     half = features.dtype == torch.float16
-    packed, unit = (features.contiguous(), features) if half else _split(features)
-    totals = ends.view(T, N)[:, -1].tolist() if N else [0] * T  # the one wait for the device
+    packed, unit = (features, features) if half else _split(features)
+    packed = torch.cat([packed, packed.new_zeros(1, *packed.shape[1:])])
+    starts, lengths = (torch.zeros(T * cells, dtype=torch.int32, device=device) for _ in range(2))
+    ends_of_frames = ends.view(T, N)[:, -1] if N else ends.new_zeros(T)
+    most, *totals = torch.cat([sizes.sum(dtype=torch.int64)[None], ends_of_frames]).tolist()  # the one wait
     total = totals[-1]
-    cell_of, emitted = empty(total, dtype=kind), empty(total, dtype=torch.int32)
-    owner = empty(total + _CHUNK, dtype=torch.int32)  # the blending reads whole chunks
-    owner[total:] = 0
-    starts = torch.full((T * cells + 1,), total, dtype=torch.int64, device=device)
+    patch_of, entries = empty(total, dtype=kind), empty(total, dtype=torch.int64)
+    owner = empty(most + T * cells * (_CHUNK - 1), dtype=torch.int32)  # lists are of whole chunks
+    cursor = torch.zeros(1, dtype=torch.int32, device=device)
     if total:
         _emit[(triton.cdiv(T * N, _BLOCK),)](
-            order, ends, records, boxes, cell_of, emitted, N, T * N, across, cells, group, offset,
+            order, ends, records, boxes, patch_of, entries, N, T * N, patches_across, patches, group, offset,
             CW=_CELL_WIDTH, CH=_CELL_HEIGHT, BLOCK=_BLOCK, num_warps=_BLOCK_WARPS,
         )  # fmt: skip
         for a in range(0, T, group):
             b = min(a + group, T)
-            first, last = totals[a - 1] if a else 0, totals[b - 1]
-            sorted_cells, pick = torch.sort(cell_of[first:last], stable=True)
-            torch.index_select(emitted[first:last], 0, pick, out=owner[first:last])
-            found = torch.searchsorted(sorted_cells, numbers[: (b - a) * cells])
-            torch.add(found, first, out=starts[a * cells : b * cells])
+            s = slice(totals[a - 1] if a else 0, totals[b - 1])
+            ordered, pick = torch.sort(patch_of[s], stable=True)
+            found = torch.searchsorted(ordered, numbers[: (b - a) * patches])
+            listed = entries[s].index_select(0, pick)
+            _deal[((b - a) * patches, 4)](
+                found, listed, owner, cursor, starts[a * cells :], lengths[a * cells :], N, len(listed),
+                (b - a) * patches, across, down, cells, patches_across, patches, CHUNK=_CHUNK, BLOCK=_DEAL, num_warps=1,
+            )  # fmt: skip
 
     memory = torch.channels_last if channels_last else torch.contiguous_format
     image = out
@@ -190,11 +195,12 @@ def _draw_batch(
         image = torch.empty(T, C, height, width, dtype=features.dtype, device=device, memory_format=memory)
     alpha = empty(T, 1, height, width)
     inverse = empty(T, 1, height, width) if depth else alpha
-    _blend[(T * cells,)](
-        owner, starts, records.view(torch.int64), packed, packed if bias is None else bias, unit, image, alpha, inverse,
-        N, width, height, across, cells, *image.stride(), C=C, CHUNK=_CHUNK, DEPTH=depth, HALF=half, CW=_CELL_WIDTH,
-        CH=_CELL_HEIGHT, LRELU=bias is not None, ONE=1.0 if half else _ONE,
-        num_warps=_WARPS_HALF if half else _WARPS_FULL, **_REGISTERS,
+    parts = 1 if half else 2  # programs of a cell: of 64 pixels and 32 channels, one would need too many registers
+    _blend[(T * cells * parts,)](
+        owner, starts, lengths, records.view(torch.int64), packed, packed if bias is None else bias, unit, image, alpha,
+        inverse, N, width, height, across, cells, *image.stride(), C=C, CHUNK=_CHUNK, DEPTH=depth, HALF=half,
+        CW=_CELL_WIDTH, CH=_CELL_HEIGHT, PARTS=parts, LRELU=bias is not None, ONE=1.0 if half else _ONE, num_warps=1,
+        **_REGISTERS,
     )  # fmt: skip
     return Drawn(image, alpha, inverse if depth else None, seen if radii else None)
 
@@ -208,7 +214,7 @@ def _split(features: Tensor) -> tuple[Tensor, Tensor]:
     exponent = (_EXPONENT - torch.frexp(largest).exponent).clamp(max=100)  # powers of two that float32 has
     scaled = torch.ldexp(features, exponent)
     high = scaled.half()
-    return torch.stack([high, (scaled - high).half()], 1), torch.ldexp(torch.full_like(largest, 1 / _ONE), -exponent)
+    return torch.stack([high, (scaled - high).half()], 1), torch.ldexp(torch.ones_like(largest), -exponent)
 
 
 def _pad_channels(features: Tensor) -> Tensor:
@@ -245,8 +251,8 @@ def _nearest_power(x0, y0, cx, cy, a, b, c, CW: tl.constexpr, CH: tl.constexpr):
 
 @triton.jit
 def _project(
-    means, quats, scales, opacities, viewmats, records, keys, counts, boxes, radii_out, N, to_unit_x, to_unit_y, fx, fy,
-    shift_x, shift_y, limit_x, limit_y, width, height, columns, rows, across, down, ANTIALIAS: tl.constexpr,
+    means, quats, scales, opacities, viewmats, records, keys, counts, sizes, boxes, radii_out, N, to_unit_x, to_unit_y,
+    fx, fy, shift_x, shift_y, limit_x, limit_y, width, height, columns, rows, across, down, ANTIALIAS: tl.constexpr,
     RADII: tl.constexpr, CW: tl.constexpr, CH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     t = tl.program_id(1).to(tl.int64)
@@ -325,10 +331,12 @@ def _project(
     b = (-1.4426950408889634 * xy / det).to(tl.float32)
     c = (0.7213475204444817 * xx / det).to(tl.float32)
 
-    reach = tl.where(usable & (opacity > 0), tl.log2(255.0 * tl.maximum(opacity, 1e-30)), -1.0)
+    # the power where alpha falls to 1/255; alpha is 2 ** (reach - power) / 255
+    reach = tl.log2(255.0 * tl.maximum(opacity, 1e-30).to(tl.float64)).to(tl.float32)
+    drawn = usable & (opacity > 0) & (reach >= 0)
     # the cells of the rule's tiles that the box around the visible ellipse meets
-    extent_x = tl.sqrt(1.3862944 * tl.maximum(reach, 0.0) * tl.where(usable, xx, 0.0).to(tl.float32)) * 1.001 + 0.1
-    extent_y = tl.sqrt(1.3862944 * tl.maximum(reach, 0.0) * tl.where(usable, yy, 0.0).to(tl.float32)) * 1.001 + 0.1
+    extent_x = tl.sqrt(1.3862944 * tl.maximum(reach, 0.0) * tl.where(drawn, xx, 0.0).to(tl.float32)) * 1.001 + 0.1
+    extent_y = tl.sqrt(1.3862944 * tl.maximum(reach, 0.0) * tl.where(drawn, yy, 0.0).to(tl.float32)) * 1.001 + 0.1
     far_x, far_y = across * CW + 0.0, down * CH + 0.0
     u0 = tl.maximum(x0 * (16 // CW), (tl.minimum(tl.maximum(cx - extent_x, 0.0), far_x) / CW).to(tl.int32))
     v0 = tl.maximum(y0 * (16 // CH), (tl.minimum(tl.maximum(cy - extent_y, 0.0), far_y) / CH).to(tl.int32))
@@ -336,34 +344,43 @@ def _project(
     v1 = tl.minimum(y1 * (16 // CH), (tl.minimum(tl.maximum(cy + extent_y, -CH), far_y) / CH).to(tl.int32) + 1)
     u1, v1 = tl.minimum(u1, across), tl.minimum(v1, down)
     wide, tall = tl.maximum(u1 - u0, 0), tl.maximum(v1 - v0, 0)
-    size = tl.where(usable & (reach > -0.02), wide * tall, 0)
+    size = tl.where(drawn, wide * tall, 0)
     wide = tl.maximum(wide, 1)
-    count = tl.zeros([BLOCK], tl.int32)
-    hits = tl.zeros([BLOCK], tl.int64)  # a bit for each of the first cells
+    patch_x, patch_y = u0 // 4, v0 // 4
+    patches_wide, patches_tall = (u0 + wide - 1) // 4 - patch_x + 1, (v1 - 1) // 4 - patch_y + 1
+    small = (patches_wide <= 2) & (patches_tall <= 2)
+    hits = tl.zeros([BLOCK], tl.int64)  # 16 bits for each of four patches
+    tested = tl.where(small, size, 0)
     k = 0
-    most = tl.max(size, 0)
+    most = tl.max(tested, 0)
     while k < most:
-        px, py = ((u0 + k % wide) * CW).to(tl.float32), ((v0 + k // wide) * CH).to(tl.float32)
-        least, slack = _nearest_power(px, py, cx, cy, a, b, c, CW, CH)
-        hit = (k < size) & (least <= reach + slack)
-        count += hit.to(tl.int32)
-        hits |= (hit & (k < 64)).to(tl.int64) << (k % 64)
+        i, j = u0 + k % wide, v0 + k // wide
+        least, slack = _nearest_power((i * CW).to(tl.float32), (j * CH).to(tl.float32), cx, cy, a, b, c, CW, CH)
+        hit = (k < tested) & (least <= reach + slack)
+        bit = ((j // 4 - patch_y) * 2 + i // 4 - patch_x) * 16 + j % 4 * 4 + i % 4
+        hits |= hit.to(tl.int64) << tl.where(hit, bit, 0).to(tl.int64)
+        size -= ((k < tested) & ~hit).to(tl.int32)
         k += 1
+    count = tl.zeros([BLOCK], tl.int32)
+    for i in range(4):
+        count += (((hits >> (16 * i)) & 0xFFFF) != 0).to(tl.int32)
+    count = tl.where(small, count, tl.where(size > 0, patches_wide * patches_tall, 0))
 
-    at = records + g * 8
-    tl.store(at, cx, live)
-    tl.store(at + 1, cy, live)
-    tl.store(at + 2, a, live)
-    tl.store(at + 3, b, live)
-    tl.store(at + 4, c, live)
-    tl.store(at + 5, opacity, live)
-    tl.store(at + 6, tl.div_rn(z * 0 + 1.0, z), live)
-    tl.store(at + 7, reach, live)
+    at = records + (g + t) * 8
+    there = n <= N  # N: nothing, far from all pixels
+    tl.store(at, tl.where(live, cx, -1.0e6), there)
+    tl.store(at + 1, cy, there)
+    tl.store(at + 2, a, there)
+    tl.store(at + 3, b, there)
+    tl.store(at + 4, c, there)
+    tl.store(at + 5, tl.maximum(reach, 0.0), there)
+    tl.store(at + 6, tl.div_rn(z * 0 + 1.0, z), there)
     bits = z.to(tl.int32, bitcast=True) - 0x3E4CCCCD  # of 0.2
     bits = tl.where(count > 0, tl.minimum(tl.maximum(bits, 0), 0x7FFFFFF), 0x7FFFFFF)
     key = (t << 27) + bits.to(tl.int64) - 2147483648
     tl.store(keys + g, key.to(tl.int32), live)
     tl.store(counts + g, count, live)
+    tl.store(sizes + g, size, live)
     v1 = tl.maximum(v0, v1)
     box = u0.to(tl.int64) | (v0.to(tl.int64) << 16) | ((u0 + wide).to(tl.int64) << 32) | (v1.to(tl.int64) << 48)
     tl.store(boxes + g * 2, box, live)
@@ -374,63 +391,141 @@ def _project(
 
 @triton.jit
 def _emit(
-    order, ends, records, boxes, cell_of, owner, N, total, across, cells, group, offset, CW: tl.constexpr,
+    order, ends, records, boxes, patch_of, entries, N, total, across, patches, group, offset, CW: tl.constexpr,
     CH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     position = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     live = position < total
     g = tl.load(order + position, live, 0)
     end = tl.load(ends + position, live, 0)
-    count = (end - tl.load(ends + position - 1, live & (position > 0), 0)).to(tl.int32)
-    live = count > 0
+    to = tl.load(ends + position - 1, live & (position > 0), 0)
+    live = live & (end > to)
     box = tl.load(boxes + g * 2, live, 0)
-    x0, y0 = (box & 0xFFFF).to(tl.int32), ((box >> 16) & 0xFFFF).to(tl.int32)
-    x1, y1 = ((box >> 32) & 0xFFFF).to(tl.int32), ((box >> 48) & 0xFFFF).to(tl.int32)
-    wide = x1 - x0
-    size = tl.where(live, wide * (y1 - y0), 0)
-    wide = tl.maximum(wide, 1)
-    frame = g // N
-    n = (g - frame * N).to(tl.int32)
-    first = (frame % group).to(tl.int32) * cells - offset + y0 * across + x0
-    to = end - count
-    rank = tl.zeros([BLOCK], tl.int32)
-
     hits = tl.load(boxes + g * 2 + 1, live, 0)
-    most = tl.max(size, 0)
-    k = 0
-    while k < tl.minimum(most, 64):
-        takes = ((hits >> k) & 1) != 0
-        tl.store(cell_of + to + rank, (first + k // wide * across + k % wide).to(cell_of.dtype.element_ty), takes)
-        tl.store(owner + to + rank, n, takes)
-        rank += takes.to(tl.int32)
-        k += 1
+    u0, v0 = (box & 0xFFFF).to(tl.int32), ((box >> 16) & 0xFFFF).to(tl.int32)
+    u1, v1 = ((box >> 32) & 0xFFFF).to(tl.int32), ((box >> 48) & 0xFFFF).to(tl.int32)
+    patch_x, patch_y = u0 // 4, v0 // 4
+    wide, tall = (u1 - 1) // 4 - patch_x + 1, (v1 - 1) // 4 - patch_y + 1
+    frame = g // N
+    n = g - frame * N
+    first = (frame % group).to(tl.int32) * patches - offset + patch_y * across + patch_x
+    large = live & ((wide > 2) | (tall > 2))
 
-    if most > 64:  # the rest of large splats is tested again
-        live = size > 64
-        at = records + g * 8
-        cx, cy = tl.load(at, live, 0.0), tl.load(at + 1, live, 0.0)
-        a, b, c = tl.load(at + 2, live, 1.0), tl.load(at + 3, live, 0.0), tl.load(at + 4, live, 1.0)
-        reach = tl.load(at + 7, live, -1.0)
+    for i in range(4):
+        cells = tl.where(large, 0, (hits >> (16 * i)) & 0xFFFF)
+        takes = live & (cells != 0)
+        tl.store(patch_of + to, (first + i // 2 * across + i % 2).to(patch_of.dtype.element_ty), takes)
+        tl.store(entries + to, n | (cells << 32), takes)
+        to += takes.to(tl.int64)
+
+    size = tl.where(large, wide * tall, 0)
+    most = tl.max(size, 0)
+    if most > 0:  # these are tested here, and come in every patch of their box
+        wide = tl.maximum(wide, 1)
+        at = records + (g + frame) * 8
+        cx, cy = tl.load(at, large, 0.0), tl.load(at + 1, large, 0.0)
+        a, b, c = tl.load(at + 2, large, 1.0), tl.load(at + 3, large, 0.0), tl.load(at + 4, large, 1.0)
+        reach = tl.load(at + 5, large, 0.0)
+        k = 0
         while k < most:
-            px, py = ((x0 + k % wide) * CW).to(tl.float32), ((y0 + k // wide) * CH).to(tl.float32)
-            least, slack = _nearest_power(px, py, cx, cy, a, b, c, CW, CH)
-            # should rounding make this loop find fewer cells than `_project` counted, the last ones fill the gap
-            takes = (k < size) & ((least <= reach + slack) | (size - k <= count - rank)) & (rank < count)
-            tl.store(cell_of + to + rank, (first + k // wide * across + k % wide).to(cell_of.dtype.element_ty), takes)
-            tl.store(owner + to + rank, n, takes)
-            rank += takes.to(tl.int32)
+            cells = tl.zeros([BLOCK], tl.int64)
+            for i in range(16):
+                u, v = (patch_x + k % wide) * 4 + i % 4, (patch_y + k // wide) * 4 + i // 4
+                least, slack = _nearest_power((u * CW).to(tl.float32), (v * CH).to(tl.float32), cx, cy, a, b, c, CW, CH)
+                hit = (u >= u0) & (u < u1) & (v >= v0) & (v < v1) & (least <= reach + slack)
+                cells |= hit.to(tl.int64) << i
+            takes = k < size
+            tl.store(patch_of + to, (first + k // wide * across + k % wide).to(patch_of.dtype.element_ty), takes)
+            tl.store(entries + to, n | (cells << 32), takes)
+            to += takes.to(tl.int64)
             k += 1
 
 
 @triton.jit
-def _power_of_half(x):
-    """2 ** -x; on NVIDIA one instruction, which gives 0 where the result is denormal."""
+def _room(starts, lengths, to, inside, counted, base, CHUNK: tl.constexpr):
+    """Notes where the list of a cell is, in chunks; where the next one is."""
+    tl.store(starts + to, base, inside)
+    tl.store(lengths + to, counted, inside)
+    return base + (counted + CHUNK - 1) // CHUNK
+
+
+@triton.jit
+def _place(owner, n, bits, ranks, end, i: tl.constexpr):
+    """Adds the Gaussians of cell i to its list; where it ends then."""
+    tl.store(owner + end + ((ranks >> (8 * i)) & 0xFF) - 1, n, ((bits >> (8 * i)) & 1) != 0)
+    return end + ((tl.sum(bits, 0) >> (8 * i)) & 0xFF)
+
+
+@triton.jit
+def _fill_up(owner, nothing, end, CHUNK: tl.constexpr):
+    """Fills the last chunk of a list."""
+    at = end + tl.arange(0, CHUNK)
+    tl.store(owner + at, tl.zeros([CHUNK], tl.int32) + nothing, at < (end + CHUNK - 1) // CHUNK * CHUNK)
+
+
+@triton.jit
+def _deal(
+    found, listed, owner, cursor, starts, lengths, nothing, total, programs, across, down, cells, patches_across,
+    patches, CHUNK: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    program, row = tl.program_id(0), tl.program_id(1)
+    begin = tl.load(found + program)
+    end = tl.load(found + program + 1, program + 1 < programs, total)
+    lane, shift = tl.arange(0, BLOCK), 32 + 4 * row
+    counted = tl.zeros([BLOCK], tl.int64)  # 16 bits for each of the four cells
+    at = begin
+    while at < end:
+        entry = tl.load(listed + at + lane, at + lane < end, 0)
+        counted += (((entry >> shift) & 15) * 0x200040008001) & 0x1000100010001
+        at += BLOCK
+    c0, c1 = tl.sum((counted & 0xFFFF).to(tl.int32), 0), tl.sum(((counted >> 16) & 0xFFFF).to(tl.int32), 0)
+    c2, c3 = tl.sum(((counted >> 32) & 0xFFFF).to(tl.int32), 0), tl.sum(((counted >> 48) & 0xFFFF).to(tl.int32), 0)
+    rounded = CHUNK - 1
+    chunks = (c0 + rounded) // CHUNK + (c1 + rounded) // CHUNK + (c2 + rounded) // CHUNK + (c3 + rounded) // CHUNK
+    b0 = tl.atomic_add(cursor, chunks)  # where a list lies does not matter
+    u, v = program % patches % patches_across * 4, program % patches // patches_across * 4 + row
+    to = (program // patches) * cells + v * across + u
+    b1 = _room(starts, lengths, to, (v < down) & (u < across), c0, b0, CHUNK)
+    b2 = _room(starts, lengths, to + 1, (v < down) & (u + 1 < across), c1, b1, CHUNK)
+    b3 = _room(starts, lengths, to + 2, (v < down) & (u + 2 < across), c2, b2, CHUNK)
+    _room(starts, lengths, to + 3, (v < down) & (u + 3 < across), c3, b3, CHUNK)
+    b0, b1 = b0.to(tl.int64) * CHUNK, b1.to(tl.int64) * CHUNK
+    b2, b3 = b2.to(tl.int64) * CHUNK, b3.to(tl.int64) * CHUNK
+    at = begin
+    while at < end:
+        entry = tl.load(listed + at + lane, at + lane < end, 0)
+        bits = (((entry >> shift) & 15).to(tl.int32) * 0x204081) & 0x1010101  # 8 bits for each of the four cells
+        ranks = tl.cumsum(bits, 0)
+        n = (entry & 0xFFFFFFFF).to(tl.int32)
+        b0 = _place(owner, n, bits, ranks, b0, 0)
+        b1 = _place(owner, n, bits, ranks, b1, 1)
+        b2 = _place(owner, n, bits, ranks, b2, 2)
+        b3 = _place(owner, n, bits, ranks, b3, 3)
+        at += BLOCK
+    _fill_up(owner, nothing, b0, CHUNK)
+    _fill_up(owner, nothing, b1, CHUNK)
+    _fill_up(owner, nothing, b2, CHUNK)
+    _fill_up(owner, nothing, b3, CHUNK)
+
+
+@triton.jit
+def _alpha(power, reach):
+    """255 alpha: 2 ** (reach - power), at most 252.45; 0 unless 0 <= power <= reach.
+
+    One comparison: as bits, a negative number is greater than all positive ones.
+    """
     if _PTX:
         return tl.inline_asm_elementwise(
-            "{ .reg .f32 y; neg.f32 y, $1; ex2.approx.ftz.f32 $0, y; }", "=f,f", [x], tl.float32, True, 1
-        )
+            """{
+            .reg .pred seen; .reg .b32 a, b; .reg .f32 x;
+            mov.b32 a, $1; mov.b32 b, $2; setp.le.u32 seen, a, b;
+            sub.f32 x, $2, $1; selp.f32 x, x, 0fC47A0000, seen;
+            ex2.approx.ftz.f32 x, x; min.f32 $0, x, 0f437C7333;
+            }""", "=f,f,f", [power, reach], tl.float32, True, 1,
+        )  # fmt: skip
     else:
-        return tl.exp2(-x)
+        seen = power.to(tl.uint32, bitcast=True) <= reach.to(tl.uint32, bitcast=True)
+        return tl.minimum(tl.exp2(tl.where(seen, reach - power, -1000.0)), 252.45)
 
 
 @triton.jit
@@ -441,6 +536,12 @@ def _pair(at):
 
 
 @triton.jit
+def _prefetch(addresses):
+    """Brings what is there nearer; without it, a chunk waits three times for the L2 cache."""
+    tl.inline_asm_elementwise("prefetch.global.L1 [$1]; mov.b32 $0, 0;", "=r,l", [addresses], tl.int32, False, 1)
+
+
+@triton.jit
 def _behind(left, drawn, through, alpha):
     """Transmittance behind two layers, and what the second adds to a picture."""
     return left * through, left * alpha
@@ -448,15 +549,16 @@ def _behind(left, drawn, through, alpha):
 
 @triton.jit
 def _blend(
-    owner, starts, records, features, bias, unit, image, alpha_out, inverse_out, N, width, height, across, cells,
-    stride_t, stride_c, stride_y, stride_x, C: tl.constexpr, CHUNK: tl.constexpr, DEPTH: tl.constexpr,
-    HALF: tl.constexpr, CW: tl.constexpr, CH: tl.constexpr, LRELU: tl.constexpr, ONE: tl.constexpr,
+    owner, starts, lengths, records, features, bias, unit, image, alpha_out, inverse_out, N, width, height, across,
+    cells, stride_t, stride_c, stride_y, stride_x, C: tl.constexpr, CHUNK: tl.constexpr, DEPTH: tl.constexpr,
+    HALF: tl.constexpr, CW: tl.constexpr, CH: tl.constexpr, PARTS: tl.constexpr, LRELU: tl.constexpr,
+    ONE: tl.constexpr,
 ):  # fmt: skip
-    P: tl.constexpr = CW * CH
-    program = tl.program_id(0)
+    P: tl.constexpr = CW * CH // PARTS
+    program = tl.program_id(0) // PARTS
     t = (program // cells).to(tl.int64)
     cell = program % cells
-    lane = tl.arange(0, P)
+    lane = tl.program_id(0) % PARTS * P + tl.arange(0, P)
     x, y = (cell % across) * CW + lane % CW, (cell // across) * CH + lane // CW
     px, py = x.to(tl.float32), y.to(tl.float32)
     channel = tl.arange(0, C)
@@ -465,24 +567,26 @@ def _blend(
     product = tl.full([P], ONE, tl.float32)  # of all (1 - alpha), whether drawn or not
     opaque = tl.zeros([P], tl.float32)
     inverse = tl.zeros([P], tl.float32)
-    color = tl.zeros([C, P], tl.float32)
-    frame = records + t * N * 4
-    begin = tl.load(starts + program)
-    count = (tl.load(starts + program + 1) - begin).to(tl.int32)
-    mine = owner + begin
+    color = tl.zeros([P, C], tl.float32)
+    frame = records + t * (N + 1) * 4
+    count = tl.load(lengths + program)
+    mine = owner + tl.load(starts + program).to(tl.int64) * CHUNK
+    SECTORS: tl.constexpr = C // 16 if HALF else C // 8  # of 32 bytes, of a Gaussian's features
+    piece = tl.arange(0, 2 * SECTORS * CHUNK) % (2 * SECTORS)
+    of = tl.arange(0, 2 * SECTORS * CHUNK) // (2 * SECTORS)
     at = 0
     while at < count:
-        n = tl.load(mine + at + step)  # beyond the list: of another cell, or the padding
+        if _PTX:
+            following = tl.load(mine + at + CHUNK + of, at + CHUNK < count, N)
+        n = tl.load(mine + at + step)
         r = frame + n * 4
         cx, cy = _pair(r)
         xx, xy = _pair(r + 1)
-        yy, opacity = _pair(r + 2)
-        opacity = tl.where(step < count - at, opacity, 0.0)
+        yy, reach = _pair(r + 2)
         dx, dy = cx[:, None] - px[None, :], cy[:, None] - py[None, :]
         power = (xx[:, None] * dx + xy[:, None] * dy) * dx + (yy[:, None] * dy) * dy
-        alpha = tl.minimum(opacity[:, None] * _power_of_half(power), 0.99)
-        alpha = tl.where((power >= 0) & (alpha >= 1.0 / 255.0), alpha, 0.0)
-        through = 1 - alpha
+        alpha = _alpha(power, tl.broadcast_to(reach[:, None], power.shape))  # times 255
+        through = 1 - alpha * (1 / 255)
         through = tl.where(first, through * product[None, :], through)
         alpha = tl.where(first, alpha * product[None, :], alpha)
         behind, weight = tl.associative_scan((through, alpha), 0, _behind)
@@ -490,34 +594,39 @@ def _blend(
         high = weight.to(tl.float16)
         if HALF:
             f = tl.load(features + n[:, None] * C + channel[None, :])
-            color = tl.dot(tl.trans(f), high, color)
+            color = tl.dot(tl.trans(high), f, color)
         else:
-            low = (weight - high.to(tl.float32)).to(tl.float16)
+            low = tl.trans((weight - high.to(tl.float32)).to(tl.float16))
+            high = tl.trans(high)
             f = features + n[:, None] * (2 * C) + channel[None, :]
-            f_high = tl.trans(tl.load(f))
-            color = tl.dot(f_high, high, color)
-            color = tl.dot(f_high, low, color)
-            color = tl.dot(tl.trans(tl.load(f + C)), high, color)
+            f_high = tl.load(f)
+            color = tl.dot(high, f_high, color)
+            color = tl.dot(low, f_high, color)
+            color = tl.dot(high, tl.load(f + C), color)
         if DEPTH:
             depth, _ = _pair(r + 3)
             inverse += tl.sum(weight * depth[:, None], 0)
         opaque += tl.sum(weight, 0)
         product = tl.sum(tl.where(step[:, None] == CHUNK - 1, behind, 0.0), 0)  # the last: no instruction is left of it
+        if _PTX:
+            feature = features + following * (SECTORS * 16) + piece * 16
+            _prefetch(tl.where(piece < SECTORS, feature.to(tl.int64), (frame + following * 4).to(tl.int64)))
         at += CHUNK
         if tl.max(product, 0) < ONE * 1e-4:
             at = count
+    color *= 1 / (ONE * 255)
     if not HALF:
-        color *= tl.load(unit + channel)[:, None]
+        color *= tl.load(unit + channel)[None, :]
     if LRELU:
-        color += tl.load(bias + channel)[:, None]
+        color += tl.load(bias + channel)[None, :]
         color = tl.where(color > 0, color, 0.2 * color)
     inside = (x < width) & (y < height)
-    to = image + t * stride_t + (y * stride_y + x * stride_x)[None, :] + (channel * stride_c)[:, None]
-    tl.store(to, color.to(image.dtype.element_ty), inside[None, :])
+    to = image + t * stride_t + (y * stride_y + x * stride_x)[:, None] + (channel * stride_c)[None, :]
+    tl.store(to, color.to(image.dtype.element_ty), inside[:, None])
     pixel = t * width * height + y * width + x
-    tl.store(alpha_out + pixel, opaque * (1 / ONE), inside)
+    tl.store(alpha_out + pixel, opaque * (1 / (ONE * 255)), inside)
     if DEPTH:
-        tl.store(inverse_out + pixel, inverse * (1 / ONE), inside)
+        tl.store(inverse_out + pixel, inverse * (1 / (ONE * 255)), inside)
 
 
 assert TILE == 16  # the kernels have it, and the constants of `rasterize_torch`, as literals

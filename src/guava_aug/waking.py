@@ -1,0 +1,44 @@
+"""What a first picture needs and what takes a moment each is started early, on threads."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from . import triton_support
+from .avatar.visibility import rasterize_mesh
+
+THREADS = "guava-aug-wake"
+
+
+def wake(device: torch.device | str) -> None:
+    """Wakes CUDA and its libraries, Triton, and numba: together 2 s of a start, beside the reading of the model.
+
+    Does not wait. What goes wrong here goes wrong again where it is used, and is told there. Nothing for a CPU, where
+    only numba would be left: it and the reading take turns, as both are Python.
+    """
+    gpu = torch.device(device)
+    if gpu.type == "cuda":
+        for waker in (lambda: triton_support.usable(gpu), lambda: _wake_cuda(gpu), _wake_numba):
+            threading.Thread(target=_quietly, args=(waker,), name=THREADS).start()
+
+
+def _quietly(waker: Callable[[], object]) -> None:
+    with contextlib.suppress(Exception):
+        waker()
+
+
+@torch.inference_mode()
+def _wake_cuda(device: torch.device) -> None:
+    x = torch.zeros(1, 16, 32, 32, device=device)
+    torch.nn.functional.conv2d(x, x.new_zeros(16, 16, 3, 3))
+    torch.nn.functional.scaled_dot_product_attention(x, x, x)
+    torch.nn.functional.linear(x, x.new_zeros(32, 32))
+
+
+def _wake_numba() -> None:
+    rasterize_mesh(np.zeros((3, 3), np.float32), np.array([[0, 1, 2]], np.int32), 8)
