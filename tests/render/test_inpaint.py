@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from guava_aug.render.inpaint import ORIGINAL_PASSES, grow, onion_peel_fill, original_hole, smooth_fill
+from guava_aug.render.inpaint import (
+    LEVEL_PULL,
+    ORIGINAL_PASSES,
+    _relax,
+    grow,
+    onion_peel_fill,
+    original_hole,
+    smooth_fill,
+)
 
 
 def waves(height, width, seed, max_freq):
@@ -142,6 +150,26 @@ def test_smooth_fill_has_no_steps():
     steps = np.maximum(np.abs(np.diff(out, axis=0))[:, :-1], np.abs(np.diff(out, axis=1))[:-1]).max(axis=-1)
     assert steps[inner[:-1, :-1]].max() < 0.06
     assert out[120, 64, 0] < 0.35 < 0.6 < out[60, 64, 0]  # the table goes on behind the person
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4), (5, 1), (2, 2), (6, 9), (7, 8), (12, 11)])
+def test_relaxation_is_the_rule(size):
+    rng = np.random.default_rng(sum(size))
+    height, width = size
+    picture, hole = rng.random((*size, 3), dtype=np.float32), rng.random(size) < 0.6
+    hole[0, 0] = hole[-1, -1] = True  # also at the border
+    expected = picture.astype(np.float64)
+    upright = 0.5 / (1 + LEVEL_PULL)
+    for _ in range(3):
+        for colour in (0, 1):
+            for y, x in np.argwhere(hole):
+                if (y + x) % 2 == colour:
+                    above, below = expected[max(y - 1, 0), x], expected[min(y + 1, height - 1), x]
+                    left, right = expected[y, max(x - 1, 0)], expected[y, min(x + 1, width - 1)]
+                    mean = upright * (above + below) + (0.5 - upright) * (left + right)
+                    expected[y, x] += 1.7 * (mean - expected[y, x])
+    _relax(picture, hole, 3, 1.7)
+    np.testing.assert_allclose(picture, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("known", [0, 1, 5])

@@ -7,6 +7,7 @@ smoothly from its surroundings (`smooth_fill`). A static plate cannot flicker.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -142,8 +143,12 @@ def add_grain(picture: np.ndarray, hole: np.ndarray) -> np.ndarray:
     fine = picture - cv2.GaussianBlur(picture, (0, 0), 1.5)
     # The median of |fine| sees grain and ignores edges; 1.48 makes it a standard deviation.
     sigma = np.minimum(1.4826 * np.median(np.abs(fine[ring]), axis=0), GRAIN_LIMIT)
-    noise = np.random.default_rng(0).standard_normal((*hole.shape, 3), dtype=np.float32)
-    return np.clip(picture + noise * (sigma * hole[..., None]), 0, 1).astype(np.float32)
+    return np.clip(picture + _noise(*hole.shape) * (sigma * hole[..., None]), 0, 1).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=2)
+def _noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((height, width, 3), dtype=np.float32)
 
 
 def _plate_background(video: VideoFrames, size: int) -> Background:
