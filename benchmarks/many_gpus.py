@@ -1,7 +1,8 @@
 """Many videos on 1, 2, ... GPUs: `python benchmarks/many_gpus.py --gpus 1 4 [--workers 1 2] [--videos 16] [--views 3]`.
 
 The same videos each time by one `guava-aug run --gpus 0,1,.. --workers N`, from the start of the process to its end;
-and views a second, by its journal, once every worker is warm. On a machine without GPUs: `--device cpu --workers 1 2`.
+and views a second, by its journals, while all workers are at work: from when the last one has made its first video to
+when the first one ends its last. On a machine without GPUs: `--device cpu --workers 1 2`.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from guava_aug.journal import Reader
 SOURCE = str(Path(__file__).resolve().parent.parent / "src")
 
 
-def run_on(gpus: int, workers: int, root: Path, names: list[str], args: Any, out: Path) -> tuple[float, float]:
-    """Wall seconds of `guava-aug run`, and views a second once every worker has made as much as one video."""
+def run_on(gpus: int, workers: int, root: Path, names: list[str], args: Any, out: Path) -> tuple[float, float | None]:
+    """Wall seconds of `guava-aug run`, and views a second while all workers are at work; None: no such time."""
     command = [
         sys.executable, "-m", "guava_aug", "run", "--quiet", "--tracked_root", str(root), "--output_root", str(out),
         "--video_list", *names, "--difficulties", "medium", "--views_per_difficulty", str(args.views),
@@ -34,9 +35,15 @@ def run_on(gpus: int, workers: int, root: Path, names: list[str], args: Any, out
     begun = time.perf_counter()
     subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
     seconds = time.perf_counter() - begun
-    done = sorted(line.key[0] for line in Reader(out).new_lines() if line.kind == "view")
-    warm = min(gpus * workers * args.views, len(done)) - 1
-    return seconds, (len(done) - 1 - warm) / max(done[-1] - done[warm], 1e-9)
+    ended: dict[str, list[float]] = {}
+    for line in Reader(out).new_lines():
+        if line.kind == "view":
+            ended.setdefault(line.worker, []).append(line.key[0])
+    begin = max(sorted(times)[args.views - 1] for times in ended.values())
+    end = min(max(times) for times in ended.values())
+    if len(ended) < gpus * workers or end <= begin:
+        return seconds, None
+    return seconds, sum(begin < t <= end for times in ended.values() for t in times) / (end - begin)
 
 
 def main() -> None:
@@ -64,10 +71,11 @@ def main() -> None:
                 row = {"gpus": gpus, "workers a GPU": workers, "s": seconds, "views_a_s": rate}
                 rows.append(row)
                 row["times"] = rows[0]["s"] / seconds
-                row["steady_times"] = rate / rows[0]["views_a_s"]
+                first = rows[0]["views_a_s"]
+                row["steady_times"] = rate / first if rate and first else None
     setting.report(
         args, f"{args.videos} videos of {args.frames} frames, {args.views} views each", list(rows[0]), rows,
-        ["s: the whole command; views_a_s, steady: after every worker has made a video's worth, as in a run of hours"],
+        ["s: the whole command; views_a_s, steady: while all workers are at work, as in a run of hours"],
     )  # fmt: skip
 
 
