@@ -1,8 +1,8 @@
 """Many videos on 1, 2, ... GPUs: `python benchmarks/many_gpus.py --gpus 1 4 [--workers 1 2] [--videos 16] [--views 3]`.
 
 The same videos each time by one `guava-aug run --gpus 0,1,.. --workers N`, from the start of the process to its end;
-and views a second, by its journals, while all workers are at work: from when the last one has made its first video to
-when the first one ends its last. On a machine without GPUs: `--device cpu --workers 1 2`.
+and views a second, by its journal, while all workers are at work: from when as many videos have ended as there are
+workers to when one of them finds nothing left to begin. On a machine without GPUs: `--device cpu --workers 1 2`.
 """
 
 from __future__ import annotations
@@ -32,18 +32,15 @@ def run_on(gpus: int, workers: int, root: Path, names: list[str], args: Any, out
     ]  # fmt: skip
     command += ["--device", "cpu"] if args.device == "cpu" else ["--gpus", ",".join(map(str, range(gpus)))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([SOURCE, os.environ.get("PYTHONPATH", "")])}
-    begun = time.perf_counter()
+    started = time.perf_counter()
     subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
-    seconds = time.perf_counter() - begun
-    ended: dict[str, list[float]] = {}
-    for line in Reader(out).new_lines():
-        if line.kind == "view":
-            ended.setdefault(line.worker, []).append(line.key[0])
-    begin = max(sorted(times)[args.views - 1] for times in ended.values())
-    end = min(max(times) for times in ended.values())
-    if len(ended) < gpus * workers or end <= begin:
+    seconds = time.perf_counter() - started
+    lines = list(Reader(out).new_lines())
+    begun = sorted(line.key[0] for line in lines if line.kind == "begin")  # a worker begins when it has ended another
+    if len(begun) <= 2 * gpus * workers:
         return seconds, None
-    return seconds, sum(begin < t <= end for times in ended.values() for t in times) / (end - begin)
+    first, last = begun[2 * gpus * workers - 1], begun[-1]
+    return seconds, sum(first < line.key[0] <= last for line in lines if line.kind == "view") / (last - first)
 
 
 def main() -> None:
@@ -58,8 +55,8 @@ def main() -> None:
     args = parser.parse_args()
     setting.speak()
     counts = args.gpus or sorted({1, max(1, torch.cuda.device_count())})
-    if args.videos <= (most := max(counts) * max(args.workers)):
-        parser.error(f"--videos {args.videos}: {most} workers make one each to warm up; give more than that")
+    if args.videos <= (most := 2 * max(counts) * max(args.workers)):
+        parser.error(f"--videos {args.videos}: workers begin {most} to warm up; give more than that")
     root, names = setting.video_root(args, copies=args.videos)
     setting.model_path(args)  # made before the clock starts
     rows: list[dict[str, Any]] = []
@@ -71,8 +68,8 @@ def main() -> None:
                 row = {"gpus": gpus, "workers a GPU": workers, "s": seconds, "views_a_s": rate}
                 rows.append(row)
                 row["times"] = rows[0]["s"] / seconds
-                first = rows[0]["views_a_s"]
-                row["steady_times"] = rate / first if rate and first else None
+                one = rows[0]["views_a_s"]
+                row["steady_times"] = rate / one if rate and one else None
     setting.report(
         args, f"{args.videos} videos of {args.frames} frames, {args.views} views each", list(rows[0]), rows,
         ["s: the whole command; views_a_s, steady: while all workers are at work, as in a run of hours"],

@@ -20,12 +20,13 @@ means[:, :5, 2] = -1.0
 quats = torch.nn.functional.normalize(r(T, N, 4) - 0.5, dim=-1)
 K = torch.tensor([[300.0, 0, W / 2], [0, 310.0, H / 2], [0, 0, 1]])
 scales = 0.05 * r(T, N, 3)
-scales[:, 10:16] = 0.4  # wider than the 64 cells that are remembered
+scales[:, 10:16] = 0.4  # wider than two patches
 inputs = means, quats, scales, r(N), r(N, C) - 0.5, torch.eye(4).repeat(T, 1, 1), K, r(C)
-for antialias in (False, True):
+for antialias, narrow in ((False, 2**16), (True, 9), (False, 5)):  # a sort of one frame for 9 patches; with 32 bits
     options = dict(width=W, height=H, scale_modifier=1.1, antialias=antialias)
     true = rasterize_torch.rasterize_frames(*inputs, **options)
     rasterize_triton._BATCH = 2  # also more frames than one sort takes
+    rasterize_triton._NARROW = narrow
     found = rasterize_triton.rasterize_frames(*inputs, **options)
     for a, b in zip(found, true):
         assert a.shape == b.shape

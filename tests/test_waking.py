@@ -41,6 +41,16 @@ def test_what_fails_there_is_told_where_it_is_used(monkeypatch: pytest.MonkeyPat
     assert capfd.readouterr().err == ""
 
 
+def test_triton_sleeps_where_it_is_not_wanted(monkeypatch: pytest.MonkeyPatch):
+    woken: list[str] = []
+    monkeypatch.setattr(waking, "_wake_cuda", lambda device: woken.append("cuda"))
+    monkeypatch.setattr(waking, "_wake_numba", lambda: woken.append("numba"))
+    monkeypatch.setattr("guava_aug.triton_support.usable", lambda device: woken.append("triton"))
+    waking.wake("cuda", with_triton=False)
+    wait_for_wakers()
+    assert sorted(woken) == ["cuda", "numba"]
+
+
 def test_a_cpu_has_nothing_to_wake():
     waking.wake("cpu")
     assert wait_for_wakers() == 0

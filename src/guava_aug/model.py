@@ -274,9 +274,10 @@ def load_model(
     `guava_root`/assets. Raises AssetError naming what is missing or does not fit, DeviceError when `backend` or
     `precision` cannot be had on `device`.
     """
-    wake(device)
     check_backend(backend, device)
     path = EMBEDDED_DIR if model_path is None or str(model_path) == EMBEDDED else Path(model_path)
+    if path.exists():
+        wake(device, with_triton=backend in ("auto", "triton"))
     checkpoint, config = open_model_files(path, guava_root=guava_root)
     assets = checkpoint.assets
     if assets is None:

@@ -15,16 +15,22 @@ from .avatar.visibility import rasterize_mesh
 THREADS = "guava-aug-wake"
 
 
-def wake(device: torch.device | str) -> None:
+def wake(device: torch.device | str, with_triton: bool = True) -> None:
     """Wakes CUDA and its libraries, Triton, and numba: together 2 s of a start, beside the reading of the model.
 
     Does not wait. What goes wrong here goes wrong again where it is used, and is told there. Nothing for a CPU, where
     only numba would be left: it and the reading take turns, as both are Python.
     """
     gpu = torch.device(device)
-    if gpu.type == "cuda":
-        for waker in (lambda: triton_support.usable(gpu), lambda: _wake_cuda(gpu), _wake_numba):
-            threading.Thread(target=_quietly, args=(waker,), name=THREADS).start()
+    if gpu.type != "cuda":
+        return
+    if gpu.index is None and torch.cuda.is_initialized():
+        gpu = torch.device("cuda", torch.cuda.current_device())  # which every thread has its own of
+    wakers: list[Callable[[], object]] = [lambda: _wake_cuda(gpu), _wake_numba]
+    if with_triton:
+        wakers.append(lambda: triton_support.usable(gpu))
+    for waker in wakers:
+        threading.Thread(target=_quietly, args=(waker,), name=THREADS).start()
 
 
 def _quietly(waker: Callable[[], object]) -> None:

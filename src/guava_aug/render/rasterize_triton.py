@@ -25,12 +25,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from guava_aug.errors import UsageError
+
 from .rasterize_torch import FRUSTUM_MARGIN, TILE
 
 _BATCH = 32  # frames in one sort: five bits of frame and 27 of depth (those above NEAR: exact up to 13 km) are a key
 _BLOCK, _BLOCK_WARPS = 32, 1  # Gaussians per program
 _CELL_WIDTH, _CELL_HEIGHT = 8, 8  # pixels one program blends: a part of a tile, so that fewer splats miss it
 _DEAL = 128  # entries of a patch's list at a time: fewer than the 256 that 8 bits count
+_NARROW = 2**16  # numbers of patches that 16 bits tell apart
+_MOST = 2**23 - _DEAL  # Gaussians: 16 bits count every 128th entry of a list
 _CHUNK = 16
 _REGISTERS = {"maxnreg": 128} if torch.version.hip is None else {}  # of a thread that blends: 16 warps on a processor
 _PTX = tl.constexpr(torch.version.hip is None and os.environ.get("TRITON_INTERPRET") != "1")
@@ -104,6 +108,9 @@ def draw(
     two float16 numbers each (22 bits), take three such products, and are written as float32. With `bias` [C] the image
     is a layer's output: the leaky ReLU (0.2) of what was drawn plus bias.
     """
+    if means.shape[1] > _MOST:
+        found = f"found {means.shape[1]}; use another backend"
+        raise UsageError(f"the Triton rasteriser draws at most {_MOST} Gaussians, {found}")
     with torch.cuda.device_of(means):  # kernels run on the current device
         frames = [
             _draw_batch(
@@ -159,8 +166,8 @@ def _draw_batch(
     # lists by patch: groups of frames whose patches have 16-bit numbers, for such keys sort in half the passes
     patches_across = -(-across // 4)
     patches = patches_across * -(-down // 4)
-    group = max(1, min(T, 2**16 // patches))
-    narrow = group * patches <= 2**16
+    group = max(1, min(T, _NARROW // patches))
+    narrow = group * patches <= _NARROW
     offset, kind = (2**15, torch.int16) if narrow else (0, torch.int32)
     numbers = (torch.arange(group * patches, device=device) - offset).to(kind)
     half = features.dtype == torch.float16
@@ -171,7 +178,8 @@ def _draw_batch(
     most, *totals = torch.cat([sizes.sum(dtype=torch.int64)[None], ends_of_frames]).tolist()  # the one wait
     total = totals[-1]
     patch_of, entries = empty(total, dtype=kind), empty(total, dtype=torch.int64)
-    owner = empty(most + T * cells * (_CHUNK - 1), dtype=torch.int32)  # lists are of whole chunks
+    # lists are of whole chunks; large splats have room for all cells of their boxes, of which thin ones need few
+    owner = empty(most + T * cells * (_CHUNK - 1), dtype=torch.int32)
     cursor = torch.zeros(1, dtype=torch.int32, device=device)
     if total:
         _emit[(triton.cdiv(T * N, _BLOCK),)](
@@ -463,7 +471,7 @@ def _fill_up(owner, nothing, end, CHUNK: tl.constexpr):
     tl.store(owner + at, tl.zeros([CHUNK], tl.int32) + nothing, at < (end + CHUNK - 1) // CHUNK * CHUNK)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["total"])
 def _deal(
     found, listed, owner, cursor, starts, lengths, nothing, total, programs, across, down, cells, patches_across,
     patches, CHUNK: tl.constexpr, BLOCK: tl.constexpr,
