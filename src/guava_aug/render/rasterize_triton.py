@@ -8,7 +8,7 @@
 4. `_deal`: four programs per patch, one for each row of its cells, deal its list out to the cells, in two passes, one
    that counts and one that writes. So a third of what lists of cells would be is sorted.
 5. `_blend`: one program per cell takes CHUNK splats at a time: alphas [CHUNK, pixels], transmittance by a scan along
-   the chunk, features by a matrix product features [C, CHUNK] x weights [CHUNK, pixels] on tensor cores. Alpha and
+   the chunk, features by a matrix product weights [pixels, CHUNK] x features [CHUNK, C] on tensor cores. Alpha and
    inverse depth come out of the same pass, and a cell ends when nothing behind can be seen.
 
 The rules are those of `rasterize_torch`, with the same rounding where it shows. Source: as there; the matrix product
@@ -25,8 +25,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from guava_aug.errors import UsageError
-
 from .rasterize_torch import FRUSTUM_MARGIN, TILE
 
 _BATCH = 32  # frames in one sort: five bits of frame and 27 of depth (those above NEAR: exact up to 13 km) are a key
@@ -34,7 +32,6 @@ _BLOCK, _BLOCK_WARPS = 32, 1  # Gaussians per program
 _CELL_WIDTH, _CELL_HEIGHT = 8, 8  # pixels one program blends: a part of a tile, so that fewer splats miss it
 _DEAL = 128  # entries of a patch's list at a time: fewer than the 256 that 8 bits count
 _NARROW = 2**16  # numbers of patches that 16 bits tell apart
-_MOST = 2**23 - _DEAL  # Gaussians: 16 bits count every 128th entry of a list
 _CHUNK = 16
 _REGISTERS = {"maxnreg": 128} if torch.version.hip is None else {}  # of a thread that blends: 16 warps on a processor
 _PTX = tl.constexpr(torch.version.hip is None and os.environ.get("TRITON_INTERPRET") != "1")
@@ -108,9 +105,6 @@ def draw(
     two float16 numbers each (22 bits), take three such products, and are written as float32. With `bias` [C] the image
     is a layer's output: the leaky ReLU (0.2) of what was drawn plus bias.
     """
-    if means.shape[1] > _MOST:
-        found = f"found {means.shape[1]}; use another backend"
-        raise UsageError(f"the Triton rasteriser draws at most {_MOST} Gaussians, {found}")
     with torch.cuda.device_of(means):  # kernels run on the current device
         frames = [
             _draw_batch(
@@ -480,14 +474,15 @@ def _deal(
     begin = tl.load(found + program)
     end = tl.load(found + program + 1, program + 1 < programs, total)
     lane, shift = tl.arange(0, BLOCK), 32 + 4 * row
-    counted = tl.zeros([BLOCK], tl.int64)  # 16 bits for each of the four cells
+    two, more = tl.zeros([BLOCK], tl.int64), tl.zeros([BLOCK], tl.int64)  # 32 bits for each of the four cells
     at = begin
     while at < end:
         entry = tl.load(listed + at + lane, at + lane < end, 0)
-        counted += (((entry >> shift) & 15) * 0x200040008001) & 0x1000100010001
+        two += (((entry >> shift) & 3) * 0x80000001) & 0x100000001
+        more += (((entry >> (shift + 2)) & 3) * 0x80000001) & 0x100000001
         at += BLOCK
-    c0, c1 = tl.sum((counted & 0xFFFF).to(tl.int32), 0), tl.sum(((counted >> 16) & 0xFFFF).to(tl.int32), 0)
-    c2, c3 = tl.sum(((counted >> 32) & 0xFFFF).to(tl.int32), 0), tl.sum(((counted >> 48) & 0xFFFF).to(tl.int32), 0)
+    c0, c1 = tl.sum(two.to(tl.int32), 0), tl.sum((two >> 32).to(tl.int32), 0)
+    c2, c3 = tl.sum(more.to(tl.int32), 0), tl.sum((more >> 32).to(tl.int32), 0)
     rounded = CHUNK - 1
     chunks = (c0 + rounded) // CHUNK + (c1 + rounded) // CHUNK + (c2 + rounded) // CHUNK + (c3 + rounded) // CHUNK
     b0 = tl.atomic_add(cursor, chunks)  # where a list lies does not matter
