@@ -8,6 +8,7 @@ workers to when one of them finds nothing left to begin. On a machine without GP
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -23,8 +24,8 @@ from guava_aug.journal import Reader
 SOURCE = str(Path(__file__).resolve().parent.parent / "src")
 
 
-def run_on(gpus: int, workers: int, root: Path, names: list[str], args: Any, out: Path) -> tuple[float, float | None]:
-    """Wall seconds of `guava-aug run`, and views a second while all workers are at work; None: no such time."""
+def run_on(gpus: int, workers: int, root: Path, names: list[str], args: Any, out: Path) -> dict[str, float | None]:
+    """Seconds of `guava-aug run`, what the CPU did, and views a second while all workers are at work (None: never)."""
     command = [
         sys.executable, "-m", "guava_aug", "run", "--quiet", "--tracked_root", str(root), "--output_root", str(out),
         "--video_list", *names, "--difficulties", "medium", "--views_per_difficulty", str(args.views),
@@ -32,15 +33,23 @@ def run_on(gpus: int, workers: int, root: Path, names: list[str], args: Any, out
     ]  # fmt: skip
     command += ["--device", "cpu"] if args.device == "cpu" else ["--gpus", ",".join(map(str, range(gpus)))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([SOURCE, os.environ.get("PYTHONPATH", "")])}
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), _cpu_seconds()
     subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
-    seconds = time.perf_counter() - started
+    seconds, cpu = time.perf_counter() - started, _cpu_seconds() - cpu
+    found = {"s": seconds, "cores_busy": cpu / seconds, "cpu_s_a_view": cpu / (len(names) * args.views)}
     lines = list(Reader(out).new_lines())
     begun = sorted(line.key[0] for line in lines if line.kind == "begin")  # a worker begins when it has ended another
     if len(begun) <= 2 * gpus * workers:
-        return seconds, None
+        return {**found, "views_a_s": None}
     first, last = begun[2 * gpus * workers - 1], begun[-1]
-    return seconds, sum(first < line.key[0] <= last for line in lines if line.kind == "view") / (last - first)
+    views = sum(first < line.key[0] <= last for line in lines if line.kind == "view")
+    return {**found, "views_a_s": views / (last - first)}
+
+
+def _cpu_seconds() -> float:
+    """Of all processes that have ended below this one."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
@@ -64,15 +73,18 @@ def main() -> None:
         run_on(1, 1, root, names[:1], args, Path(scratch) / "warm")  # caches of files and kernels
         for gpus in counts:
             for workers in args.workers:
-                seconds, rate = run_on(gpus, workers, root, names, args, Path(scratch) / f"{gpus}_{workers}")
-                row = {"gpus": gpus, "workers a GPU": workers, "s": seconds, "views_a_s": rate}
+                found = run_on(gpus, workers, root, names, args, Path(scratch) / f"{gpus}_{workers}")
+                row: dict[str, Any] = {"gpus": gpus, "workers a GPU": workers, **found}
                 rows.append(row)
-                row["times"] = rows[0]["s"] / seconds
-                one = rows[0]["views_a_s"]
+                row["times"] = rows[0]["s"] / row["s"]
+                rate, one = row["views_a_s"], rows[0]["views_a_s"]
                 row["steady_times"] = rate / one if rate and one else None
     setting.report(
         args, f"{args.videos} videos of {args.frames} frames, {args.views} views each", list(rows[0]), rows,
-        ["s: the whole command; views_a_s, steady: while all workers are at work, as in a run of hours"],
+        [
+            "s, cores_busy, cpu_s_a_view: the whole command; views_a_s, steady: while all workers are at work, as in a "
+            "run of hours",
+        ],
     )  # fmt: skip
 
 

@@ -65,11 +65,12 @@ def child(job: dict[str, Any]) -> None:
     )  # fmt: skip
     if not isinstance(errors[0], FirstFrame):
         raise SystemExit(f"no frame was rendered: {errors[0]!r}")
-    print(json.dumps({"clock": clock, "stages": {row.name: row.seconds for row in stages.rows()}}))
+    found = {"clock": clock, "stages": {row.name: row.seconds for row in stages.rows()}}
+    print(json.dumps({**found, "bytecode": Path(sys.modules["torch"].__cached__).is_file()}))
 
 
-def one_start(job: dict[str, Any], cold: bool) -> dict[str, float]:
-    """Seconds of every step of one process."""
+def one_start(job: dict[str, Any], cold: bool) -> tuple[dict[str, float], bool]:
+    """Seconds of every step of one process; whether Python found torch's modules compiled to bytecode."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([SOURCE, os.environ.get("PYTHONPATH", "")])}
     with tempfile.TemporaryDirectory(prefix="guava-aug-bench-") as caches:
         if cold:
@@ -85,7 +86,7 @@ def one_start(job: dict[str, Any], cold: bool) -> dict[str, float]:
         steps[name] = at - before
         before = at
     inner = {f"  of it {n}": s for n, s in answer["stages"].items() if n in ONCE}
-    return {**steps, **inner, "process start to first frame": before - begun}
+    return {**steps, **inner, "process start to first frame": before - begun}, answer["bytecode"]
 
 
 def main() -> None:
@@ -106,14 +107,18 @@ def main() -> None:
         device=device,
     ).to_json()  # fmt: skip
     one_start(job, args.cold)
-    starts = [one_start(job, args.cold) for _ in range(args.repeats)]
-    rows = []
+    measured = [one_start(job, args.cold) for _ in range(args.repeats)]
+    starts, rows = [steps for steps, _ in measured], []
     for step in starts[0]:
         seconds = [start[step] for start in starts if step in start]
         rows.append({"step": step, "s": statistics.median(seconds), "s_min": min(seconds), "s_max": max(seconds)})
     setting.report(
         args, "a fresh process, seconds", ["step", "s", "s_min", "s_max"], rows,
-        ["nothing compiled was in a cache" if args.cold else "compiled kernels came from their caches"],
+        [
+            "nothing compiled was in a cache" if args.cold else "compiled kernels came from their caches",
+            "Python's bytecode came from its caches, as pip leaves it" if measured[-1][1] else
+            "Python's bytecode is not kept here (PYTHONDONTWRITEBYTECODE?): each start compiled every module anew",
+        ],
     )  # fmt: skip
 
 

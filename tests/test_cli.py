@@ -145,7 +145,7 @@ def test_a_failure_of_the_model_stops_the_run(
 def test_without_a_gpu_the_cpu_is_taken_and_said_once(
     tracked: Path, tmp_path: Path, fake_model: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert main(["run", "--tracked_root", str(tracked), "--output_root", str(tmp_path / "out"), "--device", "3"]) == 0
     assert capsys.readouterr().err.count("no GPU") == 1
     assert fake_model[0][0][1] == "cpu"
