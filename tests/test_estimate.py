@@ -91,7 +91,7 @@ def test_the_command(config: RunConfig, capsys: pytest.CaptureFixture[str], monk
     monkeypatch.setattr("guava_aug.estimate.measure", lambda *args: RATES)
     assert main([*command, "--video_list", "a", "--difficulties", "easy"]) == 0
     said = capsys.readouterr().out
-    assert "to make:   1 view of 1 video, 2 frames\n" in said and "disk:      0.0 MiB; " in said
+    assert "to make:   1 view of 1 video, 2 frames\n" in said and "disk:      2.0 KiB; " in said
     assert "5.0 s to start; 10.0 s for a video, 10.0 ms for each of its frames, 100.0 ms and 1.0 KiB for each" in said
 
 

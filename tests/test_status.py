@@ -249,7 +249,14 @@ def test_an_output_folder_that_cannot_be_written_is_refused_at_once(
         where = Path("/proc/self")
     code = main(["run", "--tracked_root", str(tracked), "--output_root", str(where / "out"), "--quiet"])
     assert code == 2
-    assert "cannot be written" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "cannot be written" in said and "choose another folder" in said
+
+
+def test_retry_names_the_precisions_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["retry", str(tmp_path), "--precision", "fp64"]) == 2
+    said = capsys.readouterr().err
+    assert "fp64" in said and "auto, fp16, fp32" in said and "None" not in said
 
 
 def test_processes_that_are_there_and_that_are_not():

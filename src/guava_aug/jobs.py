@@ -411,6 +411,9 @@ def _make_writable(root: Path) -> None:
         with tempfile.TemporaryFile(dir=root):
             pass
     except OSError as error:
-        raise OutputError(f"--output_root {root} cannot be written ({error.strerror or error})") from error
+        reason = error.strerror or error
+        raise OutputError(
+            f"--output_root {root} cannot be written ({reason}); choose another folder, or see to its rights"
+        ) from error
     sweep(root)
     sweep(root / FOLDER)

@@ -115,8 +115,9 @@ def _time(hours: float) -> str:
 
 
 def _size(number: float) -> str:
-    """`26.4 GiB`; below one MiB."""
-    return f"{number / GIB:.1f} GiB" if number >= GIB else f"{number / 2**20:.1f} MiB"
+    """`26.4 GiB`; below one MiB, then KiB."""
+    mib = number / 2**20
+    return f"{number / GIB:.1f} GiB" if number >= GIB else f"{mib:.1f} MiB" if mib >= 0.1 else f"{1024 * mib:.1f} KiB"
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from ..config import Precision
+from ..config import PRECISIONS
+from ..errors import UsageError
 from ..malloc import keep_freed_memory
 from ..stopping import Stopping
 from .exit_codes import OK, SOME_FAILED
@@ -39,7 +40,7 @@ class RetryFlags:
     """The --output_root of the runs."""
     device: Annotated[str | None, arg(metavar="ID", help_behavior_hint="")] = None
     """Another device than theirs: GPU number, cpu, or a torch device."""
-    precision: Annotated[Precision | None, arg(metavar="auto|fp16|fp32", help_behavior_hint="")] = None
+    precision: Annotated[str | None, arg(metavar="auto|fp16|fp32", help_behavior_hint="")] = None
     """Another precision of rendering than theirs."""
     quiet: Switch = False
     """Only problems and the summary."""
@@ -50,6 +51,9 @@ class RetryFlags:
 def main(argv: Sequence[str]) -> int:
     """0 when all of them could be made now, or there were none."""
     flags = parse(RetryFlags, argv, "guava-aug retry", DESCRIPTION, EXAMPLES)
+    precision = next((p for p in PRECISIONS if p == flags.precision), None)
+    if flags.precision != precision:
+        raise UsageError(f"--precision is {flags.precision!r}; expected one of {', '.join(PRECISIONS)}")
     keep_freed_memory()
     root = flags.output_root
     with Stopping() as stop:
@@ -64,8 +68,8 @@ def main(argv: Sequence[str]) -> int:
         for config, views in failed_runs(history_of(root, "retry")):
             if flags.device is not None:
                 config = replace(config, device=flags.device, gpus=None)
-            if flags.precision is not None:
-                config = replace(config, precision=flags.precision)
+            if precision is not None:
+                config = replace(config, precision=precision)
             stop.grace = config.grace
             with speaking(flags.quiet, flags.verbose, debug_log_path(root, config.part_id)) as progress:
                 results.append(run(config, progress=progress, stop=stop, only=views, again=True))
