@@ -91,12 +91,27 @@ def test_flags_that_exclude_each_other(argv: tuple[str, ...]):
         run_flags(*argv).config("batch")
 
 
+def test_a_mistyped_required_flag_is_suggested(capsys: pytest.CaptureFixture[str]):
+    assert main(["run", "--tracked_rot=t", "--output-root", "o"]) == 2
+    assert "no flag --tracked_rot; did you mean --tracked_root?" in capsys.readouterr().err
+    assert main(["slurm", "--tracked_root", "t", "--output_root", "o", "--tme", "3"]) == 2
+    said = capsys.readouterr().err
+    assert "--time" in said and "did you mean" not in said  # tyro says it
+    assert main(["run", "--output_root", "o", "--video_list", "--bare"]) == 2
+    assert "did you mean" not in capsys.readouterr().err
+    assert main(["convert", "--ckpt", "x"]) == 2
+    assert "did you mean" not in capsys.readouterr().err
+
+
 def test_list_file(tmp_path: Path):
     file = tmp_path / "list.txt"
     file.write_bytes("\ufeffone\r\n\r\n# a comment\r\n  two words é \n#three".encode())
     assert read_names(file) == ["one", "two words é"]
     flags = run_flags("--video_list", "zero", "--video_list_file", str(file))
     assert flags.config("batch").videos == ("zero", "one", "two words é")
+    assert run_flags().config("batch").videos is None
+    with pytest.raises(UsageError, match="names no video"):  # of an unset variable: not all videos
+        run_flags("--video_list").config("batch")
     file.write_text("# nothing\n\n")
     with pytest.raises(UsageError, match="holds no name"):
         read_names(file)
@@ -284,7 +299,35 @@ def test_check(tracked: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
 
 def test_convert_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["convert", str(tmp_path / "best.pt"), str(tmp_path / "out.safetensors")]) == 2
-    assert "best.pt" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "best.pt does not exist; expected a folder" in said and "--model_path" not in said
+
+
+def test_convert_of_a_file_that_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    import torch
+
+    file, argv = tmp_path / "best.pt", ["convert", str(tmp_path / "best.pt"), str(tmp_path / "out.safetensors")]
+    for content in (b"", b"no checkpoint"):
+        file.write_bytes(content)
+        assert main(argv) == 2
+        said = capsys.readouterr().err
+        assert f"cannot read the checkpoint {file}" in said and "config.yaml" not in said
+    torch.save({"model": {}, "render_model": {}}, file)
+    assert main(argv) == 2
+    assert "no config.yaml beside" in capsys.readouterr().err
+
+
+def test_convert_replaces_no_file_unasked(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "out.safetensors"
+    out.write_bytes(b"mine")
+    argv = ["convert", str(tiny_model), str(out)]
+    assert main(argv) == 2
+    assert f"{out} is there already" in (said := capsys.readouterr().err) and "--overwrite" in said
+    assert out.read_bytes() == b"mine"
+    assert main([*argv, "--overwrite"]) == 0
+    assert out.stat().st_size > 1000
+    out.unlink()
+    assert main(argv) == 0
 
 
 def test_demo_of_a_clip_that_is_not_there(tracked: Path, tmp_path: Path, fake_model: list, monkeypatch, capsys):

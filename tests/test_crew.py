@@ -93,6 +93,16 @@ def test_everything_is_made_once(tmp_path: Path):
     assert run.crew.describe() == {"machine": {"device": "cpu"}, "backgrounds": {"plate": 3}, "workers": 3}
 
 
+def test_there_are_no_more_members_than_videos(tmp_path: Path):
+    actors: list[Actor] = []
+    run = Run(tmp_path, 3, lambda i: actors.append(Actor(well)) or actors[-1])
+    run.crew.at_most(5)
+    assert run.crew.parallel == 3
+    run.crew.at_most(2)
+    run.go(["a", "b"])
+    assert len(actors) == 2 and len(run.made) == 4
+
+
 def test_only_what_is_left_of_a_video_is_made_again(tmp_path: Path):
     deaths, asked = [], []
 

@@ -14,6 +14,7 @@ import pytest
 from fakes import SIZE, FakeModel, write_clip
 from guava_aug import OutputError, UsageError, augment, plan_views
 from guava_aug.errors import AssetError
+from guava_aug.journal import Journal
 from guava_aug.output.tree import video_path
 from guava_aug.output.video import read_comment
 
@@ -209,9 +210,34 @@ def test_a_name_that_cannot_be_a_folder_fails_alone(tracked: Path, tmp_path: Pat
     assert {p.name for p in tmp_path.iterdir()} == {"out"}
 
 
-def test_only_bad_names_load_no_model(tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_names_of_which_none_is_there_leave_no_trace(tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("guava_aug.model.load_model", lambda *a, **k: pytest.fail("the model was loaded"))
-    assert not augment(tracked, tmp_path, [".."]).ok
+    for name in ("..", "on", "two words"):
+        with pytest.raises(UsageError, match=r"name|not below.*1 other video neither"):
+            augment(tracked, tmp_path, [name, "nowhere"])
+    assert not [*tmp_path.rglob("*.json*")]
+    result = augment(tracked, tmp_path, ["nowhere"], shard="0/1", model=FakeModel())  # of a list that others share
+    assert result.count() == {"failed": 3}
+
+
+def test_only_bad_names_and_complete_videos_load_no_model(
+    tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    augment(tracked, tmp_path, ["one"], model=(model := FakeModel()))
+    monkeypatch.setattr("guava_aug.engine.InProcess.prepare", lambda self: pytest.fail("the model was loaded"))
+    assert augment(tracked, tmp_path, ["one", ".."], model=model).count() == {"skipped": 3, "failed": 3}
+    shutil.copytree(tracked, moved := tmp_path / "moved", ignore=shutil.ignore_patterns("one"))
+    assert augment(moved, tmp_path, ["one"], model=model).count() == {"skipped": 3}  # the tracked data are no longer needed
+
+
+def test_views_that_another_run_is_to_make_are_told(tracked: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    other = Journal(tmp_path, {"host": "elsewhere", "host_id": "0" * 8, "pid": 7})
+    other.append("plan", {"views": {"one": ["easy", "hard"], "another": ["easy"]}})
+    augment(tracked, tmp_path, ["one"], model=FakeModel())
+    assert "process 7 on elsewhere) is to make 2 views of these too" in caplog.text
+    caplog.clear()
+    augment(tracked, tmp_path, ["two words é"], model=FakeModel())
+    assert "another run" not in caplog.text
 
 
 def test_record(tracked: Path, tmp_path: Path):
@@ -343,11 +369,11 @@ def test_model_of_the_working_directory_is_the_default(tmp_path: Path, monkeypat
 
 def test_a_list_of_missing_videos_fails_one_by_one(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.CRITICAL)
-    (tmp_path / "tracked").mkdir()
-    names = [f"clip_{i:05d}" for i in range(300)]
+    write_clip(tmp_path / "tracked", "there", frames=2)
+    names = ["there", *(f"clip_{i:05d}" for i in range(300))]
     result = augment(tmp_path / "tracked", tmp_path / "out", names, ["easy"], model=FakeModel())
-    assert result.count() == {"failed": 300}
-    assert len(logged(tmp_path / "out")) == 300
+    assert result.count() == {"success": 1, "failed": 300}
+    assert len(logged(tmp_path / "out")) == 301
 
 
 def test_a_file_whose_log_is_lost_keeps_its_camera(tracked: Path, tmp_path: Path):

@@ -116,12 +116,13 @@ def test_reasons_that_differ_in_names_only_are_one(tmp_path: Path):
     assert [(reason.views, reason.videos) for reason in standing.reasons] == [(5, 5), (1, 1)]
 
 
-@pytest.mark.parametrize("command", ["status", "retry"])
+@pytest.mark.parametrize("command", ["status", "retry", "merge"])
 def test_a_folder_without_journals_is_refused(tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]):
     assert main([command, str(tmp_path)]) == 2
     assert "no journals" in capsys.readouterr().err
     assert main([command, str(tmp_path / "nowhere")]) == 2
     assert "is not there" in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("command", ["status", "retry"])
@@ -198,6 +199,14 @@ def test_merge_makes_one_log_and_one_manifest_of_all_parts(
     same = lambda table: {key: {n: v for n, v in row.items() if n not in free} for key, row in table.items()}
     assert same(rows(out)) == same(rows(whole))
     assert [rows(out)[name, "easy"]["part"] for name in ("one", "two")] == ["0", "1"]
+
+
+def test_merge_leaves_a_damaged_log_as_it_is(tracked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run(tracked, tmp_path, ["one"])
+    (log := tmp_path / "augmentation_params.json").write_text('{"old": {')
+    assert main(["merge", str(tmp_path)]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    assert log.read_text() == '{"old": {'
 
 
 def test_merge_of_several_roots_says_where_each_view_is(tracked: Path, tmp_path: Path):

@@ -148,6 +148,12 @@ class Crew:
 
             load_time_map(self.config.time_map)
 
+    def at_most(self, videos: int) -> None:
+        """Before `prepare`: so many videos are to be made, and no more members are of use."""
+        if videos < self.parallel:
+            log.info("%s for %s, not %d", counted(max(videos, 1), "worker"), counted(videos, "video"), self.parallel)
+            self.parallel = max(videos, 1)
+
     def prepare(self) -> None:
         """Starts all members. Raises AssetError or DeviceError when one cannot start."""
         begun = time.monotonic()

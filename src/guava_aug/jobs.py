@@ -26,6 +26,7 @@ from .record import FOLDER, record_path, stage_rows, versions, write_record
 from .results import RunResult, Status, ViewResult
 from .runlog import RunLog
 from .shards import Shard
+from .standing import makers
 from .stopping import Check
 from .sweep import sweep
 from .timing import Stages
@@ -159,6 +160,8 @@ class _Run:
         _refuse_file_in_the_way(self.config.output_root)
         with RunLog(self.config.output_root, self.config.part_id, self._header()) as self.log:
             jobs = self._plan(names)
+            self._refuse_unknown(jobs)
+            self._warn_of_others(jobs)
             _make_writable(self.config.output_root)
             self._sweep_flights()
             try:
@@ -185,6 +188,35 @@ class _Run:
             timings = load_time_map(self.config.time_map)
         look = look_of(self.config, self.model)
         return make_work_list(self.config, names, self.log, look, timings, only=self.only, again=self.again)
+
+    def _refuse_unknown(self, jobs: Sequence[VideoJob]) -> None:
+        """Raises UsageError when no named video is there or was ever made: a typing error should leave no trace.
+
+        Not in one part of a list: what fails there is to be seen with the other parts.
+        """
+        from .tracked.layout import find_video
+
+        if self.config.videos is None or self.config.shard is not None or self.only is not None or not jobs:
+            return
+        if any(job.done or job.left_alone or job.signature or self._is_folder(job) for job in jobs):
+            return
+        try:
+            find_video(self.config.tracked_root, jobs[0].name)
+        except InputError as error:
+            more = f" ({counted(len(jobs) - 1, 'other video')} neither)" if len(jobs) > 1 else ""
+            raise UsageError(f"{jobs[0].refused or error}{more}") from None
+
+    def _is_folder(self, job: VideoJob) -> bool:
+        return job.named and os.path.isdir(self.config.tracked_root / job.name)
+
+    def _warn_of_others(self, jobs: Sequence[VideoJob]) -> None:
+        """Warns when another run that is going on makes the same views: nothing is lost, but they are made twice."""
+        todo = [(job.name, view.label) for job in jobs for view in job.todo]
+        for worker, count in makers(self.log.history, todo).items():
+            log.warning(
+                "another run (process %d on %s) is to make %s of these too, and both will: stop one of them, or give "
+                "each its part of the videos with --shard", worker.pid, worker.host, counted(count, "view"),
+            )  # fmt: skip
 
     def _sweep_flights(self) -> None:
         """Removes what dead workers left of the views they had begun, also of those that others have made since."""
@@ -227,8 +259,10 @@ class _Run:
     def _work(self, jobs: Sequence[VideoJob]) -> None:
         pending = [job for job in jobs if job.todo]
         self._skip(jobs)
-        if any(job.refused is None for job in pending):
+        if (possible := sum(job.refused is None for job in pending)) > 0:
             self.stop()
+            if isinstance(self.engine, Crew):
+                self.engine.at_most(possible)
             self.engine.prepare()
         self.log.begin_run({j.name: [v.label for v in j.todo] for j in pending}, overwrite=self.config.overwrite)
         faults.point("after-plan")

@@ -53,31 +53,31 @@ class LocalCrew(Crew):
 
     def prepare(self) -> None:
         """Starts the workers. Raises DeviceError, UsageError for GPUs that are not there; AssetError."""
-        self._places = places(self.config)
+        self._places = places(self.config, self.parallel)
         super().prepare()
 
     def _start(self, number: int) -> LocalMember:
         return LocalMember(self.config, self._places[number])
 
 
-def places(config: RunConfig) -> list[Place]:
-    """Where the workers of a run work, `config.workers` of them per GPU, or else on the run's device.
+def places(config: RunConfig, size: int) -> list[Place]:
+    """Where `size` workers work: on the run's device, or spread over its GPUs, at most `config.workers` on each.
 
     Raises:
         DeviceError: a GPU is not there.
     """
-    per_device = config.workers or 1
     if config.gpus is None:
-        threads = str(max(1, cpu_count() // per_device))
-        shared = {name: threads for name in _THREADS if name not in os.environ} if per_device > 1 else {}
-        return [Place(f"worker {i}", config.device, shared) for i in range(per_device)]
+        threads = str(max(1, cpu_count() // size))
+        shared = {name: threads for name in _THREADS if name not in os.environ} if size > 1 else {}
+        return [Place(f"worker {i}", config.device, shared) for i in range(size)]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = _visible_names(config.gpus, visible)
     found = []
-    for gpu, name in zip(config.gpus, _visible_names(config.gpus, visible), strict=True):
-        for i in range(per_device):
-            label = f"GPU {gpu}" + (f" worker {i}" if per_device > 1 else "")
+    for i in range(config.workers or 1):  # the first of every GPU, then the second: there may be fewer than asked for
+        for gpu, name in zip(config.gpus, names, strict=True):
+            label = f"GPU {gpu}" + (f" worker {i}" if (config.workers or 1) > 1 else "")
             found.append(Place(label, "0", {"CUDA_VISIBLE_DEVICES": name}))
-    return found
+    return found[:size]
 
 
 def cpu_count() -> int:

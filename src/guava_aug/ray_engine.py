@@ -40,6 +40,11 @@ class RayCrew(Crew):
         self._stop = stop
         self._options: dict[str, Any] = {}
         self._started_ray = False
+        self._videos: int | None = None
+
+    def at_most(self, videos: int) -> None:
+        """As of every crew; how many workers there could be is known in `prepare`."""
+        self._videos = videos
 
     def check(self) -> None:
         """As of every engine; also that Ray is installed."""
@@ -62,6 +67,8 @@ class RayCrew(Crew):
                 self._stop.take_signals()  # Ray has set its own
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         self.parallel, resources = share_out(nodes, self.config)
+        if self._videos is not None:
+            super().at_most(self._videos)
         threads = str(max(1, int(resources["num_cpus"])))
         environment = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), threads)
         self._options = {

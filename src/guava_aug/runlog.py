@@ -229,10 +229,11 @@ def merge(roots: Sequence[Path]) -> tuple[History, Path, Path]:
     made from it; and their paths.
 
     Raises:
-        OutputError: a journal cannot be read, or one of the files not be written.
+        OutputError: a journal or the log that would be replaced cannot be read, or one of the files not be written.
     """
-    history, found = History(*roots), merged_logs(roots)
     path = params_log_path(roots[0])
+    read_params(path)  # what only a damaged one knows must not be lost
+    history, found = History(*roots), merged_logs(roots)
     write_params(path, log_entries(history, found, {}, None, every=True))
     return history, path, write_manifest(roots[0], history, found)
 

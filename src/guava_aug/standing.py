@@ -97,6 +97,18 @@ def standing_of(history: History, now: float | None = None) -> Standing:
     )
 
 
+def makers(history: History, views: Iterable[tuple[str, str]]) -> dict[WorkerStanding, int]:
+    """Who is going to make some of these (video, view) at this moment, and how many of them."""
+    now = time.time()
+    planned = Counter(
+        view.planned[1]
+        for video, label in views
+        if (view := history.get(video, label)) is not None and view.planned is not None and view.standing == "left"
+    )
+    found = {_worker(history, worker, now): planned[name] for name, worker in history.workers.items() if planned[name]}
+    return {worker: count for worker, count in found.items() if worker.life == "running"}
+
+
 def _worker(history: History, worker: Worker, now: float) -> WorkerStanding:
     machine = worker.used.get("machine") or {}
     life = _life(worker, now)

@@ -28,7 +28,7 @@ class Videos:
 
     tracked_root: Path
     """Folder that holds one folder per tracked video, as EHM-Tracker writes them."""
-    video_list: Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]", help_behavior_hint="")] = ()
+    video_list: Annotated[tuple[str, ...] | None, arg(metavar="NAME [NAME ...]", help_behavior_hint="")] = None
     """Names of the videos (folders below --tracked_root)."""
     video_list_file: MaybePath = None
     """File with one name per line; empty lines and lines that begin with # do not count."""
@@ -204,9 +204,11 @@ class RunFlags:
             log.info(words, part)
 
     def _names(self) -> tuple[str, ...] | None:
-        if not self.videos.video_list and self.videos.video_list_file is None:
+        if self.videos.video_list == ():  # as of an unset variable of the shell
+            raise UsageError("--video_list names no video; give names, or leave it out for all videos")
+        if self.videos.video_list is None and self.videos.video_list_file is None:
             return None
-        names = list(self.videos.video_list)
+        names = list(self.videos.video_list or ())
         if self.videos.video_list_file is not None:
             names += read_names(self.videos.video_list_file)
         return tuple(names)

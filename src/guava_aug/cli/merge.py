@@ -11,6 +11,7 @@ from tyro.conf import Positional
 from ..plural import counted
 from .exit_codes import OK
 from .parsing import parse
+from .roots import history_of
 
 DESCRIPTION = """\
 Make augmentation_params.json and manifest.parquet of all parts of a job.
@@ -40,11 +41,12 @@ def main(argv: Sequence[str]) -> int:
     from collections import Counter
 
     from ..errors import UsageError
+    from ..output.tree import LOG_NAME
     from ..runlog import merge
 
     for root in flags.output_root:
-        if not root.is_dir():
-            raise UsageError(f"{root} is not a folder; give the --output_root of a run")
+        if not any(root.glob(f"{LOG_NAME}*.json")):  # of the original: it has no journals
+            history_of(root, "merge")
     if not flags.output_root:
         raise UsageError("give at least one --output_root of a run")
     history, log, manifest = merge(flags.output_root)

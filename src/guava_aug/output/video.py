@@ -28,6 +28,7 @@ from guava_aug.plural import counted
 
 CRF = 10  # the original's quality (imageio's 8)
 PRESET = "veryfast"
+DELETE_IT = "delete it and run again"  # advice for who reads of a damaged file
 PIECE = 8  # frames handed to the encoder at a time
 PIECES_WAITING = 4  # so at most about 40 frames of a writer are in memory
 SMPTE170M_MATRIX = 6  # AVCOL_SPC_SMPTE170M, which PyAV's enumeration lacks; the same matrix as ITU601 (5)
@@ -262,7 +263,7 @@ def verify_video(path: str | os.PathLike[str], frames: int, size: tuple[int, int
     decode: decode every picture (sure); False only counts the packets (a hundred times faster, finds truncation).
     """
     path = Path(path)
-    advice = "delete it and run again"
+    advice = DELETE_IT
     try:
         with av.open(str(path)) as container:
             if len(container.streams.video) != 1:
