@@ -123,3 +123,8 @@ def test_a_missing_or_wrong_bank_is_named(tmp_path: Path):
         Bank.load(tmp_path / "nowhere.npz")
     with pytest.raises(AssetError, match="no picture bank"):
         Bank.load(default_body_path())
+    whole, broken = default_body_path().read_bytes(), tmp_path / "broken.npz"
+    for damaged in (b"", whole[:5000], whole[:5000] + bytes(5000) + whole[10000:]):
+        broken.write_bytes(damaged)
+        with pytest.raises(AssetError, match=r"broken\.npz.*expected a whole \.npz.*pack_bank"):
+            Bank.load(broken)

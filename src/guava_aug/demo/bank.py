@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import tempfile
+import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,9 +95,10 @@ class Bank:
         try:
             with np.load(path, allow_pickle=False) as z:
                 raw = {k: z[k] for k in z.files}
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as e:
             raise AssetError(
-                f"cannot read the picture bank {path}: {e}; make it with `guava_aug.demo.pack_bank`"
+                f"cannot read the picture bank {path}: {e}; expected a whole .npz file of "
+                "`python -m guava_aug.demo.pack_bank`, make it again"
             ) from e
         if "model/shipped" not in raw:
             raise AssetError(f"{path} is no picture bank (no model/shipped); make it with `guava_aug.demo.pack_bank`")
