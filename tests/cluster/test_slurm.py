@@ -57,11 +57,30 @@ def test_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         (["--array", "0"], "--array"),
         (["--signal_before", "10"], "--signal_before"),
         (["--crf", "99"], "--crf"),
+        (["--time", "abc"], "--time is 'abc'; expected minutes"),
+        (["--time", "1-2-3"], "--time"),
+        (["--time", "1:2:3:4"], "--time"),
+        (["--difficulties", "esy"], "did you mean 'easy'"),
+        (["--views_per_difficulty", "0"], "--views_per_difficulty"),
+        (["--preset", "quick"], "--preset"),
+        (["--background", "#nocolour"], "--background"),
         (["--partition", "a\nb"], "--partition"),
     ],
 )
 def test_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], match: str):
     assert match in written(capsys, tmp_path, *more, code=2)
+
+
+@pytest.mark.parametrize("limit", ["90", "90:30", "8:00:00", "1-12", "1-12:30", "1-12:30:15"])
+def test_every_form_of_a_time_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str], limit: str):
+    assert f"#SBATCH --time={limit}" in written(capsys, tmp_path, "--time", limit).splitlines()
+
+
+def test_a_model_that_only_the_nodes_may_see(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    flags = ["--tracked_root", str(tmp_path), "--output_root", str(tmp_path / "out"), "--model_path", "/nowhere"]
+    assert main(["slurm", *flags]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("#!") and "on this machine --model_path /nowhere does not exist" in said.err
 
 
 def test_a_tracked_root_that_only_the_nodes_may_see(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from ..errors import OutputError, UsageError
+from ..errors import AssetError, InputError, OutputError, UsageError
 from ..stopping import PREEMPTED
 from .exit_codes import OK
 from .flags import RunFlags
@@ -35,6 +35,7 @@ examples:
 """
 
 SPARE = 30  # seconds between the end of the grace time and SLURM's limit, for removing files and the last lines
+TIME = re.compile(r"([0-9]+-)?[0-9]+(:[0-9]+){0,2}")  # of sbatch --time
 TIMEOUT = 1800  # seconds; nobody watches a job at night
 Text = Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")]
 Count = Annotated[int, arg(metavar="N")]
@@ -49,7 +50,8 @@ class JobFlags:
     max_running: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
     """Tasks that run at the same time, at most."""
     time: Annotated[str, arg(metavar="H:MM:SS")] = "4:00:00"
-    """Limit of one task. It may be short: a task that does not end is queued again."""
+    """Limit of one task, as SLURM writes it: also 90 for minutes, or 1-12 for days and hours. It may be short: a task
+    that does not end is queued again."""
     gres: Text = "gpu:1"
     """Generic resources per task; none: no GPU (give --device cpu too)."""
     cpus: Count = 8
@@ -96,12 +98,12 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError("--array, --cpus and --max_running are counts of 1 or more, --max_requeues of 0 or more")
     if job.signal_before <= SPARE:
         raise UsageError(f"--signal_before is {job.signal_before}; expected more than {SPARE} seconds")
-    run.config("batch")  # refuses what `run` would refuse
-    if not run.videos.tracked_root.is_dir():  # perhaps only the nodes see it
-        said = (
-            f"--tracked_root {run.videos.tracked_root} is not a folder on this machine; the job needs it on its nodes"
+    if not TIME.fullmatch(job.time):
+        raise UsageError(
+            f"--time is {job.time!r}; expected minutes, minutes:seconds, hours:minutes:seconds, days-hours, "
+            "days-hours:minutes or days-hours:minutes:seconds"
         )
-        print(f"guava-aug: warning: {said}", file=sys.stderr)
+    check_run(run)
     logs = (job.logs or run.output.output_root / ".guava-aug" / "slurm").absolute()
     try:
         logs.mkdir(parents=True, exist_ok=True)  # SLURM does not make it, and a job without it fails without a word
@@ -113,6 +115,28 @@ def main(argv: Sequence[str]) -> int:
             words += [flag, str(value)]
     print(job_script(job, words, logs, Path.cwd()), end="")
     return OK
+
+
+def check_run(run: RunFlags) -> None:
+    """Refuses what `run` would refuse; warns of what is not on this machine, for perhaps only the nodes see it.
+
+    Raises:
+        UsageError: as `run`.
+    """
+    config = run.config("batch")
+    from ..engine import check_flags
+    from ..views import plan_views
+
+    plan_views("any", config.difficulties, config.base_seed, config.views_per_difficulty)
+    missing = []
+    if not config.tracked_root.is_dir():
+        missing.append(f"--tracked_root {config.tracked_root} is not a folder on this machine")
+    try:
+        check_flags(config)
+    except (AssetError, InputError) as error:
+        missing.append(f"on this machine {error}")
+    for said in missing:
+        print(f"guava-aug: warning: {said}; the job needs it on its nodes", file=sys.stderr)
 
 
 def run_words(argv: Sequence[str]) -> list[str]:
