@@ -296,19 +296,26 @@ def load_model(
 
 
 def convert_checkpoint(
-    source: Path | str, out: Path | str, *, config: Path | str | None = None, guava_root: Path | str | None = None
+    source: Path | str,
+    out: Path | str,
+    *,
+    config: Path | str | None = None,
+    guava_root: Path | str | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write the lean form of an official checkpoint: weights, body model and configuration in one safetensors file.
 
     `source` is a `.pt` file or a model directory. Returns the path written. The file holds licensed body-model
-    data, as the checkpoint does: keep it to yourself.
+    data, as the checkpoint does: keep it to yourself. Raises UsageError when `out` is there, unless `overwrite`.
     """
-    checkpoint, cfg = open_model_files(Path(source), config=config, guava_root=guava_root)
-    if checkpoint.assets is None:
-        raise AssetError(f"{checkpoint.path} has no body model inside and none was found; give --guava-root")
     out = Path(out)
     if out.suffix != ".safetensors":
         raise UsageError(f"{out} should end in .safetensors")
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} is there already; choose another name, or give --overwrite to replace it")
+    checkpoint, cfg = open_model_files(Path(source), config=config, guava_root=guava_root)
+    if checkpoint.assets is None:
+        raise AssetError(f"{checkpoint.path} has no body model inside and none was found; give --guava_root")
     write_safetensors(out, cfg, checkpoint.network, checkpoint.refiner, checkpoint.assets)
     return out
 
@@ -319,13 +326,17 @@ def open_model_files(
     """The checkpoint and configuration at `path`, with the body model from wherever it is found."""
     path = Path(os.path.abspath(path))  # the siblings of "." too; links stay, a model folder may be one
     if not path.exists():
-        raise AssetError(f"the model {path} does not exist; see --model_path")
+        raise AssetError(
+            f"the model {path} does not exist; expected a folder with config.yaml and checkpoints/, a .pt or a "
+            ".safetensors file"
+        )
     file = find_checkpoint(path) if path.is_dir() else path
     roots = [path] if path.is_dir() else [path.parent, path.parent.parent]
     found = (r / "config.yaml" for r in roots)
     config_file = Path(config) if config else next((f for f in found if f.is_file()), None)
     cfg = ModelConfig.from_yaml(config_file) if config_file else None
     if cfg is None and file.suffix != ".safetensors":
+        read_checkpoint(file)  # what is no checkpoint at all is told first
         raise AssetError(f"no config.yaml beside {file}; expected {roots[0] / 'config.yaml'} as in GUAVA's assets")
 
     asset_roots = [r.parent for r in roots] + ([Path(guava_root) / "assets", Path(guava_root)] if guava_root else [])

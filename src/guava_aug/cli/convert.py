@@ -10,7 +10,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from .exit_codes import OK
-from .parsing import MaybePath, parse
+from .parsing import MaybePath, Switch, parse
 
 DESCRIPTION = """\
 Make a lean .safetensors file of an official GUAVA checkpoint.
@@ -39,6 +39,8 @@ class ConvertFlags:
     """config.yaml of the model, if it is not beside the checkpoint."""
     guava_root: MaybePath = None
     """Folder that holds assets/SMPLX and assets/FLAME, if they are not beside the model folder."""
+    overwrite: Switch = False
+    """Replace OUT if it is there."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,6 +48,8 @@ def main(argv: Sequence[str]) -> int:
     flags = parse(ConvertFlags, argv, "guava-aug convert", DESCRIPTION, EXAMPLES)
     from ..model import convert_checkpoint
 
-    out = convert_checkpoint(flags.checkpoint, flags.out, config=flags.config, guava_root=flags.guava_root)
+    out = convert_checkpoint(
+        flags.checkpoint, flags.out, config=flags.config, guava_root=flags.guava_root, overwrite=flags.overwrite
+    )
     print(f"{out}: {out.stat().st_size / 1e6:.0f} MB, from {flags.checkpoint}")
     return OK

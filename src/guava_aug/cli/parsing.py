@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import difflib
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeVar, get_type_hints
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from .exit_codes import explain_codes
 
@@ -32,4 +35,28 @@ def parse(flags: type[Flags], argv: Sequence[str], prog: str, description: str, 
     except SystemExit as stop:
         if not stop.code:
             print(f"{examples}\n{explain_codes()}", end="")
+        else:
+            _suggest(flags, argv, prog)
         raise
+
+
+def _suggest(flags: type, argv: Sequence[str], prog: str) -> None:
+    """Says what unknown flags may have meant, where tyro does not: when a required flag is missing as well."""
+    given = {word.split("=")[0][2:].replace("-", "_"): word.split("=")[0] for word in argv if word.startswith("--")}
+    known = dict(_known(flags))
+    if all(name in given for name, needed in known.items() if needed):
+        return
+    for name, word in given.items():
+        for near in difflib.get_close_matches(name, known, n=1) if name not in known else ():
+            print(f"{prog}: there is no flag {word}; did you mean --{near}?", file=sys.stderr)
+
+
+def _known(flags: type) -> Iterator[tuple[str, bool]]:
+    """Every flag, without dashes, and whether it is required."""
+    kinds = get_type_hints(flags, include_extras=True)
+    for field in dataclasses.fields(flags):
+        kind = kinds[field.name]
+        if dataclasses.is_dataclass(kind):
+            yield from _known(kind)  # type: ignore[arg-type]
+        elif Positional not in getattr(kind, "__metadata__", ()):
+            yield field.name, field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
