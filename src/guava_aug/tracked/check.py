@@ -112,7 +112,7 @@ def _decode_all(video: TrackedVideo) -> tuple[list[str], list[str]]:
 
     def look(index: int) -> tuple[str | None, bool]:
         try:
-            return None, not (video.read_frame(index)[1] > 127).any()
+            return None, not (video.read_frame(index, strict=True)[1] > 127).any()
         except InputError as e:
             return str(e), False
 

@@ -14,12 +14,13 @@ import torch
 
 from guava_aug.errors import InputError
 from guava_aug.failure import mark
+from guava_aug.tracked import jpeg
 from guava_aug.tracked.mdb import MdbFile, Slot
 
 IMAGE, MASK = "body_image", "body_mask"
 _MAX_SIDE = 8192  # pixels; the tracker stores 1024
 _PERSON = 127  # mask values above belong to the person
-_JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 _END_SLACK = 64  # bytes in which the end mark must be
 
 
@@ -65,7 +66,7 @@ class FrameImages:
                 except InputError as e:
                     raise InputError(f"video {video!r}, frame {frame!r}, {kind}: {e}") from e
         images = FrameImages(video, tuple(frame_keys), file, tuple(slots), 0)
-        rgb, mask = images.read(0)
+        rgb, mask = images.read(0, strict=True)
         if not (mask > _PERSON).any():
             raise InputError(
                 f"video {video!r}, frame {frame_keys[0]!r}, {MASK}: the mask is empty, so the source image shows no "
@@ -73,10 +74,13 @@ class FrameImages:
             )
         return FrameImages(video, tuple(frame_keys), file, tuple(slots), rgb.shape[0])
 
-    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Frame `index`: RGB uint8 [H, W, 3] and mask uint8 [H, W], both of the stored square size."""
-        rgb = self._decode(index, 0)
-        return rgb, self._decode(index, 1, expected=rgb.shape[0])
+    def read(self, index: int, *, strict: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Frame `index`: RGB uint8 [H, W, 3] and mask uint8 [H, W], both of the stored square size.
+
+        strict: look for damage with all means, which takes twice as long.
+        """
+        rgb = self._decode(index, 0, strict)
+        return rgb, self._decode(index, 1, strict, expected=rgb.shape[0])
 
     def samples(self, count: int) -> Iterator[bytes]:
         """The stored length of every image and mask, then the bytes of those of `count` frames, spread evenly."""
@@ -86,11 +90,11 @@ class FrameImages:
             for slot in self.slots[index]:
                 yield self.file.read(slot)
 
-    def _decode(self, index: int, which: int, expected: int = 0) -> np.ndarray:
+    def _decode(self, index: int, which: int, strict: bool, expected: int = 0) -> np.ndarray:
         kind = (IMAGE, MASK)[which]
         where = f"video {self.video!r}, frame {self.frame_keys[index]!r}, {kind}"
         try:
-            image = decode_image(self.file.read(self.slots[index][which]), channels=(3, 1)[which])
+            image = decode_image(self.file.read(self.slots[index][which]), channels=(3, 1)[which], strict=strict)
         except (_BadImage, InputError) as e:
             raise mark(InputError(f"{where} in {self.file.path}: {e}"), frame=index) from e
         height, width = image.shape[:2]
@@ -110,20 +114,27 @@ class _BadImage(ValueError):
     """Stored bytes that are no usable image; the message is the reason."""
 
 
-def decode_image(data: bytes, channels: int) -> np.ndarray:
-    """uint8 [H, W, 3] RGB (`channels` 3) or [H, W] (1) of a JPEG or PNG, or of a tensor saved by `torch.save`."""
-    if data.startswith(_JPEG):
-        size = _jpeg_size(data)
-        complete = b"\xff\xd9" in data[-_END_SLACK:]
+def decode_image(data: bytes, channels: int, *, strict: bool = False) -> np.ndarray:
+    """uint8 [H, W, 3] RGB (`channels` 3) or [H, W] (1) of a JPEG or PNG, or of a tensor saved by `torch.save`.
+
+    strict: also find the damage to a JPEG that only decoding it a second time shows.
+    """
+    size: tuple[int, int] | None
+    header = None
+    if data.startswith(jpeg.START):
+        header, complete = jpeg.read_header(data), jpeg.is_complete(data)
+        size = header and (header.width, header.height)
     elif data.startswith(_PNG) and len(data) >= 24:
         size = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-        complete = b"IEND" in data[-_END_SLACK:]
+        complete = _PNG_END in data[-_END_SLACK:]
     else:
         return _saved_tensor(data, channels)
     if not complete:
         raise _BadImage(f"the image is truncated ({len(data)} bytes): it lacks its end mark")
     if size is None or not all(0 < n <= _MAX_SIDE for n in size):
         raise _BadImage("the image is damaged" if size is None else f"an image of {size[0]} x {size[1]} pixels")
+    if header is not None and jpeg.is_damaged(data, header.kind, strict=strict):
+        raise _BadImage("the image is damaged: its JPEG data are broken. Copy it again, or track the video again")
     flags = cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -132,20 +143,6 @@ def decode_image(data: bytes, channels: int) -> np.ndarray:
     if image is None:
         raise _BadImage("the image does not decode")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if channels == 3 else image
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height from the frame header; None when there is none."""
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:  # fill byte, or no length follows
-            at += 1 if marker == 0xFF else 2
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
 
 
 def _saved_tensor(data: bytes, channels: int) -> np.ndarray:

@@ -149,10 +149,13 @@ class TrackedVideo:
             viewmat=self.viewmats[0],
         )
 
-    def read_frame(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Frame `index` in its stored size: RGB uint8 [H, W, 3], mask uint8 [H, W] (255 = person). Thread-safe."""
+    def read_frame(self, index: int, *, strict: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Frame `index` in its stored size: RGB uint8 [H, W, 3], mask uint8 [H, W] (255 = person). Thread-safe.
+
+        strict: look for damage with all means, which takes twice as long.
+        """
         with busy(DECODE):
-            return self._images.read(index)
+            return self._images.read(index, strict=strict)
 
     def image_samples(self, count: int) -> Iterator[bytes]:
         """What tells these images from others without reading them all: their stored sizes, then `count` of them."""
