@@ -362,7 +362,8 @@ def test_bad_data_are_tried_once_and_then_left_alone(tracked: Path, tmp_path: Pa
         result = run(tracked, tmp_path / "out")
         assert opened == ["one", "two"]
     assert result.count() == {"failed": 3, "skipped": 3}
-    assert "truncated" in result.failed[0].error and "guava-aug retry" in result.failed[0].error
+    assert "truncated" in result.failed[0].error and "left alone" in result.failed[0].error
+    assert f"guava-aug retry {tmp_path / 'out'}" in caplog.text
     path.write_bytes(good)  # mended: its files have other dates
     assert run(tracked, tmp_path / "out").count() == {"success": 3, "skipped": 3}
 

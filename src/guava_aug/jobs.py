@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FLIGHTS_SWEPT = 100  # workers that did not say how they ended; of older ones others have taken care
-LEFT_ALONE = " (left alone, as it failed before and nothing has changed: `guava-aug retry` tries it again)"
+LEFT_ALONE = " (left alone: it failed before, and nothing has changed)"
 
 
 def augment(
@@ -300,7 +300,10 @@ class _Run:
             self.log.ended(new)
         if alone:
             self.log.left_alone({job.name: list(job.left_alone) for job in jobs if job.left_alone})
-            log.warning("%s left alone, having failed before; nothing has changed", counted(alone, "view"))
+            log.warning(
+                "%s left alone, having failed before; nothing has changed (try them again: guava-aug retry %s)",
+                counted(alone, "view"), self.config.output_root,
+            )  # fmt: skip
 
     def _one_video(self, job: VideoJob) -> None:
         """Makes what is missing of one video. Nothing that is wrong with the video stops the run."""

@@ -37,8 +37,9 @@ class Stopping:
     unfinished files have temporary names.
     """
 
-    def __init__(self, grace: float = GRACE) -> None:
+    def __init__(self, grace: float = GRACE, level: int = logging.WARNING) -> None:
         self.grace = grace  # seconds; 0: the first signal ends the run at once
+        self.level = level  # of what is logged at the first signal
         self.code: int | None = None  # exit code of the first signal; None: nobody asked
         self._now = False  # do not wait for anything any more
         self._raised = False  # and the main thread knows
@@ -119,9 +120,8 @@ class Stopping:
     def _wait_then_insist(self) -> None:
         left = self._deadline - time.monotonic()
         if self.grace > 0 and not self._now:
-            log.warning(
-                "asked to end: what is in flight may finish within %.0f s; Ctrl-C (again) ends it at once", left
-            )
+            words = "asked to end: what is in flight may finish within %.0f s; Ctrl-C (again) ends it at once"
+            log.log(self.level, words, left)
             while (left := self._deadline - time.monotonic()) > 0:
                 if self._over.wait(min(left, 0.2)):  # SIGTERM may shorten it
                     return

@@ -99,7 +99,7 @@ def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
         except (BrokenPipeError, ValueError):  # nobody listens any more: the reader below has seen it too
             pass
 
-    with Stopping(config.grace) as stop:
+    with Stopping(config.grace, level=logging.DEBUG) as stop:  # the run itself tells it
         threading.Thread(target=_hear, args=(stdin, jobs, stop), name="hear", daemon=True).start()
         worker = Worker(config, say, stop)
         worker.prepare()
