@@ -86,5 +86,5 @@ def test_a_damaged_picture_is_named(write, tmp_path: Path) -> None:
 def test_the_source_picture_is_looked_at_closely(write, tmp_path: Path) -> None:
     path = write("v", count=2, frames=small_frames(2, SIDE))
     put_images(path, {"frame_000000/body_image": overwritten(encoded(noisy()), NO_CODE)})
-    with pytest.raises(InputError, match="frame 'frame_000000', body_image.*are broken"):
+    with pytest.raises(InputError, match=r"frame 'frame_000000', body_image.*are broken"):
         TrackedVideo.open(tmp_path, "v")
