@@ -183,9 +183,10 @@ class _Run:
     def _plan(self, names: Sequence[str]) -> list[VideoJob]:
         timings = {}
         if self.config.time_map is not None:
-            from .tracked import load_time_map
+            from .tracked import load_time_map, warn_of_strangers
 
             timings = load_time_map(self.config.time_map)
+            warn_of_strangers(timings, self.config.time_map, self.config.tracked_root)
         look = look_of(self.config, self.model)
         return make_work_list(self.config, names, self.log, look, timings, only=self.only, again=self.again)
 
@@ -234,14 +235,18 @@ class _Run:
 
     def _names(self) -> list[str]:
         from .tracked import scan_videos
+        from .tracked.layout import named
 
         root = self.config.tracked_root
         if not os.path.isdir(root):  # of a folder of somebody else, Path would raise
             raise UsageError(f"--tracked_root {root} is not a folder; check the path")
         if self.config.videos is None:
-            names, failed = scan_videos(root)
+            names, failed, incomplete = scan_videos(root)
             if failed:
                 log.warning("%s left out, as the tracking failed (skipped.txt)", counted(len(failed), "video"))
+            if incomplete:
+                what = counted(len(incomplete), "folder")
+                log.warning("%s left out, having no videos_info.json (half copied?): %s", what, named(incomplete))
         else:
             names = unique_names(self.config.videos)
         if not names:

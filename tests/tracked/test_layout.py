@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from guava_aug.errors import InputError
-from guava_aug.tracked import TrackedVideo, list_videos
+from guava_aug.tracked import TrackedVideo, list_videos, scan_videos
 
 NAMES = ["plain", "with space", "Zeichen_äöü_手話", "dots.in.name", "-dash", "a..b"]
 
@@ -51,15 +51,44 @@ def test_names_that_leave_the_root(write, tmp_path: Path, name: str) -> None:
 def test_names_that_are_not_there(write, tmp_path: Path) -> None:
     write("here", count=1)
     for name in ("absent", "x" * 5000):
-        with pytest.raises(InputError, match="videos there: here"):
+        with pytest.raises(InputError, match="there: here"):
             TrackedVideo.open(tmp_path, name)
     (tmp_path / "bare").mkdir()
     with pytest.raises(InputError, match=r"bare is not a tracked video.*no videos_info\.json"):
         TrackedVideo.open(tmp_path, "bare")
-    with pytest.raises(InputError, match="not a directory"):
+    with pytest.raises(InputError, match=r"--tracked_root .*nowhere is not a folder; check the path"):
         TrackedVideo.open(tmp_path / "nowhere", "here")
-    with pytest.raises(InputError, match="not a directory"):
+    with pytest.raises(InputError, match=r"--tracked_root .*nowhere is not a folder; check the path"):
         list_videos(tmp_path / "nowhere")
+
+
+def test_a_mistyped_name_is_suggested(tmp_path: Path) -> None:
+    for i in range(1000):
+        (tmp_path / f"clip_{i:04d}").mkdir()
+        (tmp_path / f"clip_{i:04d}" / "videos_info.json").touch()
+    with pytest.raises(InputError, match=r"'clip_O777' is not below .*; did you mean .*\bclip_0777\b"):
+        TrackedVideo.open(tmp_path, "clip_O777")
+    with pytest.raises(InputError, match=r"there: clip_0000, clip_0001, clip_0002 and 997 more"):
+        TrackedVideo.open(tmp_path, "signer")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_folder_that_should_be_a_video(write, tmp_path: Path, nested: bool) -> None:
+    write("good", count=1)
+    for name in ("half", ".hidden"):
+        path = write(name, count=1, layout_kind="nested" if nested else "flat")
+        (path / "videos_info.json").unlink()
+    for other in ("empty", "augmented/easy/good"):
+        (tmp_path / other).mkdir(parents=True)
+    assert scan_videos(tmp_path) == (["good"], [], ["half"])
+    assert list_videos(tmp_path) == ["good"] and list_videos(tmp_path, include_skipped=True) == ["good", "half"]
+    with pytest.raises(InputError, match=r"half is incomplete: videos_info\.json is missing"):
+        TrackedVideo.open(tmp_path, "half")
+
+
+def test_a_merged_set_has_no_incomplete_folders(write, tmp_path: Path) -> None:
+    write("v", count=1, layout_kind="merged")
+    assert scan_videos(tmp_path) == (["v"], [], [])
 
 
 def test_failed_tracking(write, tmp_path: Path) -> None:

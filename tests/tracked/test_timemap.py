@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from guava_aug.errors import InputError
-from guava_aug.tracked import Timing, load_time_map
+from guava_aug.tracked import Timing, load_time_map, warn_of_strangers
 
 
 def _map(tmp_path: Path, name: str, text: str) -> dict[str, Timing]:
@@ -44,10 +44,14 @@ def test_csv(tmp_path: Path) -> None:
         ("t.json", '{"v": {"source_frames": 5}}', "'v'.*list"),
         ("t.csv", "name,fps\na,1\n", "columns"),
         ("t.csv", "", "columns"),
-        ("t.csv", "video,fps\na,fast\n", "line 2, video 'a'"),
+        (
+            "t.csv",
+            "video,fps\na,fast\n",
+            "t.csv, line 2, video 'a': expected .* a number such as 25, found 'fast'",
+        ),
         ("t.csv", "video,fps\na,nan\n", "'a'.*fps"),
         ("t.csv", "video,fps\na,1\na,2\n", "line 3.*twice"),
-        ("t.csv", "video,source_frames\na,1 x\n", "line 2"),
+        ("t.csv", "video,source_frames\na,1 x\n", "line 2.*expected source_frames to be whole numbers.*'1 x'"),
         ("t.csv", "video,fps\na,1,2,3\n", "line 2|'a'"),
         ("t.txt", "x", "json or .csv"),
     ],
@@ -57,3 +61,14 @@ def test_refused(tmp_path: Path, name: str, text: str, match: str) -> None:
         _map(tmp_path, name, text)
     with pytest.raises(InputError, match="cannot be read"):
         load_time_map(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize("kind", ["flat", "nested", "merged"])
+def test_names_that_are_no_videos_are_told(write, tmp_path: Path, kind: str, caplog) -> None:
+    write("a", count=1, layout_kind=kind)
+    write("b", count=1, layout_kind=kind)
+    nothing = Timing(None, None)
+    warn_of_strangers({"a": nothing, "b": nothing}, Path("map.csv"), tmp_path)
+    assert not caplog.messages
+    warn_of_strangers({"a": nothing, **{f"z{i}": nothing for i in range(5)}}, Path("map.csv"), tmp_path)
+    assert caplog.messages == [f"time map map.csv: no such video below {tmp_path}: z0, z1, z2 and 2 more"]

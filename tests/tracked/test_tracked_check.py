@@ -24,18 +24,20 @@ def test_a_mixed_root(write, tmp_path: Path) -> None:
     (write("f skipped") / "skipped.txt").write_text("too short")
     data = write("g cut") / "img_lmdb" / "data.mdb"
     data.write_bytes(data.read_bytes()[:9000])
+    (write("h half copied") / "videos_info.json").unlink()
     (tmp_path / "notes").mkdir()
     (tmp_path / "readme.txt").write_text("x")
 
     rows = {row.name[0]: row for row in check_videos(tmp_path)}
-    assert "".join(rows) == "abcdefg"
-    assert [row.ok for row in rows.values()] == [True, True, True, False, False, False, False]
+    assert "".join(rows) == "abcdefgh"
+    assert [row.ok for row in rows.values()] == [True, True, True, *[False] * 5]
     assert (rows["a"].frames, rows["a"].size, rows["a"].fps) == (5, 64, 25.0)
     assert rows["a"].identity == rows["b"].identity != rows["c"].identity and len(rows["a"].identity) == 8
     assert ["frame_000002" in rows["d"].problems[0], "frame_000004" in rows["d"].problems[1]] == [True, True]
     assert "frame_000003" in rows["e"].problems[0] and rows["e"].frames == 5
     assert "too short" in rows["f"].problems[0] and rows["f"].frames is None
     assert "truncated" in rows["g"].problems[0]
+    assert "videos_info.json is missing" in rows["h"].problems[0]
     assert all(row.name in problem for row in rows.values() for problem in row.problems)
 
     assert check_videos(tmp_path, ["d bad images"], decode=False)[0].ok  # not looked into
@@ -65,5 +67,5 @@ def test_the_time_map_is_checked_too(write, tmp_path: Path) -> None:
     write("v")
     (row,) = check_videos(tmp_path, time_map={"v": Timing(24.0, (1, 2))})
     assert "expected 5 source_frames" in row.problems[0]
-    with pytest.raises(InputError, match="not a directory"):
+    with pytest.raises(InputError, match="is not a folder"):
         check_videos(tmp_path / "nowhere")

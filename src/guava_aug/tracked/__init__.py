@@ -6,7 +6,7 @@
 
 from guava_aug.tracked.check import CheckRow, check_videos, iter_checks
 from guava_aug.tracked.layout import list_videos, scan_videos, tracked_path
-from guava_aug.tracked.timemap import Timing, load_time_map
+from guava_aug.tracked.timemap import Timing, load_time_map, warn_of_strangers
 from guava_aug.tracked.video import Chunk, Source, TrackedVideo
 from guava_aug.tracked.write import write_tracked
 
@@ -22,5 +22,6 @@ __all__ = [
     "load_time_map",
     "scan_videos",
     "tracked_path",
+    "warn_of_strangers",
     "write_tracked",
 ]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from guava_aug.errors import InputError
 
@@ -19,6 +21,9 @@ TRACKING = "optim_tracking_ehm.pkl"
 IDENTITY = "id_share_params.pkl"
 IMAGES = Path("img_lmdb") / "data.mdb"
 SKIPPED = "skipped.txt"
+_PARTS = (TRACKING, IDENTITY, IMAGES.parent)
+_NAMES_SHOWN = 3
+_LONGEST_COMPARED = 255  # characters; no folder's name is longer
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,14 @@ class VideoFiles:
     fps: float | None
     source_frames: tuple[int, ...] | None
     shared: bool  # the directory holds several videos
+
+
+class Found(NamedTuple):
+    """What is below a tracked root: names, sorted."""
+
+    tracked: list[str]
+    skipped: list[str]  # tracking failed (`skipped.txt`)
+    incomplete: list[str]  # has files of a tracked video, but no `videos_info.json`
 
 
 def check_name(name: str) -> str:
@@ -73,12 +86,24 @@ def find_video(root: str | Path, name: str) -> VideoFiles:
         info = read_info(root)
         if name in info:
             return _files(name, root, name, info)
+    for path in (root / name / name, root / name):
+        if _has_parts(path):
+            raise InputError(f"{path} is incomplete: {INFO} is missing. Copy it, or track the video again.")
     if _exists_as(root / name, Path.is_dir):
         raise InputError(f"{root / name} is not a tracked video: it has no {INFO}. Track the video first.")
-    if not root.is_dir():
-        raise InputError(f"tracked root {root} is not a directory. Check the path.")
-    near = ", ".join(list_videos(root)[:5]) or "none"
-    raise InputError(f"video {name!r} is not below {root} (videos there: {near}). Check the name and the tracked root.")
+    there = list_videos(root)
+    if near := get_close_matches(name[:_LONGEST_COMPARED], there, _NAMES_SHOWN):
+        raise InputError(f"video {name!r} is not below {root}; did you mean {' or '.join(near)}?")
+    raise InputError(
+        f"video {name!r} is not below {root} (there: {named(there) or 'none'}). Check the name and the tracked root."
+    )
+
+
+def named(names: Iterable[str]) -> str:
+    """The first few of many names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more
 
 
 def tracked_path(root: str | Path, name: str) -> Path:
@@ -88,29 +113,36 @@ def tracked_path(root: str | Path, name: str) -> Path:
 
 
 def list_videos(root: str | Path, *, include_skipped: bool = False) -> list[str]:
-    """Names of all tracked videos below `root`, sorted; with `include_skipped` also those whose tracking failed."""
-    tracked, skipped = scan_videos(root)
-    return sorted({*tracked, *skipped}) if include_skipped else tracked
+    """Names of all tracked videos below `root`, sorted; with `include_skipped` also those that cannot be used, as
+    tracking failed or `videos_info.json` is missing."""
+    found = scan_videos(root)
+    return sorted(set().union(*found)) if include_skipped else found.tracked
 
 
-def scan_videos(root: str | Path) -> tuple[list[str], list[str]]:
-    """Names of the tracked videos below `root`, and of those whose tracking failed (`skipped.txt`), each sorted."""
+def scan_videos(root: str | Path) -> Found:
+    """The tracked videos below `root`, and the folders that should be some.
+
+    Raises:
+        InputError: `root` is no folder, or cannot be read.
+    """
     root = Path(root)
     try:
-        if not root.is_dir():
-            raise InputError(f"tracked root {root} is not a directory. Check the path.")
+        if not os.path.isdir(root):  # of a folder of somebody else, Path would raise
+            raise InputError(f"--tracked_root {root} is not a folder; check the path")
         entries = list(root.iterdir())
     except OSError as e:
-        raise InputError(f"tracked root {root} cannot be read: {e.strerror or e}") from e
+        raise InputError(f"--tracked_root {root} cannot be read: {e.strerror or e}") from e
     tracked = set(read_info(root)) if _is_file(root / INFO) else set()
-    skipped = set()
+    skipped, incomplete = set(), set()
     for entry in entries:
         places = (entry / entry.name, entry)
         if any(_is_file(p / SKIPPED) for p in places):
             skipped.add(entry.name)
         elif any(_is_file(p / INFO) for p in places):
             tracked.add(entry.name)
-    return sorted(tracked), sorted(skipped - tracked)
+        elif not entry.name.startswith(".") and any(map(_has_parts, places)):
+            incomplete.add(entry.name)
+    return Found(sorted(tracked), sorted(skipped - tracked), sorted(incomplete - tracked))
 
 
 def read_info(path: Path) -> dict[str, dict[str, Any]]:
@@ -177,6 +209,10 @@ def _skipped(name: str, path: Path) -> str:
     return (
         f"tracking of video {name!r} failed: {path / SKIPPED} exists" + (f" and says {reason!r}" if reason else "")
     ) + ". Track it again; delete the file if the output beside it is good."
+
+
+def _has_parts(path: Path) -> bool:
+    return any(_exists_as(path / part, Path.exists) for part in _PARTS)
 
 
 def _exists_as(path: Path, kind: Callable[[Path], bool]) -> bool:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from guava_aug.errors import InputError
-from guava_aug.tracked.layout import check_fps, check_source_frames
+from guava_aug.tracked.layout import INFO, check_fps, check_source_frames, named, read_info
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,19 @@ def load_time_map(path: str | Path) -> dict[str, Timing]:
     return out
 
 
+def warn_of_strangers(time_map: Mapping[str, Timing], path: Path, root: Path) -> None:
+    """Logs which videos of a time map are not below the tracked root, as nothing else would tell a mistyped name."""
+    try:
+        there = set(os.listdir(root))
+    except OSError:  # those who read the videos say so
+        return
+    strangers = [name for name in time_map if name not in there]
+    if strangers and INFO in there:
+        strangers = [name for name in strangers if name not in read_info(root)]
+    if strangers:
+        _log.warning("time map %s: no such video below %s: %s", path, root, named(strangers))
+
+
 def _from_json(text: str, path: Path) -> Mapping[str, Any]:
     try:
         entries = json.loads(text)
@@ -78,9 +95,25 @@ def _from_csv(text: str, path: Path) -> Mapping[str, Any]:
             raise InputError(f"time map {path}, line {rows.line_num}: video {name!r} occurs twice.")
         try:
             entries[name] = {
-                "fps": float(row["fps"]) if row.get("fps") else None,
-                "source_frames": [int(n) for n in row["source_frames"].split()] if row.get("source_frames") else None,
+                "fps": _number(row.get("fps")),
+                "source_frames": _numbers(row.get("source_frames")),
             }
-        except (ValueError, TypeError) as e:
+        except ValueError as e:
             raise InputError(f"time map {path}, line {rows.line_num}, video {name!r}: {e}") from e
     return entries
+
+
+def _number(fps: str | None) -> float | None:
+    try:
+        return float(fps) if fps else None
+    except ValueError:
+        raise ValueError(f"expected fps to be a number such as 25, found {fps!r}.") from None
+
+
+def _numbers(frames: str | None) -> list[int] | None:
+    try:
+        return [int(n) for n in frames.split()] if frames else None
+    except ValueError:
+        raise ValueError(
+            f"expected source_frames to be whole numbers separated by spaces, such as 0 1 3, found {frames!r:.80}."
+        ) from None
