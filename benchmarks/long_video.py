@@ -142,7 +142,7 @@ def tiny_model(folder: Path) -> Path:
 
 
 def arguments() -> argparse.Namespace:
-    parser = setting.flags(__doc__)
+    parser = setting.flags(__doc__, repeats=None)
     setting.model_flags(parser)
     parser.add_argument("--tiny", action="store_true", help="take the tests' model of 128 pixels: for a CPU")
     setting.video_flags(parser, frames=20_000)
@@ -200,4 +200,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    setting.guarded(main)

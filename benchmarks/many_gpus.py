@@ -19,7 +19,9 @@ from typing import Any
 import torch
 
 import setting
+from guava_aug.errors import OutputError
 from guava_aug.journal import Reader
+from guava_aug.plural import counted
 
 SOURCE = str(Path(__file__).resolve().parent.parent / "src")
 
@@ -34,7 +36,8 @@ def run_on(gpus: int, workers: int, root: Path, names: list[str], args: Any, out
     command += ["--device", "cpu"] if args.device == "cpu" else ["--gpus", ",".join(map(str, range(gpus)))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([SOURCE, os.environ.get("PYTHONPATH", "")])}
     started, cpu = time.perf_counter(), _cpu_seconds()
-    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
+    if code := subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode:
+        raise OutputError(f"`guava-aug run` ended with code {code}; it says above why")
     seconds, cpu = time.perf_counter() - started, _cpu_seconds() - cpu
     found = {"s": seconds, "cores_busy": cpu / seconds, "cpu_s_a_view": cpu / (len(names) * args.views)}
     lines = list(Reader(out).new_lines())
@@ -53,17 +56,25 @@ def _cpu_seconds() -> float:
 
 
 def main() -> None:
-    parser = setting.flags(__doc__)
+    parser = setting.flags(__doc__, repeats=None)
     setting.model_flags(parser)
     setting.video_flags(parser)
     parser.set_defaults(device="cuda")
-    parser.add_argument("--gpus", type=int, nargs="+", help="default: 1 and all")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1], help="processes on each GPU")
-    parser.add_argument("--videos", type=int, default=16)
-    parser.add_argument("--views", type=int, default=3)
+    parser.add_argument("--gpus", type=setting.count, nargs="+", help="default: 1 and all; not with --device cpu")
+    parser.add_argument(
+        "--workers", type=setting.count, nargs="+", default=[1], help="processes on each GPU, or on the CPU"
+    )
+    parser.add_argument(
+        "--videos", type=setting.count, default=16,
+        help="more than 2 x gpus x workers, the most of each: so many are begun before the rate is taken",
+    )  # fmt: skip
+    parser.add_argument("--views", type=setting.count, default=3, help="of each video")
     args = parser.parse_args()
+    on_cpu = args.device == "cpu"
+    if on_cpu and args.gpus:
+        parser.error("--gpus and --device cpu exclude each other; for more processes on a CPU: --workers")
     setting.speak()
-    counts = args.gpus or sorted({1, max(1, torch.cuda.device_count())})
+    counts = args.gpus or ([1] if on_cpu else sorted({1, torch.cuda.device_count()}))
     if args.videos <= (most := 2 * max(counts) * max(args.workers)):
         parser.error(f"--videos {args.videos}: workers begin {most} to warm up; give more than that")
     root, names = setting.video_root(args, copies=args.videos)
@@ -74,13 +85,15 @@ def main() -> None:
         for gpus in counts:
             for workers in args.workers:
                 found = run_on(gpus, workers, root, names, args, Path(scratch) / f"{gpus}_{workers}")
-                row: dict[str, Any] = {"gpus": gpus, "workers a GPU": workers, **found}
+                where = {"workers": workers} if on_cpu else {"gpus": gpus, "workers a GPU": workers}
+                row: dict[str, Any] = {**where, **found}
                 rows.append(row)
                 row["times"] = rows[0]["s"] / row["s"]
                 rate, one = row["views_a_s"], rows[0]["views_a_s"]
                 row["steady_times"] = rate / one if rate and one else None
+    what = f"{counted(args.videos, 'video')} of {counted(args.frames, 'frame')}, {counted(args.views, 'view')} each"
     setting.report(
-        args, f"{args.videos} videos of {args.frames} frames, {args.views} views each", list(rows[0]), rows,
+        args, what, list(rows[0]), rows,
         [
             "s, cores_busy, cpu_s_a_view: the whole command; views_a_s, steady: while all workers are at work, as in a "
             "run of hours",
@@ -89,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    setting.guarded(main)

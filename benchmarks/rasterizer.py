@@ -249,4 +249,4 @@ def measure(scene: dict[str, Any], args: argparse.Namespace, channels: int, batc
 
 
 if __name__ == "__main__":
-    main()
+    setting.guarded(main)

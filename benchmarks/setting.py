@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from guava_aug.bench.clips import clip_of_length
 from guava_aug.bench.machine import describe_machine, in_words
 from guava_aug.bench.report import Grid
 from guava_aug.demo import demo_root
+from guava_aug.errors import AssetError, GuavaAugError, InputError
 from guava_aug.malloc import keep_freed_memory
 from guava_aug.model import (
     EMBEDDED,
@@ -30,6 +32,7 @@ from guava_aug.model import (
     open_model_files,
     refiner_noise,
 )
+from guava_aug.plural import counted
 from guava_aug.record import versions
 from guava_aug.tracked import TrackedVideo, list_videos
 
@@ -37,13 +40,44 @@ FRAMES = 137  # of the video that the original's figures were recorded with
 _scratch = ExitStack()  # cut or repeated videos, until the program ends
 
 
-def flags(doc: str | None, *, repeats: int = 7) -> argparse.ArgumentParser:
-    """A parser with the flags that every program has: --device, --repeats, --json."""
+def guarded(main: Callable[[], None]) -> None:
+    """Runs a program; what the package refuses becomes one line and exit code 2."""
+    try:
+        main()
+    except GuavaAugError as error:
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def flags(doc: str | None, *, repeats: int | None = 7) -> argparse.ArgumentParser:
+    """A parser with the flags of every program: --device, --json, and --repeats unless `repeats` is None."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu", help="torch device: cpu, cuda")
-    parser.add_argument("--repeats", type=int, default=repeats, help="timed calls, of which medians are taken")
+    parser.add_argument("--device", type=_device, default="cpu", help="torch device: cpu, cuda")
+    if repeats is not None:
+        parser.add_argument("--repeats", type=count, default=repeats, help="timed calls, of which medians are taken")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     return parser
+
+
+def count(text: str) -> int:
+    """A number of 1 or more, for `add_argument(type=)`."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a number of 1 or more")
+    return int(text)
+
+
+def _device(text: str) -> str:
+    try:
+        asked = torch.device(text)
+        if asked.type not in ("cpu", "cuda"):
+            raise RuntimeError
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no torch device; expected cpu or cuda") from None
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked.type == "cuda" and (asked.index or 0) >= there:
+        found = f"{counted(there, 'GPU')} here" if there else "torch finds no CUDA GPU here"
+        raise argparse.ArgumentTypeError(f"{text}: {found}; expected " + ("cuda or cpu" if there else "cpu"))
+    return text
 
 
 def model_flags(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +88,7 @@ def model_flags(parser: argparse.ArgumentParser) -> None:
 def video_flags(parser: argparse.ArgumentParser, frames: int = FRAMES) -> None:
     parser.add_argument("--tracked_root", type=Path, help="default: the bundled clips")
     parser.add_argument("--video", help="default: the first below --tracked_root")
-    parser.add_argument("--frames", type=int, default=frames, help="the video is cut or repeated to this length")
+    parser.add_argument("--frames", type=count, default=frames, help="the video is cut or repeated to this length")
 
 
 def device(args: argparse.Namespace) -> str:
@@ -66,6 +100,8 @@ def model_path(args: argparse.Namespace) -> str:
     """The model to measure; the one of official size is made if it is not there."""
     from official_size import official_size_file
 
+    if args.model_path and not loadable(args.model_path).exists():
+        raise AssetError(f"--model_path {args.model_path} does not exist; expected a GUAVA model, or `{EMBEDDED}`")
     return args.model_path or str(official_size_file())
 
 
@@ -93,7 +129,9 @@ def loadable(path: str) -> Path:
 def video_root(args: argparse.Namespace, copies: int = 1) -> tuple[Path, list[str]]:
     """A tracked root that holds the video `copies` times in the wanted length, and the names."""
     root = args.tracked_root or demo_root()
-    name = args.video or list_videos(root)[0]
+    name = args.video or next(iter(list_videos(root)), None)
+    if name is None:
+        raise InputError(f"--tracked_root {root} holds no tracked video")
     if copies == 1 and TrackedVideo.open(root, name).num_frames == args.frames:
         return root, [name]
     out = Path(_scratch.enter_context(tempfile.TemporaryDirectory(prefix="guava-aug-bench-")))

@@ -79,6 +79,11 @@ def one_start(job: dict[str, Any], cold: bool) -> tuple[dict[str, float], bool]:
         command = [sys.executable, str(Path(__file__).resolve()), "--child", json.dumps(job)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode != 0:
+        from guava_aug.errors import GuavaAugError
+
+        kind, _, said = done.stderr.rstrip().rpartition("\n")[2].partition(": ")
+        if kind.startswith(GuavaAugError.__module__):
+            raise GuavaAugError(said)
         raise SystemExit(done.stderr[-2000:])
     answer = json.loads(done.stdout.splitlines()[-1])
     steps, before = {}, begun
@@ -90,7 +95,7 @@ def one_start(job: dict[str, Any], cold: bool) -> tuple[dict[str, float], bool]:
 
 
 def main() -> None:
-    import setting  # not in the child, whose imports are timed
+    import setting
 
     parser = setting.flags(__doc__, repeats=3)
     setting.model_flags(parser)
@@ -126,4 +131,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         child(json.loads(sys.argv[2]))
     else:
-        main()
+        import setting  # not in the child, whose imports are timed
+
+        setting.guarded(main)
