@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
@@ -13,16 +14,24 @@ from ..plural import counted
 from .exit_codes import OK, SOME_FAILED
 from .parsing import MaybePath, Switch, parse
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..tracked import CheckRow
+
 DESCRIPTION = """\
 Check tracked videos: every parameter of every frame, and every image.
 
-Prints a table with frames, size, identity, and what is wrong and where. Exit code 3 when a video cannot be used.
+Prints a table with frames, size, identity, and what is wrong and where; to a file or pipe one line per video, with
+tabs between name, result (good, odd, bad), frames, size, fps, identity and reasons. Exit code 3 when a video cannot
+be used.
 """
 
 EXAMPLES = """\
 examples:
   guava-aug check tracked
   guava-aug check tracked clip_a clip_b
+  guava-aug check tracked | grep -P '\\tbad\\t'
 """
 
 
@@ -44,35 +53,59 @@ def main(argv: Sequence[str]) -> int:
     """0 when all videos can be used, else 3."""
     flags = parse(CheckFlags, argv, "guava-aug check", DESCRIPTION, EXAMPLES)
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     from ..errors import InputError
-    from ..tracked import CheckRow, iter_checks, load_time_map
+    from ..tracked import iter_checks, load_time_map, warn_of_strangers
+    from .terminal import speaking
 
     time_map = load_time_map(flags.time_map) if flags.time_map else None
     rows: list[CheckRow] = []
-    waiting = Console(stderr=True)
-    with waiting.status("checking") as status:
+    waiting, console = Console(stderr=True), Console()
+    with speaking(quiet=True, verbose=False), waiting.status("checking") as status:
+        if flags.time_map and time_map:
+            warn_of_strangers(time_map, flags.time_map, flags.tracked_root)
         for row in iter_checks(flags.tracked_root, flags.names or None, decode=not flags.fast, time_map=time_map):
             rows.append(row)
             status.update(f"checked {len(rows)}: {row.name[:40]}")
     if not rows:
         raise InputError(f"{flags.tracked_root} holds no tracked video; check the path")
 
+    if console.is_terminal:
+        console.print(_table(rows))
+    else:
+        for row in rows:
+            print(_line(row))
+    bad = sum(not row.ok for row in rows)
+    print(f"{counted(len(rows), 'video')}, {len(rows) - bad} good, {bad} that cannot be used")
+    return SOME_FAILED if bad else OK
+
+
+def _table(rows: Sequence[CheckRow]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table()
     for name in ("video", "frames", "size", "fps", "identity", "result"):
         table.add_column(name, justify="right" if name in ("frames", "size", "fps") else "left", overflow="fold")
     for row in rows:
-        notes = [f"wrong: {p}" for p in row.problems] + [f"odd: {w}" for w in row.warnings]
-        table.add_row(
-            Text(row.name), _shown(row.frames), _shown(row.size), _shown(row.fps), row.identity or "-",
-            Text("\n".join(notes) if notes else "good", style="red" if row.problems else ""),
-        )  # fmt: skip
-    Console().print(table)
-    bad = sum(not row.ok for row in rows)
-    print(f"{counted(len(rows), 'video')}, {len(rows) - bad} good, {bad} that cannot be used")
-    return SOME_FAILED if bad else OK
+        text = Text("\n".join(_notes(row)) or "good", style="red" if row.problems else "")
+        table.add_row(Text(row.name), *_facts(row), text)
+    return table
+
+
+def _line(row: CheckRow) -> str:
+    """One line whatever the names and reasons hold, for grep and cut."""
+    result = "bad" if row.problems else "odd" if row.warnings else "good"
+    parts = [row.name, result, *_facts(row), "; ".join(_notes(row))]
+    return "\t".join(re.sub(r"[\t\r\n]+", " ", part) for part in parts)
+
+
+def _facts(row: CheckRow) -> tuple[str, ...]:
+    return _shown(row.frames), _shown(row.size), _shown(row.fps), row.identity or "-"
+
+
+def _notes(row: CheckRow) -> list[str]:
+    return [f"wrong: {p}" for p in row.problems] + [f"odd: {w}" for w in row.warnings]
 
 
 def _shown(value: float | None) -> str:
