@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import lmdb
 import pytest
 
 import guava_aug.estimate
@@ -31,7 +32,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
 
 
 def test_what_is_counted(config: RunConfig):
-    assert amounts(config) == ([Amount("a", 2, 3), Amount("b", 5, 3), Amount("c", 9, 3)], 1)
+    assert amounts(config) == ([Amount("a", 2, 3), Amount("b", 5, 3), Amount("c", 9, 3)], ["bad"])
     augment(config.tracked_root, config.output_root, ["a"], ["easy", "hard"], model=FakeModel())
     assert amounts(config)[0][0] == Amount("a", 2, 1)  # easy and hard are there
     assert amounts(replace(config, overwrite=True))[0][0].views == 3
@@ -54,7 +55,9 @@ def test_a_video_that_can_be_read_is_measured(config: RunConfig):
     assert not config.output_root.exists()  # it works elsewhere
 
 
-def test_names_are_those_of_the_user(config: RunConfig, monkeypatch: pytest.MonkeyPatch):
+def test_names_are_those_of_the_user(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     """Also when the first video that is tried cannot be copied, and when the measurement fails."""
     seen = []
     real = guava_aug.estimate.clip_of_length
@@ -69,8 +72,41 @@ def test_names_are_those_of_the_user(config: RunConfig, monkeypatch: pytest.Monk
     rates = measure(config, amounts(config)[0][:2], frames=4)
     assert seen == [seen[0], seen[0], rates.video, rates.video] and {seen[0], rates.video} == {"a", "b"}
     monkeypatch.setattr("guava_aug.pipeline._refuse_empty", _refuse)
-    with pytest.raises(InputError, match=r"^the measurement failed: [ab] is empty$"):
+    caplog.clear()
+    with pytest.raises(InputError, match=r"^none of [ab], [ab] can be measured; see `guava-aug check`$"):
         measure(config, amounts(config)[0][:2], frames=4)
+    said = sorted(m for m in caplog.messages if "cannot be" in m)
+    assert said == [f"{name} cannot be measured: the measurement failed: {name} is empty" for name in ("a", "b")]
+
+
+def test_videos_that_cannot_be_measured_are_passed_over(config: RunConfig, caplog: pytest.LogCaptureFixture):
+    """A picture that only shows when it is decoded; what is said names it where the user has it."""
+    root = config.tracked_root
+    env = lmdb.open(str(root / "b" / "img_lmdb"), map_size=2**26)
+    with env.begin(write=True) as transaction:
+        transaction.put(b"frame_000002/body_image", b"")
+    env.close()
+    todo = [Amount("c", 9, 3), Amount("b", 9, 3), Amount("a", 9, 3)]
+    assert measure(config, todo, frames=4).video == "a"
+    warnings = [m for m in caplog.messages if "cannot be measured" in m]
+    data = root / "b" / "img_lmdb" / "data.mdb"
+    assert warnings[0].startswith("c cannot be measured: video 'c': ")
+    assert warnings[1].startswith(
+        f"b cannot be measured: video 'b', frame 'frame_000002', body_image in {data}: 0 bytes"
+    )
+    assert len(warnings) == 2 and "guava-aug-estimate" not in caplog.text
+
+
+def test_paths_are_those_of_the_user(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def fail(clips: RunConfig, name: str, *args: object) -> None:
+        raise InputError(f"{clips.tracked_root / name} is odd")
+
+    monkeypatch.setattr("guava_aug.estimate._make", fail)
+    with pytest.raises(InputError, match="none of a can be"):
+        measure(config, [Amount("a", 2, 3)], frames=4)
+    assert f"a cannot be measured: {config.tracked_root / 'a'} is odd" in caplog.messages
 
 
 def _refuse(image: object, name: str) -> None:
@@ -87,7 +123,8 @@ def test_the_command(config: RunConfig, capsys: pytest.CaptureFixture[str], monk
     assert found["longest_shard_hours"] <= found["hours"] < 2 * found["longest_shard_hours"] + 1e-9
     monkeypatch.setattr("guava_aug.estimate.measure", lambda *args: replace(RATES, bytes_per_view_frame=1e15))
     assert main(command) == 3
-    assert "TOO LITTLE" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "TOO LITTLE" in said and "; 1 more cannot be read (guava-aug check): bad\n" in said
     monkeypatch.setattr("guava_aug.estimate.measure", lambda *args: RATES)
     assert main([*command, "--video_list", "a", "--difficulties", "easy"]) == 0
     said = capsys.readouterr().out

@@ -23,7 +23,7 @@ from .plural import counted
 from .progress import Silent
 from .shards import Shard
 from .timing import Stages
-from .tracked import layout, scan_videos
+from .tracked import TrackedVideo, layout, scan_videos
 from .views import View, plan_views
 from .worklist import refused_name, unique_names
 
@@ -63,19 +63,24 @@ class Rates:
         return self.per_video + frames if video.views else 0.0
 
 
-def amounts(config: RunConfig) -> tuple[list[Amount], int]:
-    """What there is to make, and how many videos cannot be read. Looks at names and at `videos_info.json` only.
+def amounts(config: RunConfig) -> tuple[list[Amount], list[str]]:
+    """What there is to make, and the videos that cannot be read. Looks at names and at `videos_info.json` only.
 
     Raises:
         UsageError: no video.
     """
-    names = scan_videos(config.tracked_root)[0] if config.videos is None else unique_names(config.videos)
+    if config.videos is None:
+        names, _, incomplete = scan_videos(config.tracked_root)
+        names = sorted([*names, *incomplete])
+    else:
+        names = unique_names(config.videos)
     if not names:
         root = config.tracked_root
         raise UsageError(f"--tracked_root {root} holds no tracked video (folders with a videos_info.json)")
     if config.shard is not None:
         names = Shard.parse(config.shard).select(names)
-    found, bad = [], 0
+    found: list[Amount] = []
+    bad: list[str] = []
     for name in names:
         try:
             if refused_name(name) is not None:
@@ -83,7 +88,7 @@ def amounts(config: RunConfig) -> tuple[list[Amount], int]:
             frames = len(layout.find_video(config.tracked_root, name).frame_keys)
         except InputError as error:
             log.debug("%s", error)
-            bad += 1
+            bad.append(name)
             continue
         views = _views(config, name)
         if not config.overwrite:
@@ -111,35 +116,26 @@ def measure(config: RunConfig, todo: Sequence[Amount], frames: int | None = None
         assert model is not None
         chunk = config.chunk_length(str(model.device))
         many = max(2, frames or 2 * chunk)
-        few = max(1, many // 2)
-        amount = _usable(config, todo, {"few": few, "many": many}, scratch)
-        log.info("measuring with %s and %d of %s", counted(few, "frame"), many, amount.name)
-        views = _views(config, amount.name)
-        one, more = views[:1], views[: max(2, min(3, len(views)))]
-        if len(more) == 1:  # a run of one view
-            more = plan_views(amount.name, config.difficulties, config.base_seed, 2)[:2]
-
-        def seconds(length: str, views: Sequence[View]) -> tuple[float, int]:
-            clips = replace(config, tracked_root=scratch / length, output_root=scratch / length / "out")
-            return _make(clips, amount.name, views, model)
-
-        with OncePerVideo().of(amount.name):
-            seconds("few", more)  # kernels are compiled, a GPU's launches recorded, files are in the cache
-            (few_more, _), (many_more, size), (many_one, _) = (
-                seconds("few", more),
-                seconds("many", more),
-                seconds("many", one),
-            )
-        per_view_frame = max((many_more - many_one) / (len(more) - 1) / many, 0.0)
-        slope = max((many_more - few_more) / (many - few), len(more) * per_view_frame)
-        per_frame = slope - len(more) * per_view_frame
+        lengths = {"few": max(1, many // 2), "many": many}
+        tried = []
+        for amount in _nearest_to_median(todo):
+            try:
+                _cut(config, amount.name, lengths, scratch)
+                log.info("measuring with %s and %d of %s", counted(lengths["few"], "frame"), many, amount.name)
+                found = _measured(config, amount.name, lengths, scratch, model)
+                break
+            except (InputError, OutputError) as error:
+                reason = str(error)
+                for length in lengths:  # what is said is of a video the user has
+                    reason = reason.replace(str(scratch / length), str(config.tracked_root))
+                log.warning("%s cannot be measured: %s", amount.name, reason)
+                tried.append(amount.name)
+        else:
+            raise InputError(f"none of {', '.join(tried)} can be measured; see `guava-aug check`")
         cuda = str(model.device).startswith("cuda")
         return Rates(
+            **found,
             start=start,
-            per_video=max(many_more - many * slope, 0.0),
-            per_frame=per_frame,
-            per_view_frame=per_view_frame,
-            bytes_per_view_frame=size / (many * len(more)),
             video=amount.name,
             seconds=time.perf_counter() - begun,
             device=torch.cuda.get_device_name(model.device) if cuda else "CPU",
@@ -148,22 +144,54 @@ def measure(config: RunConfig, todo: Sequence[Amount], frames: int | None = None
         )
 
 
+def _measured(
+    config: RunConfig, name: str, lengths: Mapping[str, int], scratch: Path, model: GuavaModel
+) -> dict[str, float]:
+    """What clips of a video, in folders of `scratch`, say of one worker's time and of the files."""
+    few, many = lengths["few"], lengths["many"]
+    views = _views(config, name)
+    one, more = views[:1], views[: max(2, min(3, len(views)))]
+    if len(more) == 1:  # a run of one view
+        more = plan_views(name, config.difficulties, config.base_seed, 2)[:2]
+
+    def seconds(length: str, views: Sequence[View]) -> tuple[float, int]:
+        clips = replace(config, tracked_root=scratch / length, output_root=scratch / length / "out")
+        return _make(clips, name, views, model)
+
+    with OncePerVideo().of(name):
+        seconds("few", more)  # kernels are compiled, a GPU's launches recorded, files are in the cache
+        (few_more, _), (many_more, size), (many_one, _) = (
+            seconds("few", more),
+            seconds("many", more),
+            seconds("many", one),
+        )
+    per_view_frame = max((many_more - many_one) / (len(more) - 1) / many, 0.0)
+    slope = max((many_more - few_more) / (many - few), len(more) * per_view_frame)
+    return {
+        "per_video": max(many_more - many * slope, 0.0),
+        "per_frame": slope - len(more) * per_view_frame,
+        "per_view_frame": per_view_frame,
+        "bytes_per_view_frame": size / (many * len(more)),
+    }
+
+
 def _views(config: RunConfig, name: str) -> list[View]:
     return plan_views(name, config.difficulties, config.base_seed, config.views_per_difficulty)
 
 
-def _usable(config: RunConfig, todo: Sequence[Amount], lengths: dict[str, int], scratch: Path) -> Amount:
-    """A video of about median length, after clips of it were made in folders of `scratch`."""
+def _nearest_to_median(todo: Sequence[Amount]) -> list[Amount]:
+    """The few videos that are tried, best first."""
     middle = statistics.median(video.frames for video in todo)
-    nearest = sorted(todo, key=lambda video: abs(video.frames - middle))[:VIDEOS_TRIED]
-    for video in nearest:
-        try:
-            for length, frames in lengths.items():  # folders, so that all that is said is of a video the user has
-                clip_of_length(config.tracked_root, video.name, frames, scratch / length)
-            return video
-        except (InputError, OutputError) as error:
-            log.warning("%s cannot be measured: %s", video.name, error)
-    raise InputError(f"none of {', '.join(v.name for v in nearest)} can be measured; see `guava-aug check`")
+    return sorted(todo, key=lambda video: abs(video.frames - middle))[:VIDEOS_TRIED]
+
+
+def _cut(config: RunConfig, name: str, lengths: Mapping[str, int], scratch: Path) -> None:
+    """Makes clips of a video in folders of `scratch`. Its own frames are looked at, as those of clips are renamed."""
+    video = TrackedVideo.open(config.tracked_root, name)
+    for index in range(min(video.num_frames, max(lengths.values()))):
+        video.read_frame(index)
+    for length, frames in lengths.items():
+        clip_of_length(config.tracked_root, name, frames, scratch / length)
 
 
 def _make(config: RunConfig, name: str, views: Sequence[View], model: GuavaModel) -> tuple[float, int]:

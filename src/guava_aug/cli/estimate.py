@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
         videos, bad = amounts(config)
         todo = [video for video in videos if video.views]
         if not todo:
-            print(f"nothing is left to make of {counted(len(videos), 'video')} ({bad} cannot be read)")
+            print(f"nothing is left to make of {counted(len(videos), 'video')}{_unreadable(bad)}")
             return OK
         with _quiet_rendering(flags.run.running.verbose):
             rates = measure(config, todo, flags.sample_frames)
@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
     there = next(p for p in (config.output_root, *config.output_root.absolute().parents) if p.exists())
     free = shutil.disk_usage(there).free
     totals = {
-        "videos": len(todo), "videos_unreadable": bad, "views": sum(v.views for v in todo),
+        "videos": len(todo), "videos_unreadable": len(bad), "views": sum(v.views for v in todo),
         "frames": sum(v.frames for v in todo), "view_frames": sum(v.frames * v.views for v in todo),
         "hours": sum(hours), "shards": flags.shards, "longest_shard_hours": max(hours),
         "disk_bytes": round(needed), "disk_free_bytes": free,
@@ -92,10 +92,9 @@ def main(argv: Sequence[str]) -> int:
     if flags.json:
         print(to_json(rates, totals))
         return SOME_FAILED if needed > free else OK
-    unreadable = f"; {bad} more cannot be read (guava-aug check)" if bad else ""
     views, frames = sum(v.views for v in todo), sum(v.frames for v in todo)
     what = f"{counted(views, 'view', ',')} of {counted(len(todo), 'video', ',')}, {counted(frames, 'frame', ',')}"
-    print(f"to make:   {what}{unreadable}")
+    print(f"to make:   {what}{_unreadable(bad)}")
     print(f"measured:  {rates.video}, {rates.seconds:.0f} s on {rates.device}: {_in_words(rates)}")
     shared = f"; in {counted(flags.shards, 'part')}: mean {_time(sum(hours) / len(hours))}, longest {_time(max(hours))}"
     workers = (config.workers or 1) * len(config.gpus or ("",))
@@ -107,6 +106,12 @@ def main(argv: Sequence[str]) -> int:
     host = "?" if rates.host_bytes is None else _size(rates.host_bytes)
     print(f"memory:    GPU {gpu}; host {host} at most, per worker")
     return SOME_FAILED if needed > free else OK
+
+
+def _unreadable(names: Sequence[str]) -> str:
+    from ..tracked.layout import named
+
+    return f"; {len(names)} more cannot be read (guava-aug check): {named(names)}" if names else ""
 
 
 def _time(hours: float) -> str:
