@@ -227,7 +227,7 @@ def test_only_bad_names_and_complete_videos_load_no_model(
     monkeypatch.setattr("guava_aug.engine.InProcess.prepare", lambda self: pytest.fail("the model was loaded"))
     assert augment(tracked, tmp_path, ["one", ".."], model=model).count() == {"skipped": 3, "failed": 3}
     shutil.copytree(tracked, moved := tmp_path / "moved", ignore=shutil.ignore_patterns("one"))
-    assert augment(moved, tmp_path, ["one"], model=model).count() == {"skipped": 3}  # the tracked data are no longer needed
+    assert augment(moved, tmp_path, ["one"], model=model).count() == {"skipped": 3}  # its data are no longer needed
 
 
 def test_views_that_another_run_is_to_make_are_told(tracked: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):

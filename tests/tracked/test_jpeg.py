@@ -32,7 +32,7 @@ def overwritten(data: bytes, new: bytes) -> bytes:
 def broken(data: bytes, *, strict: bool) -> bool:
     header = jpeg.read_header(data)
     assert header is not None
-    return jpeg.is_damaged(data, header.kind, strict=strict)
+    return jpeg.is_damaged(data, header, strict=strict)
 
 
 @pytest.mark.parametrize("progressive", [0, 1])
@@ -48,6 +48,17 @@ def test_no_good_picture_is_called_damaged(channels: int, progressive: int) -> N
         for picture in (noisy(side, channels), flat):
             data = cv2.imencode(".jpg", picture, flags)[1].tobytes()
             assert not broken(data, strict=True) and not broken(data + bytes(9), strict=True), flags
+
+
+def test_a_picture_with_a_thumbnail_is_whole() -> None:
+    """As cameras write it: a small JPEG, with its own headers and end, within a segment of the large one."""
+    data, thumbnail = encoded(noisy()), b"Exif\0\0" + encoded(noisy(32))
+    segment = b"\xff\xe1" + (2 + len(thumbnail)).to_bytes(2, "big") + thumbnail
+    whole = data[:2] + segment + data[2:]
+    header = jpeg.read_header(whole)
+    assert header is not None and (header.width, header.height) == (SIDE, SIDE)
+    assert not broken(whole, strict=True)
+    assert broken(overwritten(whole, NO_CODE), strict=True)
 
 
 def test_damage_that_costs_nothing_to_see() -> None:

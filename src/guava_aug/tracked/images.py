@@ -133,7 +133,7 @@ def decode_image(data: bytes, channels: int, *, strict: bool = False) -> np.ndar
         raise _BadImage(f"the image is truncated ({len(data)} bytes): it lacks its end mark")
     if size is None or not all(0 < n <= _MAX_SIDE for n in size):
         raise _BadImage("the image is damaged" if size is None else f"an image of {size[0]} x {size[1]} pixels")
-    if header is not None and jpeg.is_damaged(data, header.kind, strict=strict):
+    if header is not None and jpeg.is_damaged(data, header, strict=strict):
         raise _BadImage("the image is damaged: its JPEG data are broken. Copy it again, or track the video again")
     flags = cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE)
     try:

@@ -12,7 +12,7 @@ import av
 from av.codec import CodecContext
 
 START, END = b"\xff\xd8", b"\xff\xd9"
-_SCAN = b"\xff\xda"
+_SCAN = 0xDA  # second byte of the marker
 _END_SLACK = 64  # bytes in which the end mark must be
 _HOLE = bytes(64)  # a copy that left a hole has zeros there; more than a block of luma can be
 # within the scans: escaped 255, restarts, and what may stand between scans (tables, comments, fill bytes)
@@ -22,16 +22,17 @@ _TABLES, _LUMA_AC = b"\xff\xc4", 0x10
 
 
 class Header(NamedTuple):
-    """What the frame header says."""
+    """What the frame header says, and where the scans begin."""
 
     kind: int  # second byte of its marker
     width: int  # pixels
     height: int
+    scan: int  # byte at which the first scan's marker is; -1: there is none
 
 
 def read_header(data: bytes) -> Header | None:
-    """The frame header of a JPEG; None when there is none."""
-    at = 2
+    """The frame header of a JPEG; None when there is none. A thumbnail in another segment is stepped over."""
+    at, found = 2, None
     while at + 9 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:  # fill byte, or no length follows
@@ -39,9 +40,11 @@ def read_header(data: bytes) -> Header | None:
             continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = (int.from_bytes(data[i : i + 2], "big") for i in (at + 5, at + 7))
-            return Header(marker, width, height)
+            found = Header(marker, width, height, -1)
+        if marker == _SCAN:
+            return found and found._replace(scan=at)
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
+    return found
 
 
 def is_complete(data: bytes) -> bool:
@@ -49,13 +52,13 @@ def is_complete(data: bytes) -> bool:
     return END in data[-_END_SLACK:]
 
 
-def is_damaged(data: bytes, kind: int, *, strict: bool) -> bool:
+def is_damaged(data: bytes, header: Header, *, strict: bool) -> bool:
     """Whether the format of a complete JPEG is broken.
 
-    kind: of its `Header`. strict: decode it with FFmpeg too, which takes about as long as OpenCV does; otherwise only
+    strict: decode it with FFmpeg too, which takes about as long as OpenCV does; otherwise only
     markers and holes are looked for (2 % of the time to decode).
     """
-    start, end = data.find(_SCAN), data.rfind(END)
+    kind, start, end = header.kind, header.scan, data.rfind(END)
     if start < 0 or _STRAY.search(data, start, end):
         return True
     if kind in _SEQUENTIAL and data.find(_HOLE, start, end) >= 0 and not _ends_blocks_with_zeros(data[:start]):
