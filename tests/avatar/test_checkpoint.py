@@ -91,9 +91,11 @@ def test_wrong_files_are_named(tmp_path, model_dir):
     with pytest.raises(AssetError, match=r"latest_1\.pt.*render_model"):
         load_model(broken)
     garbage = _small(tmp_path / "b", lambda s: None)
-    (garbage / "checkpoints/latest_1.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(AssetError, match="cannot read the checkpoint"):
-        load_model(garbage)
+    file = garbage / "checkpoints/latest_1.pt"
+    for content in (b"not a checkpoint", file.read_bytes()[:-1000]):
+        file.write_bytes(content)
+        with pytest.raises(AssetError, match=rf"cannot read the checkpoint .*{len(content)} bytes.*Download it again"):
+            load_model(garbage)
 
 
 @pytest.mark.parametrize("what", ["lacks", "has unknown", "has wrong shapes"])

@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -178,6 +179,11 @@ def _read_official(path: Path, config: ModelConfig, assets_root: Path | None) ->
     except FileNotFoundError as e:
         raise AssetError(f"{path} is missing") from e
     except Exception as e:  # torch.load raises many kinds for a damaged or foreign file
+        if not isinstance(e, OSError) and not zipfile.is_zipfile(path):  # torch would speak of its options
+            raise AssetError(
+                f"cannot read the checkpoint {path}: its {path.stat().st_size} bytes are no whole file of torch.save; "
+                "is it an interrupted download, or a page or pointer in its place? Download it again"
+            ) from e
         raise AssetError(
             f"cannot read the checkpoint {path}: {type(e).__name__}: {str(e).split(chr(10))[0]}; "
             f"expected GUAVA's torch.save dictionary with `model` and `render_model`. Is the download complete?"
