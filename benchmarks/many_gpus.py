@@ -7,7 +7,6 @@ workers to when one of them finds nothing left to begin. On a machine without GP
 
 from __future__ import annotations
 
-import os
 import resource
 import subprocess
 import sys
@@ -20,10 +19,9 @@ import torch
 
 import setting
 from guava_aug.errors import OutputError
+from guava_aug.hosts import environment_of_child
 from guava_aug.journal import Reader
 from guava_aug.plural import counted
-
-SOURCE = str(Path(__file__).resolve().parent.parent / "src")
 
 
 def run_on(gpus: int, workers: int, root: Path, names: list[str], args: Any, out: Path) -> dict[str, float | None]:
@@ -34,9 +32,8 @@ def run_on(gpus: int, workers: int, root: Path, names: list[str], args: Any, out
         "--model_path", setting.model_path(args), "--workers", str(workers),
     ]  # fmt: skip
     command += ["--device", "cpu"] if args.device == "cpu" else ["--gpus", ",".join(map(str, range(gpus)))]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([SOURCE, os.environ.get("PYTHONPATH", "")])}
     started, cpu = time.perf_counter(), _cpu_seconds()
-    if code := subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode:
+    if code := subprocess.run(command, env=environment_of_child(), stdout=subprocess.DEVNULL, check=False).returncode:
         raise OutputError(f"`guava-aug run` ended with code {code}; it says above why")
     seconds, cpu = time.perf_counter() - started, _cpu_seconds() - cpu
     found = {"s": seconds, "cores_busy": cpu / seconds, "cpu_s_a_view": cpu / (len(names) * args.views)}

@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-SOURCE = str(Path(__file__).resolve().parent.parent / "src")
 ONCE = ("data", "source inference", "Gaussian setup", "precompute (pose + background)")  # stages before the first frame
 CACHES = ("NUMBA_CACHE_DIR", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 
@@ -71,7 +70,9 @@ def child(job: dict[str, Any]) -> None:
 
 def one_start(job: dict[str, Any], cold: bool) -> tuple[dict[str, float], bool]:
     """Seconds of every step of one process; whether Python found torch's modules compiled to bytecode."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([SOURCE, os.environ.get("PYTHONPATH", "")])}
+    from guava_aug.hosts import environment_of_child  # not in the child, whose imports are timed
+
+    environment = environment_of_child()
     with tempfile.TemporaryDirectory(prefix="guava-aug-bench-") as caches:
         if cold:
             environment |= {name: str(Path(caches) / name) for name in CACHES}

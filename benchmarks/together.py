@@ -6,7 +6,6 @@ work (`guava_aug.openmp`), and as OpenMP does by default (300000 turns, about 15
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -16,16 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import setting
+from guava_aug.errors import OutputError
+from guava_aug.hosts import environment_of_child
 from guava_aug.openmp import SPINS
 
-SOURCE = str(Path(__file__).resolve().parent.parent / "src")
 SETTINGS = {"guava-aug": SPINS, "OpenMP's default": "300000"}
 
 
 def seconds_of(runs: int, spins: str, root: Path, name: str, args: Any) -> float:
     """From the start of so many runs at once to the end of the last."""
-    environment = {**os.environ, "GOMP_SPINCOUNT": spins}
-    environment["PYTHONPATH"] = os.pathsep.join([SOURCE, os.environ.get("PYTHONPATH", "")])
     with tempfile.TemporaryDirectory(prefix="guava-aug-bench-") as scratch:
         begun = time.perf_counter()
         started = [
@@ -35,13 +33,13 @@ def seconds_of(runs: int, spins: str, root: Path, name: str, args: Any) -> float
                     "--tracked_root", str(root), "--video_list", name, "--output_root", str(Path(scratch) / str(i)),
                     "--model_path", setting.model_path(args),
                 ],
-                env=environment, stdout=subprocess.DEVNULL,
+                env={**environment_of_child(), "GOMP_SPINCOUNT": spins}, stdout=subprocess.DEVNULL,
             )
             for i in range(runs)
         ]  # fmt: skip
         codes = [process.wait() for process in started]
         if any(codes):
-            raise SystemExit(f"a run failed (exit codes {codes}); see above")
+            raise OutputError(f"`guava-aug run` ended with codes {codes}; it says above why")
         return time.perf_counter() - begun
 
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import RunConfig
 from .engine import Content, Made, check_flags
 from .errors import AssetError, DeviceError, UsageError
+from .hosts import environment_of_child
 from .progress import Progress
 from .stopping import Check
 from .timing import Stages
@@ -114,12 +113,10 @@ def _answer(out: str) -> dict[str, Any] | None:
 
 def _run_child(job: dict[str, Any]) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a fresh interpreter that makes one view."""
-    # The package is found even when it runs from a checkout; Ctrl-C reaches the child through `terminate` alone.
-    search = os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    child = subprocess.Popen(
+    child = subprocess.Popen(  # Ctrl-C reaches it through `terminate` alone
         [sys.executable, "-m", "guava_aug", "one-view"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        encoding="utf-8", errors="replace", env={**os.environ, "PYTHONPATH": search}, start_new_session=True,
+        encoding="utf-8", errors="replace", env=environment_of_child(), start_new_session=True,
     )  # fmt: skip
     try:
         out, err = child.communicate(json.dumps(job))

@@ -14,12 +14,12 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import RunConfig
 from .crew import Crew, MemberDied, MemberHangs
 from .errors import DeviceError
+from .hosts import environment_of_child
 from .plural import counted
 from .progress import Progress
 from .timing import Stages
@@ -108,12 +108,10 @@ class LocalMember:
 
     def __init__(self, config: RunConfig, place: Place) -> None:
         self.name, self._timeout = place.name, config.timeout
-        # The package is found even when it runs from a checkout; Ctrl-C reaches it through this process alone.
-        search = os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # Ctrl-C reaches it through this process alone
             [sys.executable, "-m", "guava_aug", "worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env={**os.environ, **place.environment, "PYTHONPATH": search}, start_new_session=True,
+            env={**environment_of_child(), **place.environment}, start_new_session=True,
         )  # fmt: skip
         self._events: queue.Queue[Event | None] = queue.Queue()
         self._last_words: deque[str] = deque(maxlen=TAIL)

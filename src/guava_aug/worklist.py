@@ -23,7 +23,7 @@ from .history import DONE, ViewHistory
 from .mp4_header import count_frames
 from .output.camera_tag import Tag, tag_of_file
 from .output.tree import png_dir, video_path
-from .output.video import DELETE_IT, verify_video
+from .output.video import verify_video
 from .plural import counted
 from .runlog import RunLog
 from .views import View, plan_views
@@ -351,7 +351,7 @@ def _verified(config: RunConfig, jobs: list[VideoJob]) -> list[VideoJob]:
             verify_video(path, found.frames or count_frames(path), size)
             return True
         except (OutputError, OSError, ValueError, IndexError) as error:
-            log.warning("%s; this run makes it again", str(error).removesuffix(f"; {DELETE_IT}"))
+            log.warning("%s; this run makes it again", error)
             return False
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding lets other threads run

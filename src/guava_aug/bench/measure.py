@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import os
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from .. import timing
 from ..config import RunConfig
 from ..engine import InProcess, Made, model_source
 from ..errors import OutputError
+from ..hosts import environment_of_child
 from ..plural import counted
 from ..progress import Silent
 from ..record import record_path
@@ -204,8 +204,7 @@ def run_command(config: RunConfig, views: int) -> Command:
 
 def _seconds_of(argv: Sequence[str]) -> tuple[float, subprocess.CompletedProcess[str]]:
     """Wall seconds of a command that finds this package, also from a checkout, and takes no share of an array job."""
-    search = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_ARRAY_")} | {"PYTHONPATH": search}
+    environment = {k: v for k, v in environment_of_child().items() if not k.startswith("SLURM_ARRAY_")}
     begun = time.perf_counter()
     done = subprocess.run(argv, capture_output=True, text=True, errors="replace", env=environment)
     return time.perf_counter() - begun, done

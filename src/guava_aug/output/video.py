@@ -28,7 +28,6 @@ from guava_aug.plural import counted
 
 CRF = 10  # the original's quality (imageio's 8)
 PRESET = "veryfast"
-DELETE_IT = "delete it and run again"  # advice for who reads of a damaged file
 PIECE = 8  # frames handed to the encoder at a time
 PIECES_WAITING = 4  # so at most about 40 frames of a writer are in memory
 SMPTE170M_MATRIX = 6  # AVCOL_SPC_SMPTE170M, which PyAV's enumeration lacks; the same matrix as ITU601 (5)
@@ -131,8 +130,7 @@ class VideoWriter:
             return
         try:
             self.flush()
-            with timing.busy(timing.VERIFY):
-                verify_video(self._temporary, self.frames, self._size)
+            self._verify()
             os.replace(self._temporary, self.path)
             with contextlib.suppress(OSError):  # not every system can sync a folder
                 _sync(self.path.parent)
@@ -159,6 +157,13 @@ class VideoWriter:
             self.close()
         else:
             self.abort()
+
+    def _verify(self) -> None:
+        with timing.busy(timing.VERIFY):
+            try:
+                verify_video(self._temporary, self.frames, self._size)
+            except OutputError as error:
+                raise OutputError(f"{error}; it is removed, check the disk and run again") from error
 
     def _put(self, piece: np.ndarray | ComingFrames | None) -> None:
         while True:
@@ -263,11 +268,10 @@ def verify_video(path: str | os.PathLike[str], frames: int, size: tuple[int, int
     decode: decode every picture (sure); False only counts the packets (a hundred times faster, finds truncation).
     """
     path = Path(path)
-    advice = DELETE_IT
     try:
         with av.open(str(path)) as container:
             if len(container.streams.video) != 1:
-                raise OutputError(f"{path}: expected one video stream, found {len(container.streams.video)}; {advice}")
+                raise OutputError(f"{path}: expected one video stream, found {len(container.streams.video)}")
             stream = container.streams.video[0]
             stream.codec_context.options = {"err_detect": "explode"}
             found_size = stream.codec_context.width, stream.codec_context.height
@@ -276,15 +280,15 @@ def verify_video(path: str | os.PathLike[str], frames: int, size: tuple[int, int
                 for found, picture in enumerate(container.decode(stream), start=1):
                     if picture.is_corrupt or (picture.width, picture.height) != size:
                         what = "is damaged" if picture.is_corrupt else f"is {picture.width}x{picture.height}"
-                        raise OutputError(f"{path}: frame {found - 1} {what}, expected {size[0]}x{size[1]}; {advice}")
+                        raise OutputError(f"{path}: frame {found - 1} {what}, expected {size[0]}x{size[1]}")
             else:
                 found = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_corrupt)
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise OutputError(f"{path}: cannot be decoded ({error}); {advice}") from error
+        raise OutputError(f"{path}: cannot be decoded ({error})") from error
     if found != frames or found_size != size:
         raise OutputError(
             f"{path}: expected {counted(frames, 'frame')} of {size[0]}x{size[1]}, "
-            f"found {found} of {found_size[0]}x{found_size[1]}; {advice}"
+            f"found {found} of {found_size[0]}x{found_size[1]}"
         )
 
 

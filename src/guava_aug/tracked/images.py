@@ -21,7 +21,6 @@ IMAGE, MASK = "body_image", "body_mask"
 _MAX_SIDE = 8192  # pixels; the tracker stores 1024
 _PERSON = 127  # mask values above belong to the person
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
-_END_SLACK = 64  # bytes in which the end mark must be
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def decode_image(data: bytes, channels: int, *, strict: bool = False) -> np.ndar
         size = header and (header.width, header.height)
     elif data.startswith(_PNG) and len(data) >= 24:
         size = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-        complete = _PNG_END in data[-_END_SLACK:]
+        complete = _PNG_END in data[-jpeg.END_SLACK :]
     else:
         return _saved_tensor(data, channels)
     if not complete:

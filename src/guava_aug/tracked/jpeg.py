@@ -13,7 +13,7 @@ from av.codec import CodecContext
 
 START, END = b"\xff\xd8", b"\xff\xd9"
 _SCAN = 0xDA  # second byte of the marker
-_END_SLACK = 64  # bytes in which the end mark must be
+END_SLACK = 64  # bytes in which the end mark must be
 _HOLE = bytes(64)  # a copy that left a hole has zeros there; more than a block of luma can be
 # within the scans: escaped 255, restarts, and what may stand between scans (tables, comments, fill bytes)
 _STRAY = re.compile(rb"\xff[^\x00\xc4\xd0-\xd7\xda-\xdd\xfe\xff]")
@@ -49,7 +49,7 @@ def read_header(data: bytes) -> Header | None:
 
 def is_complete(data: bytes) -> bool:
     """Whether it has its end mark."""
-    return END in data[-_END_SLACK:]
+    return END in data[-END_SLACK:]
 
 
 def is_damaged(data: bytes, header: Header, *, strict: bool) -> bool:

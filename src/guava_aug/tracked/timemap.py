@@ -66,7 +66,8 @@ def warn_of_strangers(time_map: Mapping[str, Timing], path: Path, root: Path) ->
         return
     strangers = [name for name in time_map if name not in there]
     if strangers and INFO in there:
-        strangers = [name for name in strangers if name not in read_info(root)]
+        merged = read_info(root)
+        strangers = [name for name in strangers if name not in merged]
     if strangers:
         _log.warning("time map %s: no such video below %s: %s", path, root, named(strangers))
 
