@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import timing
-from .config import DEFAULT_FPS, DEFAULT_MODEL_PATH, PRECISIONS, RunConfig
+from .config import DEFAULT_FPS, DEFAULT_MODEL_PATH, RunConfig
 from .errors import AssetError, DeviceError, DeviceLostError, DiskFullError, UsageError
 from .failure import is_lasting, place
 from .fingerprint import Look, fingerprint, input_digest, input_signature, known_weights
@@ -213,7 +213,7 @@ class InProcess:
                 **time_axis(fps, video.source_frames), "fingerprint": said.fingerprint, "made_with": made_with,
             }  # fmt: skip
             comment = tag_comment(view, said.fingerprint, made_with)
-            return ViewFile(config, name, view, size, fps, comment, beside)
+            return ViewFile(config.output, name, view, size, fps, comment, beside)
 
         background = augment_video(
             model,
@@ -311,7 +311,7 @@ def check_flags(config: RunConfig) -> None:
     """
     from .output.video import PRESETS
     from .render.background import background_for
-    from .render.rasterize import BACKENDS
+    from .render.backends import BACKENDS, PRECISIONS
 
     if config.backend not in BACKENDS:
         raise UsageError(f"--backend is {config.backend!r}; expected one of {', '.join(BACKENDS)}")

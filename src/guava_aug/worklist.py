@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import av
 
-from . import __version__
+from ._version import __version__
 from .config import DEFAULT_FPS, RunConfig
 from .differences import Difference, DifferentViewsError, compare
 from .errors import GuavaAugError, OutputError

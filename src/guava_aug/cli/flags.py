@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from ..config import DEFAULT_DIFFICULTIES, Backend, EngineName, Precision, RunConfig
+from ..config import DEFAULT_DIFFICULTIES, EngineName, RunConfig
 from ..errors import UsageError
+from ..render.backends import Backend, Precision
 from ..shards import shard_of_slurm_array
 from ..stopping import GRACE
 from .parsing import MaybePath, Switch

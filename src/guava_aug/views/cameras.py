@@ -47,6 +47,69 @@ class Cameras:
         return Cameras(self.viewmats[index], self.K, self.width, self.height)
 
 
+@dataclass(frozen=True)
+class Lens:
+    """A pinhole lens without skew, whatever the number of pixels.
+
+    A point of the camera with slopes x/z and y/z is at `scale * slope + offset` of an image that spans -1..1 from edge
+    to edge, x right, y down.
+    """
+
+    scale_x: float  # 1 / tan of half the horizontal field of view, where the principal point is in the middle
+    scale_y: float
+    offset_x: float = 0.0  # of the principal point from the middle of the image
+    offset_y: float = 0.0
+
+    @staticmethod
+    def of(K: Tensor, width: int, height: int) -> Lens:
+        """Return the lens of `K` [3, 3], pixels of a `width` x `height` image with integer pixel centres.
+
+        Raises:
+            InputError: K is not finite, not [3, 3], or no pinhole camera without skew.
+        """
+        rows = check_K(K).tolist()
+        (fx, _, cx), (_, fy, cy), _ = rows
+        return Lens(
+            2 * fx / width, 2 * fy / height, (2 * cx - (width - 1)) / width, (2 * cy - (height - 1)) / height
+        )
+
+
+def check_K(K: Tensor) -> Tensor:
+    """Return `K` as float32 on the CPU, if it is [3, 3], finite, without skew, with positive focal lengths.
+
+    Raises:
+        InputError: it is not.
+    """
+    found = K.detach().float().cpu() if isinstance(K, Tensor) else torch.as_tensor(K, dtype=torch.float32)
+    if found.shape != (3, 3):
+        raise InputError(f"lens: expected K of shape [3, 3], found {list(found.shape)}; check the camera's intrinsics")
+    rows = found.tolist()
+    fine = (
+        bool(torch.isfinite(found).all()) and rows[0][0] > 0 and rows[1][1] > 0 and rows[2] == [0.0, 0.0, 1.0]
+        and rows[0][1] == 0 and rows[1][0] == 0
+    )  # fmt: skip
+    if not fine:
+        raise InputError(
+            f"lens: expected K = [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels with fx, fy > 0, found {rows}; "
+            "check the camera's intrinsics"
+        )
+    return found
+
+
+def resized_K(K: Tensor, before: tuple[int, int], after: tuple[int, int]) -> Tensor:
+    """Return `K` [3, 3] of the same lens for another number of pixels; sizes are (width, height).
+
+    Both images span the same field of view from edge to edge, and integer pixel coordinates are pixel centres. Where
+    both sizes are equal, the result is `K` itself.
+    """
+    if before == after:
+        return K
+    factor = [b / a for a, b in zip(before, after, strict=True)]
+    (fx, _, cx), (_, fy, cy), _ = K.double().tolist()
+    cx, cy = (cx + 0.5) * factor[0] - 0.5, (cy + 0.5) * factor[1] - 0.5
+    return torch.tensor([[fx * factor[0], 0.0, cx], [0.0, fy * factor[1], cy], [0.0, 0.0, 1.0]])
+
+
 def intrinsics(width: int, height: int, tanfov: float = TANFOV) -> Tensor:
     """[3, 3] K of a symmetric lens whose half field of view has tangent `tanfov` in both axes."""
     fx, fy = width / (2.0 * tanfov), height / (2.0 * tanfov)
