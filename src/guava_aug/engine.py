@@ -40,6 +40,7 @@ class Content:
     made_with: dict[str, Any]  # see `Look.made_with`
     fingerprint: str
     input: tuple[str, str, float | None]  # of the tracked video: signature, digest, fps that it says
+    camera: dict[str, Any] | None = None  # see `views.angles.compact_facts`
     bytes: int | None = None  # length of the MP4
     stages: dict[str, float] = field(default_factory=dict)  # seconds; of what views share, an equal part
 
@@ -173,6 +174,7 @@ class InProcess:
         from .tracked import TrackedVideo
         from .tracked.layout import find_video
         from .viewfiles import Outcome, ViewFile
+        from .views.angles import camera_facts, compact_facts
 
         config, model = self.config, self.model
         assert model is not None, "prepare() comes first"
@@ -188,8 +190,12 @@ class InProcess:
         if name in self._timings:  # which may override what the data say
             said_fps = find_video(config.tracked_root, name).fps
 
+        facts: dict[str, dict[str, Any]] = {}  # label -> its cameras
+
         def content(view: View) -> Content:
-            return Content(fps, size, made_with, fingerprint(view, made_with), (signature, digest, said_fps))
+            print_ = fingerprint(view, made_with)
+            camera = compact_facts(facts[view.label]) if view.label in facts else None
+            return Content(fps, size, made_with, print_, (signature, digest, said_fps), camera=camera)
 
         def ended(outcome: Outcome) -> None:
             said = content(outcome.view)
@@ -206,11 +212,14 @@ class InProcess:
 
         def open_file(view: View) -> ViewFile:
             self.stop()  # a long list of views need not be finished
+            cameras = view.cameras(video.viewmats[0], video.num_frames, size, K=video.lens_at(size))
+            facts[view.label] = camera_facts(cameras)
             said = content(view)
-            camera = {"seed": view.seed, "yaw": view.yaw, "pitch": view.pitch, "zoom": view.zoom}
             beside = {
-                "video": name, "view": view.label, **camera, "frames": video.num_frames, "width": size, "height": size,
+                "video": name, "view": view.label, **view.record(), "frames": video.num_frames,
+                "width": size, "height": size,
                 **time_axis(fps, video.source_frames), "fingerprint": said.fingerprint, "made_with": made_with,
+                **facts[view.label],
             }  # fmt: skip
             comment = tag_comment(view, said.fingerprint, made_with)
             return ViewFile(config.output, name, view, size, fps, comment, beside)
@@ -310,8 +319,8 @@ def check_flags(config: RunConfig) -> None:
         AssetError: `model_path` is given and not there.
     """
     from .output.video import PRESETS
-    from .render.background import background_for
     from .render.backends import BACKENDS, PRECISIONS
+    from .render.background import background_for
 
     if config.backend not in BACKENDS:
         raise UsageError(f"--backend is {config.backend!r}; expected one of {', '.join(BACKENDS)}")

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 # rasteriser's rules, the plate, the colours. Kept by hand: a digest of the source files would change with every
 # comment and stop half-finished data sets at every update for nothing. The run's record has the package's version too.
 RENDER_VERSION = 1
-CAMERA = ("seed", "yaw", "pitch", "zoom")
 _DIGITS = 32  # of hexadecimal: 128 bits
 _BLOCK = 1 << 20  # bytes read at a time
 _PIECE = 1 << 26  # bytes of a file that one thread digests; of a longer file, the digest is that of its pieces' digests
@@ -75,10 +74,8 @@ LOOK_FIELDS = tuple(f.name for f in fields(Look))
 
 
 def fingerprint(view: View, made_with: Mapping[str, Any]) -> str:
-    """32 hexadecimal digits of a view's camera and of `Look.made_with`."""
-    camera = {key: getattr(view, key) for key in CAMERA}
-    extra = {} if view.trajectory == "fixed" else {"trajectory": view.trajectory}
-    text = json.dumps({**made_with, **camera, **extra}, sort_keys=True)
+    """32 hexadecimal digits of a view's sampler and parameters and of `Look.made_with`."""
+    text = json.dumps({**made_with, **view.record()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
@@ -177,6 +174,8 @@ def input_digest(video: TrackedVideo) -> str:
         for f in fields(record):
             digest.update(getattr(record, f.name).contiguous().numpy().tobytes())
     digest.update(video.viewmats.contiguous().numpy().tobytes())
+    if video.K is not None:  # absent in version 0.1.0: a video without it keeps its digest
+        digest.update(video.K.float().contiguous().numpy().tobytes())
     for data in video.image_samples(_IMAGES_READ):
         digest.update(data)
     return digest.hexdigest()[:_DIGITS]

@@ -32,7 +32,7 @@ from .render.backends import PRECISIONS, Backend, Precision
 from .render.composite import composite
 from .render.rasterize import Raster, check_backend, rasterize
 from .tracked import Source
-from .views.cameras import Cameras
+from .views.cameras import Cameras, Lens
 
 if TYPE_CHECKING:
     from .avatar.refiner_triton import HalfRefiner
@@ -161,7 +161,9 @@ class GuavaModel:
         """
         posed = self.body(source.identity.to(self.device), source.motion.to(self.device))
         image, viewmat = source.image[None].to(self.device), source.viewmat.to(self.device)
-        return self.network(image, posed, viewmat, self.body.assets, uv_noise, pixel_faces)
+        S = source.image.shape[-1]
+        lens = None if source.K is None else Lens.of(source.K, S, S)
+        return self.network(image, posed, viewmat, self.body.assets, uv_noise, pixel_faces, lens)
 
     @torch.no_grad()
     def render(self, posed: PosedGaussians, cameras: Cameras, background: Tensor) -> Tensor:

@@ -100,7 +100,8 @@ def test_posing_is_that_of_the_avatar(model, body, identity, motion, viewmats, i
     posed = body(identity, motion)
     seen = torch.ones(1, len(body.assets.faces), dtype=torch.bool)
     vertex, uv = model.reconstruct(
-        Sources(images[:1], posed.vertices[:1], seen, torch.zeros(1, 4, 4), viewmats[:1]), embed_directions(viewmats[:1])
+        Sources(images[:1], posed.vertices[:1], seen, torch.zeros(1, 4, 4), viewmats[:1]),
+        embed_directions(viewmats[:1]),
     )
     poses = Poses(posed.vertices[None], vertex_turns(posed.vertex_transforms)[None], viewmats[None])
     means, quats, scales = model.pose(vertex, uv, poses)
@@ -129,7 +130,9 @@ def test_one_step_has_the_loss_and_gradients_of_version_0_1_0(tiny_config, body,
     torch.manual_seed(0)
     model = TrainingModel(replace(tiny_config, visibility=visibility), body.assets)
     batch = make_batch([person, person], np.random.default_rng(0), 2, tiny_config.feature_img_size)
-    terms = losses(model(batch.sources, batch.poses), batch.truth, TrainConfig().losses, torch.full((2, 2, 3, 1, 1), 0.5))
+    terms = losses(
+        model(batch.sources, batch.poses), batch.truth, TrainConfig().losses, torch.full((2, 2, 3, 1, 1), 0.5)
+    )
     torch.stack(list(terms.values())).sum().backward()
     found = {name: float(value.detach()) for name, value in terms.items()}
     assert found == pytest.approx(RECORDED_LOSSES, rel=1e-4, abs=1e-7)
