@@ -83,6 +83,17 @@ def test_imports_go_one_way() -> None:
     assert not wrong
 
 
+def test_the_mathematics_knows_nothing_of_runs() -> None:
+    """No configuration of a run, no journal and no command line in what renders; only each other and small tools."""
+    mathematics = {"avatar", "body", "model", "render", "views"}
+    tools = {"compiled", "errors", "plural", "safe_pickle", "triton_support"}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        room = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        if room in mathematics:
+            also = {"tracked"} if room == "model" else set()  # `Source`, what a model reconstructs from
+            assert _imported_rooms(path) <= mathematics | tools | also, path.relative_to(PACKAGE)
+
+
 def _imported_rooms(path: Path) -> set[str]:
     """Top-level modules of the package that a file imports, also those it imports late."""
     folder = ("guava_aug", *path.relative_to(PACKAGE).parent.parts)

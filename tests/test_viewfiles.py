@@ -20,7 +20,7 @@ def test_files_that_cannot_be_begun_leave_nothing(tmp_path: Path):
     in_the_way.mkdir(parents=True)
     before = set(threading.enumerate())
     with pytest.raises(OSError, match="00000"):
-        ViewFile(config, "clip", view, 64, 30, "", {})
+        ViewFile(config.output, "clip", view, 64, 30, "", {})
     assert set(threading.enumerate()) == before  # no encoder waits for frames that never come
     folder = video_path(config.output_root, view.label, "clip").parent
     assert [p for p in folder.iterdir() if p.is_file()] == []

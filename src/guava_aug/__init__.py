@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._version import __version__
     from .config import RunConfig
     from .errors import AssetError, DeviceError, GuavaAugError, InputError, OutputError, UsageError
     from .jobs import RunResult, ViewResult, augment, run
@@ -20,14 +21,13 @@ if TYPE_CHECKING:
     from .tracked import TrackedVideo
     from .views import View, plan_views
 
-__version__ = "0.1.0"
-
 _WHERE = {
     "RunConfig": "config",
     "RunResult": "jobs",
     "TrackedVideo": "tracked",
     "View": "views",
     "ViewResult": "jobs",
+    "__version__": "_version",
     "augment": "jobs",
     "load_model": "model",
     "plan_views": "views",

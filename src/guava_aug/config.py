@@ -7,17 +7,18 @@ import json
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import UsageError
 from .frame_rate import Rate, check_rate, parse_rate
+from .render.backends import Backend, Precision
 from .shards import Shard
 from .stopping import GRACE
 
+if TYPE_CHECKING:
+    from .output.settings import OutputSettings
+
 EngineName = Literal["local", "ray"]
-Backend = Literal["auto", "torch", "numba", "triton"]  # rasterisers
-Precision = Literal["auto", "fp16", "fp32"]  # of rendering
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 DEFAULT_DIFFICULTIES = ("easy", "medium", "hard")
 DEFAULT_MODEL_PATH = Path("assets/GUAVA")
 DEFAULT_FPS = 30.0  # the original's, whatever the source's rate
@@ -112,6 +113,13 @@ class RunConfig:
     def has_workers(self) -> bool:
         """Whether worker processes are asked for."""
         return self.engine == "ray" or any(x is not None for x in (self.gpus, self.workers, self.timeout))
+
+    @property
+    def output(self) -> OutputSettings:
+        """What of it concerns the files of views."""
+        from .output.settings import OutputSettings  # late: its package loads the encoders
+
+        return OutputSettings(self.output_root, self.overwrite, self.save_frame_png, self.crf, self.preset)
 
     def chunk_length(self, device: str) -> int:
         """Frames posed and rendered at a time on `device`."""

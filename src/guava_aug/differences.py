@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import UsageError
-from .output.camera_tag import CAMERA
 from .plural import counted
 from .printable import printable
 from .views import View
+from .views.view import View, recorded_params
 
 CAMERAS_SHOWN = 5
 FLAGS = {
@@ -33,6 +33,7 @@ class Difference:
     key: str
     then: Any
     now: Any
+    camera: bool = False  # whether it is a parameter of the view
 
 
 class DifferentViewsError(UsageError):
@@ -47,15 +48,23 @@ class DifferentViewsError(UsageError):
         self.differences = differences
 
 
-def compare(view: View, told: Mapping[str, Any], made_with: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(name, then, now) of every value that differs; what one side does not know is no difference.
+def compare(video: str, view: View, told: Mapping[str, Any], made_with: Mapping[str, Any]) -> list[Difference]:
+    """Return every value of a view that differs; what one side does not know is no difference.
 
-    told: camera (seed, yaw, pitch, zoom) and `made_with` of the view that exists. made_with: of this run.
+    told: `View.record` and `made_with` of the view that exists. made_with: of this run.
     """
-    camera = [(key, told[key], getattr(view, key)) for key in CAMERA if told.get(key) is not None]
+    sampler, params = recorded_params(told)
+    now = view.params
+    cameras = [("sampler", sampler, view.sampler)] if sampler is not None else []
+    cameras += [(key, params[key], now[key]) for key in now if key in params]
     then = told.get("made_with") or {}
-    settings = [(key, then[key], now) for key, now in made_with.items() if key in then]
-    return [(key, before, now) for key, before, now in camera + settings if before != now]
+    settings = [(key, then[key], value) for key, value in made_with.items() if key in then]
+    return [
+        Difference(video, view.label, key, before, value, camera)
+        for found, camera in ((cameras, True), (settings, False))
+        for key, before, value in found
+        if before != value
+    ]
 
 
 def explain_differences(
@@ -66,7 +75,7 @@ def explain_differences(
     cameras: dict[tuple[str, str], list[Difference]] = {}
     settings: dict[tuple[str, str, str], list[Difference]] = {}
     for d in differences:
-        if d.key in CAMERA:
+        if d.camera:
             cameras.setdefault((d.video, d.label), []).append(d)
         else:
             settings.setdefault((d.key, printable(d.then), printable(d.now)), []).append(d)

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from ._version import __version__
 from .config import RunConfig
 from .errors import GuavaAugError
 from .plural import counted
@@ -51,8 +52,6 @@ def _packages(config: RunConfig) -> Iterator[Finding]:
     import platform
 
     import torch
-
-    from . import __version__
 
     cuda = f", CUDA {torch.version.cuda}" if torch.version.cuda else ", built without CUDA"
     yield Finding(

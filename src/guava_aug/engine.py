@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import timing
-from .config import DEFAULT_FPS, DEFAULT_MODEL_PATH, PRECISIONS, RunConfig
+from .config import DEFAULT_FPS, DEFAULT_MODEL_PATH, RunConfig
 from .errors import AssetError, DeviceError, DeviceLostError, DiskFullError, UsageError
 from .failure import is_lasting, place
 from .fingerprint import Look, fingerprint, input_digest, input_signature, known_weights
@@ -43,6 +43,7 @@ class Content:
     made_with: dict[str, Any]  # see `Look.made_with`
     fingerprint: str
     input: tuple[str, str, float | None]  # of the tracked video: signature, digest, fps that it says
+    camera: dict[str, Any] | None = None  # see `views.angles.compact_facts`
     bytes: int | None = None  # length of the MP4
     stages: dict[str, float] = field(default_factory=dict)  # seconds; of what views share, an equal part
     frame_rate: str | None = None  # fps exactly, "30000/1001"
@@ -179,6 +180,7 @@ class InProcess:
         from .tracked import TrackedVideo
         from .tracked.layout import find_video
         from .viewfiles import Outcome, ViewFile
+        from .views.angles import camera_facts, compact_facts
 
         config, model = self.config, self.model
         assert model is not None, "prepare() comes first"
@@ -194,9 +196,13 @@ class InProcess:
         if name in self._timings:  # which may override what the data say
             said_fps = find_video(config.tracked_root, name).fps
 
+        facts: dict[str, dict[str, Any]] = {}  # label -> its cameras
+
         def content(view: View) -> Content:
             read = signature, digest, None if said_fps is None else float(said_fps)
-            return Content(float(fps), size, made_with, fingerprint(view, made_with), read, frame_rate=rate_text(fps))
+            camera = compact_facts(facts[view.label]) if view.label in facts else None
+            print_ = fingerprint(view, made_with)
+            return Content(float(fps), size, made_with, print_, read, camera=camera, frame_rate=rate_text(fps))
 
         def ended(outcome: Outcome) -> None:
             said = content(outcome.view)
@@ -214,14 +220,17 @@ class InProcess:
 
         def open_file(view: View) -> ViewFile:
             self.stop()  # a long list of views need not be finished
+            cameras = view.cameras(video.viewmats[0], video.num_frames, size, K=video.lens_at(size))
+            facts[view.label] = camera_facts(cameras)
             said = content(view)
-            camera = {"seed": view.seed, "yaw": view.yaw, "pitch": view.pitch, "zoom": view.zoom}
             beside = {
-                "video": name, "view": view.label, **camera, "frames": video.num_frames, "width": size, "height": size,
+                "video": name, "view": view.label, **view.record(), "frames": video.num_frames,
+                "width": size, "height": size,
                 **time_axis(fps, video.source_frames), "fingerprint": said.fingerprint, "made_with": made_with,
+                **facts[view.label],
             }  # fmt: skip
             comment = tag_comment(view, said.fingerprint, made_with)
-            return ViewFile(config, name, view, size, fps, comment, beside)
+            return ViewFile(config.output, name, view, size, fps, comment, beside)
 
         background = augment_video(
             model,
@@ -318,8 +327,8 @@ def check_flags(config: RunConfig) -> None:
         AssetError: `model_path` is given and not there.
     """
     from .output.video import PRESETS
+    from .render.backends import BACKENDS, PRECISIONS
     from .render.background import background_for
-    from .render.rasterize import BACKENDS
 
     if config.backend not in BACKENDS:
         raise UsageError(f"--backend is {config.backend!r}; expected one of {', '.join(BACKENDS)}")

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from .avatar.checkpoint import find_checkpoint
 from .config import RunConfig
@@ -28,7 +28,6 @@ from .errors import AssetError, InputError
 from .frame_rate import Rate
 from .output.temporary import replacing
 from .tracked.layout import IDENTITY, IMAGES, INFO, TRACKING
-from .views.view import Trajectory
 
 if TYPE_CHECKING:
     from .output.camera_tag import Tag
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 # rasteriser's rules, the plate, the colours. Kept by hand: a digest of the source files would change with every
 # comment and stop half-finished data sets at every update for nothing. The run's record has the package's version too.
 RENDER_VERSION = 1
-CAMERA = ("seed", "yaw", "pitch", "zoom")
 _DIGITS = 32  # of hexadecimal: 128 bits
 _BLOCK = 1 << 20  # bytes read at a time
 _PIECE = 1 << 26  # bytes of a file that one thread digests; of a longer file, the digest is that of its pieces' digests
@@ -79,20 +77,19 @@ LOOK_FIELDS = tuple(f.name for f in fields(Look))
 
 
 def fingerprint(view: View, made_with: Mapping[str, Any]) -> str:
-    """Return 32 hexadecimal digits of a view's camera and of `Look.made_with`."""
-    return _of_values({**made_with, **{key: getattr(view, key) for key in CAMERA}}, view.trajectory)
+    """Return 32 hexadecimal digits of a view's sampler and parameters and of `Look.made_with`."""
+    return _of_values({**made_with, **view.record()})
 
 
 def is_consistent(tag: Tag) -> bool:
     """Return whether what a video says of itself has the fingerprint that it says too; also if it says none."""
     if tag.made_with is None or tag.fingerprint is None:
         return True
-    return any(tag.fingerprint == _of_values({**tag.made_with, **tag.camera}, kind) for kind in get_args(Trajectory))
+    return tag.fingerprint == _of_values({**tag.made_with, **tag.camera})
 
 
-def _of_values(values: Mapping[str, Any], trajectory: Trajectory) -> str:
-    extra = {} if trajectory == "fixed" else {"trajectory": trajectory}
-    return hashlib.sha256(json.dumps({**values, **extra}, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+def _of_values(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
 
 def known_weights(model_path: Path, output_root: Path) -> str:
@@ -190,6 +187,8 @@ def input_digest(video: TrackedVideo) -> str:
         for f in fields(record):
             digest.update(getattr(record, f.name).contiguous().numpy().tobytes())
     digest.update(video.viewmats.contiguous().numpy().tobytes())
+    if video.K is not None:  # absent in version 0.1.0: a video without it keeps its digest
+        digest.update(video.K.float().contiguous().numpy().tobytes())
     for data in video.image_samples(_IMAGES_READ):
         digest.update(data)
     return digest.hexdigest()[:_DIGITS]

@@ -31,6 +31,7 @@ from .standing import makers
 from .stopping import Check
 from .sweep import sweep
 from .timing import Stages
+from .views.angles import compact_facts
 from .worklist import Chosen, Found, VideoJob, make_work_list, unique_names
 
 if TYPE_CHECKING:
@@ -390,13 +391,18 @@ class _Run:
             beside = read_sidecar(sidecar_path(self.config.output_root, view.label, job.name))
             if beside.get("fingerprint") == found.tag.fingerprint and "width" in beside:
                 facts["size"] = [beside["width"], beside["height"]]
+                if "viewmats" in beside:
+                    facts["camera"] = compact_facts(beside)
         return {"status": "skipped", **self._entry(job, view), **facts}
 
     def _result(self, job: VideoJob, view: View, status: Status, **more: Any) -> ViewResult:
         root = self.config.output_root if job.named else None
+        params = view.params
         return ViewResult(
-            job.name, view.difficulty, view.label, status, root, view.seed, view.yaw, view.pitch, view.zoom, **more
-        )
+            job.name, view.difficulty, view.label, status, root,
+            params.get("seed"), params.get("yaw"), params.get("pitch"), params.get("zoom"), **more,
+            sampler=view.sampler, params=params,
+        )  # fmt: skip
 
     def _entry(self, job: VideoJob, view: View) -> dict[str, Any]:
         """The camera and the places of a view, by the original's names."""
@@ -408,7 +414,7 @@ class _Run:
                 "tracked_path": str(tracked_path(self.config.tracked_root, job.name)),
                 "output_dir": str(view_root(self.config.output_root, view.label, job.name)),
             }
-        return {"seed": view.seed, "yaw": view.yaw, "pitch": view.pitch, "zoom": view.zoom, **places}
+        return {**view.record(), **places}
 
     def _write_record(self, jobs: Sequence[VideoJob], stopped: str | None = None) -> None:
         counts: Counter[str] = Counter(result.status for result in self.results.values())

@@ -16,6 +16,8 @@ from .history import History, ViewHistory, Worker
 from .output.params_log import Entries, view_order
 from .output.temporary import replacing
 from .output.tree import manifest_path, sidecar_path, video_path
+from .views.angles import expanded_facts
+from .views.view import recorded_params
 
 # Column of every stage's seconds; what all views of a video share is divided among them.
 STAGE_COLUMNS = {
@@ -29,7 +31,9 @@ STAGE_COLUMNS = {
 ROWS_AT_A_TIME = 10_000  # so that its memory does not grow with the table
 COLUMNS = {
     "video": "string", "view": "string", "difficulty": "string", "view_index": "int32",
-    "seed": "int64", "yaw": "float64", "pitch": "float64", "zoom": "float64", "cameras": "string",
+    "seed": "int64", "yaw": "float64", "pitch": "float64", "zoom": "float64",
+    "sampler": "string", "params": "string", "azimuth": "float64", "elevation": "float64",
+    "K": "list", "viewmat": "list", "cameras": "string",
     "status": "string", "stage": "string", "frame": "int32", "error": "string", "failed_runs": "int32",
     "root": "string", "path": "string", "sidecar": "string",
     "frames": "int32", "fps": "float64", "frame_rate": "string", "width": "int32", "height": "int32", "bytes": "int64",
@@ -51,6 +55,7 @@ def write_manifest(root: Path, history: History, found: Entries) -> Path:
     import pyarrow.parquet as pq
 
     kinds = {"string": pa.string(), "int32": pa.int32(), "int64": pa.int64(), "float64": pa.float64()}
+    kinds["list"] = pa.list_(pa.float64())
     schema = pa.schema(
         [(name, kinds.get(kind) or pa.timestamp("ms", tz="UTC")) for name, kind in COLUMNS.items()],
     )
@@ -84,6 +89,8 @@ def rows(root: Path, history: History, found: Entries) -> Iterator[dict[str, Any
         if row["status"] == "done":
             row["path"] = str(video_path("", label, video))
             row["sidecar"] = str(sidecar_path("", label, video))
+            row["cameras"] = row["sidecar"] if row.pop("moving", False) else None
+        row.pop("moving", None)
         yield row
 
 
@@ -97,8 +104,21 @@ def _of_entry(entry: dict[str, Any]) -> dict[str, Any]:
     known = {key: entry.get(key) for key in ("seed", "yaw", "pitch", "zoom", "frames", "error")}
     return {
         **known,
+        **_of_camera(entry),
         "seconds_render": entry.get("render_time"),
         "status": "failed" if entry.get("status") == "failed" else "done",
+    }
+
+
+def _of_camera(fields: dict[str, Any]) -> dict[str, Any]:
+    """Sampler and parameters of a view, and its camera where one is written down and stands still."""
+    sampler, params = recorded_params(fields)
+    camera = fields.get("camera") or {}
+    return {
+        "sampler": sampler,
+        "params": json.dumps(params, sort_keys=True) if params else None,
+        "moving": bool(camera.get("moving")),
+        **expanded_facts(camera),
     }
 
 
@@ -113,7 +133,8 @@ def _of_history(history: History, view: ViewHistory, versions: dict[str, str]) -
     machine = worker.used.get("machine") or {}
     if worker.name not in versions:
         versions[worker.name] = json.dumps(worker.header.get("versions") or {}, sort_keys=True)
-    row = {key: fields.get(key) for key in ("seed", "yaw", "pitch", "zoom", "frames", "fps", "bytes", "fingerprint")}
+    row = _of_camera(fields)
+    row |= {key: fields.get(key) for key in ("seed", "yaw", "pitch", "zoom", "frames", "fps", "bytes", "fingerprint")}
     row |= {key: fields.get(key) if failed else None for key in ("stage", "frame", "error")}
     row["frame_rate"] = fields.get("frame_rate") or _rate_text(fields.get("fps"))
     row["width"], row["height"] = fields.get("size") or (None, None)

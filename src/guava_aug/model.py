@@ -25,14 +25,14 @@ from .avatar.checkpoint import (
 from .avatar.config import ModelConfig
 from .avatar.network import Reconstruction, ReconstructionNetwork
 from .avatar.styleunet import StyleUNet
+from .avatar.warmup import warm_up
 from .body import EhmModel, Identity, load_body_file, load_official_assets
-from .config import PRECISIONS, Backend, Precision
 from .errors import AssetError, DeviceError, UsageError
+from .render.backends import PRECISIONS, Backend, Precision
 from .render.composite import composite
 from .render.rasterize import Raster, check_backend, rasterize
 from .tracked import Source
-from .views.cameras import Cameras
-from .waking import wake
+from .views.cameras import Cameras, Lens
 
 if TYPE_CHECKING:
     from .avatar.refiner_triton import HalfRefiner
@@ -108,7 +108,7 @@ class GuavaModel:
             self.most_frames = tried // 2
         torch.cuda.empty_cache()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _half_refiner(self, asked: Precision) -> HalfRefiner | None:
         """The refiner's half-precision twin; None, and a word in the log, if it cannot be. DeviceError if asked for."""
         from .avatar.refiner_triton import HalfRefiner
@@ -130,7 +130,7 @@ class GuavaModel:
         log.warning("rendering in float32: this model cannot be rendered in half precision here (%s)", why)
         return None
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def reconstruct(self, source: Source, *, uv_noise: Sequence[Tensor] | None = None) -> Avatar:
         """The avatar of the person in one source frame.
 
@@ -139,7 +139,7 @@ class GuavaModel:
         """
         return self.avatar(self.infer(source, uv_noise=uv_noise), source.identity)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def avatar(self, raw: Reconstruction, identity: Identity) -> Avatar:
         """The avatar of predicted Gaussians on one body shape; transparent UV points are dropped."""
         shape_used = self.body.assets.body.shapedirs.shape[-1]
@@ -151,7 +151,7 @@ class GuavaModel:
             )
         return Avatar.build(self.body, identity.to(self.device), raw.vertex, raw.uv, self.config.opacity_threshold)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def infer(
         self, source: Source, *, uv_noise: Sequence[Tensor] | None = None, pixel_faces: Tensor | None = None
     ) -> Reconstruction:
@@ -161,9 +161,11 @@ class GuavaModel:
         """
         posed = self.body(source.identity.to(self.device), source.motion.to(self.device))
         image, viewmat = source.image[None].to(self.device), source.viewmat.to(self.device)
-        return self.network(image, posed, viewmat, self.body.assets, uv_noise, pixel_faces)
+        S = source.image.shape[-1]
+        lens = None if source.K is None else Lens.of(source.K, S, S)
+        return self.network(image, posed, viewmat, self.body.assets, uv_noise, pixel_faces, lens)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def render(self, posed: PosedGaussians, cameras: Cameras, background: Tensor) -> Tensor:
         """[T, 3, H, W] RGB 0..1 of T posed frames through T cameras (or one), over `background` [T or 1, 3, H, W]."""
         if self.fast:
@@ -173,7 +175,7 @@ class GuavaModel:
             rgb, alpha = layers.rgb, layers.alpha
         return composite(rgb, alpha, background.to(self.device))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def render_planes(self, posed: PosedGaussians, cameras: Cameras, background: Tensor) -> tuple[Tensor, Tensor]:
         """As `render`, but as the encoder wants it: uint8 I420 planes [T, 3 H / 2, W] on the GPU, not waited for.
 
@@ -197,13 +199,13 @@ class GuavaModel:
         )  # fmt: skip
         return self._half(drawn.image), drawn.alpha
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def render_layers(self, posed: PosedGaussians, cameras: Cameras) -> Rendered:
         """Refined colour, alpha and the raw feature render."""
         raster = self.rasterize(posed, cameras)
         return Rendered(self.refine(raster.image), raster.alpha, raster)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def rasterize(self, posed: PosedGaussians, cameras: Cameras) -> Raster:
         """The feature channels, alpha and inverse depth of T posed frames through T cameras (or one)."""
         self._check_size(cameras)
@@ -221,7 +223,7 @@ class GuavaModel:
                 f"the cameras have {cameras.width} x {cameras.height}"
             )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def refine(self, features: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
         """[T, 3, H, W] RGB 0..1 from rendered features [T, C, H, W].
 
@@ -277,7 +279,7 @@ def load_model(
     check_backend(backend, device)
     path = EMBEDDED_DIR if model_path is None or str(model_path) == EMBEDDED else Path(model_path)
     if path.exists():
-        wake(device, with_triton=backend in ("auto", "triton"))
+        warm_up(device, with_triton=backend in ("auto", "triton"))
     checkpoint, config = open_model_files(path, guava_root=guava_root)
     assets = checkpoint.assets
     if assets is None:

@@ -79,6 +79,7 @@ def augment_video(
         with stages(timing.PRECOMPUTE):
             background = plate_of.result()
 
+    lens = video.lens_at(size)
     length = _even_length(video.num_frames, settings.frames_per_chunk)
     for group in _groups(views, settings.views_in_flight):
         with OpenFiles(group, open_file, on_view, stages) as files:
@@ -90,7 +91,7 @@ def augment_video(
                     plate = background.frames(chunk, model.device)
                 for view in files.well():  # camera
                     with files.rendering(view):
-                        cameras = view.cameras(source.viewmat, len(chunk), size, start=chunk.start)
+                        cameras = view.cameras(source.viewmat, len(chunk), size, start=chunk.start, K=lens)
                         for batch in _render(model, posed, cameras, plate, want_png):
                             files.write(view, batch)
                         progress.frames(len(chunk), video.num_frames)

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ._version import __version__
 from .errors import OutputError
 from .output.temporary import replacing
 from .printable import printable_json
@@ -34,8 +35,6 @@ def debug_log_path(output_root: Path, part_id: str | None) -> Path:
 
 def versions() -> dict[str, str]:
     """Versions of Python, of this package and of what decides the pixels."""
-    from . import __version__
-
     found = {"guava_aug": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:

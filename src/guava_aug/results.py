@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .output.tree import video_path
 from .timing import StageTime
@@ -23,12 +23,14 @@ class ViewResult:
     label: str  # folder below the output root: "easy", "easy_001"
     status: Status
     output_root: Path | None  # None: the name cannot be a folder
-    seed: int
-    yaw: float  # radians
-    pitch: float  # radians
-    zoom: float
+    seed: int | None  # of a view as the original draws them; so are the next three. None: of another sampler
+    yaw: float | None  # radians, nominal
+    pitch: float | None  # radians, nominal: positive lowers the camera
+    zoom: float | None  # factor on the distance
     seconds: float | None = None  # render time; None when nothing was rendered
     error: str | None = None  # the reason, when the status is "failed"
+    sampler: str = "fixed"  # of its cameras
+    params: Mapping[str, Any] = field(default_factory=dict)  # of the sampler
 
     @property
     def path(self) -> Path | None:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import faults, timing
-from .config import RunConfig
 from .cpus import usable_cpus
 from .errors import OutputError
 from .failure import mark
@@ -24,6 +23,7 @@ from .frame_rate import Rate
 from .output.coming import ComingFrames
 from .output.pngs import PngWriter
 from .output.quantize import NotFiniteError
+from .output.settings import OutputSettings
 from .output.sidecar import write_sidecar
 from .output.tree import png_dir, sidecar_path, video_path
 from .output.video import VideoWriter
@@ -61,27 +61,34 @@ class ViewFile:
     """
 
     def __init__(
-        self, config: RunConfig, name: str, view: View, size: int, fps: Rate, comment: str, sidecar: Mapping[str, Any]
+        self,
+        settings: OutputSettings,
+        name: str,
+        view: View,
+        size: int,
+        fps: Rate,
+        comment: str,
+        sidecar: Mapping[str, Any],
     ) -> None:
-        path = video_path(config.output_root, view.label, name)
+        path = video_path(settings.root, view.label, name)
         sweep(path.parent)
-        self._sidecar = sidecar_path(config.output_root, view.label, name)
+        self._sidecar = sidecar_path(settings.root, view.label, name)
         self._beside = sidecar
-        if config.overwrite:  # an old file must not outlive a failure under the new camera
+        if settings.overwrite:  # an old file must not outlive a failure under the new camera
             path.unlink(missing_ok=True)
             self._sidecar.unlink(missing_ok=True)
         self._pngs: PngWriter | None = None
         self._png_thread: ThreadPoolExecutor | None = None
         self._png_waiting: Future[None] | None = None
-        if config.save_frame_png:
-            folder = png_dir(config.output_root, view.label, name)
+        if settings.png:
+            folder = png_dir(settings.root, view.label, name)
             sweep(folder)
             for old in folder.glob("[0-9]*.png"):  # of another run; it may have had more frames
                 old.unlink()
             self._pngs = PngWriter(folder)
             self._png_thread = ThreadPoolExecutor(1, thread_name_prefix=f"png {view.label}")
         # last, for nobody would end its thread and remove its file if anything after it failed
-        self._video = VideoWriter(path, size, size, fps, crf=config.crf, preset=config.preset, comment=comment)
+        self._video = VideoWriter(path, size, size, fps, crf=settings.crf, preset=settings.preset, comment=comment)
 
     def write(self, batch: FrameBatch) -> None:
         """Takes the next frames. Raises OutputError with whatever stopped the files."""

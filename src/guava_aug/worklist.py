@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
+from ._version import __version__
 from .config import DEFAULT_FPS, RunConfig
 from .cpus import usable_cpus
 from .differences import Difference, DifferentViewsError, compare
@@ -276,7 +277,7 @@ class _Planner:
             return None
         camera = told if told is not None else tag.camera if tag is not None else {}
         said = {**camera, "made_with": (tag.made_with if tag is not None else None) or {}}
-        if distrusted and (tag is None or compare(view, said, made_with)):
+        if distrusted and (tag is None or compare(name, view, said, made_with)):
             return None  # an --overwrite run was to make it again
         if not camera:
             log.warning("%s is in no journal and does not say its camera; it counts as done", path)
@@ -321,8 +322,7 @@ class _Planner:
     def _differ(self, name: str, view: View, told: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
         """Notes in what a view differs from what this run would make; another input is another matter."""
         wanted = {key: value for key, value in made_with.items() if key != "input"}
-        for key, then, now in compare(view, told, wanted):
-            self.differences.append(Difference(name, view.label, key, then, now))
+        self.differences += compare(name, view, told, wanted)
 
     def _tracked_again(self, name: str, done: Mapping[str, Found], now: str | None) -> str | None:
         """Why a video is refused whose views were made from other data than are there `now` (None: unknown)."""

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from guava_aug.avatar.avatar import vertex_turns
 from guava_aug.avatar.config import ModelConfig, StyleUNetConfig, VitConfig
 from guava_aug.body import EhmModel, Identity, Motion, load_body_file
 from guava_aug.demo import default_body_path
 from guava_aug.training.data import PersonViews
-from guava_aug.training.model import vertex_turns
 
 SIZE = 32
 

@@ -6,11 +6,38 @@ import numpy as np
 import pytest
 import torch
 
-from guava_aug.avatar.avatar import Avatar
-from guava_aug.avatar.network import ReconstructionNetwork
+from guava_aug.avatar.avatar import Avatar, vertex_turns
+from guava_aug.avatar.network import ReconstructionNetwork, SourceGeometry, embed_directions
+from guava_aug.training.config import TrainConfig
 from guava_aug.training.data import make_batch
 from guava_aug.training.from_tracked import _visibility
-from guava_aug.training.model import Poses, Sources, TrainingModel, _directions, vertex_turns
+from guava_aug.training.losses import losses
+from guava_aug.training.model import Poses, Sources, TrainingModel
+from guava_aug.views.cameras import Lens
+
+RECORDED_LOSSES = {
+    "refined": 0.1075954,
+    "raw": 0.07983061,
+    "ssim": 0.1889788,
+    "edges": 0.0878529,
+    "alpha": 0.1019472,
+    "head": 0.1150034,
+    "left_hand": 0.04843755,
+    "right_hand": 0.04843755,
+    "local_pos": 0,
+    "local_scale": 0,
+}
+RECORDED_GRADIENTS = {  # norms
+    "network.vertex_base_feature": 8.79664e-07,
+    "network.uv_base_feature": 3.20981e-06,
+    "network.vertex_gs_decoder.color_layers.2.weight": 0.0223369,
+    "network.vertex_gs_decoder.rotation_layers.2.weight": 2.03821e-05,
+    "network.uv_point_decoder.local_pos_head.4.weight": 7.12168e-05,
+    "network.uv_point_decoder.scale_head.2.weight": 0.000145175,
+    "network.global_feature_mapping.0.weight": 6.48735e-06,
+    "network.uv_style_mapping.0.weight": 1.56828e-06,
+    "refiner.conv_body_first.weight": 0.00192523,
+}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +61,7 @@ def test_reconstruction_of_a_batch_is_that_of_each_alone(model, body, identity, 
         seen[b, pixel_faces[b][0].long()] = True
     depth = torch.zeros(2, 4, 4)
     sources = Sources(images, posed.vertices, seen, depth, viewmats[:2])
-    vertex, uv = model.reconstruct(sources, _directions(viewmats[:2]))
+    vertex, uv = model.reconstruct(sources, embed_directions(viewmats[:2]))
     for b in range(2):
         alone = model.network(
             images[b : b + 1], body(identity, motion[b : b + 1]), viewmats[b], body.assets, pixel_faces=pixel_faces[b]
@@ -54,10 +81,12 @@ def test_a_texel_behind_the_hand_is_hidden_in_training_as_in_inference(model, bo
     seen, depth = (torch.stack(x) for x in zip(*visibility, strict=True))
     corners = body.assets.faces[body.assets.uv_face.clamp(min=0).long()]
     surface = (posed.vertices[:, corners] * body.assets.uv_bary[..., None]).sum(-2)
-    xy = trained._project(surface.flatten(1, 2), viewmats[:2]).unflatten(1, surface.shape[1:3])
-    ours = trained.visible_texels(Sources(images, posed.vertices, seen, depth, viewmats[:2]), surface, xy)
+    lens = Lens(point.invtanfov, point.invtanfov)
+    geometry = SourceGeometry(posed.vertices, viewmats[:2], lens, seen, depth, from_body=True)
+    xy = geometry.project(surface.flatten(1, 2)).unflatten(1, surface.shape[1:3])[..., :2]
+    ours = trained.network.visible_texels(geometry, body.assets, surface, xy)
     by_face = TrainingModel(replace(point, visibility="face"), body.assets)
-    whole = by_face.visible_texels(Sources(images, posed.vertices, seen, depth, viewmats[:2]), surface, xy)
+    whole = by_face.network.visible_texels(geometry, body.assets, surface, xy)
     assert not (ours & ~whole).any()
     assert ours.sum() < 0.97 * whole.sum()
     network = ReconstructionNetwork(point, len(body.assets.body.v_template)).eval()
@@ -71,7 +100,8 @@ def test_posing_is_that_of_the_avatar(model, body, identity, motion, viewmats, i
     posed = body(identity, motion)
     seen = torch.ones(1, len(body.assets.faces), dtype=torch.bool)
     vertex, uv = model.reconstruct(
-        Sources(images[:1], posed.vertices[:1], seen, torch.zeros(1, 4, 4), viewmats[:1]), _directions(viewmats[:1])
+        Sources(images[:1], posed.vertices[:1], seen, torch.zeros(1, 4, 4), viewmats[:1]),
+        embed_directions(viewmats[:1]),
     )
     poses = Poses(posed.vertices[None], vertex_turns(posed.vertex_transforms)[None], viewmats[None])
     means, quats, scales = model.pose(vertex, uv, poses)
@@ -92,3 +122,21 @@ def test_every_trained_parameter_gets_a_gradient(model, person):
     assert out.rgb.shape == (2, 2, 3, 32, 32)
     model.zero_grad()
     model.eval()
+
+
+@pytest.mark.parametrize("visibility", ["face", "point"])
+def test_one_step_has_the_loss_and_gradients_of_version_0_1_0(tiny_config, body, person, visibility):
+    """Recorded when training still had a copy of reconstruction and posing of its own; equal to the last bit there."""
+    torch.manual_seed(0)
+    model = TrainingModel(replace(tiny_config, visibility=visibility), body.assets)
+    batch = make_batch([person, person], np.random.default_rng(0), 2, tiny_config.feature_img_size)
+    terms = losses(
+        model(batch.sources, batch.poses), batch.truth, TrainConfig().losses, torch.full((2, 2, 3, 1, 1), 0.5)
+    )
+    torch.stack(list(terms.values())).sum().backward()
+    found = {name: float(value.detach()) for name, value in terms.items()}
+    assert found == pytest.approx(RECORDED_LOSSES, rel=1e-4, abs=1e-7)
+    grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    norms = {name: float(grads[name].norm()) for name in RECORDED_GRADIENTS}
+    assert norms == pytest.approx(RECORDED_GRADIENTS, rel=1e-3)
+    assert float(torch.stack([g.double().norm() for g in grads.values()]).norm()) == pytest.approx(0.3659452, rel=1e-4)

@@ -23,12 +23,19 @@ class PosedGaussians:
     scales: Tensor  # [T, N, 3] metres, standard deviations
     opacities: Tensor  # [N] 0..1
     features: Tensor  # [N, C]; the first three are RGB 0..1
+    joints: Tensor | None = None  # [T, J, 3] posed joints of the body, metres; None: not made by `Avatar.pose`
 
     def __len__(self) -> int:
         return self.means.shape[0]
 
     def __getitem__(self, index: slice) -> PosedGaussians:
-        return replace(self, means=self.means[index], quats=self.quats[index], scales=self.scales[index])
+        return replace(
+            self,
+            means=self.means[index],
+            quats=self.quats[index],
+            scales=self.scales[index],
+            joints=None if self.joints is None else self.joints[index],
+        )
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ class Avatar:
         occupied = assets.uv_face >= 0
         kept = uv.opacities[:, 0] > opacity_threshold
         assert uv.local_pos is not None
-        colors = torch.cat([vertex.colors, uv.colors[kept]])
+        opacities, features = appearance(vertex, uv.rows(lambda v: v[kept]))
         return Avatar(
             body=body,
             rest=body.shape(identity),
@@ -78,8 +85,8 @@ class Avatar:
             uv_scales=uv.scales[kept],
             uv_face=assets.uv_face[occupied][kept].long(),
             uv_bary=assets.uv_bary[occupied][kept],
-            opacities=torch.cat([vertex.opacities[:, 0], uv.opacities[kept, 0]]),
-            features=torch.cat([torch.sigmoid(colors[:, :3]), colors[:, 3:]], 1),
+            opacities=opacities,
+            features=features,
             kept=kept,
         )
 
@@ -90,27 +97,66 @@ class Avatar:
     def pose(self, motion: Motion) -> PosedGaussians:
         """The Gaussians of T frames. Depends on identity and motion, never on a camera."""
         posed = self.body.pose(self.rest, motion)
-        vertices, faces = posed.vertices, self.body.assets.faces
+        means, quats, scales = pose_gaussians(
+            posed.vertices, vertex_turns(posed.vertex_transforms), self.body.assets.faces, self.uv_face, self.uv_bary,
+            CanonicalGeometry(self.vertex_quats, self.vertex_scales, self.uv_local, self.uv_quats, self.uv_scales),
+        )  # fmt: skip
+        return PosedGaussians(means, quats, scales, self.opacities, self.features, posed.joints)
 
-        # vertex Gaussians turn with the blended skinning matrix, which is no rotation: the branch rule decides
-        turn = matrix_to_quat(posed.vertex_transforms[..., :3])
-        quats = F.normalize(quat_multiply(turn, self.vertex_quats), dim=-1)
 
-        # UV Gaussians ride the frame of their face
-        frames, face_scale = face_frames(vertices[:, faces])  # [T, F, 3, 3], [T, F]
-        face_quats = matrix_to_quat(frames)
-        s = face_scale[:, self.uv_face, None]  # [T, M, 1]
-        columns = frames[:, self.uv_face]  # [T, M, 3, 3]
-        local = sum(columns[..., k] * self.uv_local[:, k, None] for k in range(3))
-        corner_ids = faces[self.uv_face]  # [M, 3]
-        surface = sum(vertices[:, corner_ids[:, k]] * self.uv_bary[:, k, None] for k in range(3))
-        return PosedGaussians(
-            means=torch.cat([vertices, s * local + surface], 1),
-            quats=torch.cat([quats, quat_multiply(face_quats[:, self.uv_face], self.uv_quats)], 1),
-            scales=torch.cat([self.vertex_scales.expand(len(s), -1, -1), self.uv_scales * s], 1),
-            opacities=self.opacities,
-            features=self.features,
-        )
+@dataclass(frozen=True)
+class CanonicalGeometry:
+    """Where Gaussians sit on a body before it is posed, vertex Gaussians (P) and UV Gaussians (M) apart."""
+
+    vertex_quats: Tensor  # [..., P, 4] wxyz
+    vertex_scales: Tensor  # [..., P, 3] metres
+    uv_local: Tensor  # [..., M, 3] position in the frame of its face, units of the face scale
+    uv_quats: Tensor  # [..., M, 4]
+    uv_scales: Tensor  # [..., M, 3] units of the face scale
+
+
+def appearance(vertex: RawGaussians, uv: RawGaussians) -> tuple[Tensor, Tensor]:
+    """Return opacities [..., N] 0..1 and features [..., N, C] (RGB 0..1 first) of predicted Gaussians, N = P + M."""
+    colors = torch.cat([vertex.colors, uv.colors], -2)
+    opacities = torch.cat([vertex.opacities, uv.opacities], -2)[..., 0]
+    return opacities, torch.cat([torch.sigmoid(colors[..., :3]), colors[..., 3:]], -1)
+
+
+def vertex_turns(vertex_transforms: Tensor) -> Tensor:
+    """Return quaternions [..., 4] (wxyz) of blended skinning matrices [..., 3, 4].
+
+    Vertex Gaussians turn with the blended matrix, which is no rotation: the branch rule of `matrix_to_quat` decides.
+    """
+    return matrix_to_quat(vertex_transforms[..., :3])
+
+
+def pose_gaussians(
+    vertices: Tensor,  # [..., P, 3] posed, metres
+    turns: Tensor,  # [..., P, 4] of `vertex_turns`
+    faces: Tensor,  # [F, 3]
+    uv_face: Tensor,  # [M] int64 the face of each UV Gaussian
+    uv_bary: Tensor,  # [M, 3]
+    canonical: CanonicalGeometry,  # leading dimensions as those of `vertices`, or such as broadcast to them
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return means [..., N, 3], quaternions [..., N, 4] and scales [..., N, 3] of Gaussians on posed bodies.
+
+    Differentiable in everything but the choice of a quaternion's branch.
+    """
+    quats = F.normalize(quat_multiply(turns, canonical.vertex_quats), dim=-1)
+
+    # UV Gaussians ride the frame of their face
+    frames, face_scale = face_frames(vertices[..., faces, :])  # [..., F, 3, 3], [..., F]
+    face_quats = matrix_to_quat(frames)
+    s = face_scale[..., uv_face, None]  # [..., M, 1]
+    columns = frames[..., uv_face, :, :]  # [..., M, 3, 3]
+    local = sum(columns[..., k] * canonical.uv_local[..., k, None] for k in range(3))
+    corner_ids = faces[uv_face]  # [M, 3]
+    surface = sum(vertices[..., corner_ids[:, k], :] * uv_bary[:, k, None] for k in range(3))
+    return (
+        torch.cat([vertices, s * local + surface], -2),
+        torch.cat([quats, quat_multiply(face_quats[..., uv_face, :], canonical.uv_quats)], -2),
+        torch.cat([canonical.vertex_scales.expand_as(vertices), canonical.uv_scales * s], -2),
+    )
 
 
 def face_frames(corners: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..body import EhmAssets, PosedBody
+from ..views.cameras import Lens
 from .config import ModelConfig
 from .decoders import RawGaussians, UVDecoder, VertexDecoder
 from .encoder import ImageEncoder, ImageFeatures
-from .occlusion import facing, nearest_depth, unhidden
+from .occlusion import facing, nearest_depth, relative_depth, unhidden
 from .styleunet import StyleUNet
 from .visibility import rasterize_mesh
 
@@ -22,6 +23,48 @@ _FREQUENCIES = (1.0, 2.0, 4.0, 8.0)  # of the view direction's harmonic embeddin
 _DIR_DIM = 3 * (2 * len(_FREQUENCIES) + 1)
 _EXTRA_STYLE_DIM = 512
 _DEPTH_EPS = 1e-7  # added to the depth before dividing by it
+
+
+@dataclass(frozen=True)
+class SourceGeometry:
+    """B posed bodies in front of their source cameras, and what each camera sees of its body."""
+
+    vertices: Tensor  # [B, P, 3] world, metres
+    viewmats: Tensor  # [B, 4, 4] world to camera
+    lens: Lens  # of all B cameras
+    seen: Tensor  # [B, F] bool: faces that a pixel shows
+    nearest: Tensor  # [B, D, D] of `occlusion.nearest_depth`, metres; only visibility "point" looks at it
+    from_body: bool = False  # whether `nearest` is measured from the mean vertex, which half precision can hold
+
+    def project(self, points: Tensor) -> Tensor:
+        """Return image coordinates [B, n, 3] of world points [B, n, 3]: -1..1, x right, y down; the third is unused."""
+        with torch.autocast(points.device.type, enabled=False):
+            camera = (F.pad(points, (0, 1), value=1.0) @ self.viewmats.transpose(1, 2))[..., :3]
+            z = camera[..., 2] + _DEPTH_EPS
+            x = camera[..., 0] * self.lens.scale_x / z + self.lens.offset_x
+            y = camera[..., 1] * self.lens.scale_y / z + self.lens.offset_y
+            return torch.stack([x, y, camera[..., 2] * self.lens.scale_x / z], -1)
+
+    def depth(self, points: Tensor) -> Tensor:
+        """Return the depth [B, n] of world points [B, n, 3] in metres, measured from where `nearest` is."""
+        if self.from_body:
+            return relative_depth(points, self.viewmats, self.vertices)
+        with torch.autocast(points.device.type, enabled=False):
+            return torch.stack([_depth(p, v) for p, v in zip(points, self.viewmats, strict=True)])
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network computes from B source frames; UV Gaussians still lie in their chart."""
+
+    vertex: RawGaussians  # [B, P, .]
+    uv: RawGaussians  # [B, U, U, .]
+    features: ImageFeatures
+    prj_xy: Tensor  # [B, P, 3] of `SourceGeometry.project`
+    vertex_features: Tensor  # [B, P, prj_out_dim]
+    uv_visible: Tensor  # [B, U, U] bool
+    uv_input: Tensor  # [B, dino_out_dim + 3, U, U]
+    uv_features: Tensor  # [B, uv_out_dim, U, U]
 
 
 @dataclass(frozen=True)
@@ -66,74 +109,110 @@ class ReconstructionNetwork(nn.Module):
         assets: EhmAssets,
         uv_noise: Sequence[Tensor] | None = None,  # maps of the UV decoder; default the checkpoint's own
         pixel_faces: Tensor | None = None,  # [S, S] to replace the z-buffer's result
+        lens: Lens | None = None,  # the source camera's; default the original's, `invtanfov`
     ) -> Reconstruction:
-        features = self.dino_encoder(image)
-        direction = _embed_direction(viewmat)
-        vertices = posed.vertices[0]
+        lens = Lens(self.cfg.invtanfov, self.cfg.invtanfov) if lens is None else lens
+        geometry, pixel_faces = self._look_through(posed.vertices, viewmat[None], lens, assets, pixel_faces)
+        found = self.predict(image, geometry, assets, embed_directions(viewmat[None]), uv_noise)
+        occupied = assets.uv_face >= 0
+        return Reconstruction(
+            vertex=found.vertex.rows(lambda v: v[0]),
+            uv=found.uv.rows(lambda v: v[0][occupied]),
+            features=found.features,
+            prj_xy=found.prj_xy[0],
+            vertex_features=found.vertex_features[0],
+            pixel_faces=pixel_faces,
+            uv_visible=found.uv_visible[0],
+            uv_input=found.uv_input[0],
+            uv_features=found.uv_features[0],
+        )
 
-        prj_xy = self._project(vertices, viewmat)
-        by_point = self.cfg.visibility == "point"
-        if pixel_faces is None or by_point:
-            points = _image_points(prj_xy, vertices, viewmat)
-            found, depth, _ = rasterize_mesh(points, assets.faces.cpu().numpy(), self.cfg.image_size)
-            pixel_faces = torch.from_numpy(found) if pixel_faces is None else pixel_faces
-            near = nearest_depth(torch.from_numpy(np.where(depth < 0, np.inf, depth)).to(vertices)[None])
+    def predict(
+        self,
+        images: Tensor,  # [B, 3, S, S] RGB 0..1, black background, S = feature_img_size
+        geometry: SourceGeometry,
+        assets: EhmAssets,
+        direction: Tensor,  # [B, 27] of `embed_directions`
+        uv_noise: Sequence[Tensor] | None = None,
+    ) -> Prediction:
+        """Return the Gaussians of B source frames. Inference and training call it; nothing in it waits for a GPU."""
+        features = self.dino_encoder(images)
+        vertices = geometry.vertices
+        B, P = vertices.shape[:2]
 
         # vertex branch
+        prj_xy = geometry.project(vertices)
         sampled = F.grid_sample(
-            features.vertex_map, prj_xy[None, None, :, :2], padding_mode="border", align_corners=False
-        )[0, :, 0].T  # [P, prj_out_dim]
-        if by_point:  # a vertex turned away keeps what it sees through the body: mostly the same clothes
-            covered = ~unhidden(prj_xy[None, :, :2], _depth(vertices, viewmat)[None], near)
-            covered &= facing(vertices[None], assets.faces, viewmat[None])
-            sampled = sampled * ~covered[0, :, None]
-        context = self.global_feature_mapping(features.global_feature).expand(len(vertices), -1)
-        vertex = self.vertex_gs_decoder(torch.cat([sampled, self.vertex_base_feature, context], -1)[None], direction)
+            features.vertex_map.float(), prj_xy[:, None, :, :2], padding_mode="border", align_corners=False
+        )[:, :, 0].transpose(1, 2)  # [B, P, prj_out_dim]; positions need more than bfloat16's eight bits
+        if self.cfg.visibility == "point":  # a vertex turned away keeps what it sees through the body: the same clothes
+            covered = ~unhidden(prj_xy[..., :2], geometry.depth(vertices), geometry.nearest)
+            covered &= facing(vertices, assets.faces, geometry.viewmats)
+            sampled = sampled * ~covered[..., None]
+        context = self.global_feature_mapping(features.global_feature)[:, None].expand(-1, P, -1)
+        base = self.vertex_base_feature.expand(B, -1, -1).to(sampled.dtype)
+        vertex = self.vertex_gs_decoder(torch.cat([sampled, base, context], -1), direction)
 
         # UV branch
-        occupied = assets.uv_face >= 0
-        face = assets.uv_face.clamp(min=0).long()
-        seen = torch.zeros(len(assets.faces), dtype=torch.bool, device=face.device)
-        seen[pixel_faces[pixel_faces >= 0].long().to(face.device)] = True
-        visible = occupied & seen[face]
-        surface = (assets.uv_bary[..., None] * vertices[assets.faces[face]]).sum(-2)  # [U, U, 3]
-        uv_xy = self._project(surface, viewmat)[..., :2]
-        if by_point:
-            unhid = unhidden(uv_xy.flatten(0, 1)[None], _depth(surface, viewmat).flatten()[None], near)
-            visible = visible & unhid.view_as(visible)
-        uv_input = self._lift_to_uv(image, features.uv_map, uv_xy) * visible
+        corners = assets.faces[assets.uv_face.clamp(min=0).long()]  # [U, U, 3]
+        surface = (assets.uv_bary[..., None] * vertices[:, corners]).sum(-2)  # [B, U, U, 3]
+        uv_xy = geometry.project(surface.flatten(1, 2)).unflatten(1, surface.shape[1:3])[..., :2]
+        visible = self.visible_texels(geometry, assets, surface, uv_xy)
+        uv_input = self._lift_to_uv(images, features.uv_map.float(), uv_xy) * visible[:, None]
         noise = self.uv_feature_decoder.stylegan_decoder.stored_noise() if uv_noise is None else uv_noise
         style = self.uv_style_mapping(features.global_feature)
         uv_features = self.uv_feature_decoder(uv_input, noise, style)
-        uv = self.uv_point_decoder(torch.cat([uv_features, self.uv_base_feature[None]], 1), direction)
+        base = self.uv_base_feature.expand(B, -1, -1, -1).to(uv_features.dtype)
+        uv = self.uv_point_decoder(torch.cat([uv_features, base], 1), direction)
+        return Prediction(vertex, uv, features, prj_xy, sampled, visible, uv_input, uv_features)
 
-        return Reconstruction(
-            vertex=vertex.rows(lambda v: v[0]),
-            uv=uv.rows(lambda v: v[0][occupied]),
-            features=features,
-            prj_xy=prj_xy,
-            vertex_features=sampled,
-            pixel_faces=pixel_faces,
-            uv_visible=visible,
-            uv_input=uv_input[0],
-            uv_features=uv_features[0],
+    def visible_texels(
+        self,
+        geometry: SourceGeometry,
+        assets: EhmAssets,
+        surface: Tensor,  # [B, U, U, 3] the texels in the world
+        xy: Tensor,  # [B, U, U, 2] the texels in the image, -1..1
+    ) -> Tensor:
+        """Return [B, U, U] bool: the texel is occupied and the source camera sees it, by face or by point."""
+        visible = (assets.uv_face >= 0) & geometry.seen[:, assets.uv_face.clamp(min=0).long()]
+        if self.cfg.visibility == "point":
+            z = geometry.depth(surface.flatten(1, 2))
+            visible = visible & unhidden(xy.flatten(1, 2), z, geometry.nearest).view_as(visible)
+        return visible
+
+    def _look_through(
+        self,
+        vertices: Tensor,  # [1, P, 3]
+        viewmats: Tensor,  # [1, 4, 4]
+        lens: Lens,
+        assets: EhmAssets,
+        pixel_faces: Tensor | None,  # [S, S]
+    ) -> tuple[SourceGeometry, Tensor]:
+        """Return what the z-buffer finds, and the face of every pixel, int32 [S, S]."""
+        device, F_ = vertices.device, len(assets.faces)
+        geometry = SourceGeometry(
+            vertices, viewmats, lens, torch.zeros(1, F_, dtype=torch.bool, device=device), vertices.new_zeros(1, 1, 1)
         )
-
-    def _project(self, points: Tensor, viewmat: Tensor) -> Tensor:
-        """[..., 3]: image coordinates in -1..1 (x right, y down); the third is about `invtanfov`."""
-        camera = (F.pad(points, (0, 1), value=1.0) @ viewmat.T)[..., :3]
-        return camera * self.cfg.invtanfov / (camera[..., 2:] + _DEPTH_EPS)
+        if pixel_faces is None or self.cfg.visibility == "point":
+            xy, z = geometry.project(vertices)[0, :, :2], geometry.depth(vertices)[0]
+            points = torch.cat([xy, z[:, None]], 1).float().cpu().numpy()
+            found, depth, _ = rasterize_mesh(points, assets.faces.cpu().numpy(), self.cfg.image_size)
+            pixel_faces = torch.from_numpy(found) if pixel_faces is None else pixel_faces
+            near = nearest_depth(torch.from_numpy(np.where(depth < 0, np.inf, depth)).to(vertices)[None])
+            geometry = replace(geometry, nearest=near)
+        geometry.seen[0, pixel_faces[pixel_faces >= 0].long().to(device)] = True
+        return geometry, pixel_faces
 
     def _lift_to_uv(
         self,
-        image: Tensor,  # [1, 3, S, S]
-        uv_map: Tensor,  # [1, dino_out_dim, image_size, image_size]
-        uv_xy: Tensor,  # [U, U, 2] where each texel is in the source image
+        images: Tensor,  # [B, 3, S, S]
+        uv_map: Tensor,  # [B, dino_out_dim, image_size, image_size]
+        uv_xy: Tensor,  # [B, U, U, 2] where each texel is in the source image
     ) -> Tensor:
-        """[1, 3 + dino_out_dim, U, U] source colour and features at each texel."""
+        """[B, 3 + dino_out_dim, U, U] source colour and features at each texel."""
         size = (self.cfg.image_size, self.cfg.image_size)
-        rgb = F.interpolate(image, size, mode="bilinear", align_corners=False)
-        return F.grid_sample(torch.cat([rgb, uv_map], 1), uv_xy[None], padding_mode="zeros", align_corners=False)
+        rgb = F.interpolate(images, size, mode="bilinear", align_corners=False)
+        return F.grid_sample(torch.cat([rgb, uv_map], 1), uv_xy, padding_mode="zeros", align_corners=False)
 
 
 def _depth(points: Tensor, viewmat: Tensor) -> Tensor:
@@ -141,17 +220,12 @@ def _depth(points: Tensor, viewmat: Tensor) -> Tensor:
     return points @ viewmat[2, :3] + viewmat[2, 3]
 
 
-def _image_points(prj_xy: Tensor, vertices: Tensor, viewmat: Tensor) -> np.ndarray:
-    """(P, 3) float32 array for the z-buffer: x, y in -1..1 and the camera depth in metres."""
-    return torch.cat([prj_xy[:, :2], _depth(vertices, viewmat)[:, None]], 1).float().cpu().numpy()
-
-
-def _embed_direction(viewmat: Tensor) -> Tensor:
-    """[1, 27] harmonic embedding of the view direction.
+def embed_directions(viewmats: Tensor) -> Tensor:
+    """Return the harmonic embedding [B, 27] of the view directions of cameras [B, 4, 4].
 
     R @ (0, 0, 1), the third COLUMN of the world-to-camera rotation, is not the camera's axis in the world;
     the weights were trained with it.
     """
-    direction = viewmat[:3, 2]
-    phase = (direction[:, None] * direction.new_tensor(_FREQUENCIES)).flatten()  # x's four, y's four, z's four
-    return torch.cat([phase.sin(), phase.cos(), direction])[None]
+    direction = viewmats[:, :3, 2]
+    phase = (direction[..., None] * direction.new_tensor(_FREQUENCIES)).flatten(1)  # x's four, y's four, z's four
+    return torch.cat([phase.sin(), phase.cos(), direction], 1)

@@ -47,3 +47,14 @@ def facing(
         total.index_add_(1, faces[:, k], normal)
     eye = -(viewmats[:, :3, :3].transpose(1, 2) @ viewmats[:, :3, 3:])[..., 0]  # [B, 3]
     return (total * (eye[:, None] - vertices)).sum(-1) > 0
+
+
+def relative_depth(
+    points: Tensor,  # [B, n, 3] world
+    viewmats: Tensor,  # [B, 4, 4]
+    vertices: Tensor,  # [B, P, 3]
+) -> Tensor:
+    """[B, n] depth of points beyond that of the mean vertex, metres: small enough for half precision."""
+    with torch.autocast(points.device.type, enabled=False):
+        axis = viewmats[:, None, 2, :3]
+        return ((points - vertices.mean(1, keepdim=True)) * axis).sum(-1)

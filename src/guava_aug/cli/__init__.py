@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from .. import __version__
+from .._version import __version__
 from ..errors import GuavaAugError
 from ..openmp import same_threads, wait_briefly
 from ..stopping import INTERRUPTED, Stopped

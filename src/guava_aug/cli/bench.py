@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from ..config import Backend, RunConfig
+from ..config import RunConfig
 from ..errors import UsageError
 from ..malloc import keep_freed_memory
 from ..plural import counted
+from ..render.backends import Backend
 from .exit_codes import OK, catch_sigterm
 from .parsing import MaybePath, Switch, parse
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,15 +137,19 @@ def _block(tracked_root: Path, result: RunResult, name: str, moments: int) -> Bl
 
     from ..output.contact_sheet import Block
     from ..tracked import TrackedVideo
+    from ..views import View, viewing_angles
 
     video = TrackedVideo.open(tracked_root, name)
     indices = sorted({int(i) for i in np.linspace(0, video.num_frames - 1, moments).round()})
     rows = [("input", [video.read_frame(i)[0] for i in indices])]
     for view in result.views:
         if view.video == name and view.status != "failed" and view.path is not None:
-            yaw, pitch = math.degrees(view.yaw), math.degrees(view.pitch)
-            label = f"{view.label}\nyaw {yaw:+.0f} deg\npitch {pitch:+.0f} deg\nzoom {view.zoom:.2f}"
-            rows.append((label, _pictures(view.path, indices)))
+            cameras = View.of(view.label, view.sampler, view.params).cameras(video.viewmats[0], 1)
+            azimuth, elevation = (float(angle[0]) for angle in viewing_angles(cameras.viewmats))
+            label = f"{view.label}\nazimuth {azimuth:+.0f} deg\nelevation {elevation:+.0f} deg"
+            nominal = [f"{key} {value:+.2f}" for key, value in view.params.items() if key in ("yaw", "pitch")]
+            nominal += [f"zoom {view.zoom:.2f}"] if view.zoom is not None else []
+            rows.append(("\n".join([label, *nominal]), _pictures(view.path, indices)))
     return Block(name, [f"frame {i}" for i in indices], rows)
 
 

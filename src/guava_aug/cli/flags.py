@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from ..config import DEFAULT_DIFFICULTIES, Backend, EngineName, Precision, RunConfig
+from ..config import DEFAULT_DIFFICULTIES, EngineName, RunConfig
 from ..errors import UsageError
 from ..frame_rate import Rate, parse_rate
+from ..render.backends import Backend, Precision
 from ..shards import shard_of_slurm_array
 from ..stopping import GRACE
 from .parsing import MaybePath, Switch

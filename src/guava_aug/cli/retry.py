@@ -9,9 +9,9 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from ..config import PRECISIONS
 from ..errors import UsageError
 from ..malloc import keep_freed_memory
+from ..render.backends import PRECISIONS
 from ..stopping import Stopping
 from .exit_codes import OK, SOME_FAILED
 from .parsing import Switch, parse

@@ -1,11 +1,10 @@
-"""What a run leaves behind: videos, pictures, the parameter log, and where they are."""
+"""What a run leaves behind: videos and pictures, and where they are."""
 
 from guava_aug.output.contact_sheet import contact_sheet as contact_sheet
-from guava_aug.output.params_log import read_params as read_params
-from guava_aug.output.params_log import write_params as write_params
 from guava_aug.output.pngs import PngWriter as PngWriter
 from guava_aug.output.quantize import to_png_bytes as to_png_bytes
 from guava_aug.output.quantize import to_video_bytes as to_video_bytes
+from guava_aug.output.settings import OutputSettings as OutputSettings
 from guava_aug.output.tree import params_log_path as params_log_path
 from guava_aug.output.tree import png_dir as png_dir
 from guava_aug.output.tree import video_path as video_path

@@ -11,23 +11,21 @@ from typing import Any
 from guava_aug.errors import OutputError
 from guava_aug.output.video import read_comment
 from guava_aug.views import View
-
-CAMERA = ("seed", "yaw", "pitch", "zoom")
+from guava_aug.views.view import ORIGINAL_PARAMS
 
 
 @dataclass(frozen=True)
 class Tag:
     """What a video of ours says of itself."""
 
-    camera: dict[str, Any]  # seed, yaw, pitch, zoom
+    camera: dict[str, Any]  # of `View.record`
     fingerprint: str | None = None  # None: made by a version that did not write it
     made_with: dict[str, Any] | None = None  # see `fingerprint.Look.made_with`
 
 
 def tag_comment(view: View, fingerprint: str, made_with: Mapping[str, Any]) -> str:
     """The comment for the metadata of the video of `view`; `tag_of_file` reads it."""
-    camera = {key: getattr(view, key) for key in CAMERA}
-    return json.dumps({**camera, "fingerprint": fingerprint, "made_with": dict(made_with)})
+    return json.dumps({**view.record(), "fingerprint": fingerprint, "made_with": dict(made_with)})
 
 
 def tag_of_file(path: Path) -> Tag | None:
@@ -41,7 +39,7 @@ def tag_of_file(path: Path) -> Tag | None:
         said = json.loads(comment)
         made_with, fingerprint = said.get("made_with"), said.get("fingerprint")
         return Tag(
-            camera={key: said[key] for key in CAMERA},
+            camera=_camera(said),
             fingerprint=fingerprint if isinstance(fingerprint, str) else None,
             made_with=made_with if isinstance(made_with, dict) else None,
         )
@@ -49,3 +47,11 @@ def tag_of_file(path: Path) -> Tag | None:
         if comment.startswith("{"):  # as only ours do
             raise OutputError(f"{path}: what it says of its camera is damaged ({error})") from error
         return None
+
+
+def _camera(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a tag is the view's record. Raises KeyError where it tells no camera."""
+    if "sampler" in said:
+        return {"sampler": said["sampler"], "params": dict(said["params"])}
+    moving = {"trajectory": said["trajectory"]} if "trajectory" in said else {}
+    return {**{key: said[key] for key in ORIGINAL_PARAMS}, **moving}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,11 +15,13 @@ from guava_aug.output.temporary import replacing
 from guava_aug.printable import printable_json
 
 FORMAT = 1
+_NUMBERS = re.compile(r"\[\s+[-+\d][-+.\deE,\s]*\]")  # lists of numbers
 
 
 def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a sidecar in one step. Raises OutputError."""
     text = json.dumps({"format": FORMAT, **content}, indent=1, ensure_ascii=False, allow_nan=False)
+    text = _NUMBERS.sub(lambda found: re.sub(r"\s+", " ", found[0]), text)  # a row of a matrix on a line
     try:
         with replacing(path) as temporary:
             temporary.write_text(printable_json(text) + "\n", encoding="utf-8")

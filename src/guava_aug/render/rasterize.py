@@ -6,18 +6,16 @@ import functools
 import logging
 import math
 from dataclasses import dataclass
-from typing import get_args
 
 import torch
 from torch import Tensor
 
 from guava_aug import triton_support
-from guava_aug.config import Backend
 from guava_aug.errors import DeviceError, InputError, UsageError
+from guava_aug.render.backends import BACKENDS as BACKENDS
+from guava_aug.render.backends import Backend
 
 logger = logging.getLogger(__name__)
-
-BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
 @dataclass(frozen=True)

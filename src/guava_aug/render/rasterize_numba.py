@@ -183,8 +183,9 @@ def _project_one(
     # A = J W R S in double: (ux, uy, uz) and (vx, vy, vz) are the rows of J W; m are the entries of R.
     fx, fy, depth = f64(lens[0]), f64(lens[1]), f64(cam_z)
     limit_x, limit_y = FRUSTUM_MARGIN * width / (2 * fx), FRUSTUM_MARGIN * height / (2 * fy)
-    slope_x = min(max(f64(cam_x / cam_z), -limit_x), limit_x)
-    slope_y = min(max(f64(cam_y / cam_z), -limit_y), limit_y)
+    middle_x, middle_y = ((width - 1) / 2 - f64(lens[2])) / fx, ((height - 1) / 2 - f64(lens[3])) / fy
+    slope_x = min(max(f64(cam_x / cam_z), middle_x - limit_x), middle_x + limit_x)
+    slope_y = min(max(f64(cam_y / cam_z), middle_y - limit_y), middle_y + limit_y)
     gx, gy = fx / depth, fy / depth
     ux, uy, uz = gx * (r00 - slope_x * r20), gx * (r01 - slope_x * r21), gx * (r02 - slope_x * r22)
     vx, vy, vz = gy * (r10 - slope_y * r20), gy * (r11 - slope_y * r21), gy * (r12 - slope_y * r22)

@@ -107,8 +107,8 @@ def project(
 
     # Sigma2D = A A^T with A = J W R S, in double: long thin splats cancel all but the last digits of the determinant.
     depth, rotation = z.double(), viewmat[:3, :3].double()
-    slope_x = (affine(means, viewmat[0]) / z).double().clamp(-limit(width, fx), limit(width, fx))
-    slope_y = (affine(means, viewmat[1]) / z).double().clamp(-limit(height, fy), limit(height, fy))
+    slope_x = (affine(means, viewmat[0]) / z).double().clamp(*limits(width, fx, K[0, 2]))
+    slope_y = (affine(means, viewmat[1]) / z).double().clamp(*limits(height, fy, K[1, 2]))
     zero = torch.zeros_like(depth)
     J = torch.stack([fx / depth, zero, -fx * slope_x / depth, zero, fy / depth, -fy * slope_y / depth], dim=-1)
     A = J.view(-1, 2, 3) @ rotation @ (rotation_matrices(quats.double()) * scales.double()[:, None, :])  # [N, 2, 3]
@@ -158,9 +158,10 @@ def fused(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     return (a.double() * b.double() + c.double()).to(a.dtype)
 
 
-def limit(size: int, focal: Tensor) -> float:
-    """The largest |x / z| at which the local affine map is taken."""
-    return FRUSTUM_MARGIN * size / (2 * float(focal))
+def limits(size: int, focal: Tensor, center: Tensor) -> tuple[float, float]:
+    """The least and the largest x / z at which the local affine map is taken: about the middle of what is seen."""
+    reach, middle = FRUSTUM_MARGIN * size / (2 * float(focal)), ((size - 1) / 2 - float(center)) / float(focal)
+    return middle - reach, middle + reach
 
 
 def rotation_matrices(quats: Tensor) -> Tensor:

@@ -275,8 +275,8 @@ def _project(
     depth = z.to(tl.float64)
     u = tl.div_rn(_row(r, 1.0, x, y, z3), z).to(tl.float64)
     v = tl.div_rn(_row(r + 4, 1.0, x, y, z3), z).to(tl.float64)
-    u = tl.minimum(tl.maximum(u, -limit_x), limit_x)
-    v = tl.minimum(tl.maximum(v, -limit_y), limit_y)
+    u = tl.minimum(tl.maximum(u, -shift_x / fx - limit_x), limit_x - shift_x / fx)
+    v = tl.minimum(tl.maximum(v, -shift_y / fy - limit_y), limit_y - shift_y / fy)
     jx, jy = fx / depth, fy / depth
     r00 = tl.load(r).to(tl.float64)
     r01 = tl.load(r + 1).to(tl.float64)

@@ -26,6 +26,7 @@ from guava_aug.tracked.boxes import PartCrops, read_crops
 from guava_aug.tracked.images import FrameImages
 from guava_aug.tracked.parameters import read_identity, read_motion, read_viewmats
 from guava_aug.tracked.timemap import Timing
+from guava_aug.views.cameras import resized_K
 
 SOURCE_SIZE = 518  # pixels; what the image encoder takes (37 patches of 14)
 _MAX_THREADS = 8
@@ -39,6 +40,7 @@ class Source:
     identity: Identity
     motion: Motion  # T = 1
     viewmat: Tensor  # [4, 4] world to camera, OpenCV axes
+    K: Tensor | None = None  # [3, 3] lens, pixels of `image`; None: the format's own, nearly orthographic
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class TrackedVideo:
     viewmats: Tensor  # [T, 4, 4] float32 world to camera, OpenCV axes
     _images: FrameImages = field(repr=False)
     _crops: PartCrops = field(repr=False)
+    K: Tensor | None = None  # [3, 3] lens, pixels of the stored images; None: the format's own, nearly orthographic
 
     @classmethod
     def open(cls, tracked_root: str | Path, name: str, *, timing: Timing | None = None) -> TrackedVideo:
@@ -148,7 +151,13 @@ class TrackedVideo:
             identity=self.identity,
             motion=self.motion[0:1],
             viewmat=self.viewmats[0],
+            K=self.lens_at(size),
         )
+
+    def lens_at(self, size: int) -> Tensor | None:
+        """Return K [3, 3] for images of `size` x `size` pixels; None: the video has no lens of its own."""
+        stored = (self.image_size, self.image_size)
+        return None if self.K is None else resized_K(self.K, stored, (size, size))
 
     def read_frame(self, index: int, *, strict: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Frame `index` in its stored size: RGB uint8 [H, W, 3], mask uint8 [H, W] (255 = person). Thread-safe.

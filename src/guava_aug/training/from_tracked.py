@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..avatar.avatar import vertex_turns
 from ..avatar.occlusion import nearest_depth
 from ..avatar.visibility import rasterize_mesh
 from ..body import EhmModel
 from ..tracked import TrackedVideo
 from ..views.cameras import TANFOV
 from .data import PersonViews
-from .model import vertex_turns
 
 log = logging.getLogger(__name__)
 _PARTS = ("head", "left_hand", "right_hand")
 _BOX_IMAGE = 512  # pixels, what `TrackedVideo.part_boxes` is given in
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def video_views(video: TrackedVideo, body: EhmModel, frames: int, size: int = 512) -> PersonViews:
     """`frames` pictures of one tracked video, evenly spread over it (all of them if it is shorter)."""
     picks = np.unique(np.linspace(0, video.num_frames - 1, min(frames, video.num_frames)).round().astype(int))

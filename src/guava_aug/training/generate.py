@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..avatar.occlusion import nearest_depth
+from ..avatar.avatar import vertex_turns
+from ..avatar.occlusion import nearest_depth, relative_depth
 from ..body import EhmModel, Motion, load_body_file
 from ..demo import default_body_path
 from ..demo.backgrounds import make_light
@@ -34,7 +35,6 @@ from ..demo.scene import expression_names, tracked_camera
 from ..demo.skeleton import INDEX
 from ..views.cameras import Cameras, fixed_camera, intrinsics
 from .data import PersonViews
-from .model import relative_depth, vertex_turns
 
 log = logging.getLogger(__name__)
 _YAW, _PITCH, _ZOOM = 0.56, 0.43, (0.60, 1.45)  # a little beyond `hard`
@@ -134,7 +134,7 @@ def generate(
     body = EhmModel(load_body_file(default_body_path(), uv_size=64).to(device))
     bank_model = EhmModel(bank.assets.to(device))
     for cast in casts:
-        with torch.inference_mode():
+        with torch.no_grad():
             person_views(bank_model, body, cast, tracked, others).save(_file(out, cast.index))
         yield _file(out, cast.index)
 

@@ -1,7 +1,7 @@
 """The networks as training runs them: several people at once, every person in several poses and views.
 
-The modules are the inference ones (`avatar.network`, `avatar.styleunet`); only the plumbing between is batched here.
-A test holds it to `ReconstructionNetwork.forward` and `Avatar.pose`.
+Modules, reconstruction and posing are the avatar's own (`ReconstructionNetwork.predict`, `pose_gaussians`). Here are
+what only training has: batches of people, a limit on scales, the differentiable rasteriser and CUDA graphs.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..avatar.avatar import face_frames, matrix_to_quat, quat_multiply
+from ..avatar.avatar import CanonicalGeometry, appearance, pose_gaussians
 from ..avatar.config import ModelConfig
 from ..avatar.decoders import RawGaussians
-from ..avatar.network import _DEPTH_EPS, ReconstructionNetwork, _embed_direction
-from ..avatar.occlusion import facing, unhidden
+from ..avatar.network import ReconstructionNetwork, SourceGeometry, embed_directions
 from ..avatar.styleunet import StyleUNet
 from ..body import EhmAssets
-from ..views.cameras import intrinsics
+from ..views.cameras import Lens, intrinsics
 from .rasterize_grad import rasterize_grad
 
 _MAX_FACE_SCALES = 8.0
@@ -69,10 +67,10 @@ class TrainingModel(nn.Module):
             # at zero strength pictures do not depend on noise maps, so videos cannot flicker with them
             if _is_unused(name) or (not train_noise and _is_noise_strength(name)):
                 p.requires_grad_(False)
-        self.occupied = assets.uv_face >= 0
-        self.texels = torch.nonzero(self.occupied.flatten())[:, 0]  # [M] row-major
-        self.texel_face = assets.uv_face[self.occupied].long()  # [M]
-        self.texel_bary = assets.uv_bary[self.occupied]  # [M, 3]
+        occupied = assets.uv_face >= 0
+        self.texels = torch.nonzero(occupied.flatten())[:, 0]  # [M] row-major
+        self.texel_face = assets.uv_face[occupied].long()  # [M]
+        self.texel_bary = assets.uv_bary[occupied]  # [M, 3]
 
         self._graphs: tuple[Callable[..., Any], ...] | None = None
 
@@ -84,7 +82,7 @@ class TrainingModel(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        front = (*vars(batch).values(), _directions(batch.viewmats))
+        front = (*vars(batch).values(), embed_directions(batch.viewmats))
         size = self.config.image_size
         back = torch.rand(images, self.config.color_dim, size, size, device=batch.images.device, requires_grad=True)
         self._graphs = torch.cuda.make_graphed_callables(
@@ -93,15 +91,13 @@ class TrainingModel(nn.Module):
 
     def forward(self, sources: Sources, poses: Poses, *, amp: bool = False) -> Predicted:
         front, back = self._graphs or (_Front(self, amp), _Back(self, amp))
-        found = front(*vars(sources).values(), _directions(sources.viewmats))
+        found = front(*vars(sources).values(), embed_directions(sources.viewmats))
         vertex, uv = RawGaussians(*found[:4]), RawGaussians(*found[4:])
         size = self.config.image_size
         K = intrinsics(size, size, self.config.tanfov)
         means, quats, scales = self.pose(vertex, uv, poses)
-        colors = torch.cat([vertex.colors, uv.colors], 1)
-        colors = torch.cat([torch.sigmoid(colors[..., :3]), colors[..., 3:]], -1)
-        opacities = torch.cat([vertex.opacities, uv.opacities], 1)[..., 0]
-        drawn = rasterize_grad(means, quats, scales, opacities, colors, poses.viewmats, K, size, size)
+        opacities, features = appearance(vertex, uv)
+        drawn = rasterize_grad(means, quats, scales, opacities, features, poses.viewmats, K, size, size)
         rgb = back(drawn.image.flatten(0, 1))
         return Predicted(rgb.unflatten(0, drawn.image.shape[:2]), drawn.image[:, :, :3], drawn.alpha, vertex, uv)
 
@@ -110,74 +106,30 @@ class TrainingModel(nn.Module):
 
         direction: [B, 27] embedded view directions.
         """
-        net, cfg = self.network, self.config
-        features = net.dino_encoder(s.images.contiguous(memory_format=torch.channels_last))
-        xy = self._project(s.vertices, s.viewmats)
-        sampled = F.grid_sample(features.vertex_map.float(), xy[:, None], padding_mode="border", align_corners=False)[
-            :, :, 0
-        ].transpose(1, 2)  # [B, P, D]; positions need more than bfloat16's eight bits
-        B, P = s.vertices.shape[:2]
-        if cfg.visibility == "point":
-            covered = ~unhidden(xy, relative_depth(s.vertices, s.viewmats, s.vertices), s.depth)
-            covered &= facing(s.vertices, self.assets.faces, s.viewmats)
-            sampled = sampled * ~covered[..., None]
-        context = net.global_feature_mapping(features.global_feature)[:, None].expand(-1, P, -1)
-        base = net.vertex_base_feature.expand(B, -1, -1).to(sampled.dtype)
-        vertex = net.vertex_gs_decoder(torch.cat([sampled, base, context], -1), direction)
-
-        size = (cfg.image_size, cfg.image_size)
-        rgb = F.interpolate(s.images, size, mode="bilinear", align_corners=False)
-        corners = self.assets.faces[self.assets.uv_face.clamp(min=0).long()]  # [U, U, 3]
-        surface = (s.vertices[:, corners] * self.assets.uv_bary[..., None]).sum(-2)  # [B, U, U, 3]
-        grid = self._project(surface.flatten(1, 2), s.viewmats).unflatten(1, surface.shape[1:3])
-        lifted = F.grid_sample(
-            torch.cat([rgb, features.uv_map.float()], 1), grid, padding_mode="zeros", align_corners=False
-        )
-        visible = self.visible_texels(s, surface, grid)
-        style = net.uv_style_mapping(features.global_feature)
-        maps = net.uv_feature_decoder(lifted * visible[:, None], _no_noise(net.uv_feature_decoder, lifted), style)
-        base = net.uv_base_feature.expand(B, -1, -1, -1).to(maps.dtype)
-        uv = net.uv_point_decoder(torch.cat([maps, base], 1), direction)
-        return vertex, uv.rows(lambda v: v.flatten(1, 2)[:, self.texels])
-
-    def visible_texels(self, s: Sources, surface: Tensor, xy: Tensor) -> Tensor:
-        """[B, U, U] bool, as `Reconstruction.uv_visible`: texels at `surface` [B, U, U, 3], in the image at `xy`."""
-        visible = self.occupied & s.seen[:, self.assets.uv_face.clamp(min=0).long()]
-        if self.config.visibility == "point":
-            z = relative_depth(surface.flatten(1, 2), s.viewmats, s.vertices)
-            visible = visible & unhidden(xy.flatten(1, 2), z, s.depth).view_as(visible)
-        return visible
+        lens = Lens(self.config.invtanfov, self.config.invtanfov)
+        geometry = SourceGeometry(s.vertices, s.viewmats, lens, s.seen, s.depth, from_body=True)
+        images = s.images.contiguous(memory_format=torch.channels_last)
+        no_noise = _no_noise(self.network.uv_feature_decoder, s.images)
+        found = self.network.predict(images, geometry, self.assets, direction, no_noise)
+        return found.vertex, found.uv.rows(lambda v: v.flatten(1, 2)[:, self.texels])
 
     def pose(self, vertex: RawGaussians, uv: RawGaussians, p: Poses) -> tuple[Tensor, Tensor, Tensor]:
         """Means, quaternions, scales [B, K, N, .] of the canonical Gaussians in K poses, as `Avatar.pose`."""
         assert uv.local_pos is not None
-        with torch.no_grad():
-            frames, face_scale = face_frames(p.vertices[:, :, self.assets.faces])  # [B, K, F, 3, 3], [B, K, F]
-            face_quats = matrix_to_quat(frames)
-            s = face_scale[:, :, self.texel_face, None]
-            axes = frames[:, :, self.texel_face]  # [B, K, M, 3, 3]
-            turn = face_quats[:, :, self.texel_face]
-            corners = self.assets.faces[self.texel_face]  # [M, 3]
-            surface = sum(p.vertices[:, :, corners[:, k]] * self.texel_bary[:, k, None] for k in range(3))
-        # what grows without bound early in training would cover the picture; a trained network stays far below
-        uv_scales = uv.scales.clamp(max=_MAX_FACE_SCALES)
-        quats = F.normalize(quat_multiply(p.turns, vertex.rotations[:, None]), dim=-1)
-        local = sum(axes[..., k] * uv.local_pos[:, None, :, k, None] for k in range(3))
-        means = torch.cat([p.vertices, s * local + surface], 2)
-        quats = torch.cat([quats, quat_multiply(turn, uv.rotations[:, None])], 2)
-        scales = torch.cat([vertex.scales[:, None].expand(-1, p.vertices.shape[1], -1, -1), s * uv_scales[:, None]], 2)
-        return means, quats, scales
+        canonical = CanonicalGeometry(
+            vertex_quats=vertex.rotations[:, None],
+            vertex_scales=vertex.scales[:, None],
+            uv_local=uv.local_pos[:, None],
+            uv_quats=uv.rotations[:, None],
+            # what grows without bound early in training would cover the picture; a trained network stays far below
+            uv_scales=uv.scales[:, None].clamp(max=_MAX_FACE_SCALES),
+        )
+        return pose_gaussians(p.vertices, p.turns, self.assets.faces, self.texel_face, self.texel_bary, canonical)
 
     def refine(self, features: Tensor) -> Tensor:
         """[I, 3, H, W] 0..1 of splatted features [I, C, H, W]."""
         features = features.contiguous(memory_format=torch.channels_last)
         return torch.sigmoid(self.refiner(features, _no_noise(self.refiner, features)))
-
-    def _project(self, points: Tensor, viewmats: Tensor) -> Tensor:
-        """[B, n, 2] image coordinates in -1..1 of world points [B, n, 3]."""
-        with torch.autocast(points.device.type, enabled=False):
-            camera = points @ viewmats[:, :3, :3].transpose(1, 2) + viewmats[:, None, :3, 3]
-            return camera[..., :2] * self.config.invtanfov / (camera[..., 2:] + _DEPTH_EPS)
 
 
 class _Front(nn.Module):
@@ -211,23 +163,6 @@ class _Back(nn.Module):
 
 def _autocast(like: Tensor, amp: bool) -> torch.autocast:
     return torch.autocast(like.device.type, torch.bfloat16, enabled=amp, cache_enabled=False)
-
-
-def _directions(viewmats: Tensor) -> Tensor:
-    """[B, 27] embedded view directions of cameras [B, 4, 4]."""
-    return torch.cat([_embed_direction(v) for v in viewmats])
-
-
-def relative_depth(points: Tensor, viewmats: Tensor, vertices: Tensor) -> Tensor:
-    """[B, n] depth of points [B, n, 3] beyond that of the mean vertex, metres: small enough for half precision."""
-    with torch.autocast(points.device.type, enabled=False):
-        axis = viewmats[:, None, 2, :3]
-        return ((points - vertices.mean(1, keepdim=True)) * axis).sum(-1)
-
-
-def vertex_turns(vertex_transforms: Tensor) -> Tensor:
-    """[..., 4] wxyz of blended skinning matrices [..., 3, 4]."""
-    return matrix_to_quat(vertex_transforms[..., :3])
 
 
 def _no_noise(unet: StyleUNet, like: Tensor) -> list[Tensor]:

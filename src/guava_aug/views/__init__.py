@@ -1,5 +1,6 @@
 """Which views there are: difficulties, seeds, cameras and trajectories."""
 
+from guava_aug.views.angles import viewing_angles as viewing_angles
 from guava_aug.views.cameras import Cameras as Cameras
 from guava_aug.views.cameras import camera_center as camera_center
 from guava_aug.views.cameras import circle_cameras as circle_cameras

@@ -47,16 +47,80 @@ class Cameras:
         return Cameras(self.viewmats[index], self.K, self.width, self.height)
 
 
+@dataclass(frozen=True)
+class Lens:
+    """A pinhole lens without skew, whatever the number of pixels.
+
+    A point of the camera with slopes x/z and y/z is at `scale * slope + offset` of an image that spans -1..1 from edge
+    to edge, x right, y down.
+    """
+
+    scale_x: float  # 1 / tan of half the horizontal field of view, where the principal point is in the middle
+    scale_y: float
+    offset_x: float = 0.0  # of the principal point from the middle of the image
+    offset_y: float = 0.0
+
+    @staticmethod
+    def of(K: Tensor, width: int, height: int) -> Lens:
+        """Return the lens of `K` [3, 3], pixels of a `width` x `height` image with integer pixel centres.
+
+        Raises:
+            InputError: K is not finite, not [3, 3], or no pinhole camera without skew.
+        """
+        rows = check_K(K).tolist()
+        (fx, _, cx), (_, fy, cy), _ = rows
+        return Lens(2 * fx / width, 2 * fy / height, (2 * cx - (width - 1)) / width, (2 * cy - (height - 1)) / height)
+
+
+def check_K(K: Tensor) -> Tensor:
+    """Return `K` as float32 on the CPU, if it is [3, 3], finite, without skew, with positive focal lengths.
+
+    Raises:
+        InputError: it is not.
+    """
+    found = K.detach().float().cpu() if isinstance(K, Tensor) else torch.as_tensor(K, dtype=torch.float32)
+    if found.shape != (3, 3):
+        raise InputError(f"lens: expected K of shape [3, 3], found {list(found.shape)}; check the camera's intrinsics")
+    rows = found.tolist()
+    fine = (
+        bool(torch.isfinite(found).all()) and rows[0][0] > 0 and rows[1][1] > 0 and rows[2] == [0.0, 0.0, 1.0]
+        and rows[0][1] == 0 and rows[1][0] == 0
+    )  # fmt: skip
+    if not fine:
+        raise InputError(
+            f"lens: expected K = [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels with fx, fy > 0, found {rows}; "
+            "check the camera's intrinsics"
+        )
+    return found
+
+
+def resized_K(K: Tensor, before: tuple[int, int], after: tuple[int, int]) -> Tensor:
+    """Return `K` [3, 3] of the same lens for another number of pixels; sizes are (width, height).
+
+    Both images span the same field of view from edge to edge, and integer pixel coordinates are pixel centres. Where
+    both sizes are equal, the result is `K` itself.
+    """
+    if before == after:
+        return K
+    factor = [b / a for a, b in zip(before, after, strict=True)]
+    (fx, _, cx), (_, fy, cy), _ = K.double().tolist()
+    cx, cy = (cx + 0.5) * factor[0] - 0.5, (cy + 0.5) * factor[1] - 0.5
+    return torch.tensor([[fx * factor[0], 0.0, cx], [0.0, fy * factor[1], cy], [0.0, 0.0, 1.0]])
+
+
 def intrinsics(width: int, height: int, tanfov: float = TANFOV) -> Tensor:
     """[3, 3] K of a symmetric lens whose half field of view has tangent `tanfov` in both axes."""
     fx, fy = width / (2.0 * tanfov), height / (2.0 * tanfov)
     return torch.tensor([[fx, 0.0, (width - 1) / 2], [0.0, fy, (height - 1) / 2], [0.0, 0.0, 1.0]])
 
 
-def tracked_cameras(viewmats: Tensor, size: int = 512, tanfov: float = TANFOV) -> Cameras:
-    """The tracker's own cameras, [T, 4, 4] or [4, 4] world -> camera, as Cameras of a `size` x `size` image."""
+def tracked_cameras(viewmats: Tensor, size: int = 512, tanfov: float = TANFOV, *, K: Tensor | None = None) -> Cameras:
+    """The tracker's own cameras, [T, 4, 4] or [4, 4] world -> camera, as Cameras of a `size` x `size` image.
+
+    K: [3, 3] any lens for that size, instead of `tanfov`; here and in the functions below. Raises InputError if bad.
+    """
     viewmats = viewmats if viewmats.dim() == 3 else viewmats[None]
-    return Cameras(viewmats.float(), intrinsics(size, size, tanfov), size, size)
+    return Cameras(viewmats.float(), _lens(size, tanfov, K), size, size)
 
 
 def look_at(yaw: Tensor, pitch: Tensor, radius: Tensor, target: Tensor) -> Tensor:
@@ -94,15 +158,19 @@ def fixed_camera(
     zoom: float,
     size: int = 512,
     tanfov: float = TANFOV,
+    *,
+    K: Tensor | None = None,  # [3, 3] any lens for this size, instead of `tanfov`
 ) -> Cameras:
     """One camera (T = 1) at a fixed viewpoint around the person of the source frame.
 
     yaw, pitch: radians; positive yaw moves the camera towards world +x (the person's left), positive pitch LOWERS it.
-    zoom: factor on the distance of the source camera from the world origin; the lens is almost orthographic, so the
-    person appears 1/zoom as large. Raises UsageError on a zoom that is not positive, InputError on a bad source camera.
+    zoom: factor on the distance of the source camera from the world origin, above 1 is farther away; through the
+    original's lens, which is almost orthographic, the person appears 1/zoom as large. yaw and pitch are the original's
+    nominal numbers: `angles.viewing_angles` gives the true ones (pitch -0.40 looks from 14.8 degrees above).
+    Raises UsageError on a zoom that is not positive, InputError on a bad source camera.
     """
     radius = _source_radius(source_viewmat) * _checked(yaw, pitch, zoom)
-    return _cameras(_f64(BASE_YAW + yaw), _f64(BASE_PITCH + pitch), radius[None], size, tanfov)
+    return _cameras(_f64(BASE_YAW + yaw), _f64(BASE_PITCH + pitch), radius[None], size, tanfov, K)
 
 
 def circle_cameras(
@@ -112,13 +180,14 @@ def circle_cameras(
     zoom: float = 1.0,
     size: int = 512,
     tanfov: float = TANFOV,
+    *,
+    K: Tensor | None = None,  # [3, 3] any lens for this size, instead of `tanfov`
 ) -> Cameras:
     """120 key frames of a camera that circles: yaw_range * sin, pitch_range * cos (radians), constant distance."""
     radius = _source_radius(source_viewmat) * _checked(yaw_range, pitch_range, zoom)
     wave = _key_angles()
-    return _cameras(
-        BASE_YAW + yaw_range * wave.sin(), BASE_PITCH + pitch_range * wave.cos(), radius.repeat(len(wave)), size, tanfov
-    )
+    yaw, pitch = BASE_YAW + yaw_range * wave.sin(), BASE_PITCH + pitch_range * wave.cos()
+    return _cameras(yaw, pitch, radius.repeat(len(wave)), size, tanfov, K)
 
 
 def zoom_cameras(
@@ -128,12 +197,14 @@ def zoom_cameras(
     radius_range: float = 0.3,
     size: int = 512,
     tanfov: float = TANFOV,
+    *,
+    K: Tensor | None = None,  # [3, 3] any lens for this size, instead of `tanfov`
 ) -> Cameras:
     """120 key frames that circle and also change the distance by 1 + radius_range * sin (|radius_range| < 1)."""
     _checked(yaw_range, pitch_range, 1.0 - abs(radius_range))
     wave = _key_angles()
     radius = _source_radius(source_viewmat) * (1 + radius_range * wave.sin())
-    return _cameras(BASE_YAW + yaw_range * wave.sin(), BASE_PITCH + pitch_range * wave.cos(), radius, size, tanfov)
+    return _cameras(BASE_YAW + yaw_range * wave.sin(), BASE_PITCH + pitch_range * wave.cos(), radius, size, tanfov, K)
 
 
 def world_view_transform(viewmats: Tensor) -> Tensor:
@@ -185,6 +256,10 @@ def _checked(yaw: float, pitch: float, zoom: float) -> float:
     return zoom
 
 
-def _cameras(yaw: Tensor, pitch: Tensor, radius: Tensor, size: int, tanfov: float) -> Cameras:
+def _cameras(yaw: Tensor, pitch: Tensor, radius: Tensor, size: int, tanfov: float, K: Tensor | None) -> Cameras:
     target = torch.tensor(LOOK_AT).expand(len(yaw), 3)
-    return Cameras(look_at(yaw, pitch, radius, target), intrinsics(size, size, tanfov), size, size)
+    return Cameras(look_at(yaw, pitch, radius, target), _lens(size, tanfov, K), size, size)
+
+
+def _lens(size: int, tanfov: float, K: Tensor | None) -> Tensor:
+    return intrinsics(size, size, tanfov) if K is None else check_K(K)

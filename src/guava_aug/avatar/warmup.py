@@ -1,4 +1,4 @@
-"""What a first picture needs and what takes a moment each is started early, on threads."""
+"""Libraries whose start takes a moment are started on threads, beside the reading of the model."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from . import triton_support
-from .avatar.visibility import rasterize_mesh
+from .. import triton_support
+from .visibility import rasterize_mesh
 
-THREADS = "guava-aug-wake"
+THREADS = "guava-aug-warmup"
 
 
-def wake(device: torch.device | str, with_triton: bool = True) -> None:
-    """Wakes CUDA and its libraries, Triton, and numba: together 2 s of a start, beside the reading of the model.
+def warm_up(device: torch.device | str, with_triton: bool = True) -> None:
+    """Start CUDA and its libraries, Triton, and numba: together 2 s of a start, beside the reading of the model.
 
     Does not wait. What goes wrong here goes wrong again where it is used, and is told there. Nothing for a CPU, where
     only numba would be left: it and the reading take turns, as both are Python.
@@ -26,25 +26,25 @@ def wake(device: torch.device | str, with_triton: bool = True) -> None:
         return
     if gpu.index is None and torch.cuda.is_initialized():
         gpu = torch.device("cuda", torch.cuda.current_device())  # which every thread has its own of
-    wakers: list[Callable[[], object]] = [lambda: _wake_cuda(gpu), _wake_numba]
+    tasks: list[Callable[[], object]] = [lambda: _start_cuda(gpu), _start_numba]
     if with_triton:
-        wakers.append(lambda: triton_support.usable(gpu))
-    for waker in wakers:
-        threading.Thread(target=_quietly, args=(waker,), name=THREADS).start()
+        tasks.append(lambda: triton_support.usable(gpu))
+    for task in tasks:
+        threading.Thread(target=_quietly, args=(task,), name=THREADS).start()
 
 
-def _quietly(waker: Callable[[], object]) -> None:
+def _quietly(task: Callable[[], object]) -> None:
     with contextlib.suppress(Exception):
-        waker()
+        task()
 
 
-@torch.inference_mode()
-def _wake_cuda(device: torch.device) -> None:
+@torch.no_grad()
+def _start_cuda(device: torch.device) -> None:
     x = torch.zeros(1, 16, 32, 32, device=device)
     torch.nn.functional.conv2d(x, x.new_zeros(16, 16, 3, 3))
     torch.nn.functional.scaled_dot_product_attention(x, x, x)
     torch.nn.functional.linear(x, x.new_zeros(32, 32))
 
 
-def _wake_numba() -> None:
+def _start_numba() -> None:
     rasterize_mesh(np.zeros((3, 3), np.float32), np.array([[0, 1, 2]], np.int32), 8)

@@ -1,15 +1,15 @@
-"""Libraries are woken beside the reading of a model, and never in its way."""
+"""Libraries are started beside the reading of a model, and never in its way."""
 
 import threading
 
 import pytest
 
-from guava_aug import waking
+from guava_aug.avatar import warmup
 
 
 def wait_for_wakers() -> int:
     """Their number."""
-    wakers = [t for t in threading.enumerate() if t.name == waking.THREADS]
+    wakers = [t for t in threading.enumerate() if t.name == warmup.THREADS]
     for thread in wakers:
         thread.join(60)
     return len(wakers)
@@ -22,10 +22,10 @@ def test_a_gpu_is_woken_by_all_threads_at_once(monkeypatch: pytest.MonkeyPatch):
         together.wait()
         woken.append(what)
 
-    monkeypatch.setattr(waking, "_wake_cuda", lambda device: waker(str(device)))
-    monkeypatch.setattr(waking, "_wake_numba", lambda: waker("numba"))
+    monkeypatch.setattr(warmup, "_start_cuda", lambda device: waker(str(device)))
+    monkeypatch.setattr(warmup, "_start_numba", lambda: waker("numba"))
     monkeypatch.setattr("guava_aug.triton_support.usable", lambda device: waker("triton"))
-    waking.wake("cuda:1")
+    warmup.warm_up("cuda:1")
     assert wait_for_wakers() <= 3
     assert sorted(woken) == ["cuda:1", "numba", "triton"]
 
@@ -34,30 +34,30 @@ def test_what_fails_there_is_told_where_it_is_used(monkeypatch: pytest.MonkeyPat
     def fail(*_: object) -> None:
         raise RuntimeError("no driver")
 
-    monkeypatch.setattr(waking, "_wake_cuda", fail)
+    monkeypatch.setattr(warmup, "_start_cuda", fail)
     monkeypatch.setattr("guava_aug.triton_support.usable", fail)
-    waking.wake("cuda")
+    warmup.warm_up("cuda")
     wait_for_wakers()
     assert capfd.readouterr().err == ""
 
 
 def test_triton_sleeps_where_it_is_not_wanted(monkeypatch: pytest.MonkeyPatch):
     woken: list[str] = []
-    monkeypatch.setattr(waking, "_wake_cuda", lambda device: woken.append("cuda"))
-    monkeypatch.setattr(waking, "_wake_numba", lambda: woken.append("numba"))
+    monkeypatch.setattr(warmup, "_start_cuda", lambda device: woken.append("cuda"))
+    monkeypatch.setattr(warmup, "_start_numba", lambda: woken.append("numba"))
     monkeypatch.setattr("guava_aug.triton_support.usable", lambda device: woken.append("triton"))
-    waking.wake("cuda", with_triton=False)
+    warmup.warm_up("cuda", with_triton=False)
     wait_for_wakers()
     assert sorted(woken) == ["cuda", "numba"]
 
 
 def test_a_cpu_has_nothing_to_wake():
-    waking.wake("cpu")
+    warmup.warm_up("cpu")
     assert wait_for_wakers() == 0
 
 
 def test_numba_is_woken_by_what_the_first_video_asks_of_it():
-    waking._wake_numba()
+    warmup._start_numba()
     from guava_aug.avatar.visibility import _rasterize
 
     float32, int64 = "array(float32, 2d, C)", "array(int64, 2d, C)"
