@@ -85,7 +85,9 @@ def is_consistent(tag: Tag) -> bool:
     """Return whether what a video says of itself has the fingerprint that it says too; also if it says none."""
     if tag.made_with is None or tag.fingerprint is None:
         return True
-    return tag.fingerprint == _of_values({**tag.made_with, **tag.camera})
+    values = {**tag.made_with, **tag.camera}
+    moving = ({}, {"trajectory": "circle"}, {"trajectory": "zoom"})  # which tags of 0.1.0 do not tell
+    return any(tag.fingerprint == _of_values({**values, **trajectory}) for trajectory in moving)
 
 
 def _of_values(values: Mapping[str, Any]) -> str:
