@@ -58,6 +58,7 @@ class RunConfig:
     preset: str = "veryfast"
     save_frame_png: bool = False
     time_map: Path | None = None
+    source_frame: int = 0  # number of the tracked frame (from 0) that avatars are made from
 
     grace: float = GRACE  # seconds that views in flight may take when the run is asked to end
     views_in_flight: int = 16  # writers open at once
@@ -79,6 +80,8 @@ class RunConfig:
             raise UsageError(f"--retries is {self.retries}; expected 0 or more")
         if not 0 <= self.crf <= 51:
             raise UsageError(f"--crf is {self.crf}; expected 0 (lossless) to 51 (worst)")
+        if self.source_frame < 0:
+            raise UsageError(f"--source_frame is {self.source_frame}; expected the number of a frame, 0 or more")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise UsageError(f"--fps is {self.fps:g}; expected more than 0 and at most 1000 frames per second")
         self._check_workers()

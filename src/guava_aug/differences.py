@@ -19,6 +19,7 @@ FLAGS = {
     "preset": "--preset",
     "fps": "frames per second (--fps, --time_map)",
     "render": "way of rendering (version of guava-aug)",
+    "source_frame": "--source_frame",
 }
 ADVICE = "Use those of the earlier run, or another --output_root, or --overwrite to make these views again"
 
@@ -48,7 +49,9 @@ def compare(view: View, told: Mapping[str, Any], made_with: Mapping[str, Any]) -
     told: camera (seed, yaw, pitch, zoom) and `made_with` of the view that exists. made_with: of this run.
     """
     camera = [(key, told[key], getattr(view, key)) for key in CAMERA if told.get(key) is not None]
-    then = told.get("made_with") or {}
+    then = dict(told.get("made_with") or {})
+    if made_with and then:  # the first frame is not told
+        made_with, then = {"source_frame": 0, **made_with}, {"source_frame": 0, **then}
     settings = [(key, then[key], now) for key, now in made_with.items() if key in then]
     return [(key, before, now) for key, before, now in camera + settings if before != now]
 

@@ -179,7 +179,8 @@ class InProcess:
         before = {stage.name: stage.seconds for stage in self.stages.rows()}
         with self.stages(timing.DATA):
             signature = input_signature(config.tracked_root, name) or ""  # before it is read: it may be written to
-            video = TrackedVideo.open(config.tracked_root, name, timing=self._timings.get(name))
+            timing_of = self._timings.get(name)
+            video = TrackedVideo.open(config.tracked_root, name, timing=timing_of, source_frame=config.source_frame)
             digest = input_digest(video)
         size, fps = model.config.image_size, config.fps or video.fps or DEFAULT_FPS
         made_with = self.look.made_with(fps, digest)

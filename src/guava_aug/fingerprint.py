@@ -17,7 +17,7 @@ import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from .avatar.checkpoint import find_checkpoint
 from .config import RunConfig
 from .errors import AssetError, InputError
 from .output.temporary import replacing
-from .tracked.layout import IDENTITY, IMAGES, INFO, TRACKING
+from .tracked.layout import IDENTITY, IMAGES, INFO, TRACKING, places
 
 if TYPE_CHECKING:
     from .tracked import TrackedVideo
@@ -53,6 +53,7 @@ class Look:
     crf: int
     preset: str
     render: int = RENDER_VERSION
+    source_frame: int = field(default=0, repr=False)  # 0 is not told: views made before there was a choice have none
 
     @classmethod
     def of(cls, config: RunConfig, weights: str) -> Look:
@@ -64,11 +65,14 @@ class Look:
                 background = "picture " + _digest_of_files([picture])
             except OSError as error:
                 raise InputError(f"--background {picture} cannot be read ({error.strerror or error})") from error
-        return cls(weights, background, config.crf, config.preset)
+        return cls(weights, background, config.crf, config.preset, source_frame=config.source_frame)
 
     def made_with(self, fps: float, input_digest: str) -> dict[str, Any]:
         """Everything but the camera: this, the frame rate and the digest of the tracked video."""
-        return {**asdict(self), "fps": float(fps), "input": input_digest}
+        said = asdict(self)
+        if not self.source_frame:
+            del said["source_frame"]
+        return {**said, "fps": float(fps), "input": input_digest}
 
 
 LOOK_FIELDS = tuple(f.name for f in fields(Look))
@@ -151,16 +155,18 @@ def _unreadable(file: Path, error: OSError) -> AssetError:
 
 def input_signature(tracked_root: Path, name: str) -> str | None:
     """16 hexadecimal digits of the sizes and dates of a tracked video's files; None: some are missing."""
-    for folder in (tracked_root / name / name, tracked_root / name, tracked_root):
+    for folder in (*places(tracked_root, name), tracked_root):
         found = []
         try:
             for file in (INFO, TRACKING, IDENTITY, IMAGES):
                 stat = os.stat(folder / file)
                 found.append((stat.st_size, stat.st_mtime_ns))
-        except (OSError, ValueError):
+        except (FileNotFoundError, NotADirectoryError):
             if found:
                 return None
             continue
+        except (OSError, ValueError):  # it may be there: the folders that come after it are not asked
+            return None
         return _digest_of_text(repr(found))[:16]
     return None
 

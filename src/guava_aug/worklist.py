@@ -84,6 +84,18 @@ def unique_names(names: Iterable[str]) -> list[str]:
     return once
 
 
+def warn_of_look_alikes(names: Iterable[str]) -> None:
+    """Logs names that differ only by case or Unicode normalisation: some file systems cannot tell them apart."""
+    from .tracked.layout import look_alikes
+
+    if groups := look_alikes(names):
+        more = f" and {counted(len(groups) - 5, 'more group')}" if len(groups) > 5 else ""
+        log.warning(
+            "names that differ only by case or Unicode form; on macOS and Windows their outputs are one file: %s%s",
+            "; ".join(" and ".join(group[:5]) for group in groups[:5]), more,
+        )  # fmt: skip
+
+
 def refused_name(name: str) -> str | None:
     """Why `name` cannot be a folder below the tracked root, or None when it can."""
     if not name or name in (".", "..") or set(name) & set("/\\\0"):
@@ -165,6 +177,8 @@ class _Planner:
         about: tuple[Any, ...] = (self.look, self.config.fps, signature, self.timings.get(name), __version__)
         if config.precision != "auto":  # no part of the look, but half precision may be what a view fails of
             about += (config.precision,)
+        if config.source_frame:
+            about += ("source frame", config.source_frame)
         circumstances = hashlib.sha256(repr(about).encode()).hexdigest()
         job = VideoJob(speakable, tuple(views), {}, signature=signature, circumstances=circumstances)
         if config.overwrite:

@@ -42,11 +42,13 @@ class CheckFlags:
     tracked_root: Positional[Path]
     """Folder that holds the tracked videos (or one tracked video)."""
     names: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME ...]", help_behavior_hint="")] = ()
-    """Videos to check; all when none is named."""
+    """Videos to check; all when none is named. A name may begin with - when there is such a folder, or after --."""
     fast: Switch = False
     """Look whether the images are there, without decoding them."""
     time_map: MaybePath = None
     """Check this time map too: it must fit the videos."""
+    source_frame: Annotated[int, arg(metavar="N")] = 0
+    """As for `guava-aug run`: this frame must show the person."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -54,9 +56,14 @@ def main(argv: Sequence[str]) -> int:
     flags = parse(CheckFlags, argv, "guava-aug check", DESCRIPTION, EXAMPLES)
     from rich.console import Console
 
-    from ..errors import InputError
+    from ..errors import InputError, UsageError
     from ..tracked import iter_checks, load_time_map, warn_of_strangers
+    from ..tracked.layout import why_no_videos
+    from ..worklist import unique_names
     from .terminal import speaking
+
+    if flags.source_frame < 0:
+        raise UsageError(f"--source_frame is {flags.source_frame}; expected the number of a frame, 0 or more")
 
     time_map = load_time_map(flags.time_map) if flags.time_map else None
     rows: list[CheckRow] = []
@@ -64,11 +71,17 @@ def main(argv: Sequence[str]) -> int:
     with speaking(quiet=True, verbose=False), waiting.status("checking") as status:
         if flags.time_map and time_map:
             warn_of_strangers(time_map, flags.time_map, flags.tracked_root)
-        for row in iter_checks(flags.tracked_root, flags.names or None, decode=not flags.fast, time_map=time_map):
+        for row in iter_checks(
+            flags.tracked_root,
+            unique_names(flags.names) or None,
+            decode=not flags.fast,
+            time_map=time_map,
+            source_frame=flags.source_frame,
+        ):
             rows.append(row)
-            status.update(f"checked {len(rows)}: {row.name[:40]}")
+            status.update(f"checked {len(rows)}: {_printable(row.name[:40])}")
     if not rows:
-        raise InputError(f"{flags.tracked_root} holds no tracked video; check the path")
+        raise InputError(why_no_videos(flags.tracked_root))
 
     if console.is_terminal:
         console.print(_table(rows))
@@ -88,8 +101,8 @@ def _table(rows: Sequence[CheckRow]) -> Table:
     for name in ("video", "frames", "size", "fps", "identity", "result"):
         table.add_column(name, justify="right" if name in ("frames", "size", "fps") else "left", overflow="fold")
     for row in rows:
-        text = Text("\n".join(_notes(row)) or "good", style="red" if row.problems else "")
-        table.add_row(Text(row.name), *_facts(row), text)
+        text = Text(_printable("\n".join(_notes(row))) or "good", style="red" if row.problems else "")
+        table.add_row(Text(_printable(row.name)), *_facts(row), text)
     return table
 
 
@@ -97,7 +110,12 @@ def _line(row: CheckRow) -> str:
     """One line whatever the names and reasons hold, for grep and cut."""
     result = "bad" if row.problems else "odd" if row.warnings else "good"
     parts = [row.name, result, *_facts(row), "; ".join(_notes(row))]
-    return "\t".join(re.sub(r"[\t\r\n]+", " ", part) for part in parts)
+    return "\t".join(re.sub(r"[\t\r\n]+", " ", _printable(part)) for part in parts)
+
+
+def _printable(text: str) -> str:
+    """The text without what no terminal or file can take: halves of characters, of names that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _facts(row: CheckRow) -> tuple[str, ...]:
