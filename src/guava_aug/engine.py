@@ -19,6 +19,7 @@ from .fingerprint import Look, fingerprint, input_digest, input_signature, known
 from .output.camera_tag import tag_comment
 from .output.sidecar import time_axis
 from .output.tree import video_path
+from .presence import is_there
 from .progress import Progress
 from .stopping import Check
 from .timing import Stages
@@ -334,14 +335,14 @@ def model_source(config: RunConfig) -> str:
     from .model import EMBEDDED
 
     if config.model_path is not None:
-        if str(config.model_path) != EMBEDDED and not config.model_path.exists():
+        if str(config.model_path) != EMBEDDED and not is_there(config.model_path, AssetError):
             raise AssetError(
                 f"--model_path {config.model_path} does not exist; expected a folder with config.yaml and "
                 "checkpoints/, a .pt or a .safetensors file (left out, the embedded model is used)"
             )
         return str(config.model_path)
     places = [DEFAULT_MODEL_PATH] + ([config.guava_root / DEFAULT_MODEL_PATH] if config.guava_root else [])
-    return next((str(place) for place in places if place.exists()), EMBEDDED)
+    return next((str(place) for place in places if is_there(place, AssetError)), EMBEDDED)
 
 
 def explain(error: BaseException) -> str:

@@ -25,6 +25,7 @@ from .avatar.checkpoint import find_checkpoint
 from .config import RunConfig
 from .errors import AssetError, InputError
 from .output.temporary import replacing
+from .presence import is_file, is_folder
 from .tracked.layout import IDENTITY, IMAGES, INFO, TRACKING, places
 
 if TYPE_CHECKING:
@@ -131,14 +132,14 @@ def _content(file: Path, key: str) -> str:
 
 
 def _checkpoint(model_path: Path) -> Path:
-    return Path(os.path.realpath(find_checkpoint(model_path) if model_path.is_dir() else model_path))
+    return Path(os.path.realpath(find_checkpoint(model_path) if is_folder(model_path, AssetError) else model_path))
 
 
 def _with_extras(file: Path, content: str) -> str:
     if file.suffix == ".safetensors":
         return content
     extras = [folder / name for folder in (file.parent, file.parent.parent) for name in _MODEL_EXTRAS]
-    extras = [path for path in extras if path.is_file()]
+    extras = [path for path in extras if is_file(path, AssetError)]
     return _digest_of_text(content + _digest_of_model(file, extras)) if extras else content
 
 

@@ -37,21 +37,34 @@ def status_of(path: str | Path, *, follow: bool = True) -> os.stat_result | None
         raise
 
 
-def is_there(path: str | Path) -> bool:
-    """Whether anything is at `path`, be it a link to nothing. Raises OSError when it cannot be looked at."""
-    return status_of(path, follow=False) is not None
+def is_there(path: str | Path, error: type[Exception] | None = None) -> bool:
+    """Whether anything is at `path`, be it a link to nothing.
+
+    Raises:
+        OSError: it cannot be looked at; `error` with the path and the reason, if one is given.
+    """
+    return _look(path, error, follow=False) is not None
 
 
-def is_file(path: str | Path) -> bool:
-    """Whether a regular file is at `path`. Raises OSError when it cannot be looked at."""
-    found = status_of(path)
+def is_file(path: str | Path, error: type[Exception] | None = None) -> bool:
+    """Whether a regular file is at `path`. Raises as `is_there`."""
+    found = _look(path, error)
     return found is not None and stat.S_ISREG(found.st_mode)
 
 
-def is_folder(path: str | Path) -> bool:
-    """Whether a folder is at `path`. Raises OSError when it cannot be looked at."""
-    found = status_of(path)
+def is_folder(path: str | Path, error: type[Exception] | None = None) -> bool:
+    """Whether a folder is at `path`. Raises as `is_there`."""
+    found = _look(path, error)
     return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def _look(path: str | Path, error: type[Exception] | None, *, follow: bool = True) -> os.stat_result | None:
+    try:
+        return status_of(path, follow=follow)
+    except OSError as e:
+        if error is None:
+            raise
+        raise error(f"{path} cannot be looked at: {e.strerror or e}") from e
 
 
 def kind_of(found: os.stat_result) -> str:

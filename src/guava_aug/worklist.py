@@ -18,6 +18,7 @@ from . import __version__
 from .config import DEFAULT_FPS, RunConfig
 from .differences import Difference, DifferentViewsError, compare
 from .errors import GuavaAugError, OutputError
+from .failure import in_short
 from .fingerprint import Look, input_digest, input_signature
 from .history import DONE, ViewHistory
 from .mp4_header import count_frames
@@ -242,8 +243,9 @@ class _Planner:
         try:
             video = TrackedVideo.open(self.config.tracked_root, name)
             return input_digest(video), video.fps
-        except GuavaAugError as error:
-            log.warning("%s: its views are there, but its tracked data cannot be read now (%s)", name, error)
+        except Exception as error:
+            said = error if isinstance(error, GuavaAugError) else in_short(error)
+            log.warning("%s: its views are there, but its tracked data cannot be read now (%s)", name, said)
             return None
 
     def _expected(self, name: str, signature: str | None) -> dict[str, Any]:

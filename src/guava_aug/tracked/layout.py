@@ -95,6 +95,7 @@ def find_video(root: str | Path, name: str) -> VideoFiles:
 
 def _find(root: Path, name: str) -> VideoFiles:
     """See `find_video`. Raises OSError for what cannot be looked at."""
+    status_of(root / name)  # raises where the folder itself cannot be looked at
     candidates = places(root, name)
     for path in candidates:
         if _is_skipped(path):
