@@ -61,6 +61,7 @@ class RunConfig:
     preset: str = "veryfast"
     save_frame_png: bool = False
     time_map: Path | None = None
+    source_frame: int = 0  # number of the tracked frame (from 0) that avatars are made from
 
     grace: float = GRACE  # seconds that views in flight may take when the run is asked to end
     views_in_flight: int = 16  # writers open at once
@@ -82,6 +83,8 @@ class RunConfig:
             raise UsageError(f"--retries is {self.retries}; expected 0 or more")
         if not 0 <= self.crf <= 51:
             raise UsageError(f"--crf is {self.crf}; expected 0 (lossless) to 51 (worst)")
+        if self.source_frame < 0:
+            raise UsageError(f"--source_frame is {self.source_frame}; expected the number of a frame, 0 or more")
         if self.fps is not None:
             try:
                 fps = parse_rate(self.fps) if isinstance(self.fps, str) else self.fps

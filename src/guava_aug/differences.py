@@ -19,6 +19,7 @@ FLAGS = {
     "preset": "--preset",
     "fps": "frames per second (--fps, --time_map)",
     "render": "way of rendering (version of guava-aug)",
+    "source_frame": "--source_frame",
 }
 ADVICE = "Use those of the earlier run, or another --output_root, or --overwrite to make these views again"
 
@@ -56,7 +57,9 @@ def compare(video: str, view: View, told: Mapping[str, Any], made_with: Mapping[
     now = view.params
     cameras = [("sampler", sampler, view.sampler)] if sampler is not None else []
     cameras += [(key, params[key], now[key]) for key in now if key in params]
-    then = told.get("made_with") or {}
+    then = dict(told.get("made_with") or {})
+    if made_with and then:  # the first frame is not told
+        made_with, then = {"source_frame": 0, **made_with}, {"source_frame": 0, **then}
     settings = [(key, then[key], value) for key, value in made_with.items() if key in then]
     return [
         Difference(video, view.label, key, before, value, camera)

@@ -21,6 +21,7 @@ from .output.camera_tag import tag_comment
 from .output.sidecar import time_axis
 from .output.tree import video_path
 from .output.verify import file_digest
+from .presence import is_there
 from .printable import printable
 from .progress import Progress
 from .stopping import Check
@@ -187,7 +188,8 @@ class InProcess:
         before = {stage.name: stage.seconds for stage in self.stages.rows()}
         with self.stages(timing.DATA):
             signature = input_signature(config.tracked_root, name) or ""  # before it is read: it may be written to
-            video = TrackedVideo.open(config.tracked_root, name, timing=self._timings.get(name))
+            timing_of = self._timings.get(name)
+            video = TrackedVideo.open(config.tracked_root, name, timing=timing_of, source_frame=config.source_frame)
             digest = input_digest(video)
         size, fps = model.config.image_size, config.fps or video.fps or DEFAULT_FPS
         made_with = self.look.made_with(fps, digest)
@@ -350,14 +352,14 @@ def model_source(config: RunConfig) -> str:
     from .model import EMBEDDED
 
     if config.model_path is not None:
-        if str(config.model_path) != EMBEDDED and not config.model_path.exists():
+        if str(config.model_path) != EMBEDDED and not is_there(config.model_path, AssetError):
             raise AssetError(
                 f"--model_path {config.model_path} does not exist; expected a folder with config.yaml and "
                 "checkpoints/, a .pt or a .safetensors file (left out, the embedded model is used)"
             )
         return str(config.model_path)
     places = [DEFAULT_MODEL_PATH] + ([config.guava_root / DEFAULT_MODEL_PATH] if config.guava_root else [])
-    return next((str(place) for place in places if place.exists()), EMBEDDED)
+    return next((str(place) for place in places if is_there(place, AssetError)), EMBEDDED)
 
 
 def explain(error: BaseException) -> str:

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,10 +17,12 @@ import torch
 from .bench.clips import clip_of_length
 from .config import RunConfig
 from .engine import InProcess, Made, OncePerVideo
-from .errors import InputError, OutputError, UsageError
+from .errors import AssetError, DeviceError, InputError, OutputError, UsageError
+from .failure import in_short
 from .model import GuavaModel
 from .output.tree import video_path
 from .plural import counted
+from .presence import is_there
 from .progress import Silent
 from .shards import Shard
 from .timing import Stages
@@ -71,12 +74,11 @@ def amounts(config: RunConfig) -> tuple[list[Amount], list[str]]:
     """
     if config.videos is None:
         names, _, incomplete = scan_videos(config.tracked_root)
+        if not names:
+            raise UsageError(layout.why_no_videos(config.tracked_root))
         names = sorted([*names, *incomplete])
     else:
-        names = unique_names(config.videos)
-    if not names:
-        root = config.tracked_root
-        raise UsageError(f"--tracked_root {root} holds no tracked video (folders with a videos_info.json)")
+        names = layout.real_names(config.tracked_root, unique_names(config.videos))
     if config.shard is not None:
         names = Shard.parse(config.shard).select(names)
     found: list[Amount] = []
@@ -86,15 +88,22 @@ def amounts(config: RunConfig) -> tuple[list[Amount], list[str]]:
             if refused_name(name) is not None:
                 raise InputError(name)
             frames = len(layout.find_video(config.tracked_root, name).frame_keys)
-        except InputError as error:
-            log.debug("%s", error)
+        except Exception as error:  # whatever it is: it is this video's
+            log.debug("%s: %s", name, error, exc_info=not isinstance(error, InputError))
             bad.append(name)
             continue
         views = _views(config, name)
         if not config.overwrite:
-            views = [v for v in views if not video_path(config.output_root, v.label, name).exists()]
+            views = [v for v in views if not _is_made(video_path(config.output_root, v.label, name))]
         found.append(Amount(name, frames, len(views)))
     return found, bad
+
+
+def _is_made(path: Path) -> bool:
+    try:
+        return is_there(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be looked at: {error.strerror or error}; see to --output_root") from error
 
 
 def measure(config: RunConfig, todo: Sequence[Amount], frames: int | None = None) -> Rates:
@@ -124,8 +133,11 @@ def measure(config: RunConfig, todo: Sequence[Amount], frames: int | None = None
                 log.info("measuring with %s and %d of %s", counted(lengths["few"], "frame"), many, amount.name)
                 found = _measured(config, amount.name, lengths, scratch, model)
                 break
-            except (InputError, OutputError) as error:
-                reason = str(error)
+            except (UsageError, AssetError, DeviceError):  # would be so with every video
+                raise
+            except Exception as error:
+                log.debug("%s cannot be measured", amount.name, exc_info=True)
+                reason = str(error) if isinstance(error, (InputError, OutputError)) else in_short(error)
                 for length in lengths:  # what is said is of a video the user has
                     reason = reason.replace(str(scratch / length), str(config.tracked_root))
                 log.warning("%s cannot be measured: %s", amount.name, reason)
@@ -187,18 +199,20 @@ def _nearest_to_median(todo: Sequence[Amount]) -> list[Amount]:
 
 def _cut(config: RunConfig, name: str, lengths: Mapping[str, int], scratch: Path) -> None:
     """Makes clips of a video in folders of `scratch`. Its own frames are looked at, as those of clips are renamed."""
-    video = TrackedVideo.open(config.tracked_root, name)
+    first = config.source_frame  # the clips' frame 0
+    video = TrackedVideo.open(config.tracked_root, name, source_frame=first)
     for index in range(min(video.num_frames, max(lengths.values()))):
-        video.read_frame(index)
+        video.read_frame((first + index) % video.num_frames)
+    cut = partial(clip_of_length, first=first) if first else clip_of_length
     for length, frames in lengths.items():
-        clip_of_length(config.tracked_root, name, frames, scratch / length)
+        cut(config.tracked_root, name, frames, scratch / length)
 
 
 def _make(config: RunConfig, name: str, views: Sequence[View], model: GuavaModel) -> tuple[float, int]:
     """Seconds that views of a clip take, and the bytes of their files."""
     made: list[Made] = []
     begun = time.perf_counter()
-    engine = InProcess(replace(config, overwrite=True, time_map=None), Stages(), Silent(), model)
+    engine = InProcess(replace(config, overwrite=True, time_map=None, source_frame=0), Stages(), Silent(), model)
     engine.make(name, views, made.append)
     seconds = time.perf_counter() - begun
     failed = [view.error for view in made if view.error is not None]

@@ -32,3 +32,10 @@ def is_lasting(error: BaseException) -> bool:
             return False
         cause = cause.__cause__
     return True
+
+
+def in_short(error: BaseException, most: int = 200) -> str:
+    """Kind and reason of a foreign exception in one short line."""
+    text = " ".join(str(error).split())
+    text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return text if len(text) <= most else f"{text[: most - 3]}..."

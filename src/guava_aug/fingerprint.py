@@ -17,7 +17,7 @@ import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,8 @@ from .cpus import usable_cpus
 from .errors import AssetError, InputError
 from .frame_rate import Rate
 from .output.temporary import replacing
-from .tracked.layout import IDENTITY, IMAGES, INFO, TRACKING
+from .presence import is_file, is_folder
+from .tracked.layout import IDENTITY, IMAGES, INFO, TRACKING, places
 
 if TYPE_CHECKING:
     from .output.camera_tag import Tag
@@ -55,6 +56,7 @@ class Look:
     crf: int
     preset: str
     render: int = RENDER_VERSION
+    source_frame: int = field(default=0, repr=False)  # 0 is not told: views made before there was a choice have none
 
     @classmethod
     def of(cls, config: RunConfig, weights: str) -> Look:
@@ -66,11 +68,14 @@ class Look:
                 background = "picture " + _digest_of_files([picture])
             except OSError as error:
                 raise InputError(f"--background {picture} cannot be read ({error.strerror or error})") from error
-        return cls(weights, background, config.crf, config.preset)
+        return cls(weights, background, config.crf, config.preset, source_frame=config.source_frame)
 
     def made_with(self, fps: Rate, input_digest: str) -> dict[str, Any]:
         """Everything but the camera: this, the frame rate and the digest of the tracked video."""
-        return {**asdict(self), "fps": float(fps), "input": input_digest}
+        said = asdict(self)
+        if not self.source_frame:
+            del said["source_frame"]
+        return {**said, "fps": float(fps), "input": input_digest}
 
 
 LOOK_FIELDS = tuple(f.name for f in fields(Look))
@@ -139,14 +144,14 @@ def _content(file: Path, key: str) -> str:
 
 
 def _checkpoint(model_path: Path) -> Path:
-    return Path(os.path.realpath(find_checkpoint(model_path) if model_path.is_dir() else model_path))
+    return Path(os.path.realpath(find_checkpoint(model_path) if is_folder(model_path, AssetError) else model_path))
 
 
 def _with_extras(file: Path, content: str) -> str:
     if file.suffix == ".safetensors":
         return content
     extras = [folder / name for folder in (file.parent, file.parent.parent) for name in _MODEL_EXTRAS]
-    extras = [path for path in extras if path.is_file()]
+    extras = [path for path in extras if is_file(path, AssetError)]
     return _digest_of_text(content + _digest_of_model(file, extras)) if extras else content
 
 
@@ -163,16 +168,18 @@ def _unreadable(file: Path, error: OSError) -> AssetError:
 
 def input_signature(tracked_root: Path, name: str) -> str | None:
     """16 hexadecimal digits of the sizes and dates of a tracked video's files; None: some are missing."""
-    for folder in (tracked_root / name / name, tracked_root / name, tracked_root):
+    for folder in (*places(tracked_root, name), tracked_root):
         found = []
         try:
             for file in (INFO, TRACKING, IDENTITY, IMAGES):
                 stat = os.stat(folder / file)
                 found.append((stat.st_size, stat.st_mtime_ns))
-        except (OSError, ValueError):
+        except (FileNotFoundError, NotADirectoryError):
             if found:
                 return None
             continue
+        except (OSError, ValueError):  # it may be there: the folders that come after it are not asked
+            return None
         return _digest_of_text(repr(found))[:16]
     return None
 

@@ -32,7 +32,7 @@ from .stopping import Check
 from .sweep import sweep
 from .timing import Stages
 from .views.angles import compact_facts
-from .worklist import Chosen, Found, VideoJob, make_work_list, unique_names
+from .worklist import Chosen, Found, VideoJob, make_work_list, unique_names, warn_of_look_alikes
 
 if TYPE_CHECKING:
     from .model import GuavaModel
@@ -238,11 +238,13 @@ class _Run:
 
     def _names(self) -> list[str]:
         from .tracked import scan_videos
-        from .tracked.layout import named
+        from .tracked.layout import check_root, named, real_names, why_no_videos
 
         root = self.config.tracked_root
-        if not os.path.isdir(root):  # of a folder of somebody else, Path would raise
-            raise UsageError(f"--tracked_root {root} is not a folder; check the path")
+        try:
+            check_root(root)
+        except InputError as error:
+            raise UsageError(str(error)) from None
         if self.config.videos is None:
             names, failed, incomplete = scan_videos(root)
             if failed:
@@ -251,9 +253,10 @@ class _Run:
                 what = counted(len(incomplete), "folder")
                 log.warning("%s left out, having no videos_info.json (half copied?): %s", what, named(incomplete))
         else:
-            names = unique_names(self.config.videos)
+            names = real_names(root, unique_names(self.config.videos))
         if not names:
-            raise UsageError(f"--tracked_root {root} holds no tracked video (folders with a videos_info.json)")
+            raise UsageError(why_no_videos(root))
+        warn_of_look_alikes(names)
         return self._of_shard(names)
 
     def _of_shard(self, names: list[str]) -> list[str]:

@@ -28,6 +28,7 @@ from .avatar.styleunet import StyleUNet
 from .avatar.warmup import warm_up
 from .body import EhmModel, Identity, load_body_file, load_official_assets
 from .errors import AssetError, DeviceError, UsageError
+from .presence import is_file, is_folder, is_there
 from .render.backends import PRECISIONS, Backend, Precision
 from .render.composite import composite
 from .render.rasterize import Raster, check_backend, rasterize
@@ -327,27 +328,28 @@ def open_model_files(
 ) -> tuple[Checkpoint, ModelConfig]:
     """The checkpoint and configuration at `path`, with the body model from wherever it is found."""
     path = Path(os.path.abspath(path))  # the siblings of "." too; links stay, a model folder may be one
-    if not path.exists():
+    if not is_there(path, AssetError):
         raise AssetError(
             f"the model {path} does not exist; expected a folder with config.yaml and checkpoints/, a .pt or a "
             ".safetensors file"
         )
-    file = find_checkpoint(path) if path.is_dir() else path
-    roots = [path] if path.is_dir() else [path.parent, path.parent.parent]
+    is_dir = is_folder(path, AssetError)
+    file = find_checkpoint(path) if is_dir else path
+    roots = [path] if is_dir else [path.parent, path.parent.parent]
     found = (r / "config.yaml" for r in roots)
-    config_file = Path(config) if config else next((f for f in found if f.is_file()), None)
+    config_file = Path(config) if config else next((f for f in found if is_file(f, AssetError)), None)
     cfg = ModelConfig.from_yaml(config_file) if config_file else None
     if cfg is None and file.suffix != ".safetensors":
         read_checkpoint(file)  # what is no checkpoint at all is told first
         raise AssetError(f"no config.yaml beside {file}; expected {roots[0] / 'config.yaml'} as in GUAVA's assets")
 
     asset_roots = [r.parent for r in roots] + ([Path(guava_root) / "assets", Path(guava_root)] if guava_root else [])
-    assets_root = next((r for r in asset_roots if (r / "SMPLX").is_dir()), None)
+    assets_root = next((r for r in asset_roots if is_folder(r / "SMPLX", AssetError)), None)
     checkpoint = read_checkpoint(file, cfg, assets_root)
     cfg = checkpoint.config if checkpoint.config is not None else cfg
     assert cfg is not None
     if checkpoint.assets is None:
-        body_file = next((r / BODY_FILE for r in roots if (r / BODY_FILE).is_file()), None)
+        body_file = next((r / BODY_FILE for r in roots if is_file(r / BODY_FILE, AssetError)), None)
         if body_file is not None:
             assets = load_body_file(body_file, cfg.uvmap_size)
         elif assets_root is not None:

@@ -163,8 +163,9 @@ def _refuse_empty(
 ) -> None:
     if float(image.max()) < DARKEST_SOURCE:
         raise InputError(
-            f"{name}: the source frame (frame 0) shows no person: its image under the mask is black; expected a mask "
-            f"that covers the person; look at it with `guava-aug check`, or track the video again"
+            f"{name}: the source frame (0 unless --source_frame says) shows no person: its image under the mask is "
+            f"black; expected a mask that covers the person; look at it with `guava-aug check`, take another frame "
+            f"(--source_frame), or track the video again"
         )
 
 

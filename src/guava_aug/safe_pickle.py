@@ -304,7 +304,19 @@ def _find(module: str, name: str) -> Any:
     try:
         return _ALLOWED[module, name]
     except KeyError:
-        raise _Refused(f"it names {module}.{name}") from None
+        raise _Refused(f"it names {module}.{name}{_instead(module)}") from None
+
+
+def _instead(module: str) -> str:
+    """What to store instead of an object of `module`, where that is known."""
+    package = module.partition(".")[0]
+    advice = {
+        "torch": "store tensors as numpy arrays: tensor.detach().cpu().numpy()",
+        "pathlib": "store paths as text: str(path)",
+        "collections": "store a plain dict: dict(value)",
+        "pandas": "store numpy arrays: frame.to_numpy()",
+    }.get(package)
+    return f" ({advice})" if advice else ""
 
 
 class _Unpickler(pickle.Unpickler):

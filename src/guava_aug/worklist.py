@@ -18,6 +18,7 @@ from .config import DEFAULT_FPS, RunConfig
 from .cpus import usable_cpus
 from .differences import Difference, DifferentViewsError, compare
 from .errors import GuavaAugError, OutputError
+from .failure import in_short
 from .fingerprint import Look, input_digest, input_signature, is_consistent
 from .history import DONE, ViewHistory
 from .mp4_header import count_frames
@@ -83,6 +84,18 @@ def unique_names(names: Iterable[str]) -> list[str]:
         more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
         log.warning("named more than once, done once: %s%s", ", ".join(twice[:5]), more)
     return once
+
+
+def warn_of_look_alikes(names: Iterable[str]) -> None:
+    """Logs names that differ only by case or Unicode normalisation: some file systems cannot tell them apart."""
+    from .tracked.layout import look_alikes
+
+    if groups := look_alikes(names):
+        more = f" and {counted(len(groups) - 5, 'more group')}" if len(groups) > 5 else ""
+        log.warning(
+            "names that differ only by case or Unicode form; on macOS and Windows their outputs are one file: %s%s",
+            "; ".join(" and ".join(group[:5]) for group in groups[:5]), more,
+        )  # fmt: skip
 
 
 def refused_name(name: str) -> str | None:
@@ -168,6 +181,8 @@ class _Planner:
         about: tuple[Any, ...] = (self.look, self.config.fps, signature, self.timings.get(name), __version__)
         if config.precision != "auto":  # no part of the look, but half precision may be what a view fails of
             about += (config.precision,)
+        if config.source_frame:
+            about += ("source frame", config.source_frame)
         circumstances = hashlib.sha256(repr(about).encode()).hexdigest()
         job = VideoJob(speakable, tuple(views), {}, signature=signature, circumstances=circumstances)
         if config.overwrite:
@@ -231,8 +246,9 @@ class _Planner:
         try:
             video = TrackedVideo.open(self.config.tracked_root, name)
             return input_digest(video), None if video.fps is None else float(video.fps)
-        except GuavaAugError as error:
-            log.warning("%s: its views are there, but its tracked data cannot be read now (%s)", name, error)
+        except Exception as error:
+            said = error if isinstance(error, GuavaAugError) else in_short(error)
+            log.warning("%s: its views are there, but its tracked data cannot be read now (%s)", name, said)
             return None
 
     def _expected(self, name: str, signature: str | None) -> dict[str, Any]:

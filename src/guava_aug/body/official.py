@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import AssetError
+from ..presence import is_file
 from ..safe_pickle import load_pickle
 from .assets import EhmAssets, LinearModel
 from .ehm import BODY_EYES, HEAD_EYES
@@ -227,7 +228,7 @@ def _read_obj_chart(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _need(root: Path, name: str) -> Path:
     path = root / name
-    if not path.is_file():
+    if not is_file(path, AssetError):
         licensed = name in (_SMPLX_FILE, _FLAME_FILE)
         hint = (
             "it is licensed: register at smpl-x.is.tue.mpg.de (SMPL-X) or flame.is.tue.mpg.de (FLAME) and put it there"

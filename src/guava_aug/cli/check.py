@@ -43,11 +43,13 @@ class CheckFlags:
     tracked_root: Positional[Path]
     """Folder that holds the tracked videos (or one tracked video)."""
     names: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME ...]", help_behavior_hint="")] = ()
-    """Videos to check; all when none is named."""
+    """Videos to check; all when none is named. A name may begin with - when there is such a folder, or after --."""
     fast: Switch = False
     """Look whether the images are there, without decoding them."""
     time_map: MaybePath = None
     """Check this time map too: it must fit the videos."""
+    source_frame: Annotated[int, arg(metavar="N")] = 0
+    """As for `guava-aug run`: this frame must show the person."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -55,9 +57,14 @@ def main(argv: Sequence[str]) -> int:
     flags = parse(CheckFlags, argv, "guava-aug check", DESCRIPTION, EXAMPLES)
     from rich.text import Text
 
-    from ..errors import InputError
+    from ..errors import InputError, UsageError
     from ..tracked import iter_checks, load_time_map, warn_of_strangers
+    from ..tracked.layout import why_no_videos
+    from ..worklist import unique_names
     from .terminal import Terminal, speaking
+
+    if flags.source_frame < 0:
+        raise UsageError(f"--source_frame is {flags.source_frame}; expected the number of a frame, 0 or more")
 
     time_map = load_time_map(flags.time_map) if flags.time_map else None
     rows: list[CheckRow] = []
@@ -65,11 +72,17 @@ def main(argv: Sequence[str]) -> int:
     with speaking(quiet=True, verbose=False), waiting.status("checking") as status:
         if flags.time_map and time_map:
             warn_of_strangers(time_map, flags.time_map, flags.tracked_root)
-        for row in iter_checks(flags.tracked_root, flags.names or None, decode=not flags.fast, time_map=time_map):
+        for row in iter_checks(
+            flags.tracked_root,
+            unique_names(flags.names) or None,
+            decode=not flags.fast,
+            time_map=time_map,
+            source_frame=flags.source_frame,
+        ):
             rows.append(row)
             status.update(Text(f"checked {len(rows)}: {printable(row.name)[:40]}"))
     if not rows:
-        raise InputError(f"{flags.tracked_root} holds no tracked video; check the path")
+        raise InputError(why_no_videos(flags.tracked_root))
 
     if console.is_terminal:
         console.print(_table(rows))

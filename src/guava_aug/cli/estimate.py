@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -82,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
         parts[number_of(video.name) % flags.shards] += rates.seconds_of(video, config.views_in_flight)
     hours = [(seconds + rates.start) / 3600 for seconds in parts if seconds]
     needed = rates.bytes_per_view_frame * sum(video.frames * video.views for video in todo)
-    there = next(p for p in (config.output_root, *config.output_root.absolute().parents) if p.exists())
+    there = next(p for p in (config.output_root, *config.output_root.absolute().parents) if os.path.exists(p))
     free = shutil.disk_usage(there).free
     totals = {
         "videos": len(todo), "videos_unreadable": len(bad), "views": sum(v.views for v in todo),

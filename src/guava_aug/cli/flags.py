@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from dataclasses import dataclass
@@ -16,9 +17,12 @@ from ..frame_rate import Rate, parse_rate
 from ..render.backends import Backend, Precision
 from ..shards import shard_of_slurm_array
 from ..stopping import GRACE
+from ..textfile import briefly, read_text
 from .parsing import MaybePath, Switch
 
 log = logging.getLogger(__name__)
+
+_HEADERS = ("video", "videos", "name", "names", "video_name", "id", "video_id", "file", "filename", "path")  # of CSV
 
 Mode = Annotated[Literal["batch", "subprocess"] | None, arg(metavar="batch|subprocess", help_behavior_hint="")]
 Names = Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]")]
@@ -31,7 +35,7 @@ class Videos:
     tracked_root: Path
     """Folder that holds one folder per tracked video, as EHM-Tracker writes them."""
     video_list: Annotated[tuple[str, ...] | None, arg(metavar="NAME [NAME ...]", help_behavior_hint="")] = None
-    """Names of the videos (folders below --tracked_root)."""
+    """Names of the videos (folders below --tracked_root). A name may begin with - when there is such a folder."""
     video_list_file: MaybePath = None
     """File with one name per line; empty lines and lines that begin with # do not count."""
     shard: Annotated[str | None, arg(metavar="i/n", help_behavior_hint="")] = None
@@ -39,6 +43,8 @@ class Videos:
     own part, unless --part_id is given; none: all videos."""
     time_map: MaybePath = None
     """File that gives fps and source frame numbers, which the tracker does not store."""
+    source_frame: Annotated[int, arg(metavar="N")] = 0
+    """Number of the tracked frame (from 0) that shows the person best: the avatars are made from it."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +178,7 @@ class RunFlags:
             preset=o.preset,
             save_frame_png=o.save_frame_png,
             time_map=self.videos.time_map,
+            source_frame=self.videos.source_frame,
             engine=r.engine,
             gpus=None if r.gpus is None else tuple(gpu.strip() for gpu in r.gpus.split(",")),
             workers=r.workers,
@@ -229,13 +236,35 @@ def read_names(path: Path) -> list[str]:
     Raises:
         UsageError: the file cannot be read, or holds no name.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except OSError as error:
-        raise UsageError(f"--video_list_file {path}: cannot be read ({error.strerror or error})") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"--video_list_file {path}: is not UTF-8 text (byte {error.start})") from None
+    what = f"--video_list_file {path}:"
+    text = read_text(path, what, UsageError)
+    if (found := _other_than_list(text, path)) is not None:
+        raise UsageError(f"{what} is {found}; expected one video name per line, and nothing else on it")
+    lines = text.split("\n")
     names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not names:
         raise UsageError(f"--video_list_file {path}: holds no name; expected one video name per line")
     return names
+
+
+def _other_than_list(text: str, path: Path) -> str | None:
+    """What a file is that is no list of names, such as "a JSON list of 3"; None: it may be one."""
+    if text.lstrip()[:1] in ("[", "{"):
+        try:
+            return f"JSON ({briefly(json.loads(text))})"
+        except (ValueError, RecursionError):  # a name may begin so
+            if path.suffix.lower() == ".json":
+                return "broken JSON"
+    lines = [line for line in text.split("\n") if line.strip() and not line.lstrip().startswith("#")]
+    if not lines:
+        return None
+    for separator, name in ((",", "CSV"), (";", "CSV with semicolons"), ("\t", "a table with tabs")):
+        columns = [cell.strip().strip('"').lower() for cell in lines[0].split(separator)]
+        if len(columns) == 1:
+            continue
+        everywhere = all(separator in line for line in lines)
+        if separator == "\t" or columns[0] in _HEADERS or (everywhere and path.suffix.lower() in (".csv", ".tsv")):
+            return f"{name} (it begins with {lines[0][:60]!r})"
+    if lines[0].strip().strip('"').lower() in _HEADERS and path.suffix.lower() == ".csv":
+        return f"CSV (it begins with the header {lines[0].strip()[:60]!r})"
+    return None

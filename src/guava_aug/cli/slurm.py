@@ -131,7 +131,7 @@ def check_run(run: RunFlags) -> None:
 
     plan_views("any", config.difficulties, config.base_seed, config.views_per_difficulty)
     missing = []
-    if not config.tracked_root.is_dir():
+    if not os.path.isdir(config.tracked_root):  # of a folder of somebody else, Path would raise
         missing.append(f"--tracked_root {config.tracked_root} is not a folder on this machine")
     try:
         check_flags(config)

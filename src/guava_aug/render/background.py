@@ -22,6 +22,7 @@ from torch import Tensor
 
 from guava_aug.cpus import usable_cpus
 from guava_aug.errors import InputError, UsageError
+from guava_aug.presence import is_file
 from guava_aug.render.inpaint import grow, onion_peel_fill, smooth_fill
 from guava_aug.render.plate import temporal_plate
 
@@ -198,7 +199,7 @@ def _colour(text: str) -> Tensor:
 def _picture(text: str, size: int) -> Tensor:
     """[1, 3, size, size] float 0..1: a picture file scaled and cropped in the middle so that it covers the square."""
     path = Path(text).expanduser()
-    if not path.is_file():
+    if not is_file(path, InputError):
         if not path.suffix and path.name == text:
             raise UsageError(f"--background: expected {', '.join(MODES)}, #rrggbb or a picture file, found {text!r}")
         raise InputError(f"--background: there is no picture file {path}; check the path")

@@ -14,13 +14,20 @@ import torch
 
 from guava_aug.errors import InputError
 from guava_aug.failure import mark
-from guava_aug.tracked import jpeg
+from guava_aug.tracked import jpeg, png
 from guava_aug.tracked.mdb import MdbFile, Slot
 
 IMAGE, MASK = "body_image", "body_mask"
 _MAX_SIDE = 8192  # pixels; the tracker stores 1024
 _PERSON = 127  # mask values above belong to the person
-_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+_MASK_ADVICE = "store a mask as 8 bit, 0 for background and 255 for the person (multiply 0..1 by 255)"
+_IMAGE_ADVICE = "store RGB as 8 bit, 0..255 (multiply 0..1 by 255)"
+_KINDS = (  # first bytes of what people store instead
+    (0, b"GIF8", "a GIF"), (8, b"WEBP", "a WebP picture"), (0, b"BM", "a BMP"), (0, b"II*\0", "a TIFF"),
+    (0, b"MM\0*", "a TIFF"), (4, b"ftypavif", "an AVIF picture"), (4, b"ftyphei", "a HEIF picture"),
+    (4, b"jP  ", "a JPEG 2000 picture"), (0, b"\xff\x0a", "a JPEG XL picture"), (4, b"JXL ", "a JPEG XL picture"),
+    (0, b"\x93NUMPY", "a numpy array"), (0, b"\x1f\x8b", "gzip data"), (0, b"data:", "a data URL"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,13 +41,13 @@ class FrameImages:
     size: int  # pixels; side of every image
 
     @staticmethod
-    def open(path: Path, video: str, frame_keys: Sequence[str], prefix: str = "") -> FrameImages:
+    def open(path: Path, video: str, frame_keys: Sequence[str], prefix: str = "", source: int = 0) -> FrameImages:
         """The images of `frame_keys` in the LMDB file `path`, keys `<prefix><frame>/<image>`.
 
-        Every image is looked up (presence, and lying within the file); frame 0 is decoded.
+        Every image is looked up (presence, and lying within the file); the source frame, number `source`, is decoded.
 
         Raises:
-            InputError: a damaged or truncated file, missing frames, or a source frame (0) that cannot be used.
+            InputError: a damaged or truncated file, missing frames, or a source frame that cannot be used.
         """
         try:
             file = MdbFile(path)
@@ -65,11 +72,14 @@ class FrameImages:
                 except InputError as e:
                     raise InputError(f"video {video!r}, frame {frame!r}, {kind}: {e}") from e
         images = FrameImages(video, tuple(frame_keys), file, tuple(slots), 0)
-        rgb, mask = images.read(0, strict=True)
+        rgb, mask = images.read(source, strict=True)
         if not (mask > _PERSON).any():
+            where = f"video {video!r}, frame {frame_keys[source]!r}, {MASK}"
+            if mask.max() == 1:
+                raise InputError(f"{where}: its values are 0 to 1, expected 0 to 255; {_MASK_ADVICE}.")
             raise InputError(
-                f"video {video!r}, frame {frame_keys[0]!r}, {MASK}: the mask is empty, so the source image shows no "
-                "person. Track the video again, or start it at another frame."
+                f"{where}: the mask is empty, so the source image shows no person. Track the video again, or take "
+                "another frame as the source (--source_frame)."
             )
         return FrameImages(video, tuple(frame_keys), file, tuple(slots), rgb.shape[0])
 
@@ -93,45 +103,48 @@ class FrameImages:
         kind = (IMAGE, MASK)[which]
         where = f"video {self.video!r}, frame {self.frame_keys[index]!r}, {kind}"
         try:
-            image = decode_image(self.file.read(self.slots[index][which]), channels=(3, 1)[which], strict=strict)
+            data, channels = self.file.read(self.slots[index][which]), (3, 1)[which]
+            return decode_image(data, channels, strict=strict, side=self.size or expected)
+        except _WrongSize as e:
+            raise mark(InputError(f"{where}: {e}"), frame=index) from e
         except (_BadImage, InputError) as e:
             raise mark(InputError(f"{where} in {self.file.path}: {e}"), frame=index) from e
-        height, width = image.shape[:2]
-        if height != width:
-            raise mark(InputError(f"{where}: expected a square image, found {width} x {height} pixels."), frame=index)
-        expected = self.size or expected
-        if expected and height != expected:
-            reason = (
-                f"{where}: expected {expected} x {expected} pixels as in the video's other images, "
-                f"found {width} x {height}. Track the video again."
-            )
-            raise mark(InputError(reason), frame=index)
-        return image
 
 
 class _BadImage(ValueError):
     """Stored bytes that are no usable image; the message is the reason."""
 
 
-def decode_image(data: bytes, channels: int, *, strict: bool = False) -> np.ndarray:
-    """uint8 [H, W, 3] RGB (`channels` 3) or [H, W] (1) of a JPEG or PNG, or of a tensor saved by `torch.save`.
+class _WrongSize(_BadImage):
+    """An image that is whole but does not fit the others."""
 
-    strict: also find the damage to a JPEG that only decoding it a second time shows.
+
+def decode_image(data: bytes, channels: int, *, strict: bool = False, side: int = 0) -> np.ndarray:
+    """uint8 [S, S, 3] RGB (`channels` 3) or [S, S] (1) of a JPEG or PNG, or of a tensor saved by `torch.save`.
+
+    Args:
+        strict: also find the damage to a JPEG that only decoding it a second time shows.
+        side: what S has to be, pixels; 0: any. Looked at first: decoding a picture may take much more than its bytes.
     """
     size: tuple[int, int] | None
     header = None
     if data.startswith(jpeg.START):
         header, complete = jpeg.read_header(data), jpeg.is_complete(data)
         size = header and (header.width, header.height)
-    elif data.startswith(_PNG) and len(data) >= 24:
-        size = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-        complete = _PNG_END in data[-jpeg.END_SLACK :]
+    elif data.startswith(png.START):
+        size, complete = png.read_size(data), png.END in data[-jpeg.END_SLACK :]
     else:
-        return _saved_tensor(data, channels)
+        return _saved_tensor(data, channels, side)
     if not complete:
         raise _BadImage(f"the image is truncated ({len(data)} bytes): it lacks its end mark")
     if size is None or not all(0 < n <= _MAX_SIDE for n in size):
         raise _BadImage("the image is damaged" if size is None else f"an image of {size[0]} x {size[1]} pixels")
+    _check_size(*size, side)
+    if header is None:
+        picture = png.only_picture(data)
+        if picture is None:
+            raise _BadImage("the image is damaged: its PNG chunks are broken. Copy it again, or track the video again")
+        data = picture
     if header is not None and jpeg.is_damaged(data, header, strict=strict):
         raise _BadImage("the image is damaged: its JPEG data are broken. Copy it again, or track the video again")
     flags = cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE)
@@ -141,31 +154,71 @@ def decode_image(data: bytes, channels: int, *, strict: bool = False) -> np.ndar
         raise _BadImage(f"the image does not decode ({e})") from e
     if image is None:
         raise _BadImage("the image does not decode")
+    _check_size(image.shape[1], image.shape[0], side)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if channels == 3 else image
 
 
-def _saved_tensor(data: bytes, channels: int) -> np.ndarray:
+def _check_size(width: int, height: int, side: int) -> None:
+    if height != width:
+        raise _WrongSize(f"expected a square image, found {width} x {height} pixels.")
+    if side and height != side:
+        raise _WrongSize(
+            f"expected {side} x {side} pixels as in the video's other images, found {width} x {height}. Track the "
+            "video again."
+        )
+
+
+def _saved_tensor(data: bytes, channels: int, side: int) -> np.ndarray:
     """The original's fallback for values that are no image: a saved tensor, uint8 or 0..255, [C, H, W] or [H, W]."""
     if not zipfile.is_zipfile(io.BytesIO(data)) and not data.startswith(b"\x80"):
-        raise _BadImage(f"{len(data)} bytes that are neither JPEG nor PNG nor a saved tensor")
+        raise _BadImage(_instead_of_image(data))
     try:
         tensor = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as e:  # damaged archives raise nearly anything
         raise _BadImage(f"a saved object that does not load as a tensor ({type(e).__name__})") from e
+    try:
+        return _image_of_tensor(tensor, channels, side)
+    except _BadImage:
+        raise
+    except Exception as e:  # kinds of tensors that can do next to nothing
+        kind = f"{type(tensor).__name__} of {getattr(tensor, 'dtype', 'unknown type')}"
+        raise _BadImage(f"a saved {kind}, expected a plain tensor of uint8 ({type(e).__name__})") from e
+
+
+def _image_of_tensor(tensor: object, channels: int, side: int) -> np.ndarray:
     if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.dtype.is_complex:
         raise _BadImage(f"a saved {type(tensor).__name__}, expected a tensor")
+    if tensor.is_quantized:
+        raise _BadImage(f"a saved tensor of {tensor.dtype}, expected uint8: store tensor.dequantize()")
     while tensor.ndim > 3 and tensor.shape[0] == 1:
         tensor = tensor[0]
     if tensor.ndim == 2:
         tensor = tensor[None]
     if tensor.ndim != 3 or tensor.shape[0] not in (1, 3) or not 0 < max(tensor.shape[1:]) <= _MAX_SIDE:
-        raise _BadImage(f"a saved tensor of shape {tuple(tensor.shape)}, expected [3, H, W] or [1, H, W]")
+        advice = "; permute(2, 0, 1) before saving" if tensor.ndim == 3 and tensor.shape[2] in (1, 3) else ""
+        raise _BadImage(f"a saved tensor of shape {tuple(tensor.shape)}, expected [3, H, W] or [1, H, W]{advice}")
     if 0 in tensor.shape:
         raise _BadImage("a saved tensor without pixels")
+    _check_size(tensor.shape[2], tensor.shape[1], side)
+    tensor = tensor.detach()
     if tensor.dtype != torch.uint8:
-        if not bool(torch.isfinite(tensor.float()).all()):
+        tensor = tensor.float()
+        if not bool(torch.isfinite(tensor).all()):
             raise _BadImage("a saved tensor with NaN or infinite values")
-        tensor = tensor.float().round().clamp(0, 255).to(torch.uint8)
+        if side == 0 and 0 < float(tensor.max()) <= 1:  # the source image; another may be a black frame
+            raise _BadImage(f"a saved tensor with values between 0 and 1, expected 0..255; {_IMAGE_ADVICE}")
+        tensor = tensor.round().clamp(0, 255).to(torch.uint8)
     if channels == 1:
         return np.ascontiguousarray(tensor[0].numpy())
     return np.ascontiguousarray(tensor.expand(3, -1, -1).permute(1, 2, 0).numpy())
+
+
+def _instead_of_image(data: bytes) -> str:
+    """What stored bytes are that are no image."""
+    for at, mark_, kind in _KINDS:
+        if data[at : at + len(mark_)] == mark_:
+            return f"{kind}, neither JPEG nor PNG nor a saved tensor; store the bytes of a JPEG or PNG file"
+    if 0 < len(data) < 4096 and data.isascii() and data.decode("ascii").isprintable():
+        words = data[:60].decode()
+        return f"text ({words!r}), neither JPEG nor PNG nor a saved tensor; store the bytes of the file, not its path"
+    return f"{len(data)} bytes that are neither JPEG nor PNG nor a saved tensor"

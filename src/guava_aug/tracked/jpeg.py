@@ -19,6 +19,7 @@ _HOLE = bytes(64)  # a copy that left a hole has zeros there; more than a block 
 _STRAY = re.compile(rb"\xff[^\x00\xc4\xd0-\xd7\xda-\xdd\xfe\xff]")
 _SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2  # frame markers of the kinds with Huffman codes
 _TABLES, _LUMA_AC = b"\xff\xc4", 0x10
+_MOST_SCANS = 100  # a progressive one has about ten; each costs as much as a whole picture
 
 
 class Header(NamedTuple):
@@ -59,7 +60,7 @@ def is_damaged(data: bytes, header: Header, *, strict: bool) -> bool:
     markers and holes are looked for (2 % of the time to decode).
     """
     kind, start, end = header.kind, header.scan, data.rfind(END)
-    if start < 0 or _STRAY.search(data, start, end):
+    if start < 0 or _STRAY.search(data, start, end) or data.count(bytes((0xFF, _SCAN)), start, end) > _MOST_SCANS:
         return True
     if kind in _SEQUENTIAL and data.find(_HOLE, start, end) >= 0 and not _ends_blocks_with_zeros(data[:start]):
         return True

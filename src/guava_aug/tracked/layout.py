@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable
+import stat
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from guava_aug.errors import InputError
 from guava_aug.frame_rate import Rate, check_rate, parse_rate
+from guava_aug.presence import is_file, is_folder, is_there, kind_of, link_to_nothing, status_of
+from guava_aug.textfile import briefly, read_text
 
 _log = logging.getLogger(__name__)
 
@@ -22,9 +29,16 @@ TRACKING = "optim_tracking_ehm.pkl"
 IDENTITY = "id_share_params.pkl"
 IMAGES = Path("img_lmdb") / "data.mdb"
 SKIPPED = "skipped.txt"
+FRAME_INDEX_MAP = "frame_index_map.json"  # of a fork of the tracker
 _PARTS = (TRACKING, IDENTITY, IMAGES.parent)
 _NAMES_SHOWN = 3
 _LONGEST_COMPARED = 255  # characters; no folder's name is longer
+_DEEPER_SHOWN = 10
+_INNER_LOOKED_AT = 1000  # entries of a folder that is no video: it may be anything, as large as it likes
+_FOLDERS_OF_SYSTEMS = ("lost+found", "System Volume Information", "$RECYCLE.BIN")
+_REASON = 1024  # bytes of skipped.txt
+_MOST_FPS = 1000
+_MOST_FRAMES = 2**31
 
 
 @dataclass(frozen=True)
@@ -44,9 +58,9 @@ class VideoFiles:
 class Found(NamedTuple):
     """What is below a tracked root: names, sorted."""
 
-    tracked: list[str]
+    tracked: list[str]  # also what cannot be looked at; opening it says why
     skipped: list[str]  # tracking failed (`skipped.txt`)
-    incomplete: list[str]  # has files of a tracked video, but no `videos_info.json`
+    incomplete: list[str]  # has files of a tracked video, or tracked videos, but no `videos_info.json`
 
 
 def check_name(name: str) -> str:
@@ -66,31 +80,53 @@ def check_name(name: str) -> str:
 def find_video(root: str | Path, name: str) -> VideoFiles:
     """The files of video `name` below `root`.
 
-    Looked for in this order: `<root>/<name>/<name>/`, `<root>/<name>/`, then `<root>/` itself when it is a merged set
-    (or the video's own directory) whose `videos_info.json` has `name`.
+    Looked for in the folders of `places`, then in `<root>/` itself when it is a merged set (or the video's own
+    directory) whose `videos_info.json` has `name`. A folder whose name is the same text in another Unicode
+    normalisation (NFC, NFD) counts as `name` where there is none of exactly that name.
 
     Raises:
-        InputError: no such video, tracking failed (`skipped.txt`), or a damaged or incomplete directory.
+        InputError: no such video, tracking failed (`skipped.txt`), a damaged or incomplete directory, or one that
+            cannot be looked at.
     """
     root, name = Path(root), check_name(name)
-    for path in (root / name / name, root / name):
-        if _is_file(path / SKIPPED):
+    try:
+        return _find(root, real_name(root, name))
+    except OSError as e:
+        raise InputError(f"video {name!r}: {_unreadable(e)}") from e
+
+
+def _find(root: Path, name: str) -> VideoFiles:
+    """See `find_video`. Raises OSError for what cannot be looked at."""
+    status_of(root / name)  # raises where the folder itself cannot be looked at
+    candidates = places(root, name)
+    for path in candidates:
+        if _is_skipped(path):
             raise InputError(_skipped(name, path))
-        if _is_file(path / INFO):
+        if _has_info(path):
             info = read_info(path)
             # a set within a directory of another name: the original takes its first video
-            video_id = name if name in info else next(iter(info))
+            video_id = key_of(info, name) or key_of(info, path.name) or next(iter(info))
             if len(info) > 1:
                 _log.warning("%s holds %d videos; %r is used for %s", path / INFO, len(info), video_id, name)
             return _files(name, path, video_id, info)
-    if _is_file(root / INFO):
+    if _has_info(root):
         info = read_info(root)
-        if name in info:
-            return _files(name, root, name, info)
-    for path in (root / name / name, root / name):
+        if (key := key_of(info, name)) is not None:
+            return _files(key, root, key, info)
+    for path in candidates:
         if _has_parts(path):
             raise InputError(f"{path} is incomplete: {INFO} is missing. Copy it, or track the video again.")
-    if _exists_as(root / name, Path.is_dir):
+    if (target := link_to_nothing(root / name)) is not None:
+        lost = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), target)
+        raise InputError(
+            f"{root / name} cannot be read: it is a link to {target}, which is not there. Mend the link, or remove it."
+        ) from lost
+    if is_folder(root / name):
+        if inner := _inner_videos(root / name):
+            raise InputError(
+                f"{root / name} holds tracked videos one level deeper ({named(inner)}) and is none itself. Give it "
+                "as the tracked root, or move them up."
+            )
         raise InputError(f"{root / name} is not a tracked video: it has no {INFO}. Track the video first.")
     there = list_videos(root)
     if near := get_close_matches(name[:_LONGEST_COMPARED], there, _NAMES_SHOWN):
@@ -98,6 +134,67 @@ def find_video(root: str | Path, name: str) -> VideoFiles:
     raise InputError(
         f"video {name!r} is not below {root} (there: {named(there) or 'none'}). Check the name and the tracked root."
     )
+
+
+def places(root: str | Path, name: str) -> list[Path]:
+    """The folders in which video `name` may be, in the order in which they are tried.
+
+    `<root>/<name>/<name>/`, `<root>/<name>/`, then `<root>/<name>/<what the tracker made of it>/`: it cuts the names
+    of MP4 files at the first dot, and leading `__` off.
+    """
+    folder = Path(root) / name
+    inner = dict.fromkeys(x for cut in (name, name.split(".")[0]) for x in (cut, cut.removeprefix("__")))
+    return [folder / name, folder, *(folder / x for x in inner if x not in ("", ".", "..", name))]
+
+
+def real_name(root: str | Path, name: str) -> str:
+    """The name of the folder (or of the video of a merged set) that `name` means: `name` itself, or, where there is
+    none, the only one whose name is the same text in another Unicode normalisation.
+
+    Raises:
+        OSError: `root` cannot be read.
+    """
+    return _real_names(Path(root), [name])[0]
+
+
+def real_names(root: str | Path, names: Iterable[str]) -> list[str]:
+    """`real_name` of each of `names`, and each once. What cannot be looked for stays as it is: opening it says why."""
+    names = list(names)
+    with contextlib.suppress(OSError):
+        names = _real_names(Path(root), names)
+    return list(dict.fromkeys(names))
+
+
+def _real_names(root: Path, names: Sequence[str]) -> list[str]:
+    absent = {n for n in names if not n.isascii() and not os.path.lexists(os.path.join(root, n))}
+    if not absent:
+        return list(names)
+    there = []
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, InputError):  # those who read them say so
+        there += os.listdir(root)
+        there += read_info(root) if INFO in there else ()
+    same: dict[str, set[str]] = {}
+    for other in there:
+        same.setdefault(unicodedata.normalize("NFC", other), set()).add(other)
+    meant = {name: same.get(unicodedata.normalize("NFC", name), set()) for name in absent}
+    return [min(meant[n]) if n in absent and n not in meant[n] and len(meant[n]) == 1 else n for n in names]
+
+
+def key_of(entries: Iterable[str], name: str) -> str | None:
+    """The one of `entries` (a dictionary is searched faster) that is `name`, in whatever Unicode normalisation."""
+    if name in entries:
+        return name
+    wanted = unicodedata.normalize("NFC", name)
+    same = [] if name.isascii() else [key for key in entries if unicodedata.normalize("NFC", key) == wanted]
+    return same[0] if len(same) == 1 else None
+
+
+def look_alikes(names: Iterable[str]) -> list[list[str]]:
+    """Groups of names that differ only by case or Unicode normalisation."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def named(names: Iterable[str]) -> str:
@@ -109,8 +206,11 @@ def named(names: Iterable[str]) -> str:
 
 def tracked_path(root: str | Path, name: str) -> Path:
     """The directory the original reads video `name` from: the nested one where it exists. Nothing is checked."""
-    nested = Path(root) / name / name
-    return nested if _is_file(nested / INFO) else Path(root) / name
+    with contextlib.suppress(OSError):
+        for path in places(root, name):
+            if is_file(path / INFO):
+                return path
+    return Path(root) / name
 
 
 def list_videos(root: str | Path, *, include_skipped: bool = False) -> list[str]:
@@ -127,36 +227,86 @@ def scan_videos(root: str | Path) -> Found:
         InputError: `root` is no folder, or cannot be read.
     """
     root = Path(root)
+    check_root(root)
     try:
-        if not os.path.isdir(root):  # of a folder of somebody else, Path would raise
-            raise InputError(f"--tracked_root {root} is not a folder; check the path")
-        entries = list(root.iterdir())
+        with os.scandir(root) as entries:
+            folders = [entry.name for entry in entries if not _is_plain_file(entry)]
+        merged = _has_info(root)
     except OSError as e:
         raise InputError(f"--tracked_root {root} cannot be read: {e.strerror or e}") from e
-    tracked = set(read_info(root)) if _is_file(root / INFO) else set()
-    skipped, incomplete = set(), set()
-    for entry in entries:
-        places = (entry / entry.name, entry)
-        if any(_is_file(p / SKIPPED) for p in places):
-            skipped.add(entry.name)
-        elif any(_is_file(p / INFO) for p in places):
-            tracked.add(entry.name)
-        elif not entry.name.startswith(".") and any(map(_has_parts, places)):
-            incomplete.add(entry.name)
+    tracked = set(read_info(root)) if merged else set()
+    skipped, incomplete = set[str](), set[str]()
+    for name in folders:
+        kind = _kind_of_entry(root, name)
+        if kind is not None:
+            {"tracked": tracked, "skipped": skipped, "incomplete": incomplete}[kind].add(name)
     return Found(sorted(tracked), sorted(skipped - tracked), sorted(incomplete - tracked))
+
+
+def check_root(root: Path) -> None:
+    """Raises InputError when `root` is no folder, or cannot be looked at."""
+    try:
+        if is_folder(root):
+            return
+        target = link_to_nothing(root)
+    except OSError as e:
+        raise InputError(f"--tracked_root {root} cannot be read: {e.strerror or e}") from e
+    if target is not None:
+        raise InputError(f"--tracked_root {root} is a link to {target}, which is not there; mend the link")
+    raise InputError(f"--tracked_root {root} is not a folder; check the path")
+
+
+def why_no_videos(root: str | Path) -> str:
+    """Why nothing of `root` can be used, where `scan_videos` finds no tracked video: names folders one level deeper."""
+    deeper = []
+    for name in scan_videos(root).incomplete:
+        with contextlib.suppress(OSError):
+            if inner := _inner_videos(Path(root) / name):
+                deeper.append(f"{name} ({named(inner)})")
+    if not deeper:
+        return f"--tracked_root {root} holds no tracked video (folders with a videos_info.json)"
+    more = f" and {len(deeper) - _DEEPER_SHOWN} more" if len(deeper) > _DEEPER_SHOWN else ""
+    return (
+        f"--tracked_root {root} holds no tracked video itself; there are some one level deeper, in "
+        f"{'; '.join(deeper[:_DEEPER_SHOWN])}{more}: give one of these folders as --tracked_root"
+    )
 
 
 def read_info(path: Path) -> dict[str, dict[str, Any]]:
     """`videos_info.json` of a directory: video id -> its entry, at least one."""
+    text = read_text(path / INFO, str(path / INFO), regular=True)
     try:
-        info = json.loads((path / INFO).read_text(encoding="utf-8"))
-    except OSError as e:
-        raise InputError(f"{path / INFO} cannot be read: {e.strerror or e}") from e
+        info = json.loads(text)
     except (ValueError, RecursionError) as e:
         raise InputError(f"{path / INFO} is not valid JSON ({e}). Track the video again.") from e
     if not isinstance(info, dict) or not info or not all(isinstance(v, dict) for v in info.values()):
-        raise InputError(f"{path / INFO}: expected {{video: {{frames_num, frames_keys}}}}, found something else.")
+        found = "something else" if isinstance(info, dict) else f"something else ({briefly(info)})"
+        raise InputError(f"{path / INFO}: expected {{video: {{frames_num, frames_keys}}}}, found {found}.")
     return info
+
+
+def read_frame_index_map(path: Path, keys: Sequence[str]) -> tuple[int, ...] | None:
+    """The number of each frame in the source video, of a fork's `frame_index_map.json`; None: there is none.
+
+    Raises:
+        InputError: it is damaged, or a frame is missing in it. OSError: it cannot be looked at.
+    """
+    file = path / FRAME_INDEX_MAP
+    if not is_there(file):
+        return None
+    advice = "Mend the file, or remove it: then the source frames are not known."
+    try:
+        frames = json.loads(read_text(file, str(file), regular=True))
+    except (ValueError, RecursionError) as e:
+        raise InputError(f"{file} is not valid JSON ({e}). {advice}") from e
+    frames = frames.get("frames") if isinstance(frames, dict) else None
+    if not isinstance(frames, dict):
+        raise InputError(f'{file}: expected {{"frames": {{frame name: source frame number}}}}. {advice}')
+    missing = [key for key in keys if key not in frames]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(f"{file}: frame {briefly(missing[0])}{more} of {INFO} is missing. {advice}")
+    return check_source_frames([frames[key] for key in keys], len(keys), str(file))
 
 
 def check_fps(fps: Any, where: str) -> Rate | None:
@@ -167,7 +317,7 @@ def check_fps(fps: Any, where: str) -> Rate | None:
         if isinstance(fps, str):
             return parse_rate(fps)
         if isinstance(fps, bool) or not isinstance(fps, (int, float, Fraction)):
-            raise ValueError(f"found {fps!r:.40}")
+            raise ValueError(f"found {briefly(fps)}")
         check_rate(fps)
     except ValueError as error:
         raise InputError(f"{where}: expected fps between 0 and 1000, such as 25 or 30000/1001 ({error}).") from None
@@ -178,7 +328,7 @@ def check_source_frames(frames: Any, num_frames: int, where: str) -> tuple[int, 
     """The number each frame had in the original video, or None for null."""
     if frames is None:
         return None
-    if not isinstance(frames, (list, tuple)) or not all(type(f) is int and f >= 0 for f in frames):
+    if not isinstance(frames, (list, tuple)) or not all(type(f) is int and 0 <= f < _MOST_FRAMES for f in frames):
         raise InputError(f"{where}: expected source_frames to be a list of frame numbers >= 0.")
     if len(frames) != num_frames:
         raise InputError(f"{where}: expected {num_frames} source_frames, one per tracked frame, found {len(frames)}.")
@@ -192,9 +342,20 @@ def _files(name: str, path: Path, video_id: str, info: dict[str, dict[str, Any]]
         raise InputError(f"{where}: expected frames_keys to be a list of frame names.")
     if not keys:
         raise InputError(f"{where}: it has 0 frames. Track the video again.")
+    for text in (video_id, *keys):  # names of images in the LMDB file are UTF-8
+        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+            raise InputError(f"{path / INFO}: the name {ascii(text)[:80]} is not valid Unicode. Track the video again.")
     for file in (TRACKING, IDENTITY, IMAGES):
-        if not _is_file(path / file):
-            raise InputError(f"{path} is incomplete: {file} is missing. Copy it, or track the video again.")
+        found = status_of(path / file)
+        if found is None:
+            target = link_to_nothing(path / file)
+            what = "missing" if target is None else f"a link to {target}, which is not there"
+            raise InputError(f"{path} is incomplete: {file} is {what}. Copy it, or track the video again.")
+        if not stat.S_ISREG(found.st_mode):
+            raise InputError(f"{path / file} is {kind_of(found)}; expected a regular file. Copy the video again.")
+    source_frames = check_source_frames(entry.get("source_frames"), len(keys), where)
+    if source_frames is None and len(info) == 1:  # videos of a set have frames of the same names
+        source_frames = read_frame_index_map(path, keys)
     claimed = entry.get("frames_num")
     return VideoFiles(
         name=name,
@@ -203,31 +364,79 @@ def _files(name: str, path: Path, video_id: str, info: dict[str, dict[str, Any]]
         frame_keys=tuple(keys),
         frames_num=claimed if isinstance(claimed, int) else None,
         fps=check_fps(entry.get("fps"), where),
-        source_frames=check_source_frames(entry.get("source_frames"), len(keys), where),
+        source_frames=source_frames,
         shared=len(info) > 1,
     )
 
 
 def _skipped(name: str, path: Path) -> str:
-    try:
-        reason = (path / SKIPPED).read_text(encoding="utf-8", errors="replace").strip()[:200]
+    """Why a video is refused whose tracking failed, with the first words of its `skipped.txt`."""
+    reason = ""
+    try:  # a link would show what is in a file of somebody else; opening a FIFO would wait
+        with os.fdopen(os.open(path / SKIPPED, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            reason = (file.read(_REASON) or b"").decode("utf-8", "replace").strip()[:200]
     except OSError:
-        reason = ""
+        pass
     return (
         f"tracking of video {name!r} failed: {path / SKIPPED} exists" + (f" and says {reason!r}" if reason else "")
     ) + ". Track it again; delete the file if the output beside it is good."
 
 
-def _has_parts(path: Path) -> bool:
-    return any(_exists_as(path / part, Path.exists) for part in _PARTS)
-
-
-def _exists_as(path: Path, kind: Callable[[Path], bool]) -> bool:
+def _is_plain_file(entry: os.DirEntry[str]) -> bool:
     try:
-        return kind(path)
-    except (OSError, ValueError):  # a name too long for the file system
+        return entry.is_file(follow_symlinks=False)
+    except OSError:  # what it is, or why it cannot be looked at, is asked again
         return False
 
 
-def _is_file(path: Path) -> bool:
-    return _exists_as(path, Path.is_file)
+def _kind_of_entry(root: Path, name: str) -> Literal["tracked", "skipped", "incomplete"] | None:
+    """What an entry of a tracked root is. What cannot be looked at counts as tracked: opening it says why."""
+    try:
+        if not is_folder(root / name):
+            # a hidden link to nothing is nobody's video: editors lock files with such
+            lost = not name.startswith(".") and link_to_nothing(root / name) is not None
+            return "tracked" if lost else None
+        candidates = places(root, name)
+        for path in candidates:
+            if _is_skipped(path):
+                return "skipped"
+            if _has_info(path):
+                return "tracked"
+        if name.startswith("."):
+            return None
+        return "incomplete" if any(map(_has_parts, candidates)) or _inner_videos(root / name) else None
+    except PermissionError:  # file systems and desktops have folders of their own, which only root may see
+        return None if name.startswith(".") or name in _FOLDERS_OF_SYSTEMS else "tracked"
+    except OSError:
+        return "tracked"
+
+
+def _inner_videos(folder: Path) -> list[str]:
+    """Names of tracked videos within a folder that is none itself, of its first entries, sorted."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in itertools.islice(entries, _INNER_LOOKED_AT) if not _is_plain_file(entry)]
+    found = []
+    for name in sorted(names):
+        with contextlib.suppress(OSError):
+            if is_file(folder / name / INFO) or is_file(folder / name / name / INFO):
+                found.append(name)
+    return found
+
+
+def _is_skipped(path: Path) -> bool:
+    found = status_of(path / SKIPPED, follow=False)
+    return found is not None and not stat.S_ISDIR(found.st_mode)
+
+
+def _has_info(path: Path) -> bool:
+    """Whether `videos_info.json` is there, as whatever: opening it refuses what is no regular file."""
+    return is_there(path / INFO)
+
+
+def _has_parts(path: Path) -> bool:
+    return any(is_there(path / part) for part in _PARTS)
+
+
+def _unreadable(error: OSError) -> str:
+    where = error.filename if isinstance(error.filename, str) else os.fspath(error.filename or "its folder")
+    return f"{where} cannot be read: {error.strerror or error}. See to its rights, links and file system; run again."

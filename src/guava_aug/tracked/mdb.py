@@ -12,6 +12,8 @@ data size is lo | hi << 16, and with flag 1 its data are the number of the first
 
 from __future__ import annotations
 
+import os
+import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ _TRANSIENT = 0x10 | 0x4000 | 0x8000  # page flags that mean something only withi
 _BIG_DATA = 1
 _MAGIC = 0xBEEFC0DE
 _NO_PAGE = 2**64 - 1
+_DEEPEST = 32  # pages from the root to a leaf; the C library's CURSOR_STACK
+_LONGEST_VALUE = 2**28  # bytes; a picture of 8192 x 8192 pixels without compression has 0.2 GB
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class MdbFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._open() as file:
-            self._file_size = file.seek(0, 2)
+            self._file_size = os.fstat(file.fileno()).st_size
             if self._file_size == 0:
                 raise InputError(f"{path} is empty: expected an LMDB data file. Track the video again.")
             first = self._meta(file, 0)
@@ -58,11 +62,18 @@ class MdbFile:
         """Every key that starts with `prefix`, in order, with the place of its value."""
         if self._root == _NO_PAGE:
             return
+        before = None
         with self._open() as file:
-            yield from self._walk(file, self._root, prefix, set())
+            for key, slot in self._walk(file, self._root, prefix, set()):
+                if before is not None and key <= before:
+                    raise self._damaged(f"its keys are not in order: {before[:80]!r}, then {key[:80]!r}")
+                before = key
+                yield key, slot
 
     def read(self, slot: Slot) -> bytes:
         """The value at `slot`."""
+        if slot.size > _LONGEST_VALUE:
+            raise self._damaged(f"it has a value of {slot.size} bytes, expected at most {_LONGEST_VALUE}")
         with self._open() as file:
             if slot.page >= 0:
                 number, _, flags, count = struct.unpack("<QHHI", self._bytes(file, slot.offset - _HEADER, _HEADER))
@@ -72,8 +83,13 @@ class MdbFile:
             return self._bytes(file, slot.offset, slot.size)
 
     def _open(self) -> BinaryIO:
-        try:
-            return self.path.open("rb", buffering=0)
+        try:  # without O_NONBLOCK, opening a FIFO would wait for ever
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            file = os.fdopen(descriptor, "rb", buffering=0)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                file.close()
+                raise InputError(f"{self.path} is no regular file: expected an LMDB data file.")
+            return file
         except OSError as e:
             raise InputError(f"{self.path} cannot be read: {e.strerror or e}") from e
 
@@ -130,12 +146,19 @@ class MdbFile:
             raise self._damaged(f"page {number} has wrong bounds")
         return page, flags, struct.unpack_from(f"<{(lower - _HEADER) // 2}H", page, _HEADER)
 
-    def _walk(self, file: BinaryIO, number: int, prefix: bytes, seen: set[int]) -> Iterator[tuple[bytes, Slot]]:
+    def _walk(
+        self, file: BinaryIO, number: int, prefix: bytes, seen: set[int], depth: int = 1
+    ) -> Iterator[tuple[bytes, Slot]]:
         if number in seen:
             raise self._damaged(f"page {number} occurs twice in the tree")
+        if depth > _DEEPEST:
+            raise self._damaged(f"its tree is deeper than {_DEEPEST} pages")
         seen.add(number)
         page, flags, offsets = self._page(file, number)
         nodes = [self._node(page, number, at) for at in offsets]
+        used = sum(8 + len(key) for *_, key in nodes)
+        if used > len(page) - _HEADER - 2 * len(nodes):  # 32 KiB could hold 16,000 keys of 16 KiB
+            raise self._damaged(f"page {number} has nodes that overlap")
         if flags == _LEAF:
             for (lo, hi, node_flags, key), at in zip(nodes, offsets, strict=True):
                 if key.startswith(prefix):
@@ -147,7 +170,7 @@ class MdbFile:
                 continue
             if i > 0 and key > prefix and not key.startswith(prefix):
                 break
-            yield from self._walk(file, lo | hi << 16 | node_flags << 32, prefix, seen)
+            yield from self._walk(file, lo | hi << 16 | node_flags << 32, prefix, seen, depth + 1)
 
     def _node(self, page: bytes, number: int, at: int) -> tuple[int, int, int, bytes]:
         if at + 8 > len(page):

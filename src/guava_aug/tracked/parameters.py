@@ -118,7 +118,7 @@ def stack_frames(
                 found = type(value).__name__ if numbers is None else f"shape {numbers.shape}"
                 reason = (
                     f"{where}, frame {frame_keys[i]!r}, {group}/{key}: expected numbers of shape {shape}, "
-                    f"found {found}. Track the video again."
+                    f"found {found}. {_advice(numbers, shape)}"
                 )
                 raise mark(InputError(reason), frame=i)
             stacked[i] = numbers.reshape(shape)
@@ -145,11 +145,20 @@ def _fits(found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     return squeezed == tuple(n for n in shape if n != 1) or squeezed == (int(np.prod(shape)),)
 
 
+def _advice(found: np.ndarray | None, shape: tuple[int, ...]) -> str:
+    """What to do about numbers that do not fit `shape`: the usual other ways to store them are known."""
+    if found is not None and shape == (3, 4) and _fits(found.shape, (4, 4)):
+        return "Store the upper three rows, [R|t]."
+    if found is not None and shape[-1:] == (3,) and _fits(found.shape, (*shape, 3)):
+        return "Store axis-angle vectors, not rotation matrices."
+    return "Track the video again."
+
+
 def _numbers(value: Any) -> np.ndarray | None:
     """`value` as a float32 array, or None when it is not one."""
     try:
         array = np.asarray(value)
-    except ValueError:
+    except (ValueError, OverflowError, TypeError):  # nested lists that are no array, integers beyond int64
         return None
     if array.dtype.kind not in "fiu":
         return None

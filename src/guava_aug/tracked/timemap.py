@@ -7,14 +7,16 @@ import io
 import json
 import logging
 import os
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from guava_aug.errors import InputError
 from guava_aug.frame_rate import Rate, parse_rate
-from guava_aug.tracked.layout import INFO, check_fps, check_source_frames, named, read_info
+from guava_aug.textfile import LONGEST_TEXT, briefly, read_text
+from guava_aug.tracked.layout import INFO, check_fps, check_source_frames, key_of, named, read_info
 
 _log = logging.getLogger(__name__)
 
@@ -38,25 +40,38 @@ def load_time_map(path: str | Path) -> dict[str, Timing]:
         InputError: unreadable, of another form, or values out of range; names the video.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f"time map {path} cannot be read: {e}") from e
+    text = read_text(path, f"time map {path}")
+    holds_json = text.lstrip()[:1] in ("{", "[")
     if path.suffix.lower() == ".json":
         entries = _from_json(text, path)
     elif path.suffix.lower() == ".csv":
+        if holds_json:
+            raise InputError(f"time map {path} holds JSON, not CSV: give it a name that ends in .json.")
         entries = _from_csv(text, path)
     else:
-        raise InputError(f"time map {path}: expected a .json or .csv file.")
-    out = {}
+        looks = f", and this one looks like {'JSON' if holds_json else 'CSV'}" if holds_json or "," in text else ""
+        raise InputError(f"time map {path}: expected a .json or .csv file: the name says how it is read{looks}.")
+    out = TimeMap()
     for name, entry in entries.items():
-        where = f"time map {path}, video {name!r}"
+        where = f"time map {path}, video {briefly(name)}"
         if not isinstance(entry, Mapping) or not entry.keys() <= {"fps", "source_frames"}:
-            raise InputError(f"{where}: expected fps and source_frames, found {entry!r:.80}.")
+            found = briefly(entry)
+            if isinstance(entry, Mapping):
+                found = ", ".join(briefly(key) for key in list(entry)[:5]) or "nothing"
+            raise InputError(f"{where}: expected fps and source_frames, found {found}.")
         frames = entry.get("source_frames")
         count = len(frames) if isinstance(frames, list) else 0
         out[name] = Timing(check_fps(entry.get("fps"), where), check_source_frames(frames, count, where))
     return out
+
+
+class TimeMap(dict[str, Timing]):
+    """Video name -> Timing. `get` finds a name in whatever Unicode normalisation (NFC, NFD)."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """What the map says of a video."""
+        key = key_of(self, name)
+        return default if key is None else self[key]
 
 
 def warn_of_strangers(time_map: Mapping[str, Timing], path: Path, root: Path) -> None:
@@ -65,10 +80,10 @@ def warn_of_strangers(time_map: Mapping[str, Timing], path: Path, root: Path) ->
         there = set(os.listdir(root))
     except OSError:  # those who read the videos say so
         return
-    strangers = [name for name in time_map if name not in there]
-    if strangers and INFO in there:
-        merged = read_info(root)
-        strangers = [name for name in strangers if name not in merged]
+    if INFO in there:
+        there |= set(read_info(root))
+    forms = {unicodedata.normalize("NFC", name) for name in there}
+    strangers = [name for name in time_map if unicodedata.normalize("NFC", name) not in forms]
     if strangers:
         _log.warning("time map %s: no such video below %s: %s", path, root, named(strangers))
 
@@ -77,9 +92,11 @@ def _from_json(text: str, path: Path) -> Mapping[str, Any]:
     try:
         entries = json.loads(text)
     except (ValueError, RecursionError) as e:
-        raise InputError(f"time map {path} is not valid JSON: {e}") from e
+        first = text.lstrip().split("\n")[0]
+        looks = "; it looks like CSV: give it a name that ends in .csv" if first.startswith("video,") else ""
+        raise InputError(f"time map {path} is not valid JSON: {e}{looks}") from e
     if not isinstance(entries, Mapping):
-        raise InputError(f"time map {path}: expected {{video: {{fps, source_frames}}}}.")
+        raise InputError(f"time map {path}: expected {{video: {{fps, source_frames}}}}, found {briefly(entries)}.")
     return entries
 
 
@@ -87,10 +104,15 @@ def _from_csv(text: str, path: Path) -> Mapping[str, Any]:
     rows = csv.DictReader(io.StringIO(text))
     columns = rows.fieldnames or []
     if "video" not in columns or not set(columns) <= {"video", "fps", "source_frames"}:
-        raise InputError(f"time map {path}: expected the columns video, fps, source_frames, found {list(columns)}.")
+        found = ", ".join(map(briefly, columns[:5])) or "none"
+        other = next((c for c in (";", "\t") if columns and c in columns[0]), None)
+        advice = f" Separate the columns by commas, not by {other!r}." if other else ""
+        raise InputError(f"time map {path}: expected the columns video, fps, source_frames, found {found}.{advice}")
     entries: dict[str, Any] = {}
-    for row in rows:
+    for row in _rows(rows, path):
         name = row["video"]
+        if not name:
+            raise InputError(f"time map {path}, line {rows.line_num}: the column video is empty.")
         if None in row:
             raise InputError(f"time map {path}, line {rows.line_num}, video {name!r}: more values than columns.")
         if name in entries:
@@ -105,11 +127,22 @@ def _from_csv(text: str, path: Path) -> Mapping[str, Any]:
     return entries
 
 
+def _rows(rows: csv.DictReader[str], path: Path) -> Iterator[dict[str, str]]:
+    """The rows, whatever the length of their fields: the frame numbers of a long video are one."""
+    before = csv.field_size_limit(LONGEST_TEXT)
+    try:
+        yield from rows
+    except csv.Error as e:
+        raise InputError(f"time map {path}, line {rows.line_num}: is not CSV ({e}).") from e
+    finally:
+        csv.field_size_limit(before)
+
+
 def _number(fps: str | None) -> Rate | None:
     try:
         return parse_rate(fps) if fps else None
     except ValueError as error:
-        raise ValueError(f"expected fps to be a number such as 25, found {fps!r:.40} ({error}).") from None
+        raise ValueError(f"expected fps to be a number such as 25, found {briefly(fps)} ({error}).") from None
 
 
 def _numbers(frames: str | None) -> list[int] | None:

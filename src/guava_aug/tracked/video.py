@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from guava_aug.body.params import Identity, Motion
 from guava_aug.cpus import usable_cpus
 from guava_aug.errors import InputError, UsageError
 from guava_aug.frame_rate import Rate
+from guava_aug.plural import counted
 from guava_aug.safe_pickle import load_pickle
 from guava_aug.timing import DECODE, busy
 from guava_aug.tracked import layout
@@ -30,11 +32,19 @@ from guava_aug.views.cameras import resized_K
 
 SOURCE_SIZE = 518  # pixels; what the image encoder takes (37 patches of 14)
 _MAX_THREADS = 8
+_PLAIN = "store the dictionary by pickle.dump, with numpy arrays"
+_INSTEAD_OF_PICKLE = (
+    (b"PK\x03\x04", "a zip archive, as torch.save and numpy.savez write", _PLAIN),
+    (b"\x93NUMPY", "a numpy array file", _PLAIN),
+    (b"\x1f\x8b", "gzip data", "unpack it"), (b"BZh", "bzip2 data", "unpack it"),
+    (b"\xfd7zXZ", "xz data", "unpack it"), (b"\x28\xb5\x2f\xfd", "zstd data", "unpack it"),
+    (b"\x89HDF", "an HDF5 file", _PLAIN), (b"{", "text, perhaps JSON", _PLAIN),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Source:
-    """What an avatar is made from: frame 0 of a video."""
+    """What an avatar is made from: one frame of a video, the first unless another is asked for."""
 
     image: Tensor  # [3, S, S] float 0..1, the person on black
     identity: Identity
@@ -76,10 +86,15 @@ class TrackedVideo:
     _images: FrameImages = field(repr=False)
     _crops: PartCrops = field(repr=False)
     K: Tensor | None = None  # [3, 3] lens, pixels of the stored images; None: the format's own, nearly orthographic
+    source_frame: int = 0  # number of the frame (from 0) that the avatar is made from
 
     @classmethod
-    def open(cls, tracked_root: str | Path, name: str, *, timing: Timing | None = None) -> TrackedVideo:
+    def open(
+        cls, tracked_root: str | Path, name: str, *, timing: Timing | None = None, source_frame: int = 0
+    ) -> TrackedVideo:
         """Video `name` below `tracked_root`; `timing` overrides what its `videos_info.json` says of time.
+
+        source_frame: number of the frame (from 0, in playing order) that the avatar is made from.
 
         Everything that is cheap to check is checked here: all parameters of all frames, the presence of all images
         within the image file, and the source frame's image and mask by decoding them. The other images are checked
@@ -89,6 +104,12 @@ class TrackedVideo:
             InputError: names the video, and the frame and key where there is one.
         """
         files = layout.find_video(tracked_root, name)
+        name, last = files.name, len(files.frame_keys) - 1
+        if not 0 <= source_frame <= last:
+            raise InputError(
+                f"video {name!r}: the source frame asked for is {source_frame} (--source_frame); expected 0 to {last}, "
+                f"as it has {counted(last + 1, 'frame')}."
+            )
         try:
             shared = _load(files.path / layout.IDENTITY, files.shared)
             tracking = _load(files.path / layout.TRACKING, files.shared)
@@ -123,9 +144,10 @@ class TrackedVideo:
             motion=read_motion(frames, files.frame_keys, where),
             viewmats=read_viewmats(frames, files.frame_keys, where),
             _images=FrameImages.open(
-                files.path / layout.IMAGES, name, files.frame_keys, f"{files.video_id}/" if merged else ""
+                files.path / layout.IMAGES, name, files.frame_keys, f"{files.video_id}/" if merged else "", source_frame
             ),
             _crops=read_crops(frames, files.frame_keys, where),
+            source_frame=source_frame,
         )
 
     @property
@@ -144,13 +166,14 @@ class TrackedVideo:
 
     def source_at(self, size: int) -> Source:
         """The source frame with an image of `size` x `size` pixels; the mask multiplies before the resize."""
-        rgb, mask = self.read_frame(0)
+        index = self.source_frame
+        rgb, mask = self.read_frame(index)
         image = _floats(rgb) * _floats(mask)
         return Source(
             image=_resize(image, size),
             identity=self.identity,
-            motion=self.motion[0:1],
-            viewmat=self.viewmats[0],
+            motion=self.motion[index : index + 1],
+            viewmat=self.viewmats[index],
             K=self.lens_at(size),
         )
 
@@ -249,7 +272,23 @@ def _resize(image: Tensor, size: int) -> Tensor:
 
 
 def _load(path: Path, shared: bool) -> Any:
-    """The pickle; those of a merged set are kept, as each of its videos asks for them again."""
+    """The pickle; those of a merged set are kept, as each of its videos asks for them again.
+
+    Raises:
+        InputError: it cannot be read; of what people store instead, it says what to store.
+    """
+    try:
+        return _load_kept(path, shared)
+    except InputError as e:
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            first = file.read(8)
+            for mark, kind, advice in _INSTEAD_OF_PICKLE:
+                if first.startswith(mark):
+                    raise InputError(f"{path} is {kind}, expected a pickle: {advice}.") from e
+        raise
+
+
+def _load_kept(path: Path, shared: bool) -> Any:
     if not shared:
         return load_pickle(path)
     try:
