@@ -50,7 +50,7 @@ class ChildProcesses:
         """Looks at the device only: every child loads the model itself. Raises DeviceError."""
         from .device import choose_device
 
-        choose_device(self.config.device)
+        choose_device(self.config.device, required=self.config.require_gpu)
 
     def make(self, name: str, views: Sequence[View], on_view: Callable[[Made], None]) -> None:
         """See `Engine`. Never raises for a video: each of its views fails for itself.

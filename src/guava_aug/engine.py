@@ -134,7 +134,10 @@ class InProcess:
             from . import model
             from .device import choose_device
 
-            device, path = choose_device(self.config.device), model_source(self.config)
+            device, path = (
+                choose_device(self.config.device, required=self.config.require_gpu),
+                model_source(self.config),
+            )
             log.info("model %s on %s", "embedded in the package" if path == model.EMBEDDED else path, device)
             self.stages.device = device
             with self.stages(timing.MODEL_LOADING, sync=True):
