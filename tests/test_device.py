@@ -1,4 +1,4 @@
-"""A GPU that is there, or was given by a scheduler, and cannot be used is an error; a machine without one uses its CPU."""
+"""A GPU that is there, or was given by a scheduler, and cannot be used is an error; else a machine uses its CPU."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_required_gpu(root: Path):
     with pytest.raises(DeviceError, match="a GPU is required"):
         choose_device("0", required=True)
     config = RunConfig(Path("t"), Path("o"), gpus=("GPU-1a2b",))
-    with pytest.raises(DeviceError, match="--gpus GPU-1a2b.*too old"):
+    with pytest.raises(DeviceError, match=r"--gpus GPU-1a2b.*too old"):
         places(config, 1)
     with pytest.raises(UsageError, match="--require_gpu and --device cpu"):
         RunConfig(Path("t"), Path("o"), device="cpu", require_gpu=True)

@@ -62,7 +62,6 @@ class ChildProcesses:
             self.stop()
             begun = time.perf_counter()
             code, out, err = _run_child({"config": self.config.to_json(), "video": name, "view": view.label})
-            self.progress.frames(1, 1)
             seconds = time.perf_counter() - begun
             answer = _answer(out)
             if answer is None:  # killed, or it could not even start
@@ -74,6 +73,8 @@ class ChildProcesses:
                 self._said.add(line)
             if "made" in answer:
                 made = _made(view, answer["made"])
+                if made.frames:
+                    self.progress.frames(made.frames, made.frames)
                 if made.error is None:
                     self._add(answer)
                 on_view(made)
