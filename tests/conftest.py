@@ -12,6 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+if not torch.cuda.is_available():  # tests that leave --device out are for the CPU, also beside a GPU or within a job
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    for _name in ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "GPU_DEVICE_ORDINAL"):
+        os.environ.pop(_name, None)
+
 REPO = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("GUAVA_AUG_SHARED", REPO.parent / "shared"))
 

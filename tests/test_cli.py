@@ -161,6 +161,8 @@ def test_without_a_gpu_the_cpu_is_taken_and_said_once(
     tracked: Path, tmp_path: Path, fake_model: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("guava_aug.device.ROOT", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert main(["run", "--tracked_root", str(tracked), "--output_root", str(tmp_path / "out"), "--device", "3"]) == 0
     assert capsys.readouterr().err.count("no GPU") == 1
     assert fake_model[0][0][1] == "cpu"

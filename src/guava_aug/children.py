@@ -50,7 +50,7 @@ class ChildProcesses:
         """Looks at the device only: every child loads the model itself. Raises DeviceError."""
         from .device import choose_device
 
-        choose_device(self.config.device)
+        choose_device(self.config.device, required=self.config.require_gpu)
 
     def make(self, name: str, views: Sequence[View], on_view: Callable[[Made], None]) -> None:
         """See `Engine`. Never raises for a video: each of its views fails for itself.
@@ -62,7 +62,6 @@ class ChildProcesses:
             self.stop()
             begun = time.perf_counter()
             code, out, err = _run_child({"config": self.config.to_json(), "video": name, "view": view.label})
-            self.progress.frames(1, 1)
             seconds = time.perf_counter() - begun
             answer = _answer(out)
             if answer is None:  # killed, or it could not even start
@@ -74,6 +73,8 @@ class ChildProcesses:
                 self._said.add(line)
             if "made" in answer:
                 made = _made(view, answer["made"])
+                if made.frames:
+                    self.progress.frames(made.frames, made.frames)
                 if made.error is None:
                     self._add(answer)
                 on_view(made)

@@ -52,6 +52,7 @@ class RunConfig:
     model_path: Path | None = None  # None: assets/GUAVA if it is there, else the embedded default
     guava_root: Path | None = None  # where the config's assets/SMPLX and assets/FLAME are relative to
     device: str = "0"  # GPU id, "cpu" or a torch device
+    require_gpu: bool = False  # a machine without a GPU is an error, too
     backend: Backend = "auto"  # rasteriser
     precision: Precision = "auto"  # auto: fp16 where the fast GPU path runs
 
@@ -101,6 +102,8 @@ class RunConfig:
             raise UsageError(f"--part_id is {self.part_id!r}; expected a number or a word for a file name")
 
     def _check_workers(self) -> None:
+        if self.require_gpu and self.device.strip().lower() == "cpu":
+            raise UsageError("--require_gpu and --device cpu exclude each other; leave one out")
         if self.timeout is not None and not 0 < self.timeout < float("inf"):
             raise UsageError(f"--timeout is {self.timeout:g}; expected seconds, more than 0")
         if self.gpus is not None and (len(set(self.gpus)) < len(self.gpus) or not all(self.gpus) or not self.gpus):

@@ -142,7 +142,8 @@ class InProcess:
             from .device import choose_device, keep_threads_within_quota
 
             keep_threads_within_quota()
-            device, path = choose_device(self.config.device), model_source(self.config)
+            device = choose_device(self.config.device, required=self.config.require_gpu)
+            path = model_source(self.config)
             log.info("model %s on %s", "embedded in the package" if path == model.EMBEDDED else path, device)
             self.stages.device = device
             with self.stages(timing.MODEL_LOADING, sync=True):

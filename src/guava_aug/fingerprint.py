@@ -91,7 +91,11 @@ def is_consistent(tag: Tag) -> bool:
     if tag.made_with is None or tag.fingerprint is None:
         return True
     values = {**tag.made_with, **tag.camera}
-    moving: tuple[dict[str, str], ...] = ({}, {"trajectory": "circle"}, {"trajectory": "zoom"})  # which tags of 0.1.0 do not tell
+    moving: tuple[dict[str, str], ...] = (
+        {},
+        {"trajectory": "circle"},
+        {"trajectory": "zoom"},
+    )  # which tags of 0.1.0 do not tell
     return any(tag.fingerprint == _of_values({**values, **trajectory}) for trajectory in moving)
 
 

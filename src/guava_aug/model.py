@@ -27,6 +27,8 @@ from .avatar.network import Reconstruction, ReconstructionNetwork
 from .avatar.styleunet import StyleUNet
 from .avatar.warmup import warm_up
 from .body import EhmModel, Identity, load_body_file, load_official_assets
+from .config import PRECISIONS, Backend, Precision
+from .device import device_errors
 from .errors import AssetError, DeviceError, UsageError
 from .presence import is_file, is_folder, is_there
 from .render.backends import PRECISIONS, Backend, Precision
@@ -274,8 +276,8 @@ def load_model(
     `model_path` is a directory as GUAVA has it (config.yaml, checkpoints/best*.pt), a `.pt`, a `.safetensors`
     made by `guava-aug convert`, or None / "embedded" for the small free model that ships with the package.
     Body-model and index files are looked for beside the model directory (assets/SMPLX, assets/FLAME) and then below
-    `guava_root`/assets. Raises AssetError naming what is missing or does not fit, DeviceError when `backend` or
-    `precision` cannot be had on `device`.
+    `guava_root`/assets. Raises AssetError naming what is missing or does not fit, DeviceError when `device` cannot be
+    used, or `backend` or `precision` cannot be had on it.
     """
     check_backend(backend, device)
     path = EMBEDDED_DIR if model_path is None or str(model_path) == EMBEDDED else Path(model_path)
@@ -293,9 +295,10 @@ def load_model(
         network = ReconstructionNetwork(config, len(assets.body.v_template))
         refiner = StyleUNet(config.refiner)
     load_weights(checkpoint, network, refiner)
-    network, refiner = network.to(device).float(), refiner.to(device).float()
-    body = EhmModel(assets.to(device))
-    return GuavaModel(config, network, refiner, body, backend=backend, precision=precision, source=str(checkpoint.path))
+    with device_errors(str(device)):
+        network, refiner = network.to(device).float(), refiner.to(device).float()
+        body, source = EhmModel(assets.to(device)), str(checkpoint.path)
+        return GuavaModel(config, network, refiner, body, backend=backend, precision=precision, source=source)
 
 
 def convert_checkpoint(

@@ -85,7 +85,14 @@ def _visible_names(gpus: Sequence[str], visible: str | None) -> list[str]:
     """What CUDA_VISIBLE_DEVICES must be for each of `--gpus`: numbers count among the GPUs that this process sees."""
     import torch
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    from .device import advice, gpu_usable, why_unusable
+
+    if not gpu_usable():
+        raise DeviceError(
+            f"--gpus {','.join(gpus)}: there is no GPU that torch can use ({why_unusable()}); {advice()}; "
+            "to use the CPU, give --device cpu instead"
+        )
+    count = torch.cuda.device_count()
     names = [name.strip() for name in visible.split(",")] if visible else [str(i) for i in range(count)]
     found = []
     for gpu in gpus:
@@ -94,7 +101,7 @@ def _visible_names(gpus: Sequence[str], visible: str | None) -> list[str]:
         elif int(gpu) < min(count, len(names)):
             found.append(names[int(gpu)])
         else:
-            there = "no GPU" if count == 0 else "GPU 0" if count == 1 else f"GPUs 0 to {count - 1}"
+            there = "GPU 0" if count == 1 else f"GPUs 0 to {count - 1}"
             raise DeviceError(f"--gpus {','.join(gpus)}: there is no GPU {gpu}; torch finds {there} on this machine")
     return found
 
@@ -116,7 +123,8 @@ class LocalMember:
         self._hearing.start()
         self._errors.start()
         self._ending = threading.Lock()
-        self._tell(replace(config, device=place.device, gpus=None, workers=None, timeout=None))
+        required = config.require_gpu or config.gpus is not None
+        self._tell(replace(config, device=place.device, require_gpu=required, gpus=None, workers=None, timeout=None))
 
     def ready(self) -> Iterator[Event]:
         """What it says until its model is loaded. Raises MemberDied."""

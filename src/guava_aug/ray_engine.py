@@ -109,6 +109,8 @@ def share_out(nodes: Sequence[dict[str, float]], config: RunConfig) -> tuple[int
         shares = [n["CPU"] / n["GPU"] / per_gpu for n in nodes if n.get("GPU", 0) >= 1]
         each = config.cpus_per_worker or max(1, int(min(shares)))
         return gpus * per_gpu, {"num_gpus": 1 / per_gpu, "num_cpus": each}
+    if config.require_gpu:
+        raise DeviceError("--require_gpu: the Ray cluster has no GPU; see `ray status`")
     largest = max((int(n.get("CPU", 0)) for n in nodes), default=0)
     each = config.cpus_per_worker or max(1, min(CPUS_PER_WORKER, largest))
     room = sum(int(n.get("CPU", 0)) // each for n in nodes)
@@ -135,7 +137,7 @@ def portable(config: RunConfig, resources: dict[str, Any]) -> RunConfig:
     return dataclasses.replace(
         config, **paths, model_path=model,
         background=os.path.abspath(config.background) if picture else config.background,
-        device="0" if resources.get("num_gpus") else "cpu",
+        device="0" if resources.get("num_gpus") else "cpu", require_gpu=bool(resources.get("num_gpus")),
         engine="local", workers=None, timeout=None, ray_address=None, cpus_per_worker=None,
     )  # fmt: skip
 

@@ -38,7 +38,7 @@ def test_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     ):  # fmt: skip
         assert line in text.splitlines()
     assert "run --tracked_root 'all tracked' " in text
-    assert "--video_list a 'b c' --difficulties easy hard --grace 90 --timeout 1800" in text
+    assert "--video_list a 'b c' --difficulties easy hard --grace 90 --timeout 1800 --require_gpu" in text
     assert '--shard "$SLURM_ARRAY_TASK_ID/64" &' in text
     assert (tmp_path / ".guava-aug" / "slurm").is_dir()  # without it SLURM would fail the job without a word
     file = tmp_path / "job.sbatch"
@@ -69,6 +69,25 @@ def test_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 )
 def test_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], match: str):
     assert match in written(capsys, tmp_path, *more, code=2)
+
+
+@pytest.mark.parametrize(
+    ("more", "asked"),
+    [
+        ([], True),
+        (["--gres", "gpu:a100:2"], True),
+        (["--gres=license:1,gpu"], True),
+        (["--gres", "shard:1"], True),
+        (["--require-gpu"], False),  # given already
+        (["--gres", "none"], False),
+        (["--gres", "license:1"], False),
+        (["--device", "cpu"], False),
+    ],
+)
+def test_a_job_with_a_gpu_does_not_go_on_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], asked: bool
+):
+    assert ("--require_gpu" in written(capsys, tmp_path, *more)) == asked
 
 
 @pytest.mark.parametrize("limit", ["90", "90:30", "8:00:00", "1-12", "1-12:30", "1-12:30:15"])

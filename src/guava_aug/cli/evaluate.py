@@ -102,10 +102,10 @@ def main(argv: Sequence[str]) -> int:
     difficulties = check_difficulties(flags.difficulties)
     begun = time.monotonic()
     with speaking(flags.quiet, False) as progress:
+        device = choose_device(flags.device)
         bank = Bank.load(flags.bank) if flags.bank else Bank.bare()
         if not flags.bank:
             log.warning("no --bank: the people are painted on the bare body, without clothes and hair")
-        device = choose_device(flags.device)
         model = load_model(flags.model_path or EMBEDDED, device)
         measure.check_model_fits(model, bank)
         views = 1 + len(difficulties)

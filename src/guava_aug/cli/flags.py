@@ -96,7 +96,10 @@ class Model:
     guava_root: MaybePath = None
     """Folder that assets/SMPLX and assets/FLAME of the model's config are relative to, if not beside --model_path."""
     device: Annotated[str, arg(metavar="ID")] = "0"
-    """GPU number, cpu, or a torch device such as cuda:1. A machine without a GPU uses its CPU and says so."""
+    """GPU number, cpu, or a torch device such as cuda:1. A machine without a GPU uses its CPU and says so; a GPU that
+    is there, or that a scheduler gave, but cannot be used is an error."""
+    require_gpu: Switch = False
+    """A machine without a GPU is an error, too."""
     backend: Backend = "auto"
     """Rasteriser: auto takes the fastest that works here."""
     precision: Precision = "auto"
@@ -170,6 +173,7 @@ class RunFlags:
             model_path=m.model_path,
             guava_root=m.guava_root,
             device=m.device,
+            require_gpu=m.require_gpu,
             backend=m.backend,
             precision=m.precision,
             background=o.background,

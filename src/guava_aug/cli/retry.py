@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
         results = []
         for config, views in failed_runs(history_of(root, "retry")):
             if flags.device is not None:
-                config = replace(config, device=flags.device, gpus=None)
+                config = replace(config, device=flags.device, gpus=None, require_gpu=False)
             if precision is not None:
                 config = replace(config, precision=precision)
             stop.grace = config.grace

@@ -115,6 +115,8 @@ def main(argv: Sequence[str]) -> int:
     for flag, value in (("--grace", job.signal_before - SPARE), ("--timeout", TIMEOUT)):
         if not any(word == flag or word.startswith(f"{flag}=") for word in words):
             words += [flag, str(value)]
+    if asks_for_gpu(job.gres) and run.model.device.strip().lower() != "cpu" and not run.model.require_gpu:
+        words.append("--require_gpu")
     print(job_script(job, words, logs, Path.cwd()), end="")
     return OK
 
@@ -139,6 +141,12 @@ def check_run(run: RunFlags) -> None:
         missing.append(f"on this machine {error}")
     for said in missing:
         print(f"guava-aug: warning: {printable(said)}; the job needs it on its nodes", file=sys.stderr)
+
+
+def asks_for_gpu(gres: str | None) -> bool:
+    """Return whether generic resources such as `gpu:a100:1,license:2` have a GPU, or a part of one, among them."""
+    names = [entry.split(":")[0].strip().lower() for entry in (gres or "").split(",")]
+    return any(name in ("gpu", "shard", "mps") for name in names)
 
 
 def run_words(argv: Sequence[str]) -> list[str]:
