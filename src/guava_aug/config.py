@@ -58,6 +58,7 @@ class RunConfig:
     preset: str = "veryfast"
     save_frame_png: bool = False
     time_map: Path | None = None
+    accept_tracking: bool = False  # also render videos whose tracking cannot be right
 
     grace: float = GRACE  # seconds that views in flight may take when the run is asked to end
     views_in_flight: int = 16  # writers open at once

@@ -165,6 +165,8 @@ class _Planner:
         about: tuple[Any, ...] = (self.look, self.config.fps, signature, self.timings.get(name), __version__)
         if config.precision != "auto":  # no part of the look, but half precision may be what a view fails of
             about += (config.precision,)
+        if config.accept_tracking:  # what was refused is tried
+            about += ("accept_tracking",)
         circumstances = hashlib.sha256(repr(about).encode()).hexdigest()
         job = VideoJob(speakable, tuple(views), {}, signature=signature, circumstances=circumstances)
         if config.overwrite:

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from guava_aug.errors import InputError, UsageError
-from guava_aug.render.background import PLATE_FRAMES, background_for
+from guava_aug.render.background import background_for
 from guava_aug.render.inpaint import grow, onion_peel_fill
+from guava_aug.tracked.masks import PLATE_FRAMES
 
 SIZE = 128
 SHIRT = np.array([200, 20, 30], np.uint8)  # saturated red: its hue is nowhere on the wall

@@ -37,6 +37,8 @@ class Videos:
     own part, unless --part_id is given; none: all videos."""
     time_map: MaybePath = None
     """File that gives fps and source frame numbers, which the tracker does not store."""
+    accept_tracking: Switch = False
+    """Render also videos whose tracking cannot be right: impossible cameras, masks far from the posed body."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,7 @@ class RunFlags:
             preset=o.preset,
             save_frame_png=o.save_frame_png,
             time_map=self.videos.time_map,
+            accept_tracking=self.videos.accept_tracking,
             engine=r.engine,
             gpus=None if r.gpus is None else tuple(gpu.strip() for gpu in r.gpus.split(",")),
             workers=r.workers,

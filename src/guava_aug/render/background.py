@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -24,12 +24,11 @@ from torch import Tensor
 from guava_aug.errors import InputError, UsageError
 from guava_aug.render.inpaint import grow, onion_peel_fill, smooth_fill
 from guava_aug.render.plate import temporal_plate
+from guava_aug.tracked.masks import MASK_LEVEL, SIZE, masks_that_miss, plate_frames, ranges, small_mask
 
 log = logging.getLogger(__name__)
 
 MODES = ("plate", "original", "black")
-PLATE_FRAMES = 64  # at most this many frames are looked at, spread evenly: 64 x 512 x 512 x 4 bytes = 67 MB
-MASK_LEVEL = 0.05  # the matte counts as person above it, as in the original; JPEG ringing stays below
 # Margin around the person, in pixels of a 512 image. It must cover the soft matte of hair and motion blur (about 4),
 # colour bleeding of the stored 4:2:0 JPEGs (a 16-pixel block at 1024 is 8), and a contact shadow.
 MARGIN = 12
@@ -61,6 +60,10 @@ class FrameChunk(Protocol):
     def masks(self) -> Tensor: ...  # [T, 1, H, W] float 0..1
 
 
+# (the video, small masks [T, S, S] of its `plate_frames`) -> numbers of the frames whose masks miss the person
+MasksThatMiss = Callable[[Any, np.ndarray], tuple[int, ...]]
+
+
 @dataclass(frozen=True)
 class Background:
     """The background of every frame of one video.
@@ -74,6 +77,7 @@ class Background:
     note: str = ""
     plate: Tensor | None = None  # [1, 3, H, W] float 0..1 on the CPU, when static
     fill: Callable[[Tensor, Tensor], Tensor] | None = None  # images, masks -> [T, 3, H, W], when per frame
+    left_out: tuple[int, ...] = ()  # frames, from 0, whose masks miss the person: the plate has nothing of them
     _placed: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -92,15 +96,19 @@ class Background:
         return self._placed[device]
 
 
-def background_for(video: VideoFrames, mode: str = "plate", size: int = 512) -> Background:
+def background_for(
+    video: VideoFrames, mode: str = "plate", size: int = 512, *, missing: MasksThatMiss | None = None
+) -> Background:
     """The background of a video, `size` x `size` pixels.
 
     mode: "plate" (clean plate over time; per frame if the background itself moves), "original" (the original's fill of
     each frame, with its left-over person), "black", "#rrggbb", or the path of a picture (cropped to cover the square).
+    missing: which frames the plate is made without, from the small masks of `plate_frames`; None: those whose mask is
+    empty or suddenly small. A run also compares with the posed body: `tracked.masks.left_out_of_plate`.
     Reads at most 64 frames. Raises UsageError on an unknown mode, InputError on a picture or frame that cannot be read.
     """
     if mode == "plate":
-        return _plate_background(video, size)
+        return _plate_background(video, size, missing or _by_area)
     if mode == "original":
         return Background(
             mode, "per-frame", "the original's fill; its inner part is the old person", None, onion_peel_fill
@@ -151,37 +159,53 @@ def _noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((height, width, 3), dtype=np.float32)
 
 
-def _plate_background(video: VideoFrames, size: int) -> Background:
-    pictures, people = _sample(video, size)
+def _by_area(video: VideoFrames, masks: np.ndarray) -> tuple[int, ...]:
+    frames = plate_frames(video.num_frames)
+    return tuple(frames[i] for i in np.flatnonzero(masks_that_miss(masks, None)))
+
+
+def _plate_background(video: VideoFrames, size: int, missing: MasksThatMiss) -> Background:
+    pictures, people, masks = _sample(video, size)
     margin = scaled_margin(size)
-    found = temporal_plate(pictures, people, margin)
+    left_out = missing(video, masks)
+    if left_out:
+        kept = ~np.isin(plate_frames(video.num_frames), left_out)
+        pictures, people = pictures[kept], people[kept]
+    # where so many masks missed the person, as many others may have missed a part of it
+    found = temporal_plate(pictures, people, margin, doubtful=len(left_out))
     if found.moving:
         note = f"the background moves ({found.describe()}): filled per frame"
         log.info("%s: %s", video.name, note)
-        return Background("plate", "per-frame", note, None, smooth_background)
+        return Background("plate", "per-frame", note, None, smooth_background, left_out)
     plate = add_grain(smooth_fill(found.picture, found.hole), found.hole)
-    note = f"clean plate ({found.describe()})"
+    without = f", without frames {ranges(left_out)} whose masks miss the person" if left_out else ""
+    note = f"clean plate ({found.describe()}{without})"
     log.info("%s: %s", video.name, note)
     tensor = torch.from_numpy(plate).permute(2, 0, 1)[None].contiguous()
-    return Background("plate", "static", note, tensor)
+    return Background("plate", "static", note, tensor, left_out=left_out)
 
 
-def _sample(video: VideoFrames, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """[T, size, size, 3] uint8 frames and [T, size, size] bool people without margin, T <= 64 spread over the video."""
+def _sample(video: VideoFrames, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """T <= 64 frames spread over the video.
+
+    [T, size, size, 3] uint8 pictures, [T, size, size] bool people without margin, and their small masks.
+    """
     if video.num_frames < 1:
         raise InputError(f"{video.name}: expected at least one frame, found none; track the video again")
-    indices = np.unique(np.linspace(0, video.num_frames - 1, min(video.num_frames, PLATE_FRAMES)).round().astype(int))
+    indices = plate_frames(video.num_frames)
     pictures = np.empty((len(indices), size, size, 3), np.uint8)
     people = np.empty((len(indices), size, size), bool)
+    small = np.empty((len(indices), SIZE, SIZE), bool)
 
     def read(slot: int) -> None:
-        rgb, mask = video.read_frame(int(indices[slot]))
+        rgb, mask = video.read_frame(indices[slot])
         pictures[slot] = cv2.resize(rgb, (size, size), interpolation=cv2.INTER_AREA)
         people[slot] = cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA) > MASK_LEVEL * 255
+        small[slot] = small_mask(mask)
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(read, range(len(indices))))
-    return pictures, people
+    return pictures, people, small
 
 
 def _colour(text: str) -> Tensor:
