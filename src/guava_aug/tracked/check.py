@@ -130,7 +130,8 @@ def _check(
         if len(small) == len(plate_frames(video.num_frames)):
             left_out = left_out_of_plate(video, np.stack(list(small.values())), outline)
     except InputError as e:
-        problems += [str(e)] if str(e) not in problems else []
+        reason = str(e) if name in str(e) else f"video {name!r}: {e}"
+        problems += [reason] if reason not in problems else []
     if left_out:
         warnings.append(
             f"the mask is empty, suddenly small or far from the posed body, and nothing of the clean plate is taken "

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PLATE_FRAMES = 64  # at most this many frames make a clean plate, spread evenly: 64 x 512 x 512 x 4 bytes = 67 MB
 MASK_LEVEL = 0.05  # the matte counts as person above it, as in the original; JPEG ringing stays below
-SMALL = 0.5  # of the median area of a video's masks; hands and leaning change it by a fifth
+SMALL = 0.2  # of the median area of a video's masks that are not empty; a person who steps aside leaves more
 IN_PICTURE = 0.002  # of the picture: a silhouette below it says nothing
 COMPARABLE = 0.4  # of the silhouette is covered in the best frames: below, body and masks do not belong together
 MISSED = 0.8  # of the part of the silhouette that is covered in the best frames
@@ -63,7 +63,9 @@ def masks_that_miss(masks: np.ndarray, silhouettes: np.ndarray | None) -> np.nda
     mask may be too large (nothing is taken for background then), and small when the body leaves the picture too.
     """
     area = masks.mean((1, 2))
-    bad = area < SMALL * np.median(area)
+    if not area.any():
+        return np.zeros(len(masks), bool)  # nobody is there
+    bad = area < SMALL * np.median(area[area > 0])
     if silhouettes is None:
         return bad
     seen = silhouettes.sum((1, 2))
