@@ -63,7 +63,7 @@ def test_views_of_an_earlier_version_stay_and_are_named(
 ) -> None:
     out = tmp_path / "out"
     with monkeypatch.context() as patch:  # as it was: nothing is left out
-        patch.setattr("guava_aug.pipeline.left_out_of_plate", lambda video, masks, outline: ())
+        patch.setattr("guava_aug.pipeline.left_out", lambda video, frames, masks, outline: ())
         assert augment(tracked, out, None, ["easy"], model=model(), views_per_difficulty=2).ok
     before = tree(out)
     video_path(out, "easy", "lost").unlink()

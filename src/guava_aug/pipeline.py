@@ -20,7 +20,7 @@ from .plural import counted
 from .progress import Progress
 from .render.background import Background, background_for
 from .timing import Stages
-from .tracked.masks import left_out_of_plate
+from .tracked.masks import left_out
 from .tracked.plausibility import source_fault
 from .viewfiles import FrameBatch, OpenFiles, Outcome, ViewFile
 
@@ -77,7 +77,7 @@ def augment_video(
         if fault is not None:
             raise InputError(fault)
     with ThreadPoolExecutor(1) as beside:  # the plate needs no GPU, and is ready when the avatar is
-        missing = partial(left_out_of_plate, outline=outline)
+        missing = partial(left_out, outline=outline)
         plate_of = beside.submit(background_for, video, settings.background, size, missing=missing)  # image
         with stages(timing.SOURCE, sync=True):
             raw = model.infer(source)  # identity

@@ -274,6 +274,26 @@ def test_neighbouring_empty_masks_leave_nobody_in_the_plate(count):
         assert shirtness(unfiltered(video)) > 100 / 255
 
 
+def test_frames_without_masks_show_nobody_where_the_background_moves(monkeypatch):
+    """The background of the good frame next to it stands in."""
+    stripes = np.zeros((2 * SIZE, 2 * SIZE, 3), np.float32)
+    stripes[:] = 120 + 60 * np.sin(np.arange(2 * SIZE) / 6)[None, :, None]
+    monkeypatch.setattr("guava_aug.tracked.masks.PLATE_FRAMES", 12)  # more frames than are sampled
+    video = LostMasks(move=5, wall=stripes)
+    right = background_for(video, "plate", SIZE).frames(video.chunk(0, 24))
+    video.lost = (10, 11, 12)
+    background = background_for(video, "plate", SIZE)
+    assert background.kind == "per-frame" and background.left_out == (10, 11, 12)
+    chunk = video.chunk(8, 16)
+    untouched = chunk.images.clone()
+    frames = background.frames(chunk)
+    assert shirtness(frames[3].permute(1, 2, 0).numpy()) < 60 / 255
+    for t, stands_in in enumerate((8, 9, 9, 9, 13, 13, 14, 15)):
+        close = 2 / 255 if 10 <= 8 + t <= 12 else 0
+        assert (frames[t] - right[stands_in]).abs().max() <= close
+    assert torch.equal(chunk.images, untouched)
+
+
 def test_undetected_masks_beside_rejected_ones_are_outvoted():
     """Where masks fail, their neighbours may have lost a part: too few samples then count only if they look right."""
     video = LostMasks(num_frames=24, lost_hand=(9, 10, 11), jpeg=False)

@@ -15,7 +15,8 @@ from guava_aug.body.params import Identity
 from guava_aug.errors import InputError
 from guava_aug.plural import counted
 from guava_aug.tracked import layout
-from guava_aug.tracked.masks import in_words, left_out_of_plate, plate_frames, small_mask
+from guava_aug.tracked.masks import in_words, plate_frames, small_mask
+from guava_aug.tracked.masks import left_out as frames_left_out
 from guava_aug.tracked.outline import BodyOutline
 from guava_aug.tracked.plausibility import Plausibility, examine, source_fault
 from guava_aug.tracked.timemap import Timing
@@ -128,7 +129,7 @@ def _check(
             black = source_fault(video.source.image, f"video {name!r}")
             problems += [black] if black else []
         if len(small) == len(plate_frames(video.num_frames)):
-            left_out = left_out_of_plate(video, np.stack(list(small.values())), outline)
+            left_out = frames_left_out(video, list(small), np.stack(list(small.values())), outline)
     except InputError as e:
         reason = str(e) if name in str(e) else f"video {name!r}: {e}"
         problems += [reason] if reason not in problems else []

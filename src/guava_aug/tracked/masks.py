@@ -31,13 +31,15 @@ def plate_frames(num_frames: int) -> list[int]:
     return spread_frames(num_frames, PLATE_FRAMES)
 
 
-def left_out_of_plate(video: TrackedVideo, masks: np.ndarray, outline: BodyOutline | None) -> tuple[int, ...]:
-    """Those of `plate_frames` whose masks miss the person; masks: their small masks [T, SIZE, SIZE] bool.
+def left_out(
+    video: TrackedVideo, frames: Sequence[int], masks: np.ndarray, outline: BodyOutline | None
+) -> tuple[int, ...]:
+    """Those of `frames` whose masks miss the person; masks: their small masks [T, SIZE, SIZE] bool.
 
     Raises:
         InputError: the identity belongs to another body model.
     """
-    frames = plate_frames(video.num_frames)
+    frames = list(frames)
     silhouettes = None
     if outline is not None:
         rest = outline.rest(video.identity)
