@@ -26,6 +26,7 @@ class FakeModel:
     on_render: Callable[[], None] = lambda: None
     config: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(image_size=SIZE, feature_img_size=SIZE))
     device: str = "cpu"
+    body: None = None  # nothing to pose
     backend: str = "fake"
     precision: str = "fp32"
     fast: bool = False

@@ -63,6 +63,7 @@ class RunConfig:
     save_frame_png: bool = False
     time_map: Path | None = None
     source_frame: int = 0  # number of the tracked frame (from 0) that avatars are made from
+    accept_tracking: bool = False  # also render videos whose tracking cannot be right
 
     grace: float = GRACE  # seconds that views in flight may take when the run is asked to end
     views_in_flight: int = 16  # writers open at once

@@ -15,7 +15,7 @@ from . import timing
 from .config import DEFAULT_FPS, DEFAULT_MODEL_PATH, RunConfig
 from .errors import AssetError, DeviceError, DeviceLostError, DiskFullError, UsageError
 from .failure import is_lasting, place
-from .fingerprint import Look, fingerprint, input_digest, input_signature, known_weights
+from .fingerprint import PLATE_WITHOUT, Look, fingerprint, input_digest, input_signature, known_weights
 from .frame_rate import rate_text
 from .output.camera_tag import tag_comment
 from .output.sidecar import time_axis
@@ -29,7 +29,8 @@ from .timing import Stages
 
 if TYPE_CHECKING:
     from .model import GuavaModel
-    from .tracked import Timing
+    from .render.background import Background
+    from .tracked import BodyOutline, Timing
     from .views import View
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,9 @@ class Engine(Protocol):
 
 
 class OncePerVideo(logging.Filter):
-    """Lets what the model says of a video pass once: a view that is tried again has the same to say."""
+    """Lets what is said of a video pass once: a view that is tried again has the same to say."""
+
+    SPEAKERS = ("guava_aug.model", "guava_aug.tracked.plausibility")
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,12 +104,14 @@ class OncePerVideo(logging.Filter):
         """While this video is made."""
         if video != self._video:
             self._video, self._said = video, set()
-        speaker = logging.getLogger("guava_aug.model")
-        speaker.addFilter(self)
+        speakers = [logging.getLogger(name) for name in self.SPEAKERS]
+        for speaker in speakers:
+            speaker.addFilter(self)
         try:
             yield
         finally:
-            speaker.removeFilter(self)
+            for speaker in speakers:
+                speaker.removeFilter(self)
 
 
 class InProcess:
@@ -124,6 +129,7 @@ class InProcess:
         self.model = self._given = model
         self._look: Look | None = None
         self._once = OncePerVideo()
+        self._outline: BodyOutline | None = None
         self._backgrounds: Counter[str] = Counter()
         self._timings: dict[str, Timing] = {}
 
@@ -181,6 +187,8 @@ class InProcess:
         from .pipeline import Settings, augment_video
         from .tracked import TrackedVideo
         from .tracked.layout import find_video
+        from .tracked.masks import in_words, ranges
+        from .tracked.plausibility import refuse_impossible
         from .viewfiles import Outcome, ViewFile
         from .views.angles import camera_facts, compact_facts
 
@@ -192,6 +200,8 @@ class InProcess:
             timing_of = self._timings.get(name)
             video = TrackedVideo.open(config.tracked_root, name, timing=timing_of, source_frame=config.source_frame)
             digest = input_digest(video)
+            outline = self.outline
+            refuse_impossible(video, outline, accept=config.accept_tracking)
         size, fps = model.config.image_size, config.fps or video.fps or DEFAULT_FPS
         made_with = self.look.made_with(fps, digest)
 
@@ -235,6 +245,14 @@ class InProcess:
             comment = tag_comment(view, said.fingerprint, made_with)
             return ViewFile(config.output, name, view, size, fps, comment, beside)
 
+        def on_background(background: Background) -> None:
+            if background.left_out:
+                made_with[PLATE_WITHOUT] = ranges(background.left_out)
+                log.warning(
+                    "%s: the clean plate is made without %s: the mask is empty, suddenly small or far from the posed "
+                    "body", name, in_words(background.left_out, video.frame_keys),
+                )  # fmt: skip
+
         background = augment_video(
             model,
             video,
@@ -245,6 +263,8 @@ class InProcess:
             want_png=config.save_frame_png,
             stages=self.stages,
             progress=self.progress,
+            outline=outline,
+            on_background=on_background,
         )
         self._backgrounds[f"{background.mode}, {background.kind}"] += 1
         log.debug("%s: background: %s %s", name, background.kind, background.note)
@@ -255,6 +275,15 @@ class InProcess:
         if self._look is None:
             self._look = look_of(self.config, self._given)
         return self._look
+
+    @property
+    def outline(self) -> BodyOutline | None:
+        """Of the model's body; None: the model has none."""
+        if self._outline is None and self.model is not None and self.model.body is not None:
+            from .tracked import BodyOutline
+
+            self._outline = BodyOutline(self.model.body)
+        return self._outline
 
     def _stages_of_view(self, before: dict[str, float], views: int, seconds: float) -> dict[str, float]:
         """Seconds per stage of one view, `views` of which shared the video since `before`."""

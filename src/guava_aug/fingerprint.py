@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 # rasteriser's rules, the plate, the colours. Kept by hand: a digest of the source files would change with every
 # comment and stop half-finished data sets at every update for nothing. The run's record has the package's version too.
 RENDER_VERSION = 1
+# In `made_with` only of a video some of whose frames were left out of the clean plate: their numbers, as "3,7-9".
+# Videos without such frames keep their fingerprints, and views made before frames were left out count as done.
+PLATE_WITHOUT = "plate_without"
 _DIGITS = 32  # of hexadecimal: 128 bits
 _BLOCK = 1 << 20  # bytes read at a time
 _PIECE = 1 << 26  # bytes of a file that one thread digests; of a longer file, the digest is that of its pieces' digests

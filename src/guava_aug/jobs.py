@@ -18,6 +18,7 @@ from .crew import Crew, in_parallel
 from .engine import Engine, InProcess, Made, explain, look_of
 from .errors import AssetError, DeviceError, DiskFullError, InputError, OutputError, UsageError
 from .failure import place
+from .fingerprint import PLATE_WITHOUT
 from .openmp import same_threads
 from .output.sidecar import read_sidecar
 from .output.tree import png_dir, sidecar_path, video_path, view_root
@@ -154,6 +155,7 @@ class _Run:
         self._worth_retrying: set[tuple[str, str]] = set()
         self._said = "", ""
         self._told_used = False
+        self._told_plates: set[str] = set()  # videos
         self.begun = time.monotonic()
 
     def go(self) -> RunResult:
@@ -365,11 +367,32 @@ class _Run:
                 self._said = job.name, made.error
                 if not made.lasting:
                     self._worth_retrying.add(key)
+            self._warn_of_other_plates(job, made)
         faults.point("before-journal")
         self.log.ended([self._note(job, made) for made in ended])
         if not self._told_used and "machine" in (used := self.engine.describe()):
             self.log.used(used)
             self._told_used = True
+
+    def _warn_of_other_plates(self, job: VideoJob, made: Made) -> None:
+        """Warns of views that are there and whose plate was made also of frames that are left out now."""
+        without = made.content.made_with.get(PLATE_WITHOUT) if made.content is not None else None
+        if without is None or made.error is not None or job.name in self._told_plates:
+            return
+        self._told_plates.add(job.name)
+        older = []
+        for label, found in job.done.items():
+            state = self.log.history.get(job.name, label)
+            told = state.made.fields if state is not None and state.made is not None else {}
+            made_with = told.get("made_with") or (found.tag.made_with if found.tag is not None else None) or {}
+            if isinstance(made_with, Mapping) and made_with.get(PLATE_WITHOUT) != without:
+                older.append(label)
+        if older:
+            log.warning(
+                "%s: %s made before (%s) may show the person of frames %s in the background; to make all of its views "
+                "again: --overwrite --video_list %s",
+                job.name, counted(len(older), "view"), ", ".join(sorted(older)[:5]), without, job.name,
+            )  # fmt: skip
 
     def _note(self, job: VideoJob, made: Made) -> tuple[str, str, Mapping[str, Any]]:
         """Takes the result of a view; gives back its row for the log."""

@@ -26,8 +26,7 @@ from .avatar.config import ModelConfig
 from .avatar.network import Reconstruction, ReconstructionNetwork
 from .avatar.styleunet import StyleUNet
 from .avatar.warmup import warm_up
-from .body import EhmModel, Identity, load_body_file, load_official_assets
-from .config import PRECISIONS, Backend, Precision
+from .body import EhmAssets, EhmModel, Identity, load_body_file, load_official_assets
 from .device import device_errors
 from .errors import AssetError, DeviceError, UsageError
 from .presence import is_file, is_folder, is_there
@@ -284,13 +283,7 @@ def load_model(
     if path.exists():
         warm_up(device, with_triton=backend in ("auto", "triton"))
     checkpoint, config = open_model_files(path, guava_root=guava_root)
-    assets = checkpoint.assets
-    if assets is None:
-        raise AssetError(
-            f"no body model for {checkpoint.path}: neither {BODY_FILE} nor the SMPLX/ and FLAME/ folders of GUAVA's "
-            f"assets (of which an official checkpoint needs the index files) were found beside it"
-            f"{f' or below {guava_root}' if guava_root else ''}; give --guava_root"
-        )
+    assets = _body_of(checkpoint, guava_root)
     with bare_modules():
         network = ReconstructionNetwork(config, len(assets.body.v_template))
         refiner = StyleUNet(config.refiner)
@@ -299,6 +292,23 @@ def load_model(
         network, refiner = network.to(device).float(), refiner.to(device).float()
         body, source = EhmModel(assets.to(device)), str(checkpoint.path)
         return GuavaModel(config, network, refiner, body, backend=backend, precision=precision, source=source)
+
+
+def load_body(model_path: Path | str | None = None, *, guava_root: Path | str | None = None) -> EhmModel:
+    """The body model alone, on the CPU, of a model as `load_model` takes it. Raises AssetError as that does."""
+    path = EMBEDDED_DIR if model_path is None or str(model_path) == EMBEDDED else Path(model_path)
+    checkpoint, _ = open_model_files(path, guava_root=guava_root)
+    return EhmModel(_body_of(checkpoint, guava_root))
+
+
+def _body_of(checkpoint: Checkpoint, guava_root: Path | str | None) -> EhmAssets:
+    if checkpoint.assets is None:
+        raise AssetError(
+            f"no body model for {checkpoint.path}: neither {BODY_FILE} nor the SMPLX/ and FLAME/ folders of GUAVA's "
+            f"assets (of which an official checkpoint needs the index files) were found beside it"
+            f"{f' or below {guava_root}' if guava_root else ''}; give --guava_root"
+        )
+    return checkpoint.assets
 
 
 def convert_checkpoint(

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,17 +20,17 @@ from .plural import counted
 from .progress import Progress
 from .render.background import Background, background_for
 from .timing import Stages
+from .tracked.masks import left_out
+from .tracked.plausibility import source_fault
 from .viewfiles import FrameBatch, OpenFiles, Outcome, ViewFile
 
 if TYPE_CHECKING:
     from .avatar import PosedGaussians
     from .model import GuavaModel
-    from .tracked import TrackedVideo
+    from .tracked import BodyOutline, TrackedVideo
     from .views import Cameras, View
 
 log = logging.getLogger(__name__)
-
-DARKEST_SOURCE = 0.02  # an empty mask still holds JPEG ringing of a few levels of 255
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ def augment_video(
     want_png: bool = False,
     stages: Stages,
     progress: Progress,
+    outline: BodyOutline | None = None,
+    on_background: Callable[[Background], None] = lambda background: None,
 ) -> Background:
     """The background that was used, after `video` was rendered through every view.
 
@@ -61,6 +64,8 @@ def augment_video(
     Args:
         open_file: begins the file of a view.
         on_view: called in the caller's thread.
+        outline: of the body model in use: frames whose masks are far from the posed body give nothing to the plate.
+        on_background: told of the background before any file is opened.
 
     Raises:
         InputError: the video cannot be read or rendered. Files in flight are removed, as with any other exception.
@@ -68,9 +73,12 @@ def augment_video(
     size = model.config.image_size
     with stages(timing.DATA):
         source = video.source_at(model.config.feature_img_size)
-        _refuse_empty(source.image, video.name)
+        fault = source_fault(source.image, video.name)
+        if fault is not None:
+            raise InputError(fault)
     with ThreadPoolExecutor(1) as beside:  # the plate needs no GPU, and is ready when the avatar is
-        plate_of = beside.submit(background_for, video, settings.background, size)  # image
+        missing = partial(left_out, outline=outline)
+        plate_of = beside.submit(background_for, video, settings.background, size, missing=missing)  # image
         with stages(timing.SOURCE, sync=True):
             raw = model.infer(source)  # identity
         with stages(timing.GAUSSIAN_SETUP, sync=True):
@@ -78,6 +86,7 @@ def augment_video(
             del raw  # some hundred MB at official size
         with stages(timing.PRECOMPUTE):
             background = plate_of.result()
+    on_background(background)
 
     lens = video.lens_at(size)
     length = _even_length(video.num_frames, settings.frames_per_chunk)
@@ -155,18 +164,6 @@ def _render(
             continue
         yield batch
         start += part
-
-
-def _refuse_empty(
-    image: Tensor,  # [3, S, S], the person on black
-    name: str,
-) -> None:
-    if float(image.max()) < DARKEST_SOURCE:
-        raise InputError(
-            f"{name}: the source frame (0 unless --source_frame says) shows no person: its image under the mask is "
-            f"black; expected a mask that covers the person; look at it with `guava-aug check`, take another frame "
-            f"(--source_frame), or track the video again"
-        )
 
 
 def _refuse_non_finite(

@@ -183,6 +183,8 @@ class _Planner:
             about += (config.precision,)
         if config.source_frame:
             about += ("source frame", config.source_frame)
+        if config.accept_tracking:  # what was refused is tried
+            about += ("accept_tracking",)
         circumstances = hashlib.sha256(repr(about).encode()).hexdigest()
         job = VideoJob(speakable, tuple(views), {}, signature=signature, circumstances=circumstances)
         if config.overwrite:

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from guava_aug.errors import InputError, UsageError
-from guava_aug.render.background import PLATE_FRAMES, background_for
-from guava_aug.render.inpaint import grow, onion_peel_fill
+from guava_aug.render.background import add_grain, background_for, scaled_margin
+from guava_aug.render.inpaint import grow, onion_peel_fill, smooth_fill
+from guava_aug.render.plate import temporal_plate
+from guava_aug.tracked.masks import PLATE_FRAMES, ranges
 
 SIZE = 128
 SHIRT = np.array([200, 20, 30], np.uint8)  # saturated red: its hue is nowhere on the wall
@@ -226,6 +228,87 @@ def test_at_most_64_frames_are_read_and_they_span_the_video():
 
 def test_same_video_same_plate():
     assert torch.equal(background_for(Video(), "plate", SIZE).plate, background_for(Video(), "plate", SIZE).plate)
+
+
+def unfiltered(video):
+    """The plate as it was before frames were left out: of all frames, step by step."""
+    frames, people = [], []
+    for i in range(video.num_frames):
+        rgb, mask = video.read_frame(i)
+        frames.append(cv2.resize(rgb, (SIZE, SIZE), interpolation=cv2.INTER_AREA))
+        people.append(cv2.resize(mask, (SIZE, SIZE), interpolation=cv2.INTER_AREA) > 0.05 * 255)
+    found = temporal_plate(np.stack(frames), np.stack(people), scaled_margin(SIZE))
+    return add_grain(smooth_fill(found.picture, found.hole), found.hole)
+
+
+@pytest.mark.parametrize("lost_hand", [(), (6,), (6, 12)])
+def test_a_plate_without_rejected_frames_is_bit_for_bit_that_of_all_frames(lost_hand):
+    video = Video(lost_hand=lost_hand)
+    background, plate = plate_of(video)
+    assert background.left_out == () and "without" not in background.note
+    assert np.array_equal(plate, unfiltered(video))
+
+
+class LostMasks(Video):
+    """Masks that are empty in some frames."""
+
+    lost = ()
+
+    def read_frame(self, i):
+        rgb, mask = super().read_frame(i)
+        return rgb, mask * np.uint8(i not in self.lost)
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_neighbouring_empty_masks_leave_nobody_in_the_plate(count):
+    video = LostMasks(num_frames=80, jpeg=False)
+    right = plate_of(video)[1]
+    video.lost = tuple(range(75 - count, 75))
+    background, plate = plate_of(video)
+    read = sorted(set(video.reads))
+    assert background.left_out == tuple(i for i in read if i in video.lost)
+    assert f"without frames {ranges(background.left_out)} whose masks miss the person" in background.note
+    assert shirtness(plate) < 60 / 255
+    assert (np.abs(plate - right).max(-1) > 25 / 255).mean() < 0.005
+    if count > 2:  # one or two were noticed before
+        assert shirtness(unfiltered(video)) > 100 / 255
+
+
+def test_frames_without_masks_show_nobody_where_the_background_moves(monkeypatch):
+    """The background of the good frame next to it stands in."""
+    stripes = np.zeros((2 * SIZE, 2 * SIZE, 3), np.float32)
+    stripes[:] = 120 + 60 * np.sin(np.arange(2 * SIZE) / 6)[None, :, None]
+    monkeypatch.setattr("guava_aug.tracked.masks.PLATE_FRAMES", 12)  # more frames than are sampled
+    video = LostMasks(move=5, wall=stripes)
+    right = background_for(video, "plate", SIZE).frames(video.chunk(0, 24))
+    video.lost = (10, 11, 12)
+    background = background_for(video, "plate", SIZE)
+    assert background.kind == "per-frame" and background.left_out == (10, 11, 12)
+    chunk = video.chunk(8, 16)
+    untouched = chunk.images.clone()
+    frames = background.frames(chunk)
+    assert shirtness(frames[3].permute(1, 2, 0).numpy()) < 60 / 255
+    for t, stands_in in enumerate((8, 9, 9, 9, 13, 13, 14, 15)):
+        close = 2 / 255 if 10 <= 8 + t <= 12 else 0
+        assert (frames[t] - right[stands_in]).abs().max() <= close
+    assert torch.equal(chunk.images, untouched)
+
+
+def test_undetected_masks_beside_rejected_ones_are_outvoted():
+    """Where masks fail, their neighbours may have lost a part: too few samples then count only if they look right."""
+    video = LostMasks(num_frames=24, lost_hand=(9, 10, 11), jpeg=False)
+    video.lost = (12, 13, 14, 15)
+
+    class Still(LostMasks):
+        def parts(self, i):
+            return Video.parts(self, 0)
+
+    still = Still(num_frames=24, lost_hand=(9, 10, 11), jpeg=False)
+    still.lost = video.lost
+    for each in (video, still):
+        background, plate = plate_of(each)
+        assert background.left_out == (12, 13, 14, 15)
+        assert shirtness(plate) < 60 / 255
 
 
 def test_video_without_frames_is_refused():

@@ -107,11 +107,24 @@ class EhmModel:
         joints = a.body.J_regressor @ body + identity.joints_offset
 
         # 6. skinning
-        zeros = motion.jaw_pose.new_zeros(T, 3, 3)  # jaw and both eyes
-        pose = torch.cat(
-            [motion.global_orient[:, None], motion.body_pose, zeros, motion.left_hand_pose, motion.right_hand_pose], 1
-        )  # [T, 55, 3]
-        return PosedBody(*_skin(a.body, self._body_chain, body, joints, pose))
+        return PosedBody(*_skin(a.body, self._body_chain, body, joints, _joint_rotations(motion)))
+
+    def pose_joints(self, joints_rest: Tensor, motion: Motion) -> tuple[Tensor, Tensor]:
+        """Posed joints [T, J, 3] and their transforms from rest [T, J, 4, 4], without any vertex.
+
+        joints_rest: [J, 3] metres, as `PosedBody.joints_rest` of one frame.
+        """
+        rest = joints_rest.expand(len(motion), -1, -1)
+        world, relative = self._body_chain.transforms(axis_angle_to_matrix(_joint_rotations(motion)), rest)
+        return world[..., :3, 3], relative
+
+
+def _joint_rotations(motion: Motion) -> Tensor:
+    """[T, 55, 3] axis-angle of all joints of the body model; its jaw and eyes rest."""
+    zeros = motion.jaw_pose.new_zeros(len(motion), 3, 3)
+    return torch.cat(
+        [motion.global_orient[:, None], motion.body_pose, zeros, motion.left_hand_pose, motion.right_hand_pose], 1
+    )
 
 
 def axis_angle_to_matrix(r: Tensor) -> Tensor:

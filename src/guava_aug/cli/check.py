@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +19,17 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ..frame_rate import Rate
-    from ..tracked import CheckRow
+    from ..tracked import BodyOutline, CheckRow
+
+log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
-Check tracked videos: every parameter of every frame, and every image.
+Check tracked videos: every parameter of every frame, every image, and the posed body against the masks.
 
-Prints a table with frames, size, identity, and what is wrong and where; to a file or pipe one line per video, with
-tabs between name, result (good, odd, bad), frames, size, fps, identity and reasons. Exit code 3 when a video cannot
-be used.
+Prints a table with frames, size, identity, overlap of the mask with the posed body (intersection over union, median
+of three frames), jitter (pixels of 512 that joints are off the line of their motion), and what is wrong and where; to
+a file or pipe one line per video, with tabs between name, result (good, odd, bad), frames, size, fps, identity,
+reasons, overlap and jitter. Exit code 3 when a video cannot be used.
 """
 
 EXAMPLES = """\
@@ -45,7 +49,13 @@ class CheckFlags:
     names: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME ...]", help_behavior_hint="")] = ()
     """Videos to check; all when none is named. A name may begin with - when there is such a folder, or after --."""
     fast: Switch = False
-    """Look whether the images are there, without decoding them."""
+    """Look whether the images are there, without decoding them; nothing is compared with the body."""
+    accept_tracking: Switch = False
+    """Do not count as wrong what `run --accept_tracking` renders."""
+    model_path: MaybePath = None
+    """Model whose body is compared with the masks. Left out: as for run."""
+    guava_root: MaybePath = None
+    """As for run."""
     time_map: MaybePath = None
     """Check this time map too: it must fit the videos."""
     source_frame: Annotated[int, arg(metavar="N")] = 0
@@ -72,12 +82,15 @@ def main(argv: Sequence[str]) -> int:
     with speaking(quiet=True, verbose=False), waiting.status("checking") as status:
         if flags.time_map and time_map:
             warn_of_strangers(time_map, flags.time_map, flags.tracked_root)
+        outline = None if flags.fast else _outline(flags)
         for row in iter_checks(
             flags.tracked_root,
             unique_names(flags.names) or None,
             decode=not flags.fast,
             time_map=time_map,
             source_frame=flags.source_frame,
+            outline=outline,
+            accept_tracking=flags.accept_tracking,
         ):
             rows.append(row)
             status.update(Text(f"checked {len(rows)}: {printable(row.name)[:40]}"))
@@ -94,23 +107,42 @@ def main(argv: Sequence[str]) -> int:
     return SOME_FAILED if bad else OK
 
 
+def _outline(flags: CheckFlags) -> BodyOutline | None:
+    """Of the body model that a run would use; None, and a word in the log, if a default one is incomplete."""
+    from ..config import RunConfig
+    from ..engine import model_source
+    from ..errors import AssetError
+    from ..model import load_body
+    from ..tracked import BodyOutline
+
+    config = RunConfig(flags.tracked_root, Path(), model_path=flags.model_path, guava_root=flags.guava_root)
+    try:
+        return BodyOutline(load_body(model_source(config), guava_root=flags.guava_root))
+    except AssetError as error:
+        if flags.model_path is not None:
+            raise
+        log.warning("the masks are not compared with the posed body: %s", error)
+        return None
+
+
 def _table(rows: Sequence[CheckRow]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     table = Table()
-    for name in ("video", "frames", "size", "fps", "identity", "result"):
-        table.add_column(name, justify="right" if name in ("frames", "size", "fps") else "left", overflow="fold")
+    numbers = ("frames", "size", "fps", "overlap", "jitter")
+    for name in ("video", "frames", "size", "fps", "identity", "overlap", "jitter", "result"):
+        table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
     for row in rows:
         text = Text("\n".join(map(printable, _notes(row))) or "good", style="red" if row.problems else "")
-        table.add_row(Text(printable(row.name)), *_facts(row), text)
+        table.add_row(Text(printable(row.name)), *_facts(row), *_measures(row), text)
     return table
 
 
 def _line(row: CheckRow) -> str:
     """One line whatever the names and reasons hold, for grep and cut."""
     result = "bad" if row.problems else "odd" if row.warnings else "good"
-    parts = [row.name, result, *_facts(row), "; ".join(_notes(row))]
+    parts = [row.name, result, *_facts(row), "; ".join(_notes(row)), *_measures(row)]
     return "\t".join(map(printable, parts))
 
 
@@ -118,8 +150,16 @@ def _facts(row: CheckRow) -> tuple[str, ...]:
     return _shown(row.frames), _shown(row.size), _shown(row.fps), row.identity or "-"
 
 
+def _measures(row: CheckRow) -> tuple[str, str]:
+    return _rounded(row.overlap, 2), _rounded(row.jitter, 1)
+
+
 def _notes(row: CheckRow) -> list[str]:
     return [f"wrong: {p}" for p in row.problems] + [f"odd: {w}" for w in row.warnings]
+
+
+def _rounded(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _shown(value: Rate | None) -> str:

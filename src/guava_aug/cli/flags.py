@@ -45,6 +45,8 @@ class Videos:
     """File that gives fps and source frame numbers, which the tracker does not store."""
     source_frame: Annotated[int, arg(metavar="N")] = 0
     """Number of the tracked frame (from 0) that shows the person best: the avatars are made from it."""
+    accept_tracking: Switch = False
+    """Render also videos whose tracking cannot be right: impossible cameras, masks far from the posed body."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,7 @@ class RunFlags:
             save_frame_png=o.save_frame_png,
             time_map=self.videos.time_map,
             source_frame=self.videos.source_frame,
+            accept_tracking=self.videos.accept_tracking,
             engine=r.engine,
             gpus=None if r.gpus is None else tuple(gpu.strip() for gpu in r.gpus.split(",")),
             workers=r.workers,

@@ -43,6 +43,8 @@ class RetryFlags:
     """Another device than theirs: GPU number, cpu, or a torch device."""
     precision: Annotated[str | None, arg(metavar="auto|fp16|fp32", help_behavior_hint="")] = None
     """Another precision of rendering than theirs."""
+    accept_tracking: Switch = False
+    """Render also videos that were refused because their tracking cannot be right."""
     quiet: Switch = False
     """Only problems and the summary."""
     verbose: Switch = False
@@ -71,6 +73,8 @@ def main(argv: Sequence[str]) -> int:
                 config = replace(config, device=flags.device, gpus=None, require_gpu=False)
             if precision is not None:
                 config = replace(config, precision=precision)
+            if flags.accept_tracking:
+                config = replace(config, accept_tracking=True)
             stop.grace = config.grace
             with speaking(flags.quiet, flags.verbose, debug_log_path(root, config.part_id)) as progress:
                 results.append(run(config, progress=progress, stop=stop, only=views, again=True))

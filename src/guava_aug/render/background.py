@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -25,16 +25,16 @@ from guava_aug.errors import InputError, UsageError
 from guava_aug.presence import is_file
 from guava_aug.render.inpaint import grow, onion_peel_fill, smooth_fill
 from guava_aug.render.plate import temporal_plate
+from guava_aug.tracked.masks import MASK_LEVEL, SIZE, masks_that_miss, plate_frames, ranges, small_mask
 
 log = logging.getLogger(__name__)
 
 MODES = ("plate", "original", "black")
-PLATE_FRAMES = 64  # at most this many frames are looked at, spread evenly: 64 x 512 x 512 x 4 bytes = 67 MB
-MASK_LEVEL = 0.05  # the matte counts as person above it, as in the original; JPEG ringing stays below
 # Margin around the person, in pixels of a 512 image. It must cover the soft matte of hair and motion blur (about 4),
 # colour bleeding of the stored 4:2:0 JPEGs (a 16-pixel block at 1024 is 8), and a contact shadow.
 MARGIN = 12
 GRAIN_LIMIT = 3 / 255  # strongest grain added to a filled area
+FRAMES_JUDGED = 512  # at a time, of a video whose background moves: their small masks are 8 MB
 THREADS = min(16, usable_cpus())
 
 
@@ -62,6 +62,10 @@ class FrameChunk(Protocol):
     def masks(self) -> Tensor: ...  # [T, 1, H, W] float 0..1
 
 
+# (the video, numbers of T frames, their small masks [T, S, S]) -> those of the frames whose masks miss the person
+MasksThatMiss = Callable[[Any, Sequence[int], np.ndarray], tuple[int, ...]]
+
+
 @dataclass(frozen=True)
 class Background:
     """The background of every frame of one video.
@@ -75,6 +79,8 @@ class Background:
     note: str = ""
     plate: Tensor | None = None  # [1, 3, H, W] float 0..1 on the CPU, when static
     fill: Callable[[Tensor, Tensor], Tensor] | None = None  # images, masks -> [T, 3, H, W], when per frame
+    left_out: tuple[int, ...] = ()  # frames, from 0, whose masks miss the person: no background is taken from them
+    stand_in: Callable[[int, int], tuple[Tensor, Tensor]] | None = None  # frame, size -> the picture and mask instead
     _placed: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -86,22 +92,37 @@ class Background:
         """[T or 1, 3, H, W] float 0..1 on `device`: the background of each frame of the chunk."""
         device = torch.device(device)
         if self.fill is not None:
-            return self.fill(chunk.images, chunk.masks).to(device)
+            return self.fill(*self._believed(chunk)).to(device)
         assert self.plate is not None
         if device not in self._placed:
             self._placed[device] = self.plate.to(device)
         return self._placed[device]
 
+    def _believed(self, chunk: FrameChunk) -> tuple[Tensor, Tensor]:
+        """Pictures and masks of the chunk; instead of frames whose masks miss the person, those of a good one."""
+        images, masks = chunk.images, chunk.masks
+        replaced = sorted(set(self.left_out) & set(range(chunk.start, chunk.stop)))
+        if self.stand_in is not None and replaced:
+            images, masks = images.clone(), masks.clone()
+            for i in replaced:
+                images[i - chunk.start], masks[i - chunk.start] = self.stand_in(i, images.shape[-1])
+        return images, masks
 
-def background_for(video: VideoFrames, mode: str = "plate", size: int = 512) -> Background:
+
+def background_for(
+    video: VideoFrames, mode: str = "plate", size: int = 512, *, missing: MasksThatMiss | None = None
+) -> Background:
     """The background of a video, `size` x `size` pixels.
 
     mode: "plate" (clean plate over time; per frame if the background itself moves), "original" (the original's fill of
     each frame, with its left-over person), "black", "#rrggbb", or the path of a picture (cropped to cover the square).
-    Reads at most 64 frames. Raises UsageError on an unknown mode, InputError on a picture or frame that cannot be read.
+    missing: which frames the background is made without, as their masks miss the person; None: those whose mask is
+    empty or suddenly small. A run also compares with the posed body: `tracked.masks.left_out`.
+    Reads at most 64 frames, and all if the background moves. Raises UsageError on an unknown mode, InputError on a
+    picture or frame that cannot be read.
     """
     if mode == "plate":
-        return _plate_background(video, size)
+        return _plate_background(video, size, missing or _by_area)
     if mode == "original":
         return Background(
             mode, "per-frame", "the original's fill; its inner part is the old person", None, onion_peel_fill
@@ -152,37 +173,75 @@ def _noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((height, width, 3), dtype=np.float32)
 
 
-def _plate_background(video: VideoFrames, size: int) -> Background:
-    pictures, people = _sample(video, size)
+def _by_area(video: VideoFrames, frames: Sequence[int], masks: np.ndarray) -> tuple[int, ...]:
+    return tuple(frames[i] for i in np.flatnonzero(masks_that_miss(masks, None)).tolist())
+
+
+def _plate_background(video: VideoFrames, size: int, missing: MasksThatMiss) -> Background:
+    pictures, people, masks = _sample(video, size)
     margin = scaled_margin(size)
-    found = temporal_plate(pictures, people, margin)
+    sampled = plate_frames(video.num_frames)
+    left_out = missing(video, sampled, masks)
+    if left_out:
+        kept = ~np.isin(sampled, left_out)
+        pictures, people = pictures[kept], people[kept]
+    # where so many masks missed the person, as many others may have missed a part of it
+    found = temporal_plate(pictures, people, margin, doubtful=len(left_out))
     if found.moving:
         note = f"the background moves ({found.describe()}): filled per frame"
         log.info("%s: %s", video.name, note)
-        return Background("plate", "per-frame", note, None, smooth_background)
+        if len(sampled) < video.num_frames:
+            left_out = _missing_of_all(video, missing)
+        stand_in = functools.partial(_stand_in, video, left_out) if left_out else None
+        return Background("plate", "per-frame", note, None, smooth_background, left_out, stand_in)
     plate = add_grain(smooth_fill(found.picture, found.hole), found.hole)
-    note = f"clean plate ({found.describe()})"
+    without = f", without frames {ranges(left_out)} whose masks miss the person" if left_out else ""
+    note = f"clean plate ({found.describe()}{without})"
     log.info("%s: %s", video.name, note)
     tensor = torch.from_numpy(plate).permute(2, 0, 1)[None].contiguous()
-    return Background("plate", "static", note, tensor)
+    return Background("plate", "static", note, tensor, left_out=left_out)
 
 
-def _sample(video: VideoFrames, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """[T, size, size, 3] uint8 frames and [T, size, size] bool people without margin, T <= 64 spread over the video."""
+def _missing_of_all(video: VideoFrames, missing: MasksThatMiss) -> tuple[int, ...]:
+    """What is left out of all frames of a video, of which only small masks are kept, and of some at a time."""
+    found: list[int] = []
+    with ThreadPoolExecutor(THREADS) as pool:
+        for frames in np.array_split(np.arange(video.num_frames), -(-video.num_frames // FRAMES_JUDGED)):
+            chosen = frames.tolist()
+            masks = np.stack(list(pool.map(lambda i: small_mask(video.read_frame(i)[1]), chosen)))
+            found += missing(video, chosen, masks)
+    return tuple(found)
+
+
+def _stand_in(video: VideoFrames, left_out: tuple[int, ...], frame: int, size: int) -> tuple[Tensor, Tensor]:
+    """[3, size, size] and [1, size, size] float 0..1: picture and mask of the good frame next to a left-out one."""
+    good = np.setdiff1d(np.arange(video.num_frames), left_out)
+    rgb, mask = video.read_frame(int(good[np.abs(good - frame).argmin()]) if len(good) else frame)
+    rgb, mask = (cv2.resize(a, (size, size), interpolation=cv2.INTER_AREA) for a in (rgb, mask))
+    return torch.from_numpy(rgb).permute(2, 0, 1).float() / 255, torch.from_numpy(mask)[None].float() / 255
+
+
+def _sample(video: VideoFrames, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """T <= 64 frames spread over the video.
+
+    [T, size, size, 3] uint8 pictures, [T, size, size] bool people without margin, and their small masks.
+    """
     if video.num_frames < 1:
         raise InputError(f"{video.name}: expected at least one frame, found none; track the video again")
-    indices = np.unique(np.linspace(0, video.num_frames - 1, min(video.num_frames, PLATE_FRAMES)).round().astype(int))
+    indices = plate_frames(video.num_frames)
     pictures = np.empty((len(indices), size, size, 3), np.uint8)
     people = np.empty((len(indices), size, size), bool)
+    small = np.empty((len(indices), SIZE, SIZE), bool)
 
     def read(slot: int) -> None:
-        rgb, mask = video.read_frame(int(indices[slot]))
+        rgb, mask = video.read_frame(indices[slot])
         pictures[slot] = cv2.resize(rgb, (size, size), interpolation=cv2.INTER_AREA)
         people[slot] = cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA) > MASK_LEVEL * 255
+        small[slot] = small_mask(mask)
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(read, range(len(indices))))
-    return pictures, people
+    return pictures, people, small
 
 
 def _colour(text: str) -> Tensor:

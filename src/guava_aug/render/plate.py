@@ -43,13 +43,15 @@ class TemporalPlate:
         )
 
 
-def temporal_plate(frames: np.ndarray, people: np.ndarray, margin: int) -> TemporalPlate:
+def temporal_plate(frames: np.ndarray, people: np.ndarray, margin: int, doubtful: int = 0) -> TemporalPlate:
     """The median over time of the pixels outside the person, and where there is none.
 
     frames: [T, H, W, 3] uint8, T <= 64; people: [T, H, W] bool without margin; margin: pixels kept away from them.
+    doubtful: how many masks may be wrong without anybody knowing which.
     A pixel with five samples at twice the margin uses only those: what a mask misses (shadow, blur) lies next to it.
-    A pixel with one or two samples of many frames is believed only if it looks like its surroundings, for a mask that
-    lost a hand in one frame would leave a ghost. The background counts as moving when over 15 % of the pixels change.
+    A pixel with one or two samples of many frames (or no more than are doubtful) is believed only if it looks like its
+    surroundings, for a mask that lost a hand in one frame would leave a ghost. The background counts as moving when
+    over 15 % of the pixels change.
     """
     trust = np.empty(people.shape, np.uint8)  # 0 person or margin, 1 near, 2 sure
 
@@ -62,7 +64,8 @@ def temporal_plate(frames: np.ndarray, people: np.ndarray, margin: int) -> Tempo
     picture, spread, samples = _masked_median(frames, trust)
     hole = samples == 0
     if len(frames) >= MANY_FRAMES:
-        few = (samples > 0) & (samples < FEW_SAMPLES)
+        enough = max(FEW_SAMPLES, min(doubtful + 1, len(frames) // 4))  # what is right must outvote what may be wrong
+        few = (samples > 0) & (samples < enough)
         if few.any() and not (few | hole).all():
             surroundings = smooth_fill(picture, few | hole)
             strange = few & (np.abs(picture - surroundings).max(axis=-1) > FEW_TOLERANCE)

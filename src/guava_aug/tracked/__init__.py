@@ -6,17 +6,22 @@
 
 from guava_aug.tracked.check import CheckRow, check_videos, iter_checks
 from guava_aug.tracked.layout import list_videos, scan_videos, tracked_path
+from guava_aug.tracked.outline import BodyOutline
+from guava_aug.tracked.plausibility import Plausibility, examine
 from guava_aug.tracked.timemap import Timing, load_time_map, warn_of_strangers
 from guava_aug.tracked.video import Chunk, Source, TrackedVideo
 from guava_aug.tracked.write import write_tracked
 
 __all__ = [
+    "BodyOutline",
     "CheckRow",
     "Chunk",
+    "Plausibility",
     "Source",
     "Timing",
     "TrackedVideo",
     "check_videos",
+    "examine",
     "iter_checks",
     "list_videos",
     "load_time_map",

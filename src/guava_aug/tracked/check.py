@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+import numpy as np
+
 from guava_aug.body.params import Identity
 from guava_aug.cpus import usable_cpus
 from guava_aug.errors import InputError
@@ -18,6 +20,10 @@ from guava_aug.frame_rate import Rate
 from guava_aug.plural import counted
 from guava_aug.textfile import briefly
 from guava_aug.tracked import layout
+from guava_aug.tracked.masks import in_words, plate_frames, small_mask
+from guava_aug.tracked.masks import left_out as frames_left_out
+from guava_aug.tracked.outline import BodyOutline
+from guava_aug.tracked.plausibility import Plausibility, examine, source_fault
 from guava_aug.tracked.timemap import Timing
 from guava_aug.tracked.video import TrackedVideo
 
@@ -39,6 +45,10 @@ class CheckRow:
     identity: str | None  # short digest: equal for videos of equal identity parameters
     problems: tuple[str, ...]  # why the video cannot be used, with frame names
     warnings: tuple[str, ...]  # odd, but usable
+    overlap: float | None = None  # intersection over union of posed body and mask
+    jitter: float | None = None  # pixels of a 512 picture that joints are off the line of their motion
+    left_out: tuple[int, ...] = ()  # frames, from 0, that give nothing to the clean plate
+    far_off: tuple[int, ...] = ()  # frames, from 0, far off from those before and after them
 
     @property
     def ok(self) -> bool:
@@ -52,17 +62,27 @@ def check_videos(
     decode: bool = True,
     time_map: Mapping[str, Timing] | None = None,
     source_frame: int = 0,
+    outline: BodyOutline | None = None,
+    accept_tracking: bool = False,
 ) -> list[CheckRow]:
-    """One row for each of `names`, or for every video below `root`, also those whose tracking failed.
+    """Return one row for each of `names`, or for every video below `root`, also those whose tracking failed.
 
     Args:
         decode: False looks at the images' presence only, not at what they hold.
         source_frame: number of the frame that avatars are to be made from.
+        outline: of the body model that a run would use: with it the posed body is compared with the masks and over
+            time.
+        accept_tracking: what a run with that flag would render is odd, not wrong.
 
     Raises:
         InputError: `root` is no directory. Everything else becomes a row's problem.
     """
-    return list(iter_checks(root, names, decode=decode, time_map=time_map, source_frame=source_frame))
+    return list(
+        iter_checks(
+            root, names, decode=decode, time_map=time_map, source_frame=source_frame, outline=outline,
+            accept_tracking=accept_tracking,
+        )
+    )  # fmt: skip
 
 
 def iter_checks(
@@ -72,6 +92,8 @@ def iter_checks(
     decode: bool = True,
     time_map: Mapping[str, Timing] | None = None,
     source_frame: int = 0,
+    outline: BodyOutline | None = None,
+    accept_tracking: bool = False,
 ) -> Iterator[CheckRow]:
     """The rows of `check_videos`, each as soon as it is known."""
     there = layout.list_videos(root, include_skipped=True)
@@ -79,7 +101,7 @@ def iter_checks(
     twins = {name: group for group in layout.look_alikes({*there, *wanted}) for name in group}
     for name in wanted:
         try:
-            row = _check(root, name, decode, (time_map or {}).get(name), source_frame)
+            row = _check(root, name, decode, (time_map or {}).get(name), source_frame, outline, accept_tracking)
         except Exception as e:  # whatever it is: the other videos are still to be looked at
             _log.debug("%s could not be checked", name, exc_info=True)
             row = CheckRow(name, None, None, None, None, None, (f"it cannot be looked at: {in_short(e)}",), ())
@@ -98,7 +120,15 @@ def identity_digest(identity: Identity) -> str:
     return digest.hexdigest()[:8]
 
 
-def _check(root: str | Path, name: str, decode: bool, timing: Timing | None, source_frame: int) -> CheckRow:
+def _check(
+    root: str | Path,
+    name: str,
+    decode: bool,
+    timing: Timing | None,
+    source_frame: int,
+    outline: BodyOutline | None,
+    accept_tracking: bool,
+) -> CheckRow:
     try:
         files = layout.find_video(root, name)
     except InputError as e:
@@ -117,11 +147,31 @@ def _check(root: str | Path, name: str, decode: bool, timing: Timing | None, sou
         count = len(files.frame_keys)
         return CheckRow(name, files.path, count, None, files.fps, None, (reason,), tuple(warnings))
     problems: list[str] = []
+    left_out: tuple[int, ...] = ()
+    small: dict[int, np.ndarray] = {}
     if decode:
-        problems, empty = _decode_all(video)
+        problems, empty, small = _decode_all(video)
         if empty:
             more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
             warnings.append(f"frame {empty[0]!r}{more}: the mask is empty")
+    found = Plausibility()
+    try:
+        found = examine(video, outline, images=decode)
+        if decode:
+            black = source_fault(video.source.image, f"video {name!r}")
+            problems += [black] if black else []
+        if len(small) == len(plate_frames(video.num_frames)):
+            left_out = frames_left_out(video, list(small), np.stack(list(small.values())), outline)
+    except InputError as e:
+        reason = str(e) if name in str(e) else f"video {name!r}: {e}"
+        problems += [reason] if reason not in problems else []
+    if left_out:
+        warnings.append(
+            f"the mask is empty, suddenly small or far from the posed body, and nothing of the clean plate is taken "
+            f"from it: {in_words(left_out, video.frame_keys)}"
+        )
+    (warnings if accept_tracking else problems).extend(found.impossible)
+    warnings.extend(found.odd)
     return CheckRow(
         name=name,
         path=video.path,
@@ -131,25 +181,35 @@ def _check(root: str | Path, name: str, decode: bool, timing: Timing | None, sou
         identity=identity_digest(video.identity),
         problems=tuple(problems),
         warnings=tuple(warnings),
+        overlap=found.overlap,
+        jitter=found.jitter,
+        left_out=left_out,
+        far_off=found.far_off,
     )
 
 
-def _decode_all(video: TrackedVideo) -> tuple[list[str], list[str]]:
-    """Problems of the images, and the frames without a person."""
+def _decode_all(video: TrackedVideo) -> tuple[list[str], list[str], dict[int, np.ndarray]]:
+    """Problems of the images, the frames without a person, and the small masks of those frames a plate is made of."""
+    of_plate = plate_frames(video.num_frames)
+    small: dict[int, np.ndarray | None] = dict.fromkeys(of_plate)
 
     def look(index: int) -> tuple[str | None, bool]:
         try:
-            return None, not (video.read_frame(index, strict=True)[1] > 127).any()
+            mask = video.read_frame(index, strict=True)[1]
         except InputError as e:
             return str(e), False
         except Exception as e:
             _log.debug("%s, frame %d", video.name, index, exc_info=True)
             frame = video.frame_keys[index]
             return f"video {video.name!r}, frame {frame!r}: it cannot be looked at: {in_short(e)}", False
+        if index in small:
+            small[index] = small_mask(mask)
+        return None, not (mask > 127).any()
 
     with ThreadPoolExecutor(min(_MAX_THREADS, usable_cpus())) as pool:
         found = list(pool.map(look, range(video.num_frames)))
     problems = [reason for reason, _ in found if reason]
     if len(problems) > _MAX_PROBLEMS:
         problems[_MAX_PROBLEMS:] = [f"and {counted(len(problems) - _MAX_PROBLEMS, 'more frame')}"]
-    return problems, [video.frame_keys[i] for i, (_, empty) in enumerate(found) if empty]
+    empty_frames = [video.frame_keys[i] for i, (_, empty) in enumerate(found) if empty]
+    return problems, empty_frames, {i: mask for i, mask in small.items() if mask is not None}

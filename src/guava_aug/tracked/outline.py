@@ -1,0 +1,88 @@
+"""Where the tracked body is in a picture: its silhouette and its joints, coarse and cheap, on the CPU.
+
+For comparing a tracked video with its masks, not for rendering: vertices that lie within `CELL` of each other are one,
+and what expressions and pose-corrective shapes add (millimetres) is left out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guava_aug.body import EhmModel, Identity, Motion
+from guava_aug.views.cameras import tracked_cameras
+
+SIZE = 128  # pixels of a silhouette: 1.4 cm each at the distance of the tracker's cameras
+CELL = 0.015  # metres: side of the cubes whose vertices become one
+NEAREST = 0.01  # metres in front of the camera; faces that come nearer are not drawn
+
+
+class BodyOutline:
+    """A body model reduced to what its silhouette needs. Made once per model; holds no state of any video."""
+
+    def __init__(self, body: EhmModel) -> None:
+        self.body = body if body.assets.faces.device.type == "cpu" else body.to("cpu")
+        assets = self.body.assets
+        self.vertices, self.faces = _merged(assets.v_canonical.numpy(), assets.faces.numpy())  # [P'], [F', 3] into them
+        self._weights = assets.body.lbs_weights[self.vertices].numpy()  # [P', J]
+
+    @torch.inference_mode()
+    def rest(self, identity: Identity) -> tuple[Tensor, Tensor]:
+        """The reduced vertices [P', 3] and the joints [J, 3] of one identity at rest, metres.
+
+        Raises:
+            InputError: the identity belongs to another body model.
+        """
+        zeros = torch.zeros
+        still = Motion(
+            zeros(1, 3), zeros(1, 21, 3), zeros(1, 15, 3), zeros(1, 15, 3), zeros(1, 50), zeros(1, 50),
+            zeros(1, 3), zeros(1, 2, 3), zeros(1, 2),
+        )  # fmt: skip
+        posed = self.body(identity, still)  # unturned joints leave everything where it rests
+        return posed.vertices[0, self.vertices], posed.joints_rest[0]
+
+    @torch.inference_mode()
+    def joints(self, rest: tuple[Tensor, Tensor], motion: Motion, viewmats: Tensor, size: int = 512) -> np.ndarray:
+        """[T, J, 3] float32: pixel x, y of a picture of `size`, and depth in metres, seen by [T, 4, 4] `viewmats`."""
+        posed, _ = self.body.pose_joints(rest[1], motion)
+        return _project(posed, viewmats, size)
+
+    @torch.inference_mode()
+    def silhouettes(
+        self, rest: tuple[Tensor, Tensor], motion: Motion, viewmats: Tensor, size: int = SIZE
+    ) -> np.ndarray:
+        """[T, size, size] bool: the pixels whose centre the posed body covers, seen by [T, 4, 4] `viewmats`."""
+        from guava_aug.tracked.outline_numba import cover, posed  # late: who lists names needs no numba
+
+        _, relative = self.body.pose_joints(rest[1], motion)
+        seen = (viewmats[:, None, :3] @ relative).numpy()  # [T, J, 3, 4] rest -> camera
+        focal, _, middle = tracked_cameras(viewmats, size).K[0].tolist()
+        covered = np.zeros((len(motion), size, size), np.bool_)
+        for t in range(len(motion)):
+            points = posed(rest[0].numpy(), self._weights, np.ascontiguousarray(seen[t]), focal, middle)
+            cover(points, self.faces, NEAREST, covered[t])
+        return covered
+
+
+def _project(points: Tensor, viewmats: Tensor, size: int) -> np.ndarray:
+    """[T, n, 3] pixel x, y and depth of world points [T, n, 3]."""
+    cameras = tracked_cameras(viewmats, size)
+    seen = points @ viewmats[:, :3, :3].transpose(1, 2) + viewmats[:, None, :3, 3]
+    xy = seen[..., :2] / seen[..., 2:] * cameras.K[0, 0] + cameras.K[:2, 2]
+    return torch.cat([xy, seen[..., 2:]], -1).numpy()
+
+
+def _merged(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One vertex of every cell of a grid [P'], and the faces [F', 3] that are left between them, each once."""
+    cells = np.floor(vertices / CELL).astype(np.int64)
+    _, kept, cell_of = np.unique(cells, axis=0, return_index=True, return_inverse=True)
+    merged = cell_of.reshape(-1)[faces]
+    a, b, c = merged.T
+    merged = np.unique(np.sort(merged[(a != b) & (b != c) & (c != a)], axis=1), axis=0)  # turned either way, it covers
+    return kept, merged
+
+
+def spread_frames(num_frames: int, most: int) -> list[int]:
+    """At most `most` frame numbers, spread evenly from the first to the last."""
+    return np.unique(np.linspace(0, num_frames - 1, min(num_frames, most)).round().astype(int)).tolist()
