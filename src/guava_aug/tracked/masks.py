@@ -18,10 +18,10 @@ PLATE_FRAMES = 64  # at most this many frames make a clean plate, spread evenly:
 MASK_LEVEL = 0.05  # the matte counts as person above it, as in the original; JPEG ringing stays below
 SMALL = 0.2  # of the median area of a video's masks that are not empty; a person who steps aside leaves more
 IN_PICTURE = 0.002  # of the picture: a silhouette below it says nothing
-COMPARABLE = 0.4  # of the silhouette is covered in the best frames: below, body and masks do not belong together
+COMPARABLE = 0.9  # of the silhouette is covered in the best frames: below, body and masks do not fit each other
+ALIKE = 0.5  # intersection over union in the best frames: below, likewise; loose clothes leave 0.7
 MISSED = 0.8  # of the part of the silhouette that is covered in the best frames
 BEST = 0.9  # the best frames: this quantile, so that the bad ones may be many
-FITTING = 0.9  # of the silhouette is covered in the best frames: only then a missing arm can be told
 LIMB = 0.04  # of the silhouette, in one frame more than in most, lies deep outside of the mask; a forearm has 5 %
 DEEP = 5  # pixels of SIZE, from the rim of the silhouette and from the mask together: loose clothes, hair, small errors
 
@@ -76,14 +76,13 @@ def masks_that_miss(masks: np.ndarray, silhouettes: np.ndarray | None) -> np.nda
         return bad
     covered = np.where(in_picture, (masks & silhouettes).sum((1, 2)) / np.maximum(seen, 1), 1.0)
     best = float(np.quantile(covered[in_picture], BEST))
-    if best < COMPARABLE:
+    alike = np.array([overlap(m, s) for m, s in zip(masks, silhouettes, strict=True)])[in_picture]
+    if best < COMPARABLE or float(np.quantile(alike, BEST)) < ALIKE:
         return bad
     bad = (bad & (covered < best - 0.1)) | (covered < MISSED * best)
-    if best >= FITTING:
-        deep = np.array([_deep_outside(m, s) for m, s in zip(masks, silhouettes, strict=True)]) / np.maximum(seen, 1)
-        usual = np.median(deep[in_picture & ~bad]) if (in_picture & ~bad).any() else 0.0
-        bad |= in_picture & (deep > usual + LIMB)
-    return bad
+    deep = np.array([_deep_outside(m, s) for m, s in zip(masks, silhouettes, strict=True)]) / np.maximum(seen, 1)
+    usual = np.median(deep[in_picture & ~bad]) if (in_picture & ~bad).any() else 0.0
+    return bad | (in_picture & (deep > usual + LIMB))
 
 
 def _deep_outside(mask: np.ndarray, silhouette: np.ndarray) -> int:
