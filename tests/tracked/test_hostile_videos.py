@@ -115,6 +115,7 @@ ODD: dict[str, tuple[Callable[[Path], None], str]] = {
     "digits": (_text('"frames_num": 3', f'"frames_num": {"9" * 9999}'), "is not valid JSON"),
     "source": (_json(lambda e: e.update(source_frames=[0, 1, 10**400])), "frame numbers"),
     "surrogate": (_json(lambda e: e["frames_keys"].append("\ud800")), r"'\\ud800' is not valid Unicode"),
+    "long": (_json(lambda e: e["frames_keys"].append("x" * 10**6)), r"short frame names, .* \(1000000 characters\)"),
     "nested": (_instead(INFO, lambda p: p.write_text('{"a":' * 10**5)), "is not valid JSON"),
     "sparse info": (_instead(INFO, _sparse), "is not text: 8589934592 bytes"),
     "sparse tracking": (_instead(TRACKING, _sparse), "8589934592 bytes"),
