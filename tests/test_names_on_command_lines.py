@@ -70,7 +70,7 @@ def test_the_nearest_flag_is_suggested(capsys: pytest.CaptureFixture[str]) -> No
 
 LISTS = {
     "json": (b'["a", "b"]', r"is JSON \(a list of 2\); expected one video name per line"),
-    "json object": (json.dumps({"a": {"fps": 25}}).encode(), r"is JSON \(an object with 1 entries\)"),
+    "json object": (json.dumps({"a": {"fps": 25}}).encode(), r"is JSON \(an object with 1 entry\)"),
     "csv": (b"video,fps\na,25\n", r"is CSV \(it begins with 'video,fps'\)"),
     "csv with semicolons": (b"name;fps\na;25\n", "is CSV with semicolons"),
     "tsv": (b"a\t25\nb\t25\n", "is a table with tabs"),

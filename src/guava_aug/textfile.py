@@ -74,5 +74,5 @@ def briefly(value: object, most: int = 60) -> str:
     if isinstance(value, (list, tuple)):
         return f"a list of {len(value)}"
     if isinstance(value, dict):
-        return f"an object with {len(value)} entries"
+        return f"an object with {len(value)} {'entry' if len(value) == 1 else 'entries'}"
     return type(value).__name__

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import struct
+from dataclasses import replace
 from pathlib import Path
 
 import lmdb
@@ -163,3 +166,69 @@ def test_other_kinds_of_lmdb_files(tmp_path: Path) -> None:
     env.close()
     with pytest.raises(InputError, match="unknown kind"):
         _all(tmp_path / "data.mdb")
+
+
+def _forged(path: Path, pages: dict[int, bytes], root: int, last: int) -> Path:
+    """An LMDB file of pages of 4096 bytes with a real header."""
+    header = bytearray(_store(path, {b"a": b"b"}).read_bytes()[:8192])
+    for meta in (0, 4096):
+        header[meta + 128 : meta + 144] = struct.pack("<QQ", root, last)
+    data = header + b"".join(pages[n] for n in range(2, last + 1))
+    (path / "forged.mdb").write_bytes(data)
+    return path / "forged.mdb"
+
+
+def _page_of(number: int, flags: int, nodes: list[bytes], offsets: list[int] | None = None) -> bytes:
+    page, upper, places = bytearray(4096), 4096, []
+    for node in nodes:
+        upper -= len(node)
+        page[upper : upper + len(node)] = node
+        places.append(upper)
+    offsets = offsets or places
+    page[:16] = struct.pack("<QHHHH", number, 0, flags, 16 + 2 * len(offsets), upper)
+    page[16 : 16 + 2 * len(offsets)] = struct.pack(f"<{len(offsets)}H", *offsets)
+    return bytes(page)
+
+
+def _leaf(key: bytes, value: bytes = b"v") -> bytes:
+    return struct.pack("<HHHH", len(value), 0, 0, len(key)) + key + value
+
+
+def _branch(child: int, key: bytes = b"") -> bytes:
+    return struct.pack("<HHHH", child & 0xFFFF, child >> 16, 0, len(key)) + key
+
+
+def test_a_chain_of_branch_pages(tmp_path: Path) -> None:
+    """Deeper than Python's stack; the C library's own limit is 32 pages."""
+    last = 3002
+    pages = {n: _page_of(n, 1, [_branch(n + 1)]) for n in range(2, last)} | {last: _page_of(last, 2, [_leaf(b"k")])}
+    with pytest.raises(InputError, match="its tree is deeper than 32 pages"):
+        _all(_forged(tmp_path, pages, 2, last))
+    short = {n: _page_of(n, 1, [_branch(n + 1)]) for n in range(2, 33)} | {33: _page_of(33, 2, [_leaf(b"k")])}
+    assert _all(_forged(tmp_path / "short", short, 2, 33)) == {b"k": b"v"}
+
+
+def test_keys_that_overlap_or_come_again(tmp_path: Path) -> None:
+    """Without the check a file of 8 MB would become keys of 1 GB."""
+    key = b"k" * 2000
+    node = _leaf(key)
+    at = 4096 - len(node)
+    over = _page_of(2, 2, [node], [at] * 500)
+    with pytest.raises(InputError, match="page 2 has nodes that overlap"):
+        _all(_forged(tmp_path / "a", {2: over}, 2, 2))
+    with pytest.raises(InputError, match="its keys are not in order: b'k', then b'k'"):
+        _all(_forged(tmp_path / "b", {2: _page_of(2, 2, [_leaf(b"k"), _leaf(b"k")])}, 2, 2))
+    twice = {2: _page_of(2, 1, [_branch(3), _branch(4, b"k")])} | {n: _page_of(n, 2, [_leaf(b"k")]) for n in (3, 4)}
+    with pytest.raises(InputError, match="not in order"):
+        _all(_forged(tmp_path / "c", twice, 2, 4))
+
+
+def test_a_value_too_long_for_any_picture(tmp_path: Path) -> None:
+    """A hole of 8 GiB is no reason to read four of them."""
+    path = _store(tmp_path, {b"k": b"x" * 9000})
+    os.truncate(path, 2**33)
+    file = MdbFile(path)
+    ((_, slot),) = file.scan()
+    assert file.read(slot) == b"x" * 9000
+    with pytest.raises(InputError, match="a value of 4294967295 bytes, expected at most"):
+        file.read(replace(slot, size=2**32 - 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,15 @@ def test_csv(tmp_path: Path) -> None:
     ("name", "text", "match"),
     [
         ("t.json", "{", "not valid JSON"),
-        ("t.json", "[]", "expected {video"),
+        ("t.json", "[]", "expected {video.*found a list of 0"),
+        ("t.json", "video,fps\na,25\n", r"not valid JSON.*ends in \.csv"),
+        ("t.json", '{"v": {"fps": %s}}' % ("1" + "0" * 400), "'v': expected fps between .* a number of 401 digits"),
+        ("t.json", '{"v": {"source_frames": [%s]}}' % ("1" + "0" * 400), "'v'.*frame numbers"),
+        ("t.json", '{"v": ' + "[" * 900 + "]" * 900 + "}", "'v': expected fps and source_frames, found a list of 1"),
+        ("t.csv", '{"v": {"fps": 25}}', r"holds JSON, not CSV.*\.json"),
+        ("t.csv", "video;fps\na;25\n", "found 'video;fps'. Separate the columns by commas, not by ';'"),
+        ("t.csv", "fps,video\n25\n", "line 2: the column video is empty"),
+        ("t.txt", "video,fps\na,25\n", "looks like CSV"),
         ("t.json", '{"v": 25}', "'v': expected fps"),
         ("t.json", '{"v": {"rate": 25}}', "'v': expected fps"),
         ("t.json", '{"v": {"fps": 0}}', "'v': expected fps between"),
@@ -72,3 +81,27 @@ def test_names_that_are_no_videos_are_told(write, tmp_path: Path, kind: str, cap
     assert not caplog.messages
     warn_of_strangers({"a": nothing, **{f"z{i}": nothing for i in range(5)}}, Path("map.csv"), tmp_path)
     assert caplog.messages == [f"time map map.csv: no such video below {tmp_path}: z0, z1, z2 and 2 more"]
+
+
+def test_other_encodings_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.write_bytes('{"v": {"fps": 25}}'.encode("utf-16"))
+    with pytest.raises(InputError, match="is UTF-16 text; expected UTF-8"):
+        load_time_map(path)
+
+
+def test_the_frame_numbers_of_a_long_video(tmp_path: Path) -> None:
+    """More than the 131,072 characters that a field of CSV has by default."""
+    numbers = tuple(range(30_000))
+    text = f"video,source_frames\na,{' '.join(map(str, numbers))}\n"
+    assert _map(tmp_path, "t.csv", text) == {"a": Timing(None, numbers)}
+
+
+def test_names_in_another_unicode_form_are_found(write, tmp_path: Path, caplog) -> None:
+    """macOS writes NFD where keyboards write NFC."""
+    here, there = (unicodedata.normalize(form, "grüße") for form in ("NFC", "NFD"))
+    found = _map(tmp_path, "t.csv", f"video,fps\n{here},10\n")
+    assert found.get(there) == found.get(here) == Timing(10.0, None) and found.get("x") is None
+    (tmp_path / "root" / there).mkdir(parents=True)
+    warn_of_strangers(found, tmp_path / "t.csv", tmp_path / "root")
+    assert not caplog.messages

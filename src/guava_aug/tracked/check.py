@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from collections import Counter
@@ -96,7 +97,9 @@ def iter_checks(
     accept_tracking: bool = False,
 ) -> Iterator[CheckRow]:
     """The rows of `check_videos`, each as soon as it is known."""
-    there = layout.list_videos(root, include_skipped=True)
+    there: list[str] = []
+    with contextlib.nullcontext() if names is None else contextlib.suppress(InputError):  # told of each of the names
+        there = layout.list_videos(root, include_skipped=True)
     wanted = there if names is None else layout.real_names(root, names)
     twins = {name: group for group in layout.look_alikes({*there, *wanted}) for name in group}
     for name in wanted:

@@ -33,6 +33,7 @@ FRAME_INDEX_MAP = "frame_index_map.json"  # of a fork of the tracker
 _PARTS = (TRACKING, IDENTITY, IMAGES.parent)
 _NAMES_SHOWN = 3
 _LONGEST_COMPARED = 255  # characters; no folder's name is longer
+_LONGEST_KEY = 511  # characters; a key of LMDB has no more bytes
 _DEEPER_SHOWN = 10
 _INNER_LOOKED_AT = 1000  # entries of a folder that is no video: it may be anything, as large as it likes
 _FOLDERS_OF_SYSTEMS = ("lost+found", "System Volume Information", "$RECYCLE.BIN")
@@ -142,9 +143,14 @@ def places(root: str | Path, name: str) -> list[Path]:
     `<root>/<name>/<name>/`, `<root>/<name>/`, then `<root>/<name>/<what the tracker made of it>/`: it cuts the names
     of MP4 files at the first dot, and leading `__` off.
     """
-    folder = Path(root) / name
+    return list(map(Path, _places(os.path.join(root, name), name)))
+
+
+def _places(folder: str, name: str) -> list[str]:
+    if "." not in name and not name.startswith("__"):
+        return [f"{folder}/{name}", folder]
     inner = dict.fromkeys(x for cut in (name, name.split(".")[0]) for x in (cut, cut.removeprefix("__")))
-    return [folder / name, folder, *(folder / x for x in inner if x not in ("", ".", "..", name))]
+    return [f"{folder}/{name}", folder, *(f"{folder}/{x}" for x in inner if x not in ("", ".", "..", name))]
 
 
 def real_name(root: str | Path, name: str) -> str:
@@ -336,7 +342,7 @@ def check_source_frames(frames: Any, num_frames: int, where: str) -> tuple[int, 
 
 
 def _files(name: str, path: Path, video_id: str, info: dict[str, dict[str, Any]]) -> VideoFiles:
-    entry, where = info[video_id], f"{path / INFO}, video {video_id!r}"
+    entry, where = info[video_id], f"{path / INFO}, video {briefly(video_id)}"
     keys = entry.get("frames_keys")
     if not isinstance(keys, list) or not all(isinstance(k, str) and k for k in keys):
         raise InputError(f"{where}: expected frames_keys to be a list of frame names.")
@@ -345,6 +351,8 @@ def _files(name: str, path: Path, video_id: str, info: dict[str, dict[str, Any]]
     for text in (video_id, *keys):  # names of images in the LMDB file are UTF-8
         if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
             raise InputError(f"{path / INFO}: the name {ascii(text)[:80]} is not valid Unicode. Track the video again.")
+        if len(text) > _LONGEST_KEY:
+            raise InputError(f"{where}: expected short frame names, found {briefly(text)}. Track the video again.")
     for file in (TRACKING, IDENTITY, IMAGES):
         found = status_of(path / file)
         if found is None:
@@ -391,12 +399,13 @@ def _is_plain_file(entry: os.DirEntry[str]) -> bool:
 
 def _kind_of_entry(root: Path, name: str) -> Literal["tracked", "skipped", "incomplete"] | None:
     """What an entry of a tracked root is. What cannot be looked at counts as tracked: opening it says why."""
+    folder = os.path.join(root, name)  # no Path: there may be ten thousands
     try:
-        if not is_folder(root / name):
+        if not is_folder(folder):
             # a hidden link to nothing is nobody's video: editors lock files with such
-            lost = not name.startswith(".") and link_to_nothing(root / name) is not None
+            lost = not name.startswith(".") and link_to_nothing(folder) is not None
             return "tracked" if lost else None
-        candidates = places(root, name)
+        candidates = _places(folder, name)
         for path in candidates:
             if _is_skipped(path):
                 return "skipped"
@@ -404,7 +413,7 @@ def _kind_of_entry(root: Path, name: str) -> Literal["tracked", "skipped", "inco
                 return "tracked"
         if name.startswith("."):
             return None
-        return "incomplete" if any(map(_has_parts, candidates)) or _inner_videos(root / name) else None
+        return "incomplete" if any(map(_has_parts, candidates)) or _inner_videos(Path(folder)) else None
     except PermissionError:  # file systems and desktops have folders of their own, which only root may see
         return None if name.startswith(".") or name in _FOLDERS_OF_SYSTEMS else "tracked"
     except OSError:
@@ -423,18 +432,18 @@ def _inner_videos(folder: Path) -> list[str]:
     return found
 
 
-def _is_skipped(path: Path) -> bool:
-    found = status_of(path / SKIPPED, follow=False)
+def _is_skipped(path: str | Path) -> bool:
+    found = status_of(f"{path}/{SKIPPED}", follow=False)
     return found is not None and not stat.S_ISDIR(found.st_mode)
 
 
-def _has_info(path: Path) -> bool:
+def _has_info(path: str | Path) -> bool:
     """Whether `videos_info.json` is there, as whatever: opening it refuses what is no regular file."""
-    return is_there(path / INFO)
+    return is_there(f"{path}/{INFO}")
 
 
-def _has_parts(path: Path) -> bool:
-    return any(is_there(path / part) for part in _PARTS)
+def _has_parts(path: str | Path) -> bool:
+    return any(is_there(f"{path}/{part}") for part in _PARTS)
 
 
 def _unreadable(error: OSError) -> str:
