@@ -16,8 +16,9 @@ import pytest
 
 from fakes import FakeModel, write_clip
 from guava_aug import augment
+from guava_aug.hosts import host_id
 from guava_aug.output.tree import video_path
-from guava_aug.sweep import sweep
+from guava_aug.sweep import STALE_AFTER, sweep
 from test_jobs import logged, tree
 
 FAKE = Path(__file__).parent / "fake_guava_aug.py"
@@ -125,7 +126,7 @@ def _wait_for(condition, process: subprocess.Popen[str]) -> None:
 
 
 def _in_flight(out: Path) -> list[Path]:
-    return list(out.rglob("*.tmp-*.mp4"))
+    return list(out.rglob("*.mp4.tmp-*"))
 
 
 def test_killed_in_the_middle_and_run_again(tmp_path: Path):
@@ -162,13 +163,30 @@ def test_stopped_politely(tmp_path: Path, signal_number: int, code: int):
 def test_sweep_takes_only_files_of_dead_processes(tmp_path: Path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    gone = [f".v.mp4.tmp-{dead.pid}-0123abcd.mp4", f".log.json.tmp-{dead.pid}-0123abcd"]
-    kept = [f".v.mp4.tmp-{os.getpid()}-0123abcd.mp4", f"v.mp4.tmp-{dead.pid}-0123abcd", ".v.mp4", ".x.tmp-12-zz"]
-    for name in gone + kept:
+    here, end = host_id(), "0123abcd"
+    gone = [f".v.mp4.tmp-{here}-{dead.pid}-{end}", f".v.mp4.tmp-{here}-{dead.pid}-{end}.mp4"]  # the second: of 0.1.0
+    mine = [f".v.mp4.tmp-{here}-{os.getpid()}-{end}"]
+    others = [f".v.mp4.tmp-00000000-{dead.pid}-{end}", f".v.json.tmp-{'0' * 8}-{dead.pid}-{end}.json"]
+    nameless = [f".v.mp4.tmp-{dead.pid}-{end}.mp4", f".log.json.tmp-{dead.pid}-{end}"]  # of before 0.1.0
+    none_of_ours = [f"v.tmp-{here}-{dead.pid}-{end}", ".v.mp4", f".x.tmp-{here}-12-zz", f".v.tmp-{here}-12-{end}.m p"]
+    for name in (*gone, *mine, *others, *nameless, *none_of_ours):
         (tmp_path / name).write_text("")
     sweep(tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} == set(kept)
+    assert {p.name for p in tmp_path.iterdir()} == {*mine, *others, *nameless, *none_of_ours}
+    for path in tmp_path.iterdir():
+        os.utime(path, (time.time() - STALE_AFTER - 60,) * 2)
+    sweep(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {*mine, *none_of_ours}  # a process that was stopped goes on one day
     sweep(tmp_path / "nowhere")
+
+
+def test_a_clock_that_is_ahead_does_not_make_files_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    theirs = tmp_path / ".v.mp4.tmp-00000000-1-0123abcd"
+    theirs.write_text("")  # a moment ago, by the clock of the file system
+    now = time.time() + 30 * STALE_AFTER
+    monkeypatch.setattr("guava_aug.sweep.time.time", lambda: now)
+    sweep(tmp_path)
+    assert theirs.exists()
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")

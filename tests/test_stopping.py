@@ -35,7 +35,7 @@ def start(tracked: Path, out: Path, *more: str, seconds_per_frame: float = 0.1) 
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     end = time.monotonic() + 60
-    while len(list(out.rglob("*.tmp-*.mp4"))) < len(LABELS):
+    while len(list(out.rglob("*.mp4.tmp-*"))) < len(LABELS):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.02)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from .errors import UsageError
+from .frame_rate import Rate, check_rate, parse_rate
 from .shards import Shard
 from .stopping import GRACE
 
@@ -53,7 +55,7 @@ class RunConfig:
     precision: Precision = "auto"  # auto: fp16 where the fast GPU path runs
 
     background: str = "plate"  # the clean plate; "original", "black", "#rrggbb" or a file
-    fps: float | None = None  # None: what the tracked data says, else 30
+    fps: Rate | None = None  # None: what the tracked data says, else 30; also as text, "30000/1001"
     crf: int = 10
     preset: str = "veryfast"
     save_frame_png: bool = False
@@ -79,8 +81,13 @@ class RunConfig:
             raise UsageError(f"--retries is {self.retries}; expected 0 or more")
         if not 0 <= self.crf <= 51:
             raise UsageError(f"--crf is {self.crf}; expected 0 (lossless) to 51 (worst)")
-        if self.fps is not None and not 0 < self.fps <= 1000:
-            raise UsageError(f"--fps is {self.fps:g}; expected more than 0 and at most 1000 frames per second")
+        if self.fps is not None:
+            try:
+                fps = parse_rate(self.fps) if isinstance(self.fps, str) else self.fps
+                check_rate(fps)
+            except ValueError as error:
+                raise UsageError(f"--fps: {error}") from None
+            object.__setattr__(self, "fps", fps)
         self._check_workers()
         if self.shard is not None:
             index = Shard.parse(self.shard).index
@@ -114,7 +121,10 @@ class RunConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as the run record and the child processes of `subprocess` mode get them."""
-        return {f.name: str(v) if isinstance(v := getattr(self, f.name), Path) else v for f in dataclasses.fields(self)}
+        plain = (Path, Fraction)  # a frame rate as "30000/1001"
+        return {
+            f.name: str(v) if isinstance(v := getattr(self, f.name), plain) else v for f in dataclasses.fields(self)
+        }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> RunConfig:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import torch
 
+from .cpus import usable_cpus
 from .errors import DeviceError, UsageError
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,15 @@ def choose_device(asked: str) -> str:
             raise UsageError(f"--device {asked}: expected a GPU number such as 0, cpu, or cuda:1") from None
         raise DeviceError(f"--device {asked}: torch cannot use it here ({reason}); use a GPU number or cpu") from None
     return str(device)
+
+
+def keep_threads_within_quota() -> None:
+    """Let torch use no more threads than this process has processors, unless the user says how many.
+
+    It counts those the process is bound to, but does not know the quota of a container or a cluster's job.
+    """
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > usable_cpus():
+        torch.set_num_threads(usable_cpus())
 
 
 def _gpu(index: int) -> str:

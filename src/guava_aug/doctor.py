@@ -208,9 +208,9 @@ def _disk(config: RunConfig) -> Iterator[Finding]:
 
 
 def _memory(config: RunConfig) -> Iterator[Finding]:
-    from .processes import cpu_count
+    from .cpus import usable_cpus
 
-    found = counted(cpu_count(), "core")
+    found = counted(usable_cpus(), "core")
     if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         found += f", {total / 2**30:.1f} GiB"

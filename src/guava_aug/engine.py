@@ -16,6 +16,7 @@ from .config import DEFAULT_FPS, DEFAULT_MODEL_PATH, PRECISIONS, RunConfig
 from .errors import AssetError, DeviceError, DeviceLostError, DiskFullError, UsageError
 from .failure import is_lasting, place
 from .fingerprint import Look, fingerprint, input_digest, input_signature, known_weights
+from .frame_rate import rate_text
 from .output.camera_tag import tag_comment
 from .output.sidecar import time_axis
 from .output.tree import video_path
@@ -42,6 +43,7 @@ class Content:
     input: tuple[str, str, float | None]  # of the tracked video: signature, digest, fps that it says
     bytes: int | None = None  # length of the MP4
     stages: dict[str, float] = field(default_factory=dict)  # seconds; of what views share, an equal part
+    frame_rate: str | None = None  # fps exactly, "30000/1001"
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,9 @@ class InProcess:
         """Loads the model. Raises AssetError, DeviceError."""
         if self.model is None:
             from . import model
-            from .device import choose_device
+            from .device import choose_device, keep_threads_within_quota
 
+            keep_threads_within_quota()
             device, path = choose_device(self.config.device), model_source(self.config)
             log.info("model %s on %s", "embedded in the package" if path == model.EMBEDDED else path, device)
             self.stages.device = device
@@ -189,7 +192,8 @@ class InProcess:
             said_fps = find_video(config.tracked_root, name).fps
 
         def content(view: View) -> Content:
-            return Content(fps, size, made_with, fingerprint(view, made_with), (signature, digest, said_fps))
+            read = signature, digest, None if said_fps is None else float(said_fps)
+            return Content(float(fps), size, made_with, fingerprint(view, made_with), read, frame_rate=rate_text(fps))
 
         def ended(outcome: Outcome) -> None:
             said = content(outcome.view)

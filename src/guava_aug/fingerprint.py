@@ -19,15 +19,19 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from .avatar.checkpoint import find_checkpoint
 from .config import RunConfig
+from .cpus import usable_cpus
 from .errors import AssetError, InputError
+from .frame_rate import Rate
 from .output.temporary import replacing
 from .tracked.layout import IDENTITY, IMAGES, INFO, TRACKING
+from .views.view import Trajectory
 
 if TYPE_CHECKING:
+    from .output.camera_tag import Tag
     from .tracked import TrackedVideo
     from .views import View
 
@@ -66,7 +70,7 @@ class Look:
                 raise InputError(f"--background {picture} cannot be read ({error.strerror or error})") from error
         return cls(weights, background, config.crf, config.preset)
 
-    def made_with(self, fps: float, input_digest: str) -> dict[str, Any]:
+    def made_with(self, fps: Rate, input_digest: str) -> dict[str, Any]:
         """Everything but the camera: this, the frame rate and the digest of the tracked video."""
         return {**asdict(self), "fps": float(fps), "input": input_digest}
 
@@ -75,11 +79,20 @@ LOOK_FIELDS = tuple(f.name for f in fields(Look))
 
 
 def fingerprint(view: View, made_with: Mapping[str, Any]) -> str:
-    """32 hexadecimal digits of a view's camera and of `Look.made_with`."""
-    camera = {key: getattr(view, key) for key in CAMERA}
-    extra = {} if view.trajectory == "fixed" else {"trajectory": view.trajectory}
-    text = json.dumps({**made_with, **camera, **extra}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+    """Return 32 hexadecimal digits of a view's camera and of `Look.made_with`."""
+    return _of_values({**made_with, **{key: getattr(view, key) for key in CAMERA}}, view.trajectory)
+
+
+def is_consistent(tag: Tag) -> bool:
+    """Return whether what a video says of itself has the fingerprint that it says too; also if it says none."""
+    if tag.made_with is None or tag.fingerprint is None:
+        return True
+    return any(tag.fingerprint == _of_values({**tag.made_with, **tag.camera}, kind) for kind in get_args(Trajectory))
+
+
+def _of_values(values: Mapping[str, Any], trajectory: Trajectory) -> str:
+    extra = {} if trajectory == "fixed" else {"trajectory": trajectory}
+    return hashlib.sha256(json.dumps({**values, **extra}, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
 
 def known_weights(model_path: Path, output_root: Path) -> str:
@@ -185,7 +198,7 @@ def input_digest(video: TrackedVideo) -> str:
 def _digest_of_files(paths: list[Path]) -> str:
     """SHA-256 of what is in them. All cores read a long file: one would take a second for a checkpoint of 0.7 GB."""
     digest = hashlib.sha256()
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as threads:
+    with ThreadPoolExecutor(min(usable_cpus(), 16)) as threads:
         for path in paths:
             if (length := path.stat().st_size) > _PIECE:
                 starts = range(0, length, _PIECE)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
 import socket
 import time
+import uuid
 from functools import cache
 from pathlib import Path
 
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # a random number of every start of a machine
 _SLACK = 2.0  # seconds between clocks of one machine
 
 
@@ -28,14 +29,31 @@ def host_name() -> str:
 
 @cache
 def host_id() -> str:
-    """Eight hex digits of this machine and its table of processes: equal where process numbers mean the same.
+    """Return eight hexadecimal digits of this machine and its table of processes.
 
-    Containers may share a host name, but not their processes, so the namespace is part of it.
+    They are equal where process numbers mean the same.
+
+    Machines of one image may share a host name, and every machine's first process namespace has the same number, so the
+    identifier of this start of the machine is part of it. Containers share that, but not their processes, so the
+    namespace is part of it too. After a restart the digits are others, and all earlier processes are dead.
     """
-    namespace = ""
-    with contextlib.suppress(OSError):  # no Linux
-        namespace = os.readlink("/proc/self/ns/pid")
-    return hashlib.sha256(f"{socket.gethostname()}\0{namespace}".encode("utf-8", "replace")).hexdigest()[:8]
+    parts = [socket.gethostname()]
+    try:
+        parts += [os.readlink("/proc/self/ns/pid"), BOOT_ID.read_text(encoding="ascii")]
+    except (OSError, ValueError):  # no Linux: the hardware address, or where there is none a random number
+        parts += [f"{uuid.getnode():x}"]
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def process_lives(identity: object, pid: object, since: float | None = None) -> bool | None:
+    """Return whether a process lives, by the `host_id` and number it noted; None: it is not of here, nothing is known.
+
+    Not of here are other machines, other containers, earlier starts of this machine, and processes of guava-aug 0.1.0,
+    whose identity had no start in it. since: as for `alive`.
+    """
+    if identity != host_id() or isinstance(pid, bool) or not isinstance(pid, int) or pid <= 0:
+        return None
+    return alive(pid, since)
 
 
 def alive(pid: int, since: float | None = None) -> bool:

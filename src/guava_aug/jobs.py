@@ -18,6 +18,7 @@ from .crew import Crew, in_parallel
 from .engine import Engine, InProcess, Made, explain, look_of
 from .errors import AssetError, DeviceError, DiskFullError, InputError, OutputError, UsageError
 from .failure import place
+from .openmp import same_threads
 from .output.sidecar import read_sidecar
 from .output.tree import png_dir, sidecar_path, video_path, view_root
 from .plural import counted
@@ -103,6 +104,7 @@ def run(
     """
     from .children import ChildProcesses
 
+    same_threads()
     stages = Stages()
     progress = progress or Silent()
     if engine is not None:

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .durable import sync_descriptor
 from .errors import DiskFullError, OutputError
 from .hosts import host_id, host_name
 
@@ -133,7 +134,7 @@ class Journal:
                 while data:
                     data = data[os.write(handle, data) :]
                 self._torn = False
-                os.fsync(handle)
+                sync_descriptor(handle, path)
             finally:
                 os.close(handle)
         except OSError as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 from . import timing
 from .errors import OutputError
+from .frame_rate import rate_text
 from .history import History, ViewHistory, Worker
 from .output.params_log import Entries, view_order
 from .output.temporary import replacing
@@ -31,7 +32,7 @@ COLUMNS = {
     "seed": "int64", "yaw": "float64", "pitch": "float64", "zoom": "float64", "cameras": "string",
     "status": "string", "stage": "string", "frame": "int32", "error": "string", "failed_runs": "int32",
     "root": "string", "path": "string", "sidecar": "string",
-    "frames": "int32", "fps": "float64", "width": "int32", "height": "int32", "bytes": "int64",
+    "frames": "int32", "fps": "float64", "frame_rate": "string", "width": "int32", "height": "int32", "bytes": "int64",
     **dict.fromkeys(STAGE_COLUMNS.values(), "float64"),
     "finished": "timestamp", "part": "string", "host": "string", "device": "string", "gpu": "string",
     "rasteriser": "string", "precision": "string", "versions": "string", "fingerprint": "string", "made_with": "string",
@@ -55,7 +56,11 @@ def write_manifest(root: Path, history: History, found: Entries) -> Path:
     )
     path, all_rows = manifest_path(root), rows(root, history, found)
     try:
-        with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        with (  # an open file, for pyarrow takes a colon in a path for the scheme of a URI
+            replacing(path) as temporary,
+            open(temporary, "wb") as file,
+            pq.ParquetWriter(file, schema, compression="zstd") as writer,
+        ):
             writer.write_table(schema.empty_table())
             while piece := list(islice(all_rows, ROWS_AT_A_TIME)):
                 writer.write_table(pa.Table.from_pylist(piece, schema=schema))
@@ -110,6 +115,7 @@ def _of_history(history: History, view: ViewHistory, versions: dict[str, str]) -
         versions[worker.name] = json.dumps(worker.header.get("versions") or {}, sort_keys=True)
     row = {key: fields.get(key) for key in ("seed", "yaw", "pitch", "zoom", "frames", "fps", "bytes", "fingerprint")}
     row |= {key: fields.get(key) if failed else None for key in ("stage", "frame", "error")}
+    row["frame_rate"] = fields.get("frame_rate") or _rate_text(fields.get("fps"))
     row["width"], row["height"] = fields.get("size") or (None, None)
     stages = {timing.RENDER: fields.get("render_time"), **(fields.get("stages") or {})}
     row |= {column: stages.get(stage) for stage, column in STAGE_COLUMNS.items()}
@@ -127,3 +133,11 @@ def _of_history(history: History, view: ViewHistory, versions: dict[str, str]) -
         "versions": versions[worker.name],
         "made_with": None if made_with is None else json.dumps(made_with, sort_keys=True),
     }
+
+
+def _rate_text(fps: Any) -> str | None:
+    """The exact rate of a view whose journal has it as a number only."""
+    try:
+        return rate_text(fps)
+    except (ValueError, TypeError):
+        return None

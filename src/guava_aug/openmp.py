@@ -1,4 +1,4 @@
-"""One setting of the OpenMP library beneath torch, for machines that do more than one thing at a time."""
+"""Settings of the thread pools beneath torch and numba, for machines that do more than one thing at a time."""
 
 from __future__ import annotations
 
@@ -16,3 +16,14 @@ def wait_briefly() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+
+
+def same_threads() -> None:
+    """Let numba start as many threads as OMP_NUM_THREADS says. Call it before numba is imported.
+
+    Without NUMBA_NUM_THREADS it starts one for every processor that it may use, which on a large node is more than a
+    user may have, and each of several processes does so.
+    """
+    threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if threads.isdecimal() and int(threads) > 0:
+        os.environ.setdefault("NUMBA_NUM_THREADS", str(int(threads)))

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .config import RunConfig
+from .cpus import usable_cpus
 from .crew import Crew, MemberDied, MemberHangs
 from .errors import DeviceError
 from .hosts import environment_of_child
@@ -67,7 +68,7 @@ def places(config: RunConfig, size: int) -> list[Place]:
         DeviceError: a GPU is not there.
     """
     if config.gpus is None:
-        threads = str(max(1, cpu_count() // size))
+        threads = str(max(1, usable_cpus() // size))
         shared = {name: threads for name in _THREADS if name not in os.environ} if size > 1 else {}
         return [Place(f"worker {i}", config.device, shared) for i in range(size)]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -78,11 +79,6 @@ def places(config: RunConfig, size: int) -> list[Place]:
             label = f"GPU {gpu}" + (f" worker {i}" if (config.workers or 1) > 1 else "")
             found.append(Place(label, "0", {"CUDA_VISIBLE_DEVICES": name}))
     return found[:size]
-
-
-def cpu_count() -> int:
-    """Processors this process may use: a cluster's job often has a part of the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _visible_names(gpus: Sequence[str], visible: str | None) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from .history import History, ViewHistory, Worker
-from .hosts import alive, host_id
+from .hosts import process_lives
 
 Life = Literal["running", "silent", "died", "stopped", "ended"]
 SILENT_AFTER = 900.0  # seconds without a line after which a worker of another machine may have died
@@ -130,8 +130,9 @@ def _worker(history: History, worker: Worker, now: float) -> WorkerStanding:
 def _life(worker: Worker, now: float) -> Life:
     if worker.ended is not None:
         return "stopped" if worker.ended else "ended"
-    if worker.header.get("host_id") == host_id():
-        return "running" if alive(int(worker.header.get("pid") or 0), since=worker.started) else "died"
+    lives = process_lives(worker.header.get("host_id"), worker.header.get("pid"), since=worker.started)
+    if lives is not None:
+        return "running" if lives else "died"
     return "running" if now - worker.last < SILENT_AFTER else "silent"
 
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import tempfile
 import time
 from pathlib import Path
 
-from .hosts import alive, host_id
+from .hosts import process_lives
 
 STALE_AFTER = 24 * 3600  # seconds without a write after which another machine's temporary file is nobody's
-# Every file is written under such a name first: .{name}.tmp-{host}-{pid}-{random}{suffix}; once without the host.
-_TEMPORARY = re.compile(r"\..+\.tmp-(?:([0-9a-f]{8})-)?(\d+)-[0-9a-f]{8}(\.mp4|\.png|\.json|\.parquet)?", re.DOTALL)
+# Every file is written under such a name first: .{name}.tmp-{host}-{pid}-{random}. Up to 0.1.0 the suffix of the final
+# name followed, and at first there was no host.
+_TEMPORARY = re.compile(r"\..+\.tmp-(?:([0-9a-f]{8})-)?(\d+)-[0-9a-f]{8}(\.[A-Za-z0-9]{1,8})?", re.DOTALL)
 
 
 def sweep(folder: Path) -> None:
-    """Removes the temporary files in `folder` whose process is gone.
+    """Remove the temporary files in `folder` whose process is gone.
 
-    Processes of this machine are looked up. Of other machines nothing is known, so their files are removed only when
-    nothing was written to them for a day.
+    Processes of this machine are looked up (`hosts.process_lives`), and what dead ones left is removed at once. Of all
+    others nothing is known, so their files are removed only when nothing was written to them for a day.
     """
     try:
         names = os.listdir(folder)
@@ -29,8 +31,20 @@ def sweep(folder: Path) -> None:
         found = _TEMPORARY.fullmatch(name)
         if found is None:
             continue
+        path = folder / name
         with contextlib.suppress(OSError):
-            here = found[1] is None or found[1] == host_id()
-            age = time.time() - (folder / name).stat().st_mtime
-            if age > STALE_AFTER or (here and not alive(int(found[2]))):
-                os.unlink(folder / name)
+            lives = process_lives(found[1], int(found[2][:20]))
+            if lives is False or (lives is None and _is_stale(path)):
+                os.unlink(path)
+
+
+def _is_stale(path: Path) -> bool:
+    """Whether nothing was written to a file for a day, by the clock of this machine and by that of the file system.
+
+    Dates of files on a network are its server's, and this machine's clock may be ahead by any amount.
+    """
+    written = path.stat().st_mtime
+    if time.time() - written <= STALE_AFTER:
+        return False
+    with tempfile.TemporaryFile(dir=path.parent) as file:
+        return os.fstat(file.fileno()).st_mtime - written > STALE_AFTER

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
 import threading
 import time
@@ -18,8 +17,10 @@ import numpy as np
 
 from . import faults, timing
 from .config import RunConfig
+from .cpus import usable_cpus
 from .errors import OutputError
 from .failure import mark
+from .frame_rate import Rate
 from .output.coming import ComingFrames
 from .output.pngs import PngWriter
 from .output.quantize import NotFiniteError
@@ -60,7 +61,7 @@ class ViewFile:
     """
 
     def __init__(
-        self, config: RunConfig, name: str, view: View, size: int, fps: float, comment: str, sidecar: Mapping[str, Any]
+        self, config: RunConfig, name: str, view: View, size: int, fps: Rate, comment: str, sidecar: Mapping[str, Any]
     ) -> None:
         path = video_path(config.output_root, view.label, name)
         sweep(path.parent)
@@ -218,7 +219,7 @@ class OpenFiles:
 
     def _complete(self) -> None:
         """Closing decodes the whole file back, so all files are closed at the same time."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cpus()) as pool:
             closing = {view: pool.submit(file.close) for view, file in self._files.items()}
             for view, closed in closing.items():
                 try:

@@ -12,18 +12,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import av
-
 from . import __version__
 from .config import DEFAULT_FPS, RunConfig
+from .cpus import usable_cpus
 from .differences import Difference, DifferentViewsError, compare
 from .errors import GuavaAugError, OutputError
-from .fingerprint import Look, input_digest, input_signature
+from .fingerprint import Look, input_digest, input_signature, is_consistent
 from .history import DONE, ViewHistory
 from .mp4_header import count_frames
 from .output.camera_tag import Tag, tag_of_file
 from .output.tree import png_dir, video_path
-from .output.video import verify_video
+from .output.verify import verify_view
 from .plural import counted
 from .runlog import RunLog
 from .views import View, plan_views
@@ -193,7 +192,7 @@ class _Planner:
             "reading %s again: views are there, and files have other dates than then",
             counted(len(self._to_read), "video"),
         )
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(8, usable_cpus())) as pool:
             digests = dict(zip(self._to_read, pool.map(self._read, self._to_read), strict=True))
         checked = []
         for job in jobs:
@@ -227,7 +226,7 @@ class _Planner:
 
         try:
             video = TrackedVideo.open(self.config.tracked_root, name)
-            return input_digest(video), video.fps
+            return input_digest(video), None if video.fps is None else float(video.fps)
         except GuavaAugError as error:
             log.warning("%s: its views are there, but its tracked data cannot be read now (%s)", name, error)
             return None
@@ -264,7 +263,13 @@ class _Planner:
             self.unsigned += "made_with" not in told
             then = told.get("made_with") or {}
             return Found(size, frames, then.get("fps"), then.get("input"), known=True)
-        tag = tag_of_file(path)
+        try:
+            tag = tag_of_file(path)
+            if tag is not None and not is_consistent(tag):
+                raise OutputError(f"{path}: what it says of its camera is damaged")
+        except OutputError as error:
+            log.warning("%s; it is made again", error)
+            return None
         camera = told if told is not None else tag.camera if tag is not None else {}
         said = {**camera, "made_with": (tag.made_with if tag is not None else None) or {}}
         if distrusted and (tag is None or compare(view, said, made_with)):
@@ -344,17 +349,17 @@ def _verified(config: RunConfig, jobs: list[VideoJob]) -> list[VideoJob]:
 
     def is_good(view: tuple[str, str, Found]) -> bool:
         name, label, found = view
-        path = video_path(config.output_root, label, name)
         try:
-            with av.open(str(path)) as container:
-                size = container.streams.video[0].width, container.streams.video[0].height
-            verify_video(path, found.frames or count_frames(path), size)
+            verify_view(
+                config.output_root, label, name, frames=found.frames, fps=found.fps,
+                has_sidecar=found.input is not None, has_pngs=config.save_frame_png,
+            )  # fmt: skip
             return True
-        except (OutputError, OSError, ValueError, IndexError) as error:
+        except OutputError as error:
             log.warning("%s; this run makes it again", error)
             return False
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding lets other threads run
+    with ThreadPoolExecutor(usable_cpus()) as pool:  # decoding lets other threads run
         good = {(name, label) for (name, label, _), fine in zip(views, pool.map(is_good, views), strict=True) if fine}
     log.info("--verify: %d of %d are good", len(good), len(views))
     return [

@@ -45,7 +45,7 @@ def test_a_node_and_a_worker_die(tracked: Path, whole: Path, tmp_path: Path, clu
     faults = {"die_once": ["a", str(mark)], "seconds": 0.7}
     nodes, second = cluster(**faults)
     process = start(*command(tracked, out, nodes, "--frames_per_chunk", "1"), **faults)
-    wait_until(lambda: len({p.parent.name for p in out.rglob("*.tmp-*.mp4")} - {"a"}) >= 2, process)
+    wait_until(lambda: len({p.parent.name for p in out.rglob("*.mp4.tmp-*")} - {"a"}) >= 2, process)
     nodes.remove_node(second, allow_graceful=False)
     code, said = ended(process, 240)
     assert code == 0, said
@@ -65,7 +65,7 @@ def test_asked_to_end(tracked: Path, whole: Path, tmp_path: Path, cluster):
     out = tmp_path / "out"
     nodes, _ = cluster(seconds=0.2)
     process = start(*command(tracked, out, nodes), seconds=0.2)
-    wait_until(lambda: len(list(out.rglob("*.tmp-*.mp4"))) >= 3, process)
+    wait_until(lambda: len(list(out.rglob("*.mp4.tmp-*"))) >= 3, process)
     process.send_signal(signal.SIGTERM)
     code, said = ended(process)
     assert code == 75, said
@@ -73,11 +73,11 @@ def test_asked_to_end(tracked: Path, whole: Path, tmp_path: Path, cluster):
     assert 0 < len(made) < len(tree(whole))
     assert made.items() <= tree(whole).items()
     process = start(*command(tracked, out, nodes, "--grace", "0"), seconds=3)
-    wait_until(lambda: len(list(out.rglob("*.tmp-*.mp4"))) >= 3, process)
+    wait_until(lambda: len(list(out.rglob("*.mp4.tmp-*"))) >= 3, process)
     process.send_signal(signal.SIGTERM)
     code, said = ended(process)
     assert code == 75, said
-    wait_until(lambda: not list(out.rglob("*.tmp-*.mp4")))
+    wait_until(lambda: not list(out.rglob("*.mp4.tmp-*")))
     assert tree(out) == made
 
 

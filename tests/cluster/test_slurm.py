@@ -148,7 +148,7 @@ def test_an_array_with_preempted_tasks(slurm: Path, tmp_path: Path):
     assert code == 0, said
     job = send(tracked, out, tmp_path, seconds=0.5)
     running = lambda *tasks: all(queue().get(f"{job}_{task}", ("",))[0] == "RUNNING" for task in tasks)
-    wait_until(lambda: running(2, 3) and len(list(out.rglob("*.tmp-*.mp4"))) == 6)  # two tasks of one core each
+    wait_until(lambda: running(2, 3) and len(list(out.rglob("*.mp4.tmp-*"))) == 6)  # two tasks of one core each
     run("sbatch", "--parsable", "--partition=high", "--cpus-per-task=2", "--output=/dev/null", "--wrap=sleep 3")
     again = wait_until(lambda: (a := sorted(n for n, (_, why) in queue().items() if why == "BeginTime"))[1:] and a)
     assert again == [f"{job}_2", f"{job}_3"]  # the last one has the number of the whole array
@@ -173,9 +173,9 @@ def test_an_array_with_preempted_tasks(slurm: Path, tmp_path: Path):
 def test_a_cancelled_array_stays_cancelled(slurm: Path, tracked: Path, tmp_path: Path):
     out = tmp_path / "out"
     job = send(tracked, out, tmp_path, seconds=3)
-    wait_until(lambda: list(out.rglob("*.tmp-*.mp4")))
+    wait_until(lambda: list(out.rglob("*.mp4.tmp-*")))
     run("scancel", job)
     wait_until(lambda: not queue())
     time.sleep(3)
     assert not queue()
-    assert not list(out.rglob("*.tmp-*.mp4"))
+    assert not list(out.rglob("*.mp4.tmp-*"))

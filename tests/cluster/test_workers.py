@@ -59,7 +59,7 @@ def test_a_hanging_video_is_given_up(tracked: Path, tmp_path: Path):
 def test_ctrl_c_reaches_all_workers(tracked: Path, tmp_path: Path):
     out = tmp_path / "out"
     process = start(*command(tracked, out, "--workers", "2", "--frames_per_chunk", "1", "--grace", "60"), seconds=3)
-    wait_until(lambda: len({p.parent.name for p in out.rglob("*.tmp-*.mp4")}) == 2, process)
+    wait_until(lambda: len({p.parent.name for p in out.rglob("*.mp4.tmp-*")}) == 2, process)
     workers = children_of(process.pid)
     assert len(workers) >= 2
     process.send_signal(signal.SIGINT)
@@ -76,7 +76,7 @@ def test_ctrl_c_reaches_all_workers(tracked: Path, tmp_path: Path):
 def test_asked_to_end_the_videos_in_flight_are_finished(tracked: Path, whole: Path, tmp_path: Path):
     out = tmp_path / "out"
     process = start(*command(tracked, out, "--workers", "2"), seconds=0.1)
-    wait_until(lambda: len(list(out.rglob("*.tmp-*.mp4"))) >= 3, process)
+    wait_until(lambda: len(list(out.rglob("*.mp4.tmp-*"))) >= 3, process)
     process.send_signal(signal.SIGTERM)
     code, said = ended(process)
     assert code == 75, said
@@ -89,12 +89,12 @@ def test_asked_to_end_the_videos_in_flight_are_finished(tracked: Path, whole: Pa
 def test_workers_do_not_outlive_a_run_that_is_killed(tracked: Path, tmp_path: Path):
     out = tmp_path / "out"
     process = start(*command(tracked, out, "--workers", "2"), seconds=3)
-    wait_until(lambda: list(out.rglob("*.tmp-*.mp4")), process)
+    wait_until(lambda: list(out.rglob("*.mp4.tmp-*")), process)
     workers = children_of(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), seconds=30)
-    assert not [p for p in out.rglob("*") if ".tmp-" in p.name and p.suffix == ".mp4"]
+    assert not list(out.rglob("*.mp4.tmp-*"))
 
 
 @pytest.mark.parametrize("more", [[], pytest.param(["--workers", "2"], marks=pytest.mark.cluster)], ids=len)

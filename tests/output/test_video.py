@@ -298,7 +298,7 @@ def test_an_encoder_error_at_the_end_surfaces_in_close(tmp_path, monkeypatch):
     def broken(path):
         raise OSError(5, "I/O error")
 
-    monkeypatch.setattr(video_module, "_sync", broken)
+    monkeypatch.setattr(video_module, "sync_file", broken)
     with pytest.raises(OutputError, match="I/O error"):
         writer.close()
     assert only(tmp_path) == []
@@ -308,7 +308,7 @@ def test_a_full_disk_says_how_much_is_needed(tmp_path, monkeypatch):
     def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(video_module, "_sync", full)
+    monkeypatch.setattr(video_module, "sync_file", full)
     with (
         pytest.raises(OutputError, match=r"no space.* MiB were written.* MiB are free.* needed"),
         VideoWriter(tmp_path / "a.mp4", 64, 48) as writer,

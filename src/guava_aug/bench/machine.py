@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 from .. import record
+from ..cpus import usable_cpus
 from ..plural import counted
 
 
 def describe_machine(device: str) -> dict[str, Any]:
     """`record.machine`, and the processor, its usable cores, torch's threads, memory in GB, and all GPUs."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = record.machine(device)
-    found |= {"cpu": _processor(), "usable_cpus": usable, "torch_threads": torch.get_num_threads()}
+    found |= {"cpu": _processor(), "usable_cpus": usable_cpus(), "torch_threads": torch.get_num_threads()}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found["memory_gb"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)
     if torch.cuda.is_available():
@@ -35,7 +35,11 @@ def _processor() -> str:
     """The name in /proc/cpuinfo with family and model, for virtual machines hide the name; elsewhere Python's."""
     info = Path("/proc/cpuinfo")
     if info.exists():
-        pairs = (line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+        pairs = (
+            line.split(":", 1)
+            for line in info.read_text(encoding="utf-8", errors="replace").splitlines()
+            if ":" in line
+        )
         fields = {key.strip(): value.strip() for key, value in pairs}
         if "model name" in fields:
             name = " ".join(fields["model name"].split())

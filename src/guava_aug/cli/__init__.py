@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import GuavaAugError
-from ..openmp import wait_briefly
+from ..openmp import same_threads, wait_briefly
 from ..stopping import INTERRUPTED, Stopped
 from .exit_codes import CANCELLED, FAILED_TO_START, OK, explain_codes
 
@@ -78,6 +78,7 @@ def script_main(argv: Sequence[str]) -> int:
 def guarded(module: str, args: list[str], **options: Any) -> int:
     """Runs `main(args)` of a module in this package; known errors become one message, other errors stay tracebacks."""
     wait_briefly()
+    same_threads()
     try:
         return import_module(f".{module}", __name__).main(args, **options)
     except SystemExit as stop:  # of the command line's parser: after --help, or after its own message

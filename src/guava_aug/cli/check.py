@@ -17,6 +17,7 @@ from .parsing import MaybePath, Switch, parse
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ..frame_rate import Rate
     from ..tracked import CheckRow
 
 DESCRIPTION = """\
@@ -108,5 +109,5 @@ def _notes(row: CheckRow) -> list[str]:
     return [f"wrong: {p}" for p in row.problems] + [f"odd: {w}" for w in row.warnings]
 
 
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:g}"
+def _shown(value: Rate | None) -> str:
+    return "-" if value is None else f"{float(value):g}"

@@ -12,6 +12,7 @@ from tyro.conf import arg
 
 from ..config import DEFAULT_DIFFICULTIES, Backend, EngineName, Precision, RunConfig
 from ..errors import UsageError
+from ..frame_rate import Rate, parse_rate
 from ..shards import shard_of_slurm_array
 from ..stopping import GRACE
 from .parsing import MaybePath, Switch
@@ -67,8 +68,8 @@ class Output:
     """Name of this part of a cluster job: the log is augmentation_params_part_ID.json. Left out with --shard: i."""
     background: Annotated[str, arg(metavar="MODE")] = "plate"
     """plate: without the person, from other frames; original: the fill of the original; black; #rrggbb; or an image."""
-    fps: Annotated[float | None, arg(metavar="FPS", help_behavior_hint="")] = None
-    """Frame rate of the videos. Left out: what the tracked data says, else 30."""
+    fps: Annotated[str | None, arg(metavar="FPS", help_behavior_hint="")] = None
+    """Frame rate of the videos: 25, 29.97, or exactly 30000/1001. Left out: what the tracked data says, else 30."""
     crf: Annotated[int, arg(metavar="CRF")] = 10
     """x264 quality, lower is better and bigger."""
     preset: Annotated[str, arg(metavar="PRESET")] = "veryfast"
@@ -165,7 +166,7 @@ class RunFlags:
             backend=m.backend,
             precision=m.precision,
             background=o.background,
-            fps=o.fps,
+            fps=None if o.fps is None else _rate(o.fps),
             crf=o.crf,
             preset=o.preset,
             save_frame_png=o.save_frame_png,
@@ -212,6 +213,13 @@ class RunFlags:
         if self.videos.video_list_file is not None:
             names += read_names(self.videos.video_list_file)
         return tuple(names)
+
+
+def _rate(text: str) -> Rate:
+    try:
+        return parse_rate(text)
+    except ValueError as error:
+        raise UsageError(f"--fps: {error}") from None
 
 
 def read_names(path: Path) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from guava_aug.errors import OutputError
 from guava_aug.output.video import read_comment
 from guava_aug.views import View
 
@@ -30,14 +31,21 @@ def tag_comment(view: View, fingerprint: str, made_with: Mapping[str, Any]) -> s
 
 
 def tag_of_file(path: Path) -> Tag | None:
-    """What a video says of itself; None when it says nothing: it is not ours, or the original's."""
+    """Return what a video says of itself; None when it says nothing: it is not ours, or the original's.
+
+    Raises:
+        OutputError: it cannot be opened, or what it says of itself is damaged.
+    """
+    comment = read_comment(path) or ""
     try:
-        said = json.loads(read_comment(path) or "")
-        made_with = said.get("made_with")
+        said = json.loads(comment)
+        made_with, fingerprint = said.get("made_with"), said.get("fingerprint")
         return Tag(
             camera={key: said[key] for key in CAMERA},
-            fingerprint=said.get("fingerprint"),
+            fingerprint=fingerprint if isinstance(fingerprint, str) else None,
             made_with=made_with if isinstance(made_with, dict) else None,
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if comment.startswith("{"):  # as only ours do
+            raise OutputError(f"{path}: what it says of its camera is damaged ({error})") from error
         return None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from guava_aug.errors import OutputError
+from guava_aug.frame_rate import Rate, rate_text
 from guava_aug.output.temporary import replacing
 
 FORMAT = 1
@@ -24,23 +25,37 @@ def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
         raise OutputError(f"{path}: cannot be written ({error}); check the disk and run again") from error
 
 
-def read_sidecar(path: Path) -> dict[str, Any]:
-    """What a sidecar says; nothing when it is not there or is damaged."""
+def load_sidecar(path: Path) -> dict[str, Any]:
+    """Return what a sidecar says. Raises OutputError when it is not there, cannot be read or is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except FileNotFoundError as error:
+        raise OutputError(f"{path}: is not there") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise OutputError(f"{path}: is damaged ({error})") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise OutputError(f"{path}: is damaged (expected a sidecar of format {FORMAT})")
+    return content
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Return what a sidecar says; nothing when it is not there or is damaged."""
+    try:
+        return load_sidecar(path)
+    except OutputError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
-def time_axis(fps: float, source_frames: Sequence[int] | None) -> dict[str, Any]:
-    """fps, source_frames and dropped_frames of a sidecar; null where the tracked data do not tell.
+def time_axis(fps: Rate, source_frames: Sequence[int] | None) -> dict[str, Any]:
+    """Return fps, frame_rate, source_frames and dropped_frames of a sidecar; null where the tracked data do not tell.
 
-    fps: frames per second of the output. source_frames: number of each output frame in the source video.
+    fps: frames per second of the output; `frame_rate` is the same exactly, as "30000/1001".
+    source_frames: number of each output frame in the source video.
     dropped_frames: the numbers between the first and the last that are missing, as [first, last] of every gap.
     """
+    rate = {"fps": float(fps), "frame_rate": rate_text(fps)}
     if source_frames is None:
-        return {"fps": fps, "source_frames": None, "dropped_frames": None}
+        return {**rate, "source_frames": None, "dropped_frames": None}
     there = sorted(set(source_frames))
     gaps = [[a + 1, b - 1] for a, b in pairwise(there) if b > a + 1]
-    return {"fps": fps, "source_frames": list(source_frames), "dropped_frames": gaps}
+    return {**rate, "source_frames": list(source_frames), "dropped_frames": gaps}

@@ -9,13 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from guava_aug.durable import sync_file
 from guava_aug.hosts import host_id
 from guava_aug.sweep import sweep
 
 
 def temporary_beside(path: Path) -> Path:
-    """`.{name}.tmp-<host>-<pid>-<random>{suffix}` in the same folder, so that a rename to `path` is atomic."""
-    return path.with_name(f".{path.name}.tmp-{host_id()}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    """Return `.{name}.tmp-<host>-<pid>-<random>` in the same folder, so that a rename to `path` is atomic.
+
+    It does not end as `path` does: who collects `*.mp4` below a folder while a run is going on gets whole files only.
+    """
+    return path.with_name(f".{path.name}.tmp-{host_id()}-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def remove_stale_temporaries(path: Path) -> None:
@@ -34,8 +38,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     try:
         yield temporary
         if durable:
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
+            sync_file(temporary)
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):

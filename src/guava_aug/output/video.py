@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
 import os
 import queue
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +20,10 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
 from guava_aug import faults, timing
+from guava_aug.durable import sync_file, sync_folder
 from guava_aug.errors import DiskFullError, OutputError, UsageError
 from guava_aug.failure import mark
+from guava_aug.frame_rate import Rate, exact_rate
 from guava_aug.output.coming import ComingFrames
 from guava_aug.output.quantize import NotFiniteError
 from guava_aug.output.temporary import remove_stale_temporaries, temporary_beside
@@ -30,6 +33,7 @@ CRF = 10  # the original's quality (imageio's 8)
 PRESET = "veryfast"
 PIECE = 8  # frames handed to the encoder at a time
 PIECES_WAITING = 4  # so at most about 40 frames of a writer are in memory
+_NEAR = 1e-6  # relative: a rate may be known as a decimal number only, where the file has the exact one
 SMPTE170M_MATRIX = 6  # AVCOL_SPC_SMPTE170M, which PyAV's enumeration lacks; the same matrix as ITU601 (5)
 
 
@@ -51,7 +55,7 @@ class VideoWriter:
         path: str | os.PathLike[str],
         width: int,
         height: int,
-        fps: float | Fraction = 30,
+        fps: Rate = 30,
         *,
         crf: int = CRF,
         preset: str = PRESET,
@@ -132,8 +136,7 @@ class VideoWriter:
             self.flush()
             self._verify()
             os.replace(self._temporary, self.path)
-            with contextlib.suppress(OSError):  # not every system can sync a folder
-                _sync(self.path.parent)
+            sync_folder(self.path.parent)
         except OSError as error:
             raise self._output_error(error) from error
         finally:
@@ -161,7 +164,7 @@ class VideoWriter:
     def _verify(self) -> None:
         with timing.busy(timing.VERIFY):
             try:
-                verify_video(self._temporary, self.frames, self._size)
+                verify_video(self._temporary, self.frames, self._size, rate=self._fps)
             except OutputError as error:
                 raise OutputError(f"{error}; it is removed, check the disk and run again") from error
 
@@ -187,12 +190,12 @@ class VideoWriter:
             self._encode()
             faults.point("before-fsync")
             if not self._abort.is_set():
-                _sync(self._temporary)
+                sync_file(self._temporary)
         except BaseException as error:
             self._error = error
 
     def _encode(self) -> None:
-        container = av.open(str(self._temporary), "w", format="mp4", options={"movflags": "faststart"})
+        container = av.open(_file_url(self._temporary), "w", format="mp4", options={"movflags": "faststart"})
         try:
             if self._comment is not None:
                 container.metadata["comment"] = self._comment
@@ -253,53 +256,101 @@ PRESETS = (
 )  # fmt: skip
 
 
-def read_comment(path: str | os.PathLike[str]) -> str | None:
-    """The comment in an MP4's metadata; None when it has none or cannot be opened."""
-    try:
-        with av.open(str(path)) as container:
-            return container.metadata.get("comment")
-    except (OSError, ValueError):  # PyAV's errors are subclasses of these
-        return None
+@contextmanager
+def open_video(path: str | os.PathLike[str]) -> Iterator[tuple[Any, Any]]:
+    """Return an MP4's PyAV container and its video stream, for the time of a block.
 
+    It is read as an MP4 and from this file alone, whatever its name and its content say. Whatever goes wrong in the
+    block means that the file is damaged: FFmpeg's errors come out of PyAV as almost every built-in exception.
 
-def verify_video(path: str | os.PathLike[str], frames: int, size: tuple[int, int], *, decode: bool = True) -> None:
-    """Raises OutputError unless the file has exactly `frames` frames of `size` = (width, height) pixels.
-
-    decode: decode every picture (sure); False only counts the packets (a hundred times faster, finds truncation).
+    Raises:
+        OutputError: it cannot be read or decoded, or holds no video, or several; names the path.
     """
     path = Path(path)
     try:
-        with av.open(str(path)) as container:
+        with av.open(_file_url(path), format="mp4", metadata_errors="replace") as container:
             if len(container.streams.video) != 1:
                 raise OutputError(f"{path}: expected one video stream, found {len(container.streams.video)}")
             stream = container.streams.video[0]
-            stream.codec_context.options = {"err_detect": "explode"}
-            found_size = stream.codec_context.width, stream.codec_context.height
-            if decode:
-                found = 0
-                for found, picture in enumerate(container.decode(stream), start=1):
-                    if picture.is_corrupt or (picture.width, picture.height) != size:
-                        what = "is damaged" if picture.is_corrupt else f"is {picture.width}x{picture.height}"
-                        raise OutputError(f"{path}: frame {found - 1} {what}, expected {size[0]}x{size[1]}")
-            else:
-                found = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_corrupt)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise OutputError(f"{path}: cannot be decoded ({error})") from error
+            if stream.codec_context is None:
+                raise OutputError(f"{path}: cannot be decoded (its index does not name a codec that is known here)")
+            yield container, stream
+    except OutputError:
+        raise
+    except FileNotFoundError as error:
+        raise OutputError(f"{path}: is not there") from error
+    except Exception as error:
+        raise OutputError(f"{path}: cannot be decoded ({error or type(error).__name__})") from error
+
+
+def read_comment(path: str | os.PathLike[str]) -> str | None:
+    """Return the comment in an MP4's metadata; None when it has none. Raises OutputError when it is damaged."""
+    with open_video(path) as (container, _):
+        return container.metadata.get("comment")
+
+
+def verify_video(
+    path: str | os.PathLike[str],
+    frames: int,
+    size: tuple[int, int] | None = None,
+    *,
+    rate: Rate | None = None,
+    decode: bool = True,
+) -> None:
+    """Raise OutputError unless the file has exactly `frames` frames of `size` at `rate`.
+
+    Args:
+        size: (width, height), pixels; None: whatever the file says, the same in every frame.
+        rate: frames per second; with it every frame must be shown at its time. None: times are not looked at.
+        decode: decode every picture (sure); False only counts the packets (a hundred times faster, finds truncation).
+    """
+    path = Path(path)
+    with open_video(path) as (container, stream):
+        context = stream.codec_context
+        context.options = {"err_detect": "explode"}
+        found_size = context.width, context.height
+        size = size or found_size
+        exact = None if rate is None else exact_rate(rate)
+        if decode:
+            found = 0
+            for found, picture in enumerate(container.decode(stream), start=1):
+                if picture.is_corrupt or (picture.width, picture.height) != size:
+                    what = "is damaged" if picture.is_corrupt else f"is {picture.width}x{picture.height}"
+                    raise OutputError(f"{path}: frame {found - 1} {what}, expected {size[0]}x{size[1]}")
+                if exact is not None:
+                    _check_time(path, picture, found - 1, exact)
+        else:
+            found = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_corrupt)
+        shown_rate = stream.average_rate
     if found != frames or found_size != size:
         raise OutputError(
             f"{path}: expected {counted(frames, 'frame')} of {size[0]}x{size[1]}, "
             f"found {found} of {found_size[0]}x{found_size[1]}"
         )
+    if exact is not None and not (shown_rate and abs(float(shown_rate / exact) - 1) < _NEAR):
+        raise OutputError(f"{path}: expected {float(exact):g} frames per second, found {shown_rate}")
 
 
-def _rate(fps: float | Fraction) -> Fraction:
+def _check_time(path: Path, picture: Any, index: int, rate: Fraction) -> None:
+    """Raises OutputError unless a frame is shown at index / rate, within a tick of the file's clock."""
+    if picture.pts is None or not picture.time_base:
+        raise OutputError(f"{path}: frame {index} has no time")
+    at, due = picture.pts * picture.time_base, index / rate
+    if abs(at - due) > picture.time_base + due * _NEAR:
+        raise OutputError(f"{path}: frame {index} is shown at {float(at):g} s, expected {index / float(rate):g} s")
+
+
+def _file_url(path: Path) -> str:
+    """`path` as FFmpeg takes it: a colon, a dash or the word pipe at its beginning would mean something else there."""
+    return f"file:{path.absolute()}"
+
+
+def _rate(fps: Rate) -> Fraction:
     """The frame rate as a fraction: 29.97 -> 2997/100, 30000/1001 stays."""
-    if isinstance(fps, float) and not math.isfinite(fps):
-        raise UsageError(f"--fps: expected a number of frames per second, found {fps}")
-    rate = Fraction(fps).limit_denominator(1001)
-    if not 0 < rate <= 1000:
-        raise UsageError(f"--fps: expected more than 0 and at most 1000 frames per second, found {fps}")
-    return rate
+    try:
+        return exact_rate(fps)
+    except ValueError as error:
+        raise UsageError(f"--fps: {error}") from None
 
 
 def _add_stream(container: Any, fps: Fraction, size: tuple[int, int], options: dict[str, str], threads: int) -> Any:
@@ -336,12 +387,3 @@ def _to_yuv(picture: np.ndarray, index: int) -> av.VideoFrame:
 
 def _is_black(pictures: np.ndarray, height: int) -> bool:
     return not pictures.any() if pictures.ndim == 4 else bool((pictures[:, :height] <= 16).all())
-
-
-def _sync(path: Path) -> None:
-    """Returns when the file's (or folder's: a rename's) data are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from guava_aug.cpus import usable_cpus
 from guava_aug.errors import InputError, UsageError
 from guava_aug.render.inpaint import grow, onion_peel_fill, smooth_fill
 from guava_aug.render.plate import temporal_plate
@@ -34,7 +34,7 @@ MASK_LEVEL = 0.05  # the matte counts as person above it, as in the original; JP
 # colour bleeding of the stored 4:2:0 JPEGs (a 16-pixel block at 1024 is 8), and a contact shadow.
 MARGIN = 12
 GRAIN_LIMIT = 3 / 255  # strongest grain added to a filled area
-THREADS = min(16, os.cpu_count() or 4)
+THREADS = min(16, usable_cpus())
 
 
 class VideoFrames(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from guava_aug.compiled import compiled
+from guava_aug.cpus import usable_cpus
 from guava_aug.plural import counted
 from guava_aug.render.inpaint import grow, smooth_fill
 
@@ -22,7 +22,7 @@ FEW_TOLERANCE = 0.12  # a few-sample pixel may differ this much (0..1) from its 
 MOVING_SPREAD = 8 / 255  # half the interquartile range over time; noise and codecs stay below 3/255
 MOVING_FRACTION = 0.15  # of the pixels seen often enough
 MIN_JUDGED = 0.01  # of the picture must be seen often enough to judge movement
-THREADS = min(16, os.cpu_count() or 4)
+THREADS = min(16, usable_cpus())
 
 
 @dataclass(frozen=True)

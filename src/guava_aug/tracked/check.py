@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from guava_aug.body.params import Identity
+from guava_aug.cpus import usable_cpus
 from guava_aug.errors import InputError
+from guava_aug.frame_rate import Rate
 from guava_aug.plural import counted
 from guava_aug.tracked import layout
 from guava_aug.tracked.timemap import Timing
@@ -28,7 +29,7 @@ class CheckRow:
     path: Path | None
     frames: int | None
     size: int | None  # pixels, side of the stored images
-    fps: float | None
+    fps: Rate | None
     identity: str | None  # short digest: equal for videos of equal identity parameters
     problems: tuple[str, ...]  # why the video cannot be used, with frame names
     warnings: tuple[str, ...]  # odd, but usable
@@ -116,7 +117,7 @@ def _decode_all(video: TrackedVideo) -> tuple[list[str], list[str]]:
         except InputError as e:
             return str(e), False
 
-    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(_MAX_THREADS, usable_cpus())) as pool:
         found = list(pool.map(look, range(video.num_frames)))
     problems = [reason for reason, _ in found if reason]
     if len(problems) > _MAX_PROBLEMS:

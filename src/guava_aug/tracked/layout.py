@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from guava_aug.errors import InputError
+from guava_aug.frame_rate import Rate, check_rate, parse_rate
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class VideoFiles:
     video_id: str  # key in `videos_info.json`, and in a merged set's pickles and images
     frame_keys: tuple[str, ...]  # in playing order
     frames_num: int | None  # what the json claims; not used
-    fps: float | None
+    fps: Rate | None
     source_frames: tuple[int, ...] | None
     shared: bool  # the directory holds several videos
 
@@ -158,13 +159,19 @@ def read_info(path: Path) -> dict[str, dict[str, Any]]:
     return info
 
 
-def check_fps(fps: Any, where: str) -> float | None:
-    """Frames per second, or None for null."""
+def check_fps(fps: Any, where: str) -> Rate | None:
+    """Return frames per second, or None for null; a fraction may be given as the text "30000/1001"."""
     if fps is None:
         return None
-    if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not (math.isfinite(fps) and 0 < fps <= 1000):
-        raise InputError(f"{where}: expected fps between 0 and 1000, found {fps!r}.")
-    return float(fps)
+    try:
+        if isinstance(fps, str):
+            return parse_rate(fps)
+        if isinstance(fps, bool) or not isinstance(fps, (int, float, Fraction)):
+            raise ValueError(f"found {fps!r:.40}")
+        check_rate(fps)
+    except ValueError as error:
+        raise InputError(f"{where}: expected fps between 0 and 1000, such as 25 or 30000/1001 ({error}).") from None
+    return fps if isinstance(fps, Fraction) else float(fps)
 
 
 def check_source_frames(frames: Any, num_frames: int, where: str) -> tuple[int, ...] | None:

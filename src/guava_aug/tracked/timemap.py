@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from guava_aug.errors import InputError
+from guava_aug.frame_rate import Rate, parse_rate
 from guava_aug.tracked.layout import INFO, check_fps, check_source_frames, named, read_info
 
 _log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ _log = logging.getLogger(__name__)
 class Timing:
     """What a time map says of one video; None: nothing."""
 
-    fps: float | None
+    fps: Rate | None
     source_frames: tuple[int, ...] | None  # one per tracked frame
 
 
@@ -104,11 +105,13 @@ def _from_csv(text: str, path: Path) -> Mapping[str, Any]:
     return entries
 
 
-def _number(fps: str | None) -> float | None:
+def _number(fps: str | None) -> Rate | None:
     try:
-        return float(fps) if fps else None
-    except ValueError:
-        raise ValueError(f"expected fps to be a number such as 25, found {fps!r}.") from None
+        return parse_rate(fps) if fps else None
+    except ValueError as error:
+        raise ValueError(
+            f"expected fps to be a number such as 25 or 30000/1001, found {fps!r:.40} ({error})."
+        ) from None
 
 
 def _numbers(frames: str | None) -> list[int] | None:

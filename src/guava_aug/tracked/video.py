@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from guava_aug.body.params import Identity, Motion
+from guava_aug.cpus import usable_cpus
 from guava_aug.errors import InputError, UsageError
+from guava_aug.frame_rate import Rate
 from guava_aug.safe_pickle import load_pickle
 from guava_aug.timing import DECODE, busy
 from guava_aug.tracked import layout
@@ -65,7 +66,7 @@ class TrackedVideo:
     name: str
     path: Path
     frame_keys: tuple[str, ...]  # in playing order
-    fps: float | None  # None: the tracked data do not say
+    fps: Rate | None  # None: the tracked data do not say
     source_frames: list[int] | None  # number of each frame in the original video; None: the tracked data do not say
     identity: Identity
     motion: Motion  # all T frames
@@ -197,7 +198,7 @@ class TrackedVideo:
 
     def _decode_ahead(self, frames_per_chunk: int, size: int) -> Iterator[Chunk]:
         starts = iter(range(0, self.num_frames, frames_per_chunk))
-        threads = min(_MAX_THREADS, os.cpu_count() or 1, frames_per_chunk)
+        threads = min(_MAX_THREADS, usable_cpus(), frames_per_chunk)
         pool = ThreadPoolExecutor(threads, thread_name_prefix=f"decode {self.name}")
         ahead: deque[tuple[Chunk, list[Future[None]]]] = deque()
 

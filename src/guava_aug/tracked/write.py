@@ -8,6 +8,7 @@ import pickle
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from guava_aug.body.params import Identity, Motion
 from guava_aug.errors import OutputError, UsageError
+from guava_aug.frame_rate import Rate
 from guava_aug.plural import counted
 from guava_aug.safe_pickle import load_pickle
 from guava_aug.tracked import layout
@@ -43,7 +45,7 @@ def write_tracked(
     *,
     layout_kind: Layout = "flat",
     frame_keys: Sequence[str] | None = None,
-    fps: float | None = None,
+    fps: Rate | None = None,
     source_frames: Sequence[int] | None = None,
     part_crops: Mapping[str, np.ndarray] | None = None,
     quality: int = _JPEG_QUALITY,
@@ -76,7 +78,8 @@ def write_tracked(
         )
     entry: dict[str, Any] = {"frames_num": count, "frames_keys": keys}
     if fps is not None:
-        entry["fps"] = layout.check_fps(fps, f"video {name!r}")
+        rate = layout.check_fps(fps, f"video {name!r}")
+        entry["fps"] = str(rate) if isinstance(rate, Fraction) else rate
     if source_frames is not None:
         numbers = [int(f) for f in source_frames]
         entry["source_frames"] = list(layout.check_source_frames(numbers, count, f"video {name!r}") or ())

@@ -1,0 +1,106 @@
+"""Whether all files of a finished view are whole: the MP4, the sidecar beside it, the PNGs."""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+import zlib
+from pathlib import Path
+
+from guava_aug.errors import OutputError
+from guava_aug.frame_rate import Rate
+from guava_aug.mp4_header import count_frames
+from guava_aug.output.sidecar import load_sidecar
+from guava_aug.output.tree import png_dir, sidecar_path, video_path
+from guava_aug.output.video import verify_video
+from guava_aug.plural import counted
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_HEADER, _END = b"IHDR", b"IEND"
+
+
+def verify_view(
+    root: str | os.PathLike[str],
+    label: str,
+    name: str,
+    *,
+    frames: int | None = None,
+    fps: Rate | None = None,
+    has_sidecar: bool = False,
+    has_pngs: bool = False,
+) -> None:
+    """Raise OutputError unless every file of a view can be read to its end and agrees with what is known.
+
+    Args:
+        frames: of the view; None: as many as its MP4 says.
+        fps: frames per second; None: unknown, and times are not looked at.
+        has_sidecar: there must be a sidecar. One that is there is always looked at.
+        has_pngs: there must be a PNG of every frame. They are not looked at otherwise.
+    """
+    path = video_path(root, label, name)
+    if frames is None:
+        try:
+            frames = count_frames(path)
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{path}: is damaged ({error})") from error
+    verify_video(path, frames, rate=fps)
+    beside = sidecar_path(root, label, name)
+    if has_sidecar or os.path.lexists(beside):
+        verify_sidecar(beside, frames, fps)
+    if has_pngs:
+        verify_pngs(png_dir(root, label, name), frames)
+
+
+def verify_sidecar(path: Path, frames: int, fps: Rate | None = None) -> None:
+    """Raise OutputError unless a sidecar can be read and speaks of so many frames at this rate."""
+    content = load_sidecar(path)
+    sources = content.get("source_frames")
+    counts = [content.get("frames"), *([len(sources)] if isinstance(sources, list) else [])]
+    if any(count != frames for count in counts):
+        raise OutputError(f"{path}: is damaged (expected {counted(frames, 'frame')}, it speaks of {counts[-1]!r:.40})")
+    for key in ("yaw", "pitch", "zoom", "fps"):
+        value = content.get(key)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise OutputError(f"{path}: is damaged (expected {key} to be a number, found {value!r:.40})")
+    if fps is not None and abs(content["fps"] / float(fps) - 1) > 1e-6:
+        raise OutputError(f"{path}: is damaged (expected {float(fps):g} fps, it says {content['fps']:g})")
+
+
+def verify_pngs(folder: Path, frames: int) -> None:
+    """Raise OutputError unless `folder` holds 00000.png ... of so many frames, every byte as it was written."""
+    size = None
+    for index in range(frames):
+        path = folder / f"{index:05d}.png"
+        try:
+            found = _png_size(path.read_bytes())
+        except FileNotFoundError as error:
+            raise OutputError(f"{path}: is not there") from error
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{path}: is damaged ({error})") from error
+        size = size or found
+        if found != size:
+            raise OutputError(f"{path}: expected {size[0]}x{size[1]} pixels as before, found {found[0]}x{found[1]}")
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    """Width and height of a PNG whose checksums are right. Raises ValueError."""
+    if not data.startswith(_SIGNATURE):
+        raise ValueError("it is no PNG")
+    at, kinds, size = len(_SIGNATURE), [], (0, 0)
+    while at < len(data):
+        if at + 12 > len(data):
+            raise ValueError("it is cut off")
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if at + 12 + length > len(data):
+            raise ValueError("it is cut off")
+        (checksum,) = struct.unpack_from(">I", data, at + 8 + length)
+        if zlib.crc32(memoryview(data)[at + 4 : at + 8 + length]) != checksum:
+            raise ValueError(f"a checksum at byte {at} is wrong")
+        if kind == _HEADER and length >= 8:
+            size = struct.unpack_from(">II", data, at + 8)
+        kinds.append(kind)
+        at += 12 + length
+    if not kinds or kinds[0] != _HEADER or kinds[-1] != _END or b"IDAT" not in kinds:
+        raise ValueError("it is cut off")
+    return size
