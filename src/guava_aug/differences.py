@@ -9,6 +9,7 @@ from typing import Any
 from .errors import UsageError
 from .output.camera_tag import CAMERA
 from .plural import counted
+from .printable import printable
 from .views import View
 
 CAMERAS_SHOWN = 5
@@ -37,8 +38,12 @@ class Difference:
 class DifferentViewsError(UsageError):
     """Views that are there were made otherwise than this run would make them."""
 
-    def __init__(self, differences: Sequence[Difference]) -> None:
-        super().__init__(explain_differences(differences))
+    has_lines = True
+
+    def __init__(
+        self, differences: Sequence[Difference], names: Mapping[str, str] | None = None, advice: str | None = None
+    ) -> None:
+        super().__init__(explain_differences(differences, names or FLAGS, advice or ADVICE))
         self.differences = differences
 
 
@@ -64,14 +69,14 @@ def explain_differences(
         if d.key in CAMERA:
             cameras.setdefault((d.video, d.label), []).append(d)
         else:
-            settings.setdefault((d.key, str(d.then), str(d.now)), []).append(d)
+            settings.setdefault((d.key, printable(d.then), printable(d.now)), []).append(d)
     paragraphs = []
     if cameras:
         lines = [f"{counted(len(cameras), 'view')} made with another camera than this run would give:"]
         for (video, label), found in list(cameras.items())[:CAMERAS_SHOWN]:
-            then = ", ".join(f"{d.key} {d.then}" for d in found)
-            now = ", ".join(f"{d.key} {d.now}" for d in found)
-            lines.append(f"  {video} / {label}\n    made with: {then}\n    this run:  {now}")
+            then = printable(", ".join(f"{d.key} {d.then}" for d in found))
+            now = printable(", ".join(f"{d.key} {d.now}" for d in found))
+            lines.append(f"  {printable(video)} / {printable(label)}\n    made with: {then}\n    this run:  {now}")
         if len(cameras) > CAMERAS_SHOWN:
             lines.append(f"  and {len(cameras) - CAMERAS_SHOWN} more")
         lines.append("The camera follows from --base_seed and from the number and order of --difficulties.")
@@ -80,7 +85,8 @@ def explain_differences(
         count = len({(d.video, d.label) for found in settings.values() for d in found})
         lines = [f"{counted(count, 'view')} made with another configuration than this run's:"]
         for (key, then, now), found in settings.items():
-            where = f"{found[0].video} / {found[0].label}" + (f" and {len(found) - 1} more" if len(found) > 1 else "")
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            where = printable(f"{found[0].video} / {found[0].label}") + more
             lines.append(f"  {names.get(key, key)}: made with {then}, this run {now} ({where})")
         paragraphs.append("\n".join(lines))
     return "\n".join([*paragraphs, f"{counted(len(views), 'view')} in all. {advice}"])

@@ -20,6 +20,7 @@ from .frame_rate import rate_text
 from .output.camera_tag import tag_comment
 from .output.sidecar import time_axis
 from .output.tree import video_path
+from .printable import printable
 from .progress import Progress
 from .stopping import Check
 from .timing import Stages
@@ -351,7 +352,7 @@ def explain(error: BaseException) -> str:
     """The reason in one line: our own messages as they are, others with their kind."""
     from .errors import GuavaAugError
 
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     if type(error).__name__ == "OutOfMemoryError":
         return f"{text} Use a smaller --frames_per_chunk."
     if isinstance(error, GuavaAugError):

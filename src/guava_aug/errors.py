@@ -1,8 +1,18 @@
 """The errors a user can meet. Each message says what, where, expected and found, and what to do next."""
 
+from .printable import printable
+
 
 class GuavaAugError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    As text, what is not printable in its message is escaped: names, paths and reasons in it are of others.
+    """
+
+    has_lines = False  # True: the message has several lines, and what it says of others is printable already
+
+    def __str__(self) -> str:
+        return printable(super().__str__(), "\n" if self.has_lines else "")
 
 
 class InputError(GuavaAugError):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from .plural import counted
+from .printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -169,7 +170,7 @@ class Bars:
         from rich.markup import escape
 
         self.clock.video(name, views)
-        self._show(escape(f"[{self.clock.video_index}/{self.clock.videos}] {name[:40]}"))
+        self._show(escape(f"[{self.clock.video_index}/{self.clock.videos}] {printable(name)[:40]}"))
 
     def frames(self, done: int, total: int) -> None:
         self.clock.frames(done, total)

@@ -15,6 +15,7 @@ from typing import Any
 
 from .errors import OutputError
 from .output.temporary import replacing
+from .printable import printable_json
 from .timing import StageTime
 
 FOLDER = ".guava-aug"  # below the output root
@@ -69,9 +70,9 @@ def write_record(path: Path, content: dict[str, Any]) -> None:
         OutputError: the folder or the file cannot be written.
     """
     dated = {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": sys.argv, **content}
-    text = json.dumps(dated, indent=2, ensure_ascii=False, default=str) + "\n"
+    text = printable_json(json.dumps(dated, indent=2, ensure_ascii=False, default=str)) + "\n"
     try:
         with replacing(path) as temporary:
-            temporary.write_bytes(text.encode("utf-8", "backslashreplace"))  # names on a disk need not be Unicode
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{path}: the run record cannot be written ({error.strerror or error})") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -11,7 +12,8 @@ from .. import __version__
 from ..errors import GuavaAugError
 from ..openmp import same_threads, wait_briefly
 from ..stopping import INTERRUPTED, Stopped
-from .exit_codes import CANCELLED, FAILED_TO_START, OK, explain_codes
+from .exit_codes import BUG, CANCELLED, FAILED_TO_START, OK, explain_codes
+from .streams import guarded_streams
 
 # name -> module below guava_aug.cli with `main(argv) -> exit code`, and what the overview says.
 COMMANDS = {
@@ -76,9 +78,19 @@ def script_main(argv: Sequence[str]) -> int:
 
 
 def guarded(module: str, args: list[str], **options: Any) -> int:
-    """Runs `main(args)` of a module in this package; known errors become one message, other errors stay tracebacks."""
+    """Runs `main(args)` of a module in this package; known errors become one message, all others a traceback."""
     wait_briefly()
     same_threads()
+    with guarded_streams():
+        try:
+            return _ended(module, args, options)
+        except Exception:  # here, while the streams are guarded: its message may hold text of others
+            traceback.print_exc()
+            return BUG
+
+
+def _ended(module: str, args: list[str], options: dict[str, Any]) -> int:
+    """The exit code of `main(args)` of a module. Raises what nobody expected."""
     try:
         return import_module(f".{module}", __name__).main(args, **options)
     except SystemExit as stop:  # of the command line's parser: after --help, or after its own message

@@ -81,13 +81,12 @@ def main(argv: Sequence[str]) -> int:
         )
     catch_sigterm()
     keep_freed_memory()
-    from rich.console import Console
 
     from ..bench import chart, lanes, machine, measure, report
     from ..bench.clips import clip_of_length
     from ..record import versions, write_record
     from ..tracked import TrackedVideo
-    from .terminal import speaking
+    from .terminal import Terminal, speaking
 
     with speaking(flags.quiet, False), tempfile.TemporaryDirectory(prefix="guava-aug-bench-") as scratch:
         config, device = chosen(flags)
@@ -112,15 +111,17 @@ def main(argv: Sequence[str]) -> int:
     what = f"{made}, {measured.gaussians:,} Gaussians"
     said = f"{machine.in_words(on)}; guava-aug {software['guava_aug']}, torch {software['torch']}"
     chart.draw_chart(shown, f"guava-aug: {what}", said, picture)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{said}, Python {software['python']}\nmodel: {measured.model}\nvideo: {name}\n", markup=False)
+    console = Terminal(soft_wrap=True)
+    for line in (f"{said}, Python {software['python']}", f"model: {measured.model}", f"video: {name}", ""):
+        console.say(line)
     for grid in (
         report.stages_grid(measured),
         report.costs_grid(costs),
         report.lanes_grid(shown, measured.views_recorded),
     ):
         show(console, grid)
-    console.print(f"figures: {target}\nchart:   {picture}", markup=False)
+    console.say(f"figures: {target}")
+    console.say(f"chart:   {picture}")
     return OK
 
 
@@ -157,7 +158,7 @@ def chosen(flags: BenchFlags) -> tuple[RunConfig, str]:
 def show(console: Console, grid: Grid) -> None:
     """A drawn table on a terminal, aligned text elsewhere."""
     if not console.is_terminal:
-        console.print(grid.plain() + "\n", markup=False)
+        console.print(grid.plain() + "\n")
         return
     from rich.table import Table
 
@@ -167,4 +168,4 @@ def show(console: Console, grid: Grid) -> None:
     for row in grid.rows:
         table.add_row(*row)
     console.print(table)
-    console.print("\n".join(grid.notes) + "\n", markup=False, style="dim")
+    console.print("\n".join(grid.notes) + "\n", style="dim")

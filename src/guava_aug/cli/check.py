@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from ..plural import counted
+from ..printable import printable
 from .exit_codes import OK, SOME_FAILED
 from .parsing import MaybePath, Switch, parse
 
@@ -53,21 +53,21 @@ class CheckFlags:
 def main(argv: Sequence[str]) -> int:
     """0 when all videos can be used, else 3."""
     flags = parse(CheckFlags, argv, "guava-aug check", DESCRIPTION, EXAMPLES)
-    from rich.console import Console
+    from rich.text import Text
 
     from ..errors import InputError
     from ..tracked import iter_checks, load_time_map, warn_of_strangers
-    from .terminal import speaking
+    from .terminal import Terminal, speaking
 
     time_map = load_time_map(flags.time_map) if flags.time_map else None
     rows: list[CheckRow] = []
-    waiting, console = Console(stderr=True), Console()
+    waiting, console = Terminal(stderr=True), Terminal()
     with speaking(quiet=True, verbose=False), waiting.status("checking") as status:
         if flags.time_map and time_map:
             warn_of_strangers(time_map, flags.time_map, flags.tracked_root)
         for row in iter_checks(flags.tracked_root, flags.names or None, decode=not flags.fast, time_map=time_map):
             rows.append(row)
-            status.update(f"checked {len(rows)}: {row.name[:40]}")
+            status.update(Text(f"checked {len(rows)}: {printable(row.name)[:40]}"))
     if not rows:
         raise InputError(f"{flags.tracked_root} holds no tracked video; check the path")
 
@@ -89,8 +89,8 @@ def _table(rows: Sequence[CheckRow]) -> Table:
     for name in ("video", "frames", "size", "fps", "identity", "result"):
         table.add_column(name, justify="right" if name in ("frames", "size", "fps") else "left", overflow="fold")
     for row in rows:
-        text = Text("\n".join(_notes(row)) or "good", style="red" if row.problems else "")
-        table.add_row(Text(row.name), *_facts(row), text)
+        text = Text("\n".join(map(printable, _notes(row))) or "good", style="red" if row.problems else "")
+        table.add_row(Text(printable(row.name)), *_facts(row), text)
     return table
 
 
@@ -98,7 +98,7 @@ def _line(row: CheckRow) -> str:
     """One line whatever the names and reasons hold, for grep and cut."""
     result = "bad" if row.problems else "odd" if row.warnings else "good"
     parts = [row.name, result, *_facts(row), "; ".join(_notes(row))]
-    return "\t".join(re.sub(r"[\t\r\n]+", " ", part) for part in parts)
+    return "\t".join(map(printable, parts))
 
 
 def _facts(row: CheckRow) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 
 from .exit_codes import OK
 from .parsing import MaybePath, Switch, parse
+from .streams import say
 
 DESCRIPTION = """\
 Make a lean .safetensors file of an official GUAVA checkpoint.
@@ -51,5 +52,5 @@ def main(argv: Sequence[str]) -> int:
     out = convert_checkpoint(
         flags.checkpoint, flags.out, config=flags.config, guava_root=flags.guava_root, overwrite=flags.overwrite
     )
-    print(f"{out}: {out.stat().st_size / 1e6:.0f} MB, from {flags.checkpoint}")
+    say(f"{out}: {out.stat().st_size / 1e6:.0f} MB, from {flags.checkpoint}")
     return OK

@@ -13,8 +13,10 @@ from tyro.conf import arg
 from ..config import DEFAULT_DIFFICULTIES, RunConfig
 from ..errors import InputError, UsageError
 from ..malloc import keep_freed_memory
+from ..printable import printable
 from .exit_codes import OK, SOME_FAILED, catch_sigterm
 from .parsing import Switch, parse
+from .streams import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
     keep_freed_memory()
     from ..demo import demo_root
     from ..demo.excerpt import short_demo
-    from ..differences import FLAGS, DifferentViewsError, explain_differences
+    from ..differences import FLAGS, DifferentViewsError
     from ..jobs import run
     from ..model import EMBEDDED
     from ..output import contact_sheet
@@ -114,14 +116,15 @@ def main(argv: Sequence[str]) -> int:
         try:
             result = run(config, progress=progress)
         except DifferentViewsError as error:
-            raise UsageError(explain_differences(error.differences, {**FLAGS, **OWN_NAMES}, ADVICE)) from None
+            raise DifferentViewsError(error.differences, {**FLAGS, **OWN_NAMES}, ADVICE) from None
     show_summary(result, flags.quiet)
     made = [view.path for view in result.views if view.status != "failed" and view.path is not None]
     if made:
         sheet = flags.output / "contact_sheet.png"
         contact_sheet([_block(tracked, result, name, flags.moments) for name in _names(result)], sheet)
-        print("\nvideos:   " + "\n          ".join(str(path) for path in made))
-        print(f"cameras:  {result.params_log}\npictures: {sheet}")
+        print("\nvideos:   " + "\n          ".join(printable(path) for path in made))
+        say(f"cameras:  {result.params_log}")
+        say(f"pictures: {sheet}")
     return OK if result.ok else SOME_FAILED
 
 
@@ -149,8 +152,8 @@ def _block(tracked_root: Path, result: RunResult, name: str, moments: int) -> Bl
 
 def _pictures(path: Path, indices: Sequence[int]) -> list[np.ndarray]:
     """Some frames of a video, uint8 [H, W, 3]."""
-    import av
+    from ..output.video import open_video
 
     wanted = set(indices)
-    with av.open(str(path)) as container:
+    with open_video(path) as (container, _):
         return [f.to_ndarray(format="rgb24") for i, f in enumerate(container.decode(video=0)) if i in wanted]

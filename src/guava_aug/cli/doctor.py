@@ -12,6 +12,7 @@ from tyro.conf import arg
 from ..config import RunConfig
 from ..malloc import keep_freed_memory
 from ..plural import counted
+from ..printable import printable
 from .exit_codes import FAILED_TO_START, OK, catch_sigterm
 from .parsing import MaybePath, Switch, parse
 
@@ -56,20 +57,19 @@ def main(argv: Sequence[str]) -> int:
         guava_root=flags.guava_root,
         device=flags.device,
     )
-    from rich.console import Console
     from rich.text import Text
 
     from ..doctor import examine
-    from .terminal import speaking
+    from .terminal import Terminal, speaking
 
-    console, worst = Console(highlight=False, soft_wrap=True), {"ok": 0, "warn": 0, "fail": 0}
+    console, worst = Terminal(soft_wrap=True), {"ok": 0, "warn": 0, "fail": 0}
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}
     with speaking(not flags.verbose, flags.verbose):
         for finding in examine(config):
             worst[finding.level] += 1
             advice = f"; {finding.advice}" if finding.advice else ""
             line = Text.assemble(
-                (f"{finding.level:<5}", colours[finding.level]), f"{finding.what}: {finding.text}{advice}"
+                (f"{finding.level:<5}", colours[finding.level]), printable(f"{finding.what}: {finding.text}{advice}")
             )
             console.print(line)
     print(f"{worst['ok']} ok, {counted(worst['warn'], 'warning')}, {counted(worst['fail'], 'failure')}")

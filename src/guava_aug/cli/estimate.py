@@ -17,6 +17,7 @@ from ..plural import counted
 from .exit_codes import OK, SOME_FAILED, catch_sigterm
 from .flags import RunFlags
 from .parsing import Switch, parse
+from .streams import say
 
 if TYPE_CHECKING:
     from ..estimate import Rates
@@ -71,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
         videos, bad = amounts(config)
         todo = [video for video in videos if video.views]
         if not todo:
-            print(f"nothing is left to make of {counted(len(videos), 'video')}{_unreadable(bad)}")
+            say(f"nothing is left to make of {counted(len(videos), 'video')}{_unreadable(bad)}")
             return OK
         with _quiet_rendering(flags.run.running.verbose):
             rates = measure(config, todo, flags.sample_frames)
@@ -94,14 +95,14 @@ def main(argv: Sequence[str]) -> int:
         return SOME_FAILED if needed > free else OK
     views, frames = sum(v.views for v in todo), sum(v.frames for v in todo)
     what = f"{counted(views, 'view', ',')} of {counted(len(todo), 'video', ',')}, {counted(frames, 'frame', ',')}"
-    print(f"to make:   {what}{_unreadable(bad)}")
-    print(f"measured:  {rates.video}, {rates.seconds:.0f} s on {rates.device}: {_in_words(rates)}")
+    say(f"to make:   {what}{_unreadable(bad)}")
+    say(f"measured:  {rates.video}, {rates.seconds:.0f} s on {rates.device}: {_in_words(rates)}")
     shared = f"; in {counted(flags.shards, 'part')}: mean {_time(sum(hours) / len(hours))}, longest {_time(max(hours))}"
     workers = (config.workers or 1) * len(config.gpus or ("",))
     together = f"; {counted(workers, 'worker')} at best {_time(sum(hours) / workers)}" if workers > 1 else ""
     print(f"time:      {_time(sum(hours))} of one worker{together}{shared if flags.shards > 1 else ''}")
     short = "  TOO LITTLE" if needed > free else ""
-    print(f"disk:      {_size(needed)}; {_size(free)} are free in {config.output_root}{short}")
+    say(f"disk:      {_size(needed)}; {_size(free)} are free in {config.output_root}{short}")
     gpu = "none" if rates.gpu_bytes is None else f"{_size(rates.gpu_bytes)} at most"
     host = "?" if rates.host_bytes is None else _size(rates.host_bytes)
     print(f"memory:    GPU {gpu}; host {host} at most, per worker")

@@ -87,7 +87,6 @@ def main(argv: Sequence[str]) -> int:
     flags = parse(EvaluateFlags, argv, "guava-aug evaluate", DESCRIPTION, EXAMPLES)
     catch_sigterm()
     keep_freed_memory()
-    from rich.console import Console
 
     from ..demo.bank import Bank
     from ..demo.pairs import TRAINING_SEEDS
@@ -96,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
     from ..model import EMBEDDED, load_model
     from ..record import machine, versions, write_record
     from ..views.difficulty import check_difficulties
-    from .terminal import speaking
+    from .terminal import Terminal, speaking
 
     seeds, frames = chosen_seeds(flags), measure.frame_numbers(flags.frames)
     on_sheet = check_sheet(flags, len(seeds))
@@ -152,15 +151,16 @@ def main(argv: Sequence[str]) -> int:
     if flags.sheet is not None:
         report.write_sheet(examples, flags.sheet, on_sheet)
         sheets.append(flags.sheet)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     console.print(scores_table(mean, title))
     console.print(floors_table(report.floors(mean)))
     if not dressed:
         console.print(
             "These people are painted on the bare body, because no --bank was given. The README's figures are of\n"
-            "dressed people and not comparable; `guava-aug evaluate --help` says how to get the bank.", markup=False
+            "dressed people and not comparable; `guava-aug evaluate --help` says how to get the bank."
         )  # fmt: skip
-    console.print(f"figures:  {target}\ntable:    {table}\npictures: {', '.join(str(s) for s in sheets)}", markup=False)
+    for line in (f"figures:  {target}", f"table:    {table}", f"pictures: {', '.join(str(s) for s in sheets)}"):
+        console.say(line)
     return OK
 
 

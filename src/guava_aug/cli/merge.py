@@ -12,6 +12,7 @@ from ..plural import counted
 from .exit_codes import OK
 from .parsing import parse
 from .roots import history_of
+from .streams import say
 
 DESCRIPTION = """\
 Make augmentation_params.json and manifest.parquet of all parts of a job.
@@ -55,6 +56,8 @@ def main(argv: Sequence[str]) -> int:
     print(
         f"{counted(sum(count.values()), 'view')} of {counted(parts, 'part')} by "
         f"{counted(len(history.workers), 'process')}: {count['done']} done, {count['failed']} failed, "
-        f"{count['left']} left\n{log}\n{manifest}"
+        f"{count['left']} left"
     )
+    say(str(log))
+    say(str(manifest))
     return OK

@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict
 
 from ..malloc import keep_freed_memory
+from ..printable import PrintableFormatter
 from .exit_codes import FAILED_TO_START, OK, SOME_FAILED, catch_sigterm
 
 
@@ -22,7 +23,9 @@ def main(argv: list[str]) -> int:
     from ..timing import Stages
     from ..views import plan_views
 
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[lines])
     if argv or sys.stdin.isatty():
         print("guava-aug: error: one-view is started by `guava-aug run --mode subprocess` only", file=sys.stderr)
         return FAILED_TO_START

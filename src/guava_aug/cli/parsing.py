@@ -6,13 +6,16 @@ import dataclasses
 import difflib
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, TypeVar, get_type_hints
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
+from ..printable import printable
 from .exit_codes import explain_codes
+from .streams import bare_streams
 
 # A flag that is off unless given, and values that are optional: their defaults need no words.
 Switch = Annotated[bool, arg(help_behavior_hint="")]
@@ -23,15 +26,17 @@ Flags = TypeVar("Flags")
 
 def parse(flags: type[Flags], argv: Sequence[str], prog: str, description: str, examples: str) -> Flags:
     """The flags on a command line. Ends the process with 0 after --help, with 2 after a usage error."""
+    harmless = all(word.isprintable() for word in argv)  # its messages repeat them
     try:
-        return tyro.cli(
-            flags,
-            prog=prog,
-            description=description,
-            args=list(argv),
-            use_underscores=True,
-            config=(OmitArgPrefixes, FlagCreatePairsOff),
-        )
+        with bare_streams() if harmless else nullcontext():
+            return tyro.cli(
+                flags,
+                prog=prog,
+                description=description,
+                args=list(argv),
+                use_underscores=True,
+                config=(OmitArgPrefixes, FlagCreatePairsOff),
+            )
     except SystemExit as stop:
         if not stop.code:
             print(f"{examples}\n{explain_codes()}", end="")
@@ -48,7 +53,7 @@ def _suggest(flags: type, argv: Sequence[str], prog: str) -> None:
         return
     for name, word in given.items():
         for near in difflib.get_close_matches(name, known, n=1) if name not in known else ():
-            print(f"{prog}: there is no flag {word}; did you mean --{near}?", file=sys.stderr)
+            print(f"{prog}: there is no flag {printable(word)}; did you mean --{near}?", file=sys.stderr)
 
 
 def _known(flags: type) -> Iterator[tuple[str, bool]]:

@@ -16,6 +16,7 @@ from ..stopping import Stopping
 from .exit_codes import OK, SOME_FAILED
 from .parsing import Switch, parse
 from .roots import history_of
+from .streams import say
 
 DESCRIPTION = """\
 Try the failed views of an output folder again, and no others, also those that runs leave alone.
@@ -74,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
             with speaking(flags.quiet, flags.verbose, debug_log_path(root, config.part_id)) as progress:
                 results.append(run(config, progress=progress, stop=stop, only=views, again=True))
     if not results:
-        print(f"{root}: no view has failed")
+        say(f"{root}: no view has failed")
     for result in results:
         show_summary(result, flags.quiet)
     return OK if all(result.ok for result in results) else SOME_FAILED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
 import sys
@@ -14,6 +15,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from ..errors import AssetError, InputError, OutputError, UsageError
+from ..printable import printable
 from ..stopping import PREEMPTED
 from .exit_codes import OK
 from .flags import RunFlags
@@ -136,7 +138,7 @@ def check_run(run: RunFlags) -> None:
     except (AssetError, InputError) as error:
         missing.append(f"on this machine {error}")
     for said in missing:
-        print(f"guava-aug: warning: {said}; the job needs it on its nodes", file=sys.stderr)
+        print(f"guava-aug: warning: {printable(said)}; the job needs it on its nodes", file=sys.stderr)
 
 
 def run_words(argv: Sequence[str]) -> list[str]:
@@ -172,20 +174,29 @@ def job_script(job: JobFlags, run: Sequence[str], logs: Path, folder: Path) -> s
         "open-mode": "append", "output": f"{logs}/%x-%A_%a.log", "chdir": str(folder),
     }  # fmt: skip
     for name, value in options.items():
-        if value is not None and re.search(r"[\n\r\"]", value):
-            raise UsageError(f"--{name.replace('-', '_')} is {value!r}; a line break or a quote cannot stand there")
+        if value is not None and ('"' in value or not value.isprintable()):
+            what = f"--{name.replace('-', '_')} is {value!r}"
+            raise UsageError(f"{what}; a line break, another control character or a quote cannot stand there")
     lines = [f"#SBATCH --{name}={_quoted(value)}" for name, value in options.items() if value is not None]
     program = job.program or f"{shlex.quote(sys.executable)} -m guava_aug"
     return _SCRIPT.format(
         options="\n".join(lines),
         setup=f"{job.setup}\n" if job.setup else "",
-        run=" ".join([program, "run", *map(shlex.quote, run)]),
+        run=" ".join([program, "run", *map(_word, run)]),
         shard=f'--shard "$SLURM_ARRAY_TASK_ID/{job.array}"',
         preempted=PREEMPTED,
         requeues=job.max_requeues,
         cpus=job.cpus,
         threads=f"export OMP_NUM_THREADS={job.cpus} NUMBA_NUM_THREADS={job.cpus}",
     )
+
+
+def _word(text: str) -> str:
+    """`text` as one word of bash; what is not printable as the bytes it is in a file name, $'\\x1b'."""
+    if text.isprintable():
+        return shlex.quote(text)
+    plain = lambda c: c.isprintable() and c not in "'\\"
+    return "$'" + "".join(c if plain(c) else "".join(f"\\x{b:02x}" for b in os.fsencode(c)) for c in text) + "'"
 
 
 def _quoted(value: str) -> str:

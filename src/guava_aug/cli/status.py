@@ -61,14 +61,13 @@ def main(argv: Sequence[str]) -> int:
 
 def _show(standing: Standing) -> None:
     """The same for people."""
-    from rich.console import Console
-
     from ..progress import hms
+    from .terminal import Terminal
 
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Terminal(soft_wrap=True)
     s = standing
     share = f" ({s.done / s.views:.1%})" if s.views else ""
-    console.print(
+    console.say(
         f"{s.root}: {counted(s.views, 'view')} of {counted(s.videos, 'video')}: {s.done} done{share}, "
         f"{s.failed} failed, {s.left} left"
     )
@@ -80,7 +79,7 @@ def _show(standing: Standing) -> None:
     if s.device_seconds_per_view is not None:
         speed.append(f"{s.device_seconds_per_view:.3g} {'GPU' if s.on_gpu else 'CPU process'} seconds per view")
     if speed:
-        console.print(", ".join(speed))
+        console.say(", ".join(speed))
     for life, words in (
         ("running", "at work"), ("silent", "on other machines, silent for a while"),
         ("died", "died without a word"), ("stopped", "stopped"), ("ended", "did all that was asked"),
@@ -88,24 +87,24 @@ def _show(standing: Standing) -> None:
         workers = [worker for worker in s.workers if worker.life == life]
         if not workers:
             continue
-        console.print(f"{counted(len(workers), 'process')} {words}")
+        console.say(f"{counted(len(workers), 'process')} {words}")
         for worker in workers[: WORKERS_SHOWN if life != "ended" else 0]:
             where = f"  {worker.host} {worker.pid}" + (f", part {worker.part}" if worker.part is not None else "")
             flight = f", at {worker.in_flight[0]} ({counted(worker.in_flight[1], 'view')})" if worker.in_flight else ""
             why = f": {worker.why}" if worker.why else ""
-            console.print(
+            console.say(
                 f"{where}, {worker.device or '?'}: {counted(worker.made, 'view')}{flight}, {hms(worker.idle)} ago{why}"
             )
     for reason in s.reasons[:REASONS_SHOWN]:
-        console.print(
+        console.say(
             f"failed ({counted(reason.views, 'view')} of {counted(reason.videos, 'video')}, "
             f"stage {reason.stage or '?'}): {reason.text}"
         )
         more = f" and {reason.views - len(reason.examples)} more" if reason.views > len(reason.examples) else ""
-        console.print(f"  {'; '.join(reason.examples)}{more}")
+        console.say(f"  {'; '.join(reason.examples)}{more}")
     if len(s.reasons) > REASONS_SHOWN:
-        console.print(f"... and {counted(len(s.reasons) - REASONS_SHOWN, 'more reason')}; see --json")
+        console.say(f"... and {counted(len(s.reasons) - REASONS_SHOWN, 'more reason')}; see --json")
     if s.left and not s.running:
-        console.print("no process is at work: run the same command again to make what is left")
+        console.say("no process is at work: run the same command again to make what is left")
     if s.failed:
-        console.print(f"`guava-aug retry {s.root}` tries the failed views again")
+        console.say(f"`guava-aug retry {s.root}` tries the failed views again")

@@ -3,20 +3,48 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.logging import RichHandler
+from rich.segment import Segment
 from rich.table import Table
 
 from ..plural import counted
+from ..printable import PrintableFormatter, printable
 from ..progress import Bars, PlainLines, Progress, Silent
 from ..results import RunResult
 from ..timing import StageTime
+from .streams import bare
 
 FAILURES_SHOWN = 20
+
+
+class Terminal(Console):
+    """Where commands show tables and lines. Of text nothing is taken for markup, and what is not printable is escaped.
+
+    Every drawing passes here segment by segment, so this holds for whatever is shown: tables, bars, log lines.
+    """
+
+    def __init__(self, *, stderr: bool = False, **options: Any) -> None:
+        stream = bare(sys.stderr if stderr else sys.stdout)
+        super().__init__(file=stream, markup=False, highlight=False, emoji=False, **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Return the segments of what is shown, as rich calls it; its own control sequences are left alone."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(printable(segment.text, "\n"), segment.style)
+
+    def say(self, text: str) -> None:
+        """Show one line, whatever names, paths and reasons are in it."""
+        self.print(printable(text))
 
 
 @contextmanager
@@ -25,7 +53,7 @@ def speaking(quiet: bool, verbose: bool, debug_log: Path | None = None) -> Itera
 
     A terminal gets a bar; files and pipes get dated lines. `debug_log` takes everything, with tracebacks.
     """
-    root, console = logging.getLogger("guava_aug"), Console(stderr=True)
+    root, console = logging.getLogger("guava_aug"), Terminal(stderr=True)
     level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
     handler: logging.Handler
     if console.is_terminal:
@@ -56,20 +84,18 @@ def speaking(quiet: bool, verbose: bool, debug_log: Path | None = None) -> Itera
 
 def show_summary(result: RunResult, quiet: bool) -> None:
     """How the run ended: counts, failures with reasons, where things are, and where the time went."""
-    console, count = Console(highlight=False, soft_wrap=True), result.count()
+    console, count = Terminal(soft_wrap=True), result.count()
     failed = result.failed
     reasons: dict[tuple[str, str], list[str]] = {}
     for view in failed:
         reasons.setdefault((view.video, view.error or ""), []).append(view.label)
     for (video, reason), labels in list(reasons.items())[:FAILURES_SHOWN]:
-        console.print(f"failed: {video} ({', '.join(labels)}): {reason}", markup=False)
+        console.say(f"failed: {video} ({', '.join(labels)}): {reason}")
     if len(reasons) > FAILURES_SHOWN:
-        console.print(f"... and {len(reasons) - FAILURES_SHOWN} more; all are in {result.params_log}", markup=False)
+        console.say(f"... and {len(reasons) - FAILURES_SHOWN} more; all are in {result.params_log}")
     words = ", ".join(f"{count[word]} {word}" for word in ("success", "skipped", "failed") if count[word])
     words = f": {words}" if words else ""  # a part may have no video
-    console.print(
-        f"{counted(len(result.views), 'view')}{words}; {result.seconds:.1f} s; log: {result.params_log}", markup=False
-    )
+    console.say(f"{counted(len(result.views), 'view')}{words}; {result.seconds:.1f} s; log: {result.params_log}")
     if not quiet and result.stages:
         console.print(stage_table(result.stages))
 
@@ -87,7 +113,7 @@ def stage_table(stages: Sequence[StageTime]) -> Table:
     return table
 
 
-class _Plain(logging.Formatter):
+class _Plain(PrintableFormatter):
     """One line per record: tracebacks are for the debug log."""
 
     def __init__(self, line: str, date: str | None = None, *, hide_traceback: bool) -> None:
@@ -105,7 +131,7 @@ class _DebugFile(logging.FileHandler):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, mode="a", encoding="utf-8", delay=True)
-        self.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
+        self.setFormatter(PrintableFormatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
         self._usable = True
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -17,6 +17,7 @@ from tyro.conf import arg
 from ..errors import DeviceError, UsageError
 from .exit_codes import OK, SOME_FAILED, catch_sigterm
 from .parsing import MaybePath, Switch, parse
+from .streams import say
 
 if TYPE_CHECKING:
     import torch
@@ -157,11 +158,12 @@ def main(argv: Sequence[str]) -> int:
         if not flags.people.prepare_only:
             train(flags, model_config, config, assets, device, peers)
     if left_out:
-        print(f"left out: {', '.join(left_out)} (guava-aug check {flags.people.tracked_root})")
-    print(f"people: {flags.pool}")
+        say(f"left out: {', '.join(left_out)} (guava-aug check {flags.people.tracked_root})")
+    say(f"people: {flags.pool}")
     if not flags.people.prepare_only:
         official = f" --guava_root {flags.network.body}" if flags.network.body and flags.network.body.is_dir() else ""
-        print(f"model:  {out / 'model.safetensors'}\nuse it: guava-aug run --model_path {out}{official} ...")
+        say(f"model:  {out / 'model.safetensors'}")
+        say(f"use it: guava-aug run --model_path {out}{official} ...")
     return SOME_FAILED if left_out else OK
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from guava_aug.errors import OutputError
 from guava_aug.output.temporary import replacing
+from guava_aug.printable import printable_json
 from guava_aug.views.difficulty import DIFFICULTIES
 
 Entry = dict[str, Any]
@@ -106,4 +107,4 @@ def _encode_key(key: str) -> str:
 
 
 def _encode(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return printable_json(json.dumps(value, ensure_ascii=False))

@@ -11,16 +11,17 @@ from typing import Any
 from guava_aug.errors import OutputError
 from guava_aug.frame_rate import Rate, rate_text
 from guava_aug.output.temporary import replacing
+from guava_aug.printable import printable_json
 
 FORMAT = 1
 
 
 def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a sidecar in one step. Raises OutputError."""
-    text = json.dumps({"format": FORMAT, **content}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps({"format": FORMAT, **content}, indent=1, ensure_ascii=False, allow_nan=False)
     try:
         with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(printable_json(text) + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error}); check the disk and run again") from error
 

@@ -1,0 +1,79 @@
+"""Standard output and standard error while a command runs: no control characters of others reach them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from ..printable import printable
+
+_LAYOUT = "\n\t"  # of our own tables and messages
+
+
+class Guarded:
+    """A text stream that writes characters which are not printable as escapes, but for newlines and tabs.
+
+    `stream` is the stream beneath, for what draws with control sequences of its own (`terminal.Terminal`, tyro).
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write text; return the number of characters that were given."""
+        self.stream.write(printable(text, _LAYOUT))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write several texts."""
+        for line in lines:
+            self.write(line)
+
+    def isatty(self) -> bool:
+        """Return False: libraries that colour their output would see their own escapes written out."""
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def guarded_streams() -> Iterator[None]:
+    """For the time of a block, guard sys.stdout and sys.stderr, and escape what their encoding does not have."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (_guarded(stream) for stream in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+@contextmanager
+def bare_streams() -> Iterator[None]:
+    """For the time of a block, the streams beneath, for a library that draws on them and shows nothing of others."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (bare(stream) for stream in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def bare(stream: Any) -> Any:
+    """Return the stream beneath a guarded one; any other one as it is."""
+    return stream.stream if isinstance(stream, Guarded) else stream
+
+
+def say(text: str) -> None:
+    """Print one line on standard output, whatever names, paths and reasons are in it."""
+    print(printable(text))
+
+
+def _guarded(stream: Any) -> Any:
+    if stream is None or isinstance(stream, Guarded):
+        return stream
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")  # of LC_ALL=C, say: a name must not end the run
+    return Guarded(stream)
