@@ -100,7 +100,7 @@ class Watch(Silent):
 
 def host_bytes() -> int:
     """What this process has in memory."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -128,7 +128,7 @@ def keys(table: Table, golden: Path) -> None:
         refiner = StyleUNet(ModelConfig().refiner)
     for name, prefix, module in (("model", "", network), ("render_model", REFINER_PREFIX, refiner)):
         table.file = f"state_dict_{name}.tsv"
-        rows = [line.split("\t") for line in (golden / table.file).read_text().splitlines()[1:]]
+        rows = [line.split("\t") for line in (golden / table.file).read_text(encoding="utf-8").splitlines()[1:]]
         kept = [r for r in rows if r[5] == "persistent"]
         wanted = {r[0]: r[1] for r in kept if name != "model" or classify_key(r[0]) == "network"}
         ours = {prefix + k: "x".join(map(str, v.shape)) for k, v in module.state_dict().items()}
@@ -140,7 +140,7 @@ def keys(table: Table, golden: Path) -> None:
 
 def parameters(table: Table, golden: Path) -> None:
     table.file, table.test = "params.json", "tests/views/test_view.py"
-    rows = json.loads((golden / "params.json").read_text())["rows"]
+    rows = json.loads((golden / "params.json").read_text(encoding="utf-8"))["rows"]
     seeds = [seed_for(r["video_name"], r["difficulties"], r["diff_idx"], r["base_seed"]) for r in rows]
     table.equal("seeds", [(seeds, [r["seed"] for r in rows])])
     table.equal(

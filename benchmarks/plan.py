@@ -75,7 +75,7 @@ def show(name: str, tracked: Path, out: Path, views: int) -> None:
     """Runs a child; prints its line."""
     done = subprocess.run(
         [sys.executable, __file__, "--child", str(tracked), str(out), "--views", str(views)],
-        env={**os.environ, CLOCK: repr(time.time())}, stdout=subprocess.PIPE, check=True, text=True,
+        env={**os.environ, CLOCK: repr(time.time())}, stdout=subprocess.PIPE, check=True, text=True, encoding="utf-8",
     )  # fmt: skip
     r = json.loads(done.stdout.splitlines()[-1])
     first = "-" if r["first"] is None else f"{r['first']:.1f} s"
@@ -154,7 +154,7 @@ class Linking:
 
     def look_at_memory(self) -> None:
         """Notes resident memory and open files."""
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         self.memory.append(pages * os.sysconf("SC_PAGE_SIZE"))
         self.files = max(self.files, len(os.listdir("/proc/self/fd")))
 

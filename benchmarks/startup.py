@@ -78,7 +78,9 @@ def one_start(job: dict[str, Any], cold: bool) -> tuple[dict[str, float], bool]:
             environment |= {name: str(Path(caches) / name) for name in CACHES}
         begun = time.time()
         command = [sys.executable, str(Path(__file__).resolve()), "--child", json.dumps(job)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        done = subprocess.run(
+            command, capture_output=True, text=True, encoding="utf-8", errors="replace", env=environment
+        )
     if done.returncode != 0:
         from guava_aug.errors import GuavaAugError
 

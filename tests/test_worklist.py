@@ -8,20 +8,24 @@ import logging
 import os
 import pickle
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
+import pyarrow.parquet as parquet
 import pytest
 import torch
 
 from fakes import FakeModel, write_clip
 from guava_aug import UsageError, augment
 from guava_aug.config import RunConfig
-from guava_aug.engine import look_of
+from guava_aug.differences import DifferentViewsError
+from guava_aug.engine import Content, look_of
 from guava_aug.fingerprint import fingerprint, input_digest, input_signature, known_weights, weights_digest
 from guava_aug.history import History
 from guava_aug.output.camera_tag import tag_of_file
-from guava_aug.output.tree import sidecar_path, video_path
-from guava_aug.output.video import VideoWriter
+from guava_aug.output.sidecar import read_sidecar
+from guava_aug.output.tree import png_dir, sidecar_path, video_path
+from guava_aug.output.video import VideoWriter, open_video
 from guava_aug.tracked import TrackedVideo
 from guava_aug.views import plan_views
 
@@ -49,8 +53,6 @@ def run(tracked: Path, out: Path, videos: list[str] | None = None, weights: str 
 
 
 def test_journal_file_and_manifest_have_the_same_fingerprint(tracked: Path, tmp_path: Path):
-    import pyarrow.parquet as parquet
-
     out = tmp_path / "out"
     run(tracked, out, background="#102030", crf=12)
     table = {(row["video"], row["view"]): row for row in parquet.read_table(out / "manifest.parquet").to_pylist()}
@@ -303,6 +305,95 @@ def test_verify_finds_what_headers_do_not_show(tracked: Path, tmp_path: Path, ca
     assert run(tracked, out, verify=True).count() == {"skipped": 5, "success": 1}
     assert "this run makes it again" in caplog.text and "delete it" not in caplog.text
     assert pictures(out) == before
+
+
+def damaged_codec(out: Path) -> None:
+    path = video_path(out, "easy", "one")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"avc1", 40)
+    data[at : at + 4] = b"xxx1"  # PyAV has no codec context for it
+    path.write_bytes(data)
+
+
+def damaged_camera(out: Path) -> None:
+    """One digit of what the file says of its camera: it would be a view with another camera."""
+    path = video_path(out, "easy", "one")
+    data = bytearray(path.read_bytes())
+    at = data.index(b'"yaw": ') + len(b'"yaw": 0.0')
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def damaged_sidecar(out: Path) -> None:
+    sidecar_path(out, "easy", "one").write_bytes(b"{" * 100_000)
+
+
+def missing_sidecar(out: Path) -> None:
+    sidecar_path(out, "easy", "one").unlink()
+
+
+def damaged_picture(out: Path) -> None:
+    path = png_dir(out, "easy", "one") / "00001.png"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("journals", ["here", "lost"])
+@pytest.mark.parametrize(
+    "damage",
+    [damaged_codec, damaged_camera, damaged_sidecar, missing_sidecar, damaged_picture],
+    ids=lambda d: d.__name__,
+)
+def test_damage_is_made_again(tracked: Path, tmp_path: Path, damage, journals: str, caplog: pytest.LogCaptureFixture):
+    out, options = tmp_path / "out", {"difficulties": ["easy", "hard"], "save_frame_png": True}
+    run(tracked, out, **options)
+    before = pictures(out)
+    damage(out)
+    if journals == "lost":
+        shutil.rmtree(out / ".guava-aug")
+        (out / "augmentation_params.json").unlink()
+    caplog.clear()
+    assert run(tracked, out, verify=True, **options).count() == {"skipped": 3, "success": 1}
+    assert "made again" in caplog.text or "makes it again" in caplog.text
+    assert pictures(out) == before
+    caplog.clear()
+    assert run(tracked, out, verify=True, **options).count() == {"skipped": 4}
+    assert "again" not in caplog.text
+
+
+def test_a_root_of_0_1_0_is_verified_by_decoding(tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its journals have neither a digest nor an exact frame rate, and its sidecars no exact frame rate."""
+    out, made = tmp_path / "out", Content
+    monkeypatch.setattr("guava_aug.engine.Content", lambda *a, **k: made(*a, **{**k, "frame_rate": None}))
+    monkeypatch.setattr("guava_aug.engine.file_digest", lambda path: None)
+    run(tracked, out, difficulties=["easy"], fps=29.97)
+    monkeypatch.undo()
+    assert run(tracked, out, difficulties=["easy"], fps=29.97, verify=True).count() == {"skipped": 2}
+    damaged_codec(out)
+    assert run(tracked, out, difficulties=["easy"], fps=29.97, verify=True).count() == {"skipped": 1, "success": 1}
+    rows = parquet.read_table(out / "manifest.parquet").to_pylist()
+    assert {row["frame_rate"] for row in rows} == {"2997/100"}
+
+
+def test_a_rate_that_is_a_fraction_is_kept_exactly(tracked: Path, tmp_path: Path):
+    out, ntsc, options = tmp_path / "out", Fraction(30000, 1001), {"difficulties": ["easy"]}
+    run(tracked, out, fps=ntsc, **options)
+    for name in ("one", "two"):
+        with open_video(video_path(out, "easy", name)) as (_, stream):
+            assert stream.average_rate == ntsc
+        beside = read_sidecar(sidecar_path(out, "easy", name))
+        assert (beside["frame_rate"], beside["fps"]) == ("30000/1001", float(ntsc))
+        assert beside["made_with"]["fps"] == float(ntsc)
+    rows = parquet.read_table(out / "manifest.parquet").to_pylist()
+    assert {(row["frame_rate"], row["fps"]) for row in rows} == {("30000/1001", float(ntsc))}
+    for same in ("30000/1001", float(ntsc), Fraction(60000, 2002)):  # the second: of an older command line
+        assert run(tracked, out, fps=same, **options).count() == {"skipped": 2}
+    with pytest.raises(DifferentViewsError, match="frames per second"):
+        run(tracked, out, fps=29.97, **options)
+    header = next(iter(History(out).workers.values())).header
+    assert header["config"]["fps"] == "30000/1001"
+    assert RunConfig.from_json(header["config"]).fps == ntsc  # what `retry` and child processes are given
 
 
 @pytest.mark.parametrize("content", [b"", b"x", None])

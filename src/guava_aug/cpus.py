@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-_ROOT = Path("/sys/fs/cgroup")
+_ROOT, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def usable_cpus() -> int:
@@ -27,7 +27,7 @@ def usable_cpus() -> int:
 def _quota() -> float | None:
     """Processors by the quota of the control group, or of one above it; None: no quota, or no Linux."""
     try:
-        groups = Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
+        groups = _OWN.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
     quotas: list[float] = []

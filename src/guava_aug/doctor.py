@@ -105,7 +105,7 @@ def _nvidia_smi() -> list[str]:
     try:
         done = subprocess.run(
             ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
-            capture_output=True, text=True, timeout=30, check=False,
+            capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=30, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return []
@@ -130,12 +130,12 @@ def _triton(config: RunConfig) -> Iterator[Finding]:
         return
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "a.c"
-        source.write_text("#include <stdint.h>\n#include <Python.h>\nint main(void) { return 0; }\n")
+        source.write_text("#include <stdint.h>\n#include <Python.h>\nint main(void) { return 0; }\n", encoding="ascii")
         import sysconfig
 
         done = subprocess.run(
             [compiler, "-I", sysconfig.get_paths()["include"], "-c", str(source), "-o", os.devnull],
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=60, check=False,
         )  # fmt: skip
     if done.returncode:
         words = " ".join(done.stderr.split())[:200]

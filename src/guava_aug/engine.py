@@ -20,6 +20,7 @@ from .frame_rate import rate_text
 from .output.camera_tag import tag_comment
 from .output.sidecar import time_axis
 from .output.tree import video_path
+from .output.verify import file_digest
 from .printable import printable
 from .progress import Progress
 from .stopping import Check
@@ -45,6 +46,7 @@ class Content:
     bytes: int | None = None  # length of the MP4
     stages: dict[str, float] = field(default_factory=dict)  # seconds; of what views share, an equal part
     frame_rate: str | None = None  # fps exactly, "30000/1001"
+    digest: str | None = None  # of the MP4, see `output.verify.file_digest`
 
 
 @dataclass(frozen=True)
@@ -199,9 +201,10 @@ class InProcess:
         def ended(outcome: Outcome) -> None:
             said = content(outcome.view)
             if outcome.error is None:
-                length = video_path(config.output_root, outcome.view.label, name).stat().st_size
+                path = video_path(config.output_root, outcome.view.label, name)
+                length, digest_of_file = path.stat().st_size, file_digest(path)
                 stages = self._stages_of_view(before, len(views), outcome.seconds)
-                said = replace(said, bytes=length, stages=stages)
+                said = replace(said, bytes=length, digest=digest_of_file, stages=stages)
                 on_view(Made(outcome.view, None, outcome.seconds, video.num_frames, said))
                 return
             error, (stage, frame) = explain(outcome.error), place(outcome.error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,7 @@ class Found:
     input: str | None  # digest of the tracked data it was made from
     tag: Tag | None = None  # what the file says of itself, if the journals do not know the view
     known: bool = False  # to the journals
+    digest: str | None = None  # of the MP4 when it was made; None: not noted
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ def refused_name(name: str) -> str | None:
     try:
         encoded = name.encode("utf-8")
     except UnicodeEncodeError:
+        if (encoding := sys.getfilesystemencoding()) != "utf-8":  # of the locale, as with LC_ALL=C
+            return f"{name!r}: names are read as {encoding} here; set PYTHONUTF8=1, or a locale such as LC_ALL=C.UTF-8"
         return f"{name!r} is not valid Unicode; rename the folder"
     if len(encoded) > LONGEST_NAME:
         return f"{name[:40]!r}... is too long a name ({len(encoded)} bytes, at most {LONGEST_NAME}); rename the folder"
@@ -262,7 +266,7 @@ class _Planner:
             self._differ(name, view, told, made_with)
             self.unsigned += "made_with" not in told
             then = told.get("made_with") or {}
-            return Found(size, frames, then.get("fps"), then.get("input"), known=True)
+            return Found(size, frames, then.get("fps"), then.get("input"), known=True, digest=told.get("digest"))
         try:
             tag = tag_of_file(path)
             if tag is not None and not is_consistent(tag):
@@ -345,13 +349,13 @@ class _Planner:
 def _verified(config: RunConfig, jobs: list[VideoJob]) -> list[VideoJob]:
     """The jobs without those files that do not decode as they should; they are made again."""
     views = [(job.name, label, found) for job in jobs for label, found in job.done.items()]
-    log.info("--verify: decoding %s", counted(len(views), "view"))
+    log.info("--verify: reading %s", counted(len(views), "view"))
 
     def is_good(view: tuple[str, str, Found]) -> bool:
         name, label, found = view
         try:
             verify_view(
-                config.output_root, label, name, frames=found.frames, fps=found.fps,
+                config.output_root, label, name, frames=found.frames, fps=found.fps, digest=found.digest,
                 has_sidecar=found.input is not None, has_pngs=config.save_frame_png,
             )  # fmt: skip
             return True
@@ -359,7 +363,7 @@ def _verified(config: RunConfig, jobs: list[VideoJob]) -> list[VideoJob]:
             log.warning("%s; this run makes it again", error)
             return False
 
-    with ThreadPoolExecutor(usable_cpus()) as pool:  # decoding lets other threads run
+    with ThreadPoolExecutor(usable_cpus()) as pool:  # reading and decoding let other threads run
         good = {(name, label) for (name, label, _), fine in zip(views, pool.map(is_good, views), strict=True) if fine}
     log.info("--verify: %d of %d are good", len(good), len(views))
     return [

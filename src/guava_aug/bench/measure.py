@@ -206,7 +206,7 @@ def _seconds_of(argv: Sequence[str]) -> tuple[float, subprocess.CompletedProcess
     """Wall seconds of a command that finds this package, also from a checkout, and takes no share of an array job."""
     environment = {k: v for k, v in environment_of_child().items() if not k.startswith("SLURM_ARRAY_")}
     begun = time.perf_counter()
-    done = subprocess.run(argv, capture_output=True, text=True, errors="replace", env=environment)
+    done = subprocess.run(argv, capture_output=True, text=True, encoding="utf-8", errors="replace", env=environment)
     return time.perf_counter() - begun, done
 
 

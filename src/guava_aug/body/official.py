@@ -216,7 +216,7 @@ class _PublicFiles:
 
 def _read_obj_chart(path: Path) -> tuple[np.ndarray, np.ndarray]:
     texcoords, corners = [], []
-    with path.open() as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if line.startswith("vt "):
                 texcoords.append([float(x) for x in line.split()[1:3]])

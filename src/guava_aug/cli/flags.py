@@ -61,7 +61,7 @@ class Output:
     overwrite: Switch = False
     """Make existing views again, also with another camera than the log says."""
     verify: Switch = False
-    """Decode the videos that exist first, and make again those that are damaged."""
+    """Read the videos that exist and what lies beside them first, to the last byte, and make again what is damaged."""
     retries: Annotated[int, arg(metavar="K")] = 1
     """How often a view that failed is tried again at once. Bad tracked data are not: they would fail again."""
     part_id: Annotated[str | None, arg(metavar="ID", help_behavior_hint="")] = None

@@ -143,7 +143,7 @@ class AnnyRig:
     def helper_quads(self, group: str) -> NDArray[np.int64]:
         """[n, 4] quads of one helper group of MakeHuman's base mesh, e.g. "helper-upper-teeth"."""
         found, current = [], ""
-        with open(self.root / "data/mpfb2/3dobjs/base.obj") as f:
+        with open(self.root / "data/mpfb2/3dobjs/base.obj", encoding="utf-8") as f:
             for line in f:
                 if line.startswith("g "):
                     current = line.split()[1]

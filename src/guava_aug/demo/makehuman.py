@@ -40,7 +40,7 @@ def read_obj(path: Path) -> Obj:
     vt: list[list[float]] = []
     faces: list[list[int]] = []
     faces_uv: list[list[int]] = []
-    for line in path.read_text(errors="ignore").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="ignore").splitlines():
         p = line.split()
         if not p:
             continue
@@ -64,7 +64,7 @@ def read_fit(path: Path) -> Fit:
     hidden: list[int] = []
     scale: dict[str, tuple[int, int, float]] = {}
     obj_file, section = "", ""
-    for line in path.read_text(errors="ignore").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="ignore").splitlines():
         p = line.split()
         if not p or line.startswith("#"):
             continue

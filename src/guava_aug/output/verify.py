@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import struct
@@ -16,6 +17,8 @@ from guava_aug.output.tree import png_dir, sidecar_path, video_path
 from guava_aug.output.video import verify_video
 from guava_aug.plural import counted
 
+_DIGITS = 32  # of hexadecimal: 128 bits
+_BLOCK = 1 << 20  # bytes read at a time
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER, _END = b"IHDR", b"IEND"
 
@@ -27,6 +30,7 @@ def verify_view(
     *,
     frames: int | None = None,
     fps: Rate | None = None,
+    digest: str | None = None,
     has_sidecar: bool = False,
     has_pngs: bool = False,
 ) -> None:
@@ -35,21 +39,40 @@ def verify_view(
     Args:
         frames: of the view; None: as many as its MP4 says.
         fps: frames per second; None: unknown, and times are not looked at.
+        digest: of the MP4 when it was made (`file_digest`). With it every byte is compared and nothing is decoded, for
+            it was decoded then. Without it, damage that decodes to other pictures is not seen: H.264 has no checksums.
         has_sidecar: there must be a sidecar. One that is there is always looked at.
         has_pngs: there must be a PNG of every frame. They are not looked at otherwise.
     """
     path = video_path(root, label, name)
+    if digest is not None:
+        try:
+            found = file_digest(path)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be read ({error})") from error
+        if found != digest:
+            raise OutputError(f"{path}: is damaged (it is not what was written: its SHA-256 is another)")
     if frames is None:
         try:
             frames = count_frames(path)
         except (OSError, ValueError) as error:
             raise OutputError(f"{path}: is damaged ({error})") from error
-    verify_video(path, frames, rate=fps)
+    if digest is None:
+        verify_video(path, frames, rate=fps)
     beside = sidecar_path(root, label, name)
     if has_sidecar or os.path.lexists(beside):
         verify_sidecar(beside, frames, fps)
     if has_pngs:
         verify_pngs(png_dir(root, label, name), frames)
+
+
+def file_digest(path: Path) -> str:
+    """Return 32 hexadecimal digits of a file's SHA-256. Raises OSError."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while data := file.read(_BLOCK):
+            digest.update(data)
+    return digest.hexdigest()[:_DIGITS]
 
 
 def verify_sidecar(path: Path, frames: int, fps: Rate | None = None) -> None:

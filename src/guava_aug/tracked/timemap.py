@@ -109,9 +109,7 @@ def _number(fps: str | None) -> Rate | None:
     try:
         return parse_rate(fps) if fps else None
     except ValueError as error:
-        raise ValueError(
-            f"expected fps to be a number such as 25 or 30000/1001, found {fps!r:.40} ({error})."
-        ) from None
+        raise ValueError(f"expected fps to be a number such as 25, found {fps!r:.40} ({error}).") from None
 
 
 def _numbers(frames: str | None) -> list[int] | None:

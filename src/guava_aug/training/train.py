@@ -206,7 +206,7 @@ class Run:
             return
         path = self.out / "log.csv"
         fresh = not path.exists()
-        with path.open("a", newline="") as f:
+        with path.open("a", encoding="utf-8", newline="") as f:
             writer = csv.DictWriter(f, ["step", *terms])
             if fresh:
                 writer.writeheader()
