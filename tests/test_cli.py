@@ -205,7 +205,7 @@ def test_one_is_not_counted_as_many(tmp_path: Path, fake_model: list, capsys: py
     assert main([*run, "--base_seed", "1"]) == 2
     text = "\n".join(part for both in (*said, capsys.readouterr()) for part in both)
     for words in (
-        "1 video, 1 view to make", "complete already: 1 of 1 view", "decoding 1 view", "1 view: 1 success",
+        "1 video, 1 view to make", "complete already: 1 of 1 view", "reading 1 view", "1 view: 1 success",
         "1 view of 1 video: 1 done", "1 view of 1 part by ", "1 video, 1 good", "1 view made with",
     ):  # fmt: skip
         assert words in text

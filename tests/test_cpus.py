@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from guava_aug import cpus
+from guava_aug import cpus, device
 from guava_aug.cpus import usable_cpus
 from guava_aug.openmp import same_threads
 
@@ -68,7 +68,8 @@ def test_no_pool_asks_for_the_processors_of_the_machine():
 @pytest.mark.parametrize(
     ("said", "threads"),
     [({"OMP_NUM_THREADS": "3"}, "3"), ({"OMP_NUM_THREADS": " 4,2"}, "4"), ({}, None),
-     ({"OMP_NUM_THREADS": "many"}, None), ({"OMP_NUM_THREADS": "0"}, None), ({"OMP_NUM_THREADS": "3", "NUMBA_NUM_THREADS": "1"}, "1")],
+     ({"OMP_NUM_THREADS": "many"}, None), ({"OMP_NUM_THREADS": "0"}, None),
+     ({"OMP_NUM_THREADS": "3", "NUMBA_NUM_THREADS": "1"}, "1")],
 )  # fmt: skip
 def test_numba_follows_openmp(said: dict[str, str], threads: str | None, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "environ", dict(said))
@@ -96,3 +97,16 @@ cli.main(["run"])
         [sys.executable, "-c", program], capture_output=True, encoding="utf-8", env=environment, check=True
     )
     assert done.stdout.split() == ["False", "1"]
+
+
+@pytest.mark.parametrize(("said", "usable", "threads"), [(None, 2, [2]), ("8", 2, []), (None, 16, [])])
+def test_torch_keeps_to_the_quota(monkeypatch: pytest.MonkeyPatch, said: str | None, usable: int, threads: list[int]):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    asked: list[int] = []
+    monkeypatch.setattr(device.torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(device.torch, "set_num_threads", asked.append)
+    monkeypatch.setattr(device, "usable_cpus", lambda: usable)
+    device.keep_threads_within_quota()
+    assert asked == threads

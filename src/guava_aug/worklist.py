@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import __version__
 from ._version import __version__
 from .config import DEFAULT_FPS, RunConfig
 from .cpus import usable_cpus
@@ -366,7 +367,7 @@ class _Planner:
 def _verified(config: RunConfig, jobs: list[VideoJob]) -> list[VideoJob]:
     """The jobs without those files that do not decode as they should; they are made again."""
     views = [(job.name, label, found) for job in jobs for label, found in job.done.items()]
-    log.info("--verify: decoding %s", counted(len(views), "view"))
+    log.info("--verify: reading %s", counted(len(views), "view"))
 
     def is_good(view: tuple[str, str, Found]) -> bool:
         name, label, found = view
@@ -380,7 +381,7 @@ def _verified(config: RunConfig, jobs: list[VideoJob]) -> list[VideoJob]:
             log.warning("%s; this run makes it again", error)
             return False
 
-    with ThreadPoolExecutor(usable_cpus()) as pool:  # decoding lets other threads run
+    with ThreadPoolExecutor(usable_cpus()) as pool:  # reading and decoding let other threads run
         good = {(name, label) for (name, label, _), fine in zip(views, pool.map(is_good, views), strict=True) if fine}
     log.info("--verify: %d of %d are good", len(good), len(views))
     return [
