@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from .. import __version__
+from ..dependencies import lacking
 from ..errors import GuavaAugError
 from ..openmp import wait_briefly
 from ..stopping import INTERRUPTED, Stopped
@@ -78,6 +79,14 @@ def script_main(argv: Sequence[str]) -> int:
 def guarded(module: str, args: list[str], **options: Any) -> int:
     """Runs `main(args)` of a module in this package; known errors become one message, other errors stay tracebacks."""
     wait_briefly()
+    if module not in HIDDEN.values() and (lacks := lacking()):
+        if module != "doctor":
+            said = "; ".join(f"{lack} ({lack.advice})" for lack in lacks)
+            return complain(f"{said}; `guava-aug doctor` looks at everything")
+        if any(lack.name in ("tyro", "rich") for lack in lacks):  # no flag can be read, and no colour written
+            from ..doctor import examine_without_flags
+
+            return FAILED_TO_START if examine_without_flags() else OK
     try:
         return import_module(f".{module}", __name__).main(args, **options)
     except SystemExit as stop:  # of the command line's parser: after --help, or after its own message
