@@ -49,8 +49,8 @@ def overview() -> str:
         "usage: guava-aug [-h] [--version] COMMAND ...\n\n"
         "Re-render tracked upper-body videos from new cameras with GUAVA avatars.\n\n"
         f"commands:\n{rows}\n\n"
-        "options:\n  -h, --help  this text; `guava-aug COMMAND --help` explains a command\n"
-        "  --version   the version\n\n"
+        "options:\n  -h, --help  this text; `guava-aug COMMAND --help` or `guava-aug help COMMAND` explains a command\n"
+        "  --version   the version, as `guava-aug version`\n\n"
         f"{EXAMPLES}\n{explain_codes()}"
     )
 
@@ -58,10 +58,12 @@ def overview() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code of `guava-aug` with these arguments (default: those of the process)."""
     args = list(sys.argv[1:] if argv is None else argv)
+    if args[:1] == ["help"] and len(args) > 1:
+        args = [args[1], "--help"]
     if not args or args[0] in ("-h", "--help", "help"):
         print(overview(), end="", file=sys.stdout if args else sys.stderr)
         return OK if args else FAILED_TO_START
-    if args[0] in ("-V", "--version"):
+    if args[0] in ("-V", "--version", "version"):
         print(f"guava-aug {__version__}")
         return OK
     command, rest = args[0], args[1:]
