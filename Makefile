@@ -2,14 +2,18 @@
 # make test     set up .venv and run all tests        make parity    only those against the original's numbers; none may skip
 # make test-cluster   worker processes, Ray, SLURM: those that are not part of make test, and their faults
 # make test-faults    500 kills at random times instead of 12 (GUAVA_AUG_KILLS, GUAVA_AUG_SEED)
+# make test-oldest    all tests with Python 3.10 and the lowest versions that pyproject.toml allows (OLDEST=python3.10)
+# make test-newest    all tests with Python 3.13 and the newest versions there are (NEWEST=python3.13)
 # make lint     ruff and mypy                         make test-gpu  only those that need a GPU
 
 PYTHON ?= python3
+OLDEST ?= python3.10
+NEWEST ?= python3.13
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test parity test-cluster test-faults test-gpu lint format clean
+.PHONY: demo test parity test-cluster test-faults test-gpu test-oldest test-newest lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/guava-aug demo --output demo_output $(ARGS)
@@ -30,6 +34,24 @@ test-faults: $(VENV)/.installed-dev
 test-gpu: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m gpu $(ARGS)
 
+test-oldest: $(VENV)-oldest/.installed
+	$(VENV)-oldest/bin/python -m pytest $(ARGS)
+
+test-newest: $(VENV)-newest/.installed
+	$(VENV)-newest/bin/python -m pytest $(ARGS)
+
+# uv, because pip cannot resolve to the lowest versions. What is not named in pyproject.toml is the newest that fits.
+$(VENV)-oldest/.installed: pyproject.toml
+	$(OLDEST) -m venv --clear $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python --resolution lowest-direct -e '.[test]'
+	touch $@
+
+$(VENV)-newest/.installed: pyproject.toml
+	$(NEWEST) -m venv --clear $(VENV)-newest
+	$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade -e '.[test]'
+	touch $@
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,4 +71,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo_output build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest demo_output build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -145,6 +145,15 @@ def test_exit_codes(tracked: Path, tmp_path: Path, fake_model: list, capsys: pyt
     assert main([]) == 2
 
 
+def test_help_and_version_as_words(capsys: pytest.CaptureFixture[str]):
+    assert main(["version"]) == 0
+    assert capsys.readouterr().out == f"guava-aug {guava_aug.__version__}\n"
+    assert main(["help", "status"]) == 0
+    assert "usage: guava-aug status" in capsys.readouterr().out
+    assert main(["help", "walk"]) == 2
+    assert "no command 'walk'" in capsys.readouterr().err
+
+
 def test_a_failure_of_the_model_stops_the_run(
     tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -167,3 +167,24 @@ def test_what_cuda_says_of_a_gpu_that_is_there():
         raise RuntimeError("sizes do not fit")
     with pytest.raises(RuntimeError, match="CUDA"), device_errors("cpu"):
         raise RuntimeError("CUDA error")
+
+
+def test_doctor_says_why_a_gpu_cannot_be_used(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from guava_aug import doctor
+
+    monkeypatch.setattr(doctor, "_nvidia_smi", list)
+    asked, cpu = RunConfig(tmp_path, tmp_path), RunConfig(tmp_path, tmp_path, device="cpu")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.version, "hip", None, raising=False)
+    (found,) = doctor._gpu(asked)
+    assert (found.level, found.text) == ("warn", "there is none")
+    packages, _ = doctor._packages(asked)
+    assert "1.6 GB" in packages.advice  # a build with CUDA is of no use here
+    node(root, "dev/nvidia0")
+    (found,) = doctor._gpu(asked)
+    assert found.level == "fail" and "nvidia0" in found.text and TOO_OLD in found.text
+    assert next(doctor._gpu(cpu)).level == "warn"
+    packages, _ = doctor._packages(asked)
+    assert packages.advice == ""
+    monkeypatch.setattr(doctor, "_nvidia_smi", lambda: ["NVIDIA H100, 470.1"])
+    assert "NVIDIA H100, 470.1, but torch cannot use it" in next(doctor._gpu(asked)).text

@@ -158,6 +158,10 @@ def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert main(["doctor", "--device", "cpu", "--model_path", "nowhere"]) == 2
     assert "fail model: " in (out := capsys.readouterr().out)
     assert "nowhere does not exist" in out
+    assert main(["doctor", "--device", "cpu", "--model_path", "nowhere", "--json"]) == 2
+    report = json.loads(capsys.readouterr().out)
+    assert report["counts"]["fail"] == sum(finding["level"] == "fail" for finding in report["findings"]) > 0
+    assert any(f["what"] == "model" and "nowhere does not exist" in f["text"] for f in report["findings"])
 
 
 def test_doctor_without_an_encoder_or_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 
 from .cpus import usable_cpus
+from .dependencies import INSTALL_TORCH
 from .errors import DeviceError, UsageError
 
 log = logging.getLogger(__name__)
 
 ROOT = Path("/")  # of the device nodes and of /proc
-INSTALL_TORCH = "https://pytorch.org/get-started/locally/"
 _GIVEN = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "GPU_DEVICE_ORDINAL")  # lists of GPUs; schedulers alone set them
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")  # users set them too
 _JOB = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "SGE_TASK_ID", "FLUX_JOB_ID", "_CONDOR_SLOT")  # set within a job

@@ -9,7 +9,6 @@ from typing import Any
 from .errors import UsageError
 from .plural import counted
 from .printable import printable
-from .views import View
 from .views.view import View, recorded_params
 
 CAMERAS_SHOWN = 5

@@ -14,6 +14,7 @@ from typing import Literal
 
 from ._version import __version__
 from .config import RunConfig
+from .dependencies import CPU_FIRST, lacking
 from .errors import GuavaAugError
 from .plural import counted
 
@@ -38,7 +39,7 @@ def examine(config: RunConfig) -> Iterator[Finding]:
     config: model_path, guava_root, device and output_root count.
     """
     checks: tuple[tuple[str, Callable[[RunConfig], Iterator[Finding]]], ...] = (
-        ("packages", _packages), ("GPU", _gpu), ("triton", _triton), ("encoders", _encoders),
+        ("packages", _versions), ("packages", _packages), ("GPU", _gpu), ("triton", _triton), ("encoders", _encoders),
         ("model", _model), ("disk", _disk), ("memory", _memory), ("end to end", _clip),
     )  # fmt: skip
     for what, check in checks:
@@ -46,6 +47,23 @@ def examine(config: RunConfig) -> Iterator[Finding]:
             yield from check(config)
         except Exception as error:
             yield Finding("fail", what, f"{type(error).__name__}: {' '.join(str(error).split())[:500]}", "")
+
+
+def examine_without_flags() -> bool:
+    """Print the report for a run without any flag, and return whether something fails.
+
+    For a machine on which the packages that read flags and draw tables may be the ones that are missing or too old.
+    """
+    failed = False
+    for finding in examine(RunConfig(tracked_root=Path(), output_root=Path())):
+        failed |= finding.level == "fail"
+        print(f"{finding.level:<5}{finding.what}: {finding.text}" + (f"; {finding.advice}" if finding.advice else ""))
+    return failed
+
+
+def _versions(config: RunConfig) -> Iterator[Finding]:
+    for lack in lacking():
+        yield Finding("fail", "packages", str(lack), lack.advice)
 
 
 def _packages(config: RunConfig) -> Iterator[Finding]:
@@ -58,6 +76,7 @@ def _packages(config: RunConfig) -> Iterator[Finding]:
         "ok",
         "packages",
         f"guava-aug {__version__}, Python {platform.python_version()}, torch {torch.__version__}{cuda}",
+        f"a third of the size would do here: {CPU_FIRST}" if torch.version.cuda and not _has_gpu() else "",
     )
     try:
         yield Finding("ok", "ray", f"{version('ray')} (--engine ray)")
@@ -68,15 +87,15 @@ def _packages(config: RunConfig) -> Iterator[Finding]:
 def _gpu(config: RunConfig) -> Iterator[Finding]:
     import torch
 
+    from . import device
+
     there = _nvidia_smi()
     asked_cpu = config.device.strip().lower() == "cpu"
-    if not torch.cuda.is_available():
-        if there and torch.version.cuda is None:
-            advice = "install a CUDA build of torch (https://pytorch.org/get-started)"
-            yield Finding("warn" if asked_cpu else "fail", "GPU", f"{there[0]}, but torch has no CUDA", advice)
-        elif there:
-            advice = "the driver may be older than torch's CUDA: update it, or install torch for an older CUDA"
-            yield Finding("warn" if asked_cpu else "fail", "GPU", f"{there[0]}, but torch cannot use it", advice)
+    if not device.gpu_usable():
+        why = there[0] if there else device.why_expected(os.environ, device.ROOT)
+        if why is not None:
+            text = f"{why}, but torch cannot use it ({device.why_unusable()})"
+            yield Finding("warn" if asked_cpu else "fail", "GPU", text, f"{device.advice()}; or use --device cpu")
         else:
             advice = "" if asked_cpu else "a CPU works too, slower; see `guava-aug estimate`"
             yield Finding("ok" if asked_cpu else "warn", "GPU", "there is none", advice)
@@ -97,6 +116,13 @@ def _gpu(config: RunConfig) -> Iterator[Finding]:
             driver = f", driver {', '.join(sorted(drivers))}" if drivers else ""
             yield Finding("ok", "GPU", text + driver)
         torch.ones(8, device=f"cuda:{index}").sum().item()
+
+
+def _has_gpu() -> bool:
+    """Return whether there is a GPU for torch, also one that it cannot use as it is."""
+    from . import device
+
+    return device.gpu_usable() or bool(_nvidia_smi()) or device.why_expected(os.environ, device.ROOT) is not None
 
 
 def _nvidia_smi() -> list[str]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import __version__
 from ._version import __version__
 from .config import DEFAULT_FPS, RunConfig
 from .cpus import usable_cpus

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+from .. import __version__
 from .._version import __version__
+from ..dependencies import lacking
 from ..errors import GuavaAugError
 from ..openmp import same_threads, wait_briefly
 from ..stopping import INTERRUPTED, Stopped
@@ -50,8 +52,8 @@ def overview() -> str:
         "usage: guava-aug [-h] [--version] COMMAND ...\n\n"
         "Re-render tracked upper-body videos from new cameras with GUAVA avatars.\n\n"
         f"commands:\n{rows}\n\n"
-        "options:\n  -h, --help  this text; `guava-aug COMMAND --help` explains a command\n"
-        "  --version   the version\n\n"
+        "options:\n  -h, --help  this text; `guava-aug COMMAND --help` or `guava-aug help COMMAND` explains a command\n"
+        "  --version   the version, as `guava-aug version`\n\n"
         f"{EXAMPLES}\n{explain_codes()}"
     )
 
@@ -59,10 +61,12 @@ def overview() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code of `guava-aug` with these arguments (default: those of the process)."""
     args = list(sys.argv[1:] if argv is None else argv)
+    if args[:1] == ["help"] and len(args) > 1:
+        args = [args[1], "--help"]
     if not args or args[0] in ("-h", "--help", "help"):
         print(overview(), end="", file=sys.stdout if args else sys.stderr)
         return OK if args else FAILED_TO_START
-    if args[0] in ("-V", "--version"):
+    if args[0] in ("-V", "--version", "version"):
         print(f"guava-aug {__version__}")
         return OK
     command, rest = args[0], args[1:]
@@ -80,6 +84,14 @@ def script_main(argv: Sequence[str]) -> int:
 def guarded(module: str, args: list[str], **options: Any) -> int:
     """Runs `main(args)` of a module in this package; known errors become one message, all others a traceback."""
     wait_briefly()
+    if module not in HIDDEN.values() and (lacks := lacking()):
+        if module != "doctor":
+            said = "; ".join(f"{lack} ({lack.advice})" for lack in lacks)
+            return complain(f"{said}; `guava-aug doctor` looks at everything")
+        if any(lack.name in ("tyro", "rich") for lack in lacks):  # no flag can be read, and no colour written
+            from ..doctor import examine_without_flags
+
+            return FAILED_TO_START if examine_without_flags() else OK
     same_threads()
     with guarded_streams():
         try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +42,8 @@ class DoctorFlags:
     """Where results will go: its disk is looked at."""
     device: Annotated[str, arg(metavar="ID")] = "0"
     """GPU number or cpu."""
+    json: Switch = False
+    """Print one JSON object instead: findings (level, what, text, advice) and counts of ok, warn, fail."""
     verbose: Switch = False
     """Also details and tracebacks."""
 
@@ -63,14 +66,21 @@ def main(argv: Sequence[str]) -> int:
     from .terminal import Terminal, speaking
 
     console, worst = Terminal(soft_wrap=True), {"ok": 0, "warn": 0, "fail": 0}
+    findings = []
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}
     with speaking(not flags.verbose, flags.verbose):
         for finding in examine(config):
             worst[finding.level] += 1
+            if flags.json:
+                findings.append(asdict(finding))
+                continue
             advice = f"; {finding.advice}" if finding.advice else ""
             line = Text.assemble(
                 (f"{finding.level:<5}", colours[finding.level]), printable(f"{finding.what}: {finding.text}{advice}")
             )
             console.print(line)
+    if flags.json:
+        print(json.dumps({"findings": findings, "counts": worst}, indent=2))
+        return FAILED_TO_START if worst["fail"] else OK
     print(f"{worst['ok']} ok, {counted(worst['warn'], 'warning')}, {counted(worst['fail'], 'failure')}")
     return FAILED_TO_START if worst["fail"] else OK
