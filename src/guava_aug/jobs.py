@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -417,7 +418,7 @@ class _Run:
             beside = read_sidecar(sidecar_path(self.config.output_root, view.label, job.name))
             if beside.get("fingerprint") == found.tag.fingerprint and "width" in beside:
                 facts["size"] = [beside["width"], beside["height"]]
-                if "viewmats" in beside:
+                with suppress(KeyError, TypeError, ValueError):  # of an earlier version, or damaged
                     facts["camera"] = compact_facts(beside)
         return {"status": "skipped", **self._entry(job, view), **facts}
 

@@ -1,14 +1,19 @@
 """Views: the original's seeds and draws, and what a view promises beyond them."""
 
+import copy
+import dataclasses
 import json
+import pickle
 import random
 
 import pytest
 import torch
 
-from guava_aug.errors import UsageError
+from guava_aug.errors import InputError, UsageError
 from guava_aug.views import DIFFICULTIES, View, camera_center, plan_views, seed_for
+from guava_aug.views.cameras import intrinsics
 from guava_aug.views.difficulty import draw
+from guava_aug.views.view import recorded_params
 
 SOURCE = torch.eye(4)
 SOURCE[2, 3] = 22.0
@@ -126,3 +131,73 @@ def test_moving_view_repeats_and_can_be_cut_into_chunks(trajectory):
 def test_unknown_trajectory_is_refused():
     with pytest.raises(UsageError, match="spiral"):
         View("easy", 0, 1, 0.0, 0.0, 1.0, "spiral").cameras(SOURCE, 1)  # type: ignore[arg-type]
+
+
+VIEWMATS = torch.eye(4).repeat(3, 1, 1)
+VIEWMATS[:, 2, 3] = torch.tensor([2.0, 2.5, 3.0])
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        View("hard", 12, 7, 0.1, -0.2, 1.3),
+        View("easy", 0, 7, 0.1, 0.2, 1.1, "circle"),
+        View.of("orbit", "given", {"viewmats": VIEWMATS, "K": [[900, 0, 255.5], [0, 900, 250], [0, 0, 1]], "width": 512,
+                                   "height": 512}),
+    ],
+    ids=lambda view: view.label,
+)  # fmt: skip
+def test_a_view_is_data(view):
+    same = View.from_json(json.loads(json.dumps(view.to_json())))
+    for other in (same, pickle.loads(pickle.dumps(view)), copy.deepcopy(view)):
+        assert other == view and hash(other) == hash(view) and repr(other) == repr(view)
+    sampler, params = recorded_params(json.loads(json.dumps(view.record())))
+    assert View.of(view.label, sampler, params) == view
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        view.sampler = "zoom"  # type: ignore[misc]
+    view.params.clear()  # a copy
+    assert view == same
+    assert view != View.of(view.label, view.sampler, {**view.params, "more": 1})
+
+
+def test_given_cameras_are_used_as_they_are_and_the_last_one_stays():
+    view = View.of("mine", "given", {"viewmats": VIEWMATS})
+    whole = view.cameras(SOURCE, 5, 64)
+    assert torch.equal(whole.viewmats, VIEWMATS[[0, 1, 2, 2, 2]])
+    assert torch.equal(view.cameras(SOURCE, 2, 64, start=2).viewmats, VIEWMATS[[2, 2]])
+    assert torch.equal(whole.K, intrinsics(64, 64))
+    lens = torch.tensor([[80.0, 0, 31.5], [0, 82.0, 30.0], [0, 0, 1]])
+    assert torch.equal(view.cameras(SOURCE, 5, 64, K=lens).K, lens)  # the clip's
+    own = view.with_params(K=lens, width=64, height=64)
+    assert torch.equal(own.cameras(SOURCE, 1, 64, K=intrinsics(64, 64)).K, lens)
+    assert torch.allclose(own.cameras(SOURCE, 1, 128).K, torch.tensor([[160.0, 0, 63.5], [0, 164.0, 60.5], [0, 0, 1]]))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "params", "message"),
+    [
+        ("spiral", {}, "fixed, circle, zoom"),
+        ("fixed", {"yaw": 0.1}, "no parameter 'pitch'"),
+        ("given", {"viewmats": [[1.0]]}, r"\[4, 4\]"),
+        ("given", {"viewmats": "front"}, "mine"),
+        ("fixed", {"yaw": float("nan")}, "finite"),
+        ("fixed", {"yaw": {"a": 1}}, "numbers, words and lists"),
+    ],
+)
+def test_senseless_views_are_refused(sampler, params, message):
+    with pytest.raises(UsageError, match=message):
+        View.of("mine", sampler, params).cameras(SOURCE, 1)
+
+
+@pytest.mark.parametrize(
+    "K",
+    [
+        torch.eye(4),
+        torch.tensor([[0.0, 0, 1], [0, 1, 1], [0, 0, 1]]),
+        torch.tensor([[1.0, 0.1, 1], [0, 1, 1], [0, 0, 1]]),
+        torch.tensor([[1.0, 0, torch.nan], [0, 1, 1], [0, 0, 1]]),
+    ],
+)
+def test_a_damaged_lens_is_refused(K):
+    with pytest.raises(InputError, match="lens"):
+        View("easy", 0, 1, 0.0, 0.0, 1.0).cameras(SOURCE, 1, K=K)

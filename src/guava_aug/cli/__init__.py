@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from .. import __version__
 from .._version import __version__
 from ..dependencies import lacking
 from ..errors import GuavaAugError

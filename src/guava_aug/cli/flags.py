@@ -54,7 +54,7 @@ class Views:
     """Which cameras."""
 
     difficulties: Names = DEFAULT_DIFFICULTIES
-    """How far the camera may move. The number and order of the difficulties decide the seeds, as in the original."""
+    """How far the camera may move: easy, medium, hard. Their number and order decide the seeds, as in the original."""
     base_seed: Annotated[int, arg(metavar="INT")] = 42
     """Another number gives other cameras."""
     views_per_difficulty: Annotated[int, arg(metavar="K")] = 1

@@ -67,15 +67,14 @@ def compact_facts(facts: dict[str, Any]) -> dict[str, Any]:
 
 def expanded_facts(compact: dict[str, Any]) -> dict[str, Any]:
     """Return azimuth, elevation, K (9 numbers) and viewmat (16 numbers), row by row; None for each of a moving one."""
-    if compact.get("moving") or "viewmat" not in compact:
+    try:
+        fx, fy, cx, cy = (float(value) for value in compact["K"])
+        rows = [float(value) for value in compact["viewmat"]]
+        angles = {key: float(compact[key]) for key in ("azimuth", "elevation")}
+    except (KeyError, TypeError, ValueError):  # it moves, or the line is damaged
         return dict.fromkeys(("azimuth", "elevation", "K", "viewmat"))
-    fx, fy, cx, cy = compact["K"]
-    return {
-        "azimuth": compact["azimuth"],
-        "elevation": compact["elevation"],
-        "K": [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0],
-        "viewmat": [*compact["viewmat"], 0.0, 0.0, 0.0, 1.0],
-    }
+    K = [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0]
+    return {**angles, "K": K, "viewmat": [*rows, 0.0, 0.0, 0.0, 1.0]}
 
 
 def _numbers(values: Tensor) -> Any:
