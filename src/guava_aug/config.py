@@ -16,6 +16,10 @@ EngineName = Literal["local", "ray"]
 Backend = Literal["auto", "torch", "numba", "triton"]  # rasterisers
 Precision = Literal["auto", "fp16", "fp32"]  # of rendering
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+PRESETS = (  # of x264
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo",
+)  # fmt: skip
 DEFAULT_DIFFICULTIES = ("easy", "medium", "hard")
 DEFAULT_MODEL_PATH = Path("assets/GUAVA")
 DEFAULT_FPS = 30.0  # the original's, whatever the source's rate

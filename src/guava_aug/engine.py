@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import timing
-from .config import DEFAULT_FPS, DEFAULT_MODEL_PATH, PRECISIONS, RunConfig
+from .config import BACKENDS, DEFAULT_FPS, DEFAULT_MODEL_PATH, PRECISIONS, PRESETS, RunConfig
 from .errors import AssetError, DeviceError, DeviceLostError, DiskFullError, UsageError
 from .failure import is_lasting, place
 from .fingerprint import Look, fingerprint, input_digest, input_signature, known_weights
@@ -293,7 +293,7 @@ def look_of(config: RunConfig, model: GuavaModel | None = None) -> Look:
     Raises:
         AssetError: there is no such model. InputError: the background picture cannot be read.
     """
-    from .model import EMBEDDED, EMBEDDED_DIR
+    from .avatar.find import EMBEDDED, EMBEDDED_DIR
 
     source = model_source(config) if model is None else model.source
     path = EMBEDDED_DIR if source == EMBEDDED else Path(source)
@@ -309,10 +309,6 @@ def check_flags(config: RunConfig) -> None:
         UsageError, InputError: unknown background, rasteriser or preset; no such picture.
         AssetError: `model_path` is given and not there.
     """
-    from .output.video import PRESETS
-    from .render.background import background_for
-    from .render.rasterize import BACKENDS
-
     if config.backend not in BACKENDS:
         raise UsageError(f"--backend is {config.backend!r}; expected one of {', '.join(BACKENDS)}")
     if config.precision not in PRECISIONS:
@@ -320,6 +316,8 @@ def check_flags(config: RunConfig) -> None:
     if config.preset not in PRESETS:
         raise UsageError(f"--preset is {config.preset!r}; expected one of {', '.join(PRESETS)}")
     if config.background != "plate":
+        from .render.background import background_for
+
         background_for(None, config.background, 8)  # type: ignore[arg-type]  # only `plate` looks at the video
     model_source(config)
 
@@ -330,7 +328,7 @@ def model_source(config: RunConfig) -> str:
     Raises:
         AssetError: `model_path` is given and not there.
     """
-    from .model import EMBEDDED
+    from .avatar.find import EMBEDDED
 
     if config.model_path is not None:
         if str(config.model_path) != EMBEDDED and not config.model_path.exists():

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .avatar.checkpoint import find_checkpoint
+from .avatar.find import find_checkpoint
 from .config import RunConfig
 from .errors import AssetError, InputError
 from .output.temporary import replacing

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import av
-
 from . import __version__
 from .config import DEFAULT_FPS, RunConfig
 from .differences import Difference, DifferentViewsError, compare
@@ -23,7 +21,6 @@ from .history import DONE, ViewHistory
 from .mp4_header import count_frames
 from .output.camera_tag import Tag, tag_of_file
 from .output.tree import png_dir, video_path
-from .output.video import verify_video
 from .plural import counted
 from .runlog import RunLog
 from .views import View, plan_views
@@ -339,6 +336,10 @@ class _Planner:
 
 def _verified(config: RunConfig, jobs: list[VideoJob]) -> list[VideoJob]:
     """The jobs without those files that do not decode as they should; they are made again."""
+    import av
+
+    from .output.video import verify_video
+
     views = [(job.name, label, found) for job in jobs for label, found in job.done.items()]
     log.info("--verify: decoding %s", counted(len(views), "view"))
 

@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 from ..body import EhmAssets, LinearModel, assets_from_checkpoint
 from ..errors import AssetError, OutputError
 from .config import ModelConfig
+from .find import find_checkpoint as find_checkpoint
 from .network import ReconstructionNetwork
 from .styleunet import StyleUNet
 
@@ -65,19 +66,6 @@ class Checkpoint:
     refiner: dict[str, Tensor]
     assets: EhmAssets | None
     config: ModelConfig | None
-
-
-def find_checkpoint(model_dir: Path) -> Path:
-    """The checkpoint of a model directory: `*.safetensors`, else newest `best*.pt`, else newest `latest*.pt`."""
-    folders = [model_dir, model_dir / "checkpoints"]
-    for pattern in ("*.safetensors", "best*.pt", "latest*.pt"):
-        found = [p for d in folders if d.is_dir() for p in d.glob(pattern)]
-        if found:
-            return max(found, key=lambda p: p.stat().st_mtime)
-    raise AssetError(
-        f"no checkpoint below {model_dir}: expected checkpoints/best*.pt or latest*.pt (official) or *.safetensors "
-        f"(made by `guava-aug convert`)"
-    )
 
 
 def read_checkpoint(path: Path, config: ModelConfig | None = None, assets_root: Path | None = None) -> Checkpoint:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from guava_aug.output.video import read_comment
 from guava_aug.views import View
 
 CAMERA = ("seed", "yaw", "pitch", "zoom")
@@ -31,6 +30,8 @@ def tag_comment(view: View, fingerprint: str, made_with: Mapping[str, Any]) -> s
 
 def tag_of_file(path: Path) -> Tag | None:
     """What a video says of itself; None when it says nothing: it is not ours, or the original's."""
+    from guava_aug.output.video import read_comment
+
     try:
         said = json.loads(read_comment(path) or "")
         made_with = said.get("made_with")

@@ -19,6 +19,7 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
 from guava_aug import faults, timing
+from guava_aug.config import PRESETS as PRESETS
 from guava_aug.errors import DiskFullError, OutputError, UsageError
 from guava_aug.failure import mark
 from guava_aug.output.coming import ComingFrames
@@ -247,10 +248,6 @@ class VideoWriter:
                 )
         return OutputError(f"{where} ({type(error).__name__}: {error}); check the disk and run again")
 
-
-PRESETS = (
-    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo",
-)  # fmt: skip
 
 
 def read_comment(path: str | os.PathLike[str]) -> str | None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from guava_aug.errors import UsageError
-from guava_aug.views.cameras import KEY_FRAMES, Cameras, circle_cameras, fixed_camera, zoom_cameras
 from guava_aug.views.difficulty import check_difficulties, draw, extra_seed, seed_for
+
+if TYPE_CHECKING:  # a work list needs no torch
+    from torch import Tensor
+
+    from guava_aug.views.cameras import Cameras
 
 Trajectory = Literal["fixed", "circle", "zoom"]
 
@@ -44,6 +45,10 @@ class View:
         source_viewmat: [4, 4] tracked camera of the video's source frame. A fixed view has the same camera in every
         frame; on a moving trajectory frame i uses key frame i mod 120, so a video can be rendered in chunks.
         """
+        import torch
+
+        from guava_aug.views.cameras import KEY_FRAMES, Cameras, circle_cameras, fixed_camera, zoom_cameras
+
         if self.trajectory == "fixed":
             one = fixed_camera(source_viewmat, self.yaw, self.pitch, self.zoom, size)
             return Cameras(one.viewmats.repeat(num_frames, 1, 1), one.K, size, size)
