@@ -61,7 +61,8 @@ class ChildProcesses:
         for view in views:
             self.stop()
             begun = time.perf_counter()
-            code, out, err = _run_child({"config": self.config.to_json(), "video": name, "view": view.label})
+            job = {"config": self.config.to_json(), "video": name, "view": view.label, "seed": view.seed}
+            code, out, err = _run_child(job)
             self.progress.frames(1, 1)
             seconds = time.perf_counter() - begun
             answer = _answer(out)

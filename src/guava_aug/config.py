@@ -23,6 +23,7 @@ PRESETS = (  # of x264
 DEFAULT_DIFFICULTIES = ("easy", "medium", "hard")
 DEFAULT_MODEL_PATH = Path("assets/GUAVA")
 DEFAULT_FPS = 30.0  # the original's, whatever the source's rate
+MOST_BASE_SEED = 1 << 62
 FRAMES_PER_CHUNK_CPU = 4
 FRAMES_PER_CHUNK_GPU = 32
 
@@ -37,6 +38,7 @@ class RunConfig:
     difficulties: tuple[str, ...] = DEFAULT_DIFFICULTIES  # number and order decide the seeds
     base_seed: int = 42
     views_per_difficulty: int = 1
+    keep_cameras: bool = False  # logged views keep their cameras when `difficulties` became longer at its end
     overwrite: bool = False  # make existing views again, also with another camera
     part_id: str | None = None  # names the parameter log of this part of a cluster job; None with a shard: its index
     shard: str | None = None  # "i/n": only the videos of part i (from 0) of n, by a hash of their names
@@ -85,6 +87,8 @@ class RunConfig:
             raise UsageError(f"--crf is {self.crf}; expected 0 (lossless) to 51 (worst)")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise UsageError(f"--fps is {self.fps:g}; expected more than 0 and at most 1000 frames per second")
+        if not -MOST_BASE_SEED <= self.base_seed <= MOST_BASE_SEED:  # seeds must fit into 64 bits with a sign
+            raise UsageError(f"--base_seed is {self.base_seed}; expected at most {MOST_BASE_SEED}, with either sign")
         self._check_workers()
         if self.shard is not None:
             index = Shard.parse(self.shard).index

@@ -42,7 +42,7 @@ class ViewHistory:
             or (self.withdrawn is not None and self.withdrawn > ended[0])
         ):
             return "left"
-        return "done" if self.ended[1] in DONE else "failed"
+        return "done" if ended[1] in DONE else "failed"
 
     @property
     def is_withdrawn(self) -> bool:

@@ -238,12 +238,13 @@ class Reader:
             return None
         said = _parse(text)
         fields = None if said is None else understood(said.get("kind"), said, is_short_ascii(text))
-        if said is None or fields is None or not is_count(number := said.get("n")):
+        number: Any = None if said is None else said.get("n")
+        if said is None or fields is None or not is_count(number):
             self.damage.passed_over += 1
             if len(self.damage.examples) < EXAMPLES:
                 self.damage.examples += (f"{name} line {place.lines}",)
             return None
-        at = said.get("t")
+        at: Any = said.get("t")
         before = place.time
         if not is_time(at, latest) or (before is not None and at < before):
             self.damage.times += 1
@@ -293,5 +294,3 @@ def _parse(text: bytes) -> dict[str, Any] | None:
         except ValueError:
             return None
     return said if type(said) is dict else None
-
-

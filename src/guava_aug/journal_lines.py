@@ -9,9 +9,19 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from .plain_json import LARGEST_FLOAT, LONGEST_TEXT, is_count, is_integer, is_number, is_object, is_scalar, is_text
+from .plain_json import (
+    LARGEST,
+    LARGEST_FLOAT,
+    LONGEST_TEXT,
+    is_count,
+    is_integer,
+    is_number,
+    is_object,
+    is_scalar,
+    is_text,
+)
 
 STATUSES = ("success", "skipped", "failed")
 DONE = ("success", "skipped")
@@ -117,8 +127,17 @@ def is_short_ascii(text: bytes) -> bool:
 
 
 # What is left to be checked of lines whose fields have these names and types, so that it is found out only once.
+class _Left(NamedTuple):
+    names: tuple[str, ...]  # the known fields
+    ranges: tuple[tuple[str, float, float], ...]  # numbers, with the least and the greatest they may be
+    checks: tuple[tuple[str, Check], ...]
+
+
+_RANGES: dict[Check, tuple[float, float]] = {
+    is_count: (0, LARGEST - 1), is_integer: (-LARGEST, LARGEST - 1), is_number: (-LARGEST_FLOAT, LARGEST_FLOAT),
+}  # fmt: skip
 _Shape = tuple[tuple[str, ...], tuple[type, ...], str, bool]
-_LEFT: dict[_Shape, tuple[tuple[str, ...], tuple[tuple[str, Check], ...]] | None] = {}
+_LEFT: dict[_Shape, _Left | None] = {}
 _MOST_SHAPES = 10_000
 
 
@@ -137,8 +156,10 @@ def understood(kind: Any, fields: Mapping[str, Any], plain: bool = False) -> dic
     left = _LEFT[shape]
     if left is None:
         return None
-    names, checks = left
-    for name, check in checks:
+    for name, least, greatest in left.ranges:
+        if not least <= fields[name] <= greatest:
+            return None
+    for name, check in left.checks:
         if not check(fields[name]):
             return None
     # what is there, lies in a folder of that name
@@ -146,19 +167,25 @@ def understood(kind: Any, fields: Mapping[str, Any], plain: bool = False) -> dic
         return None
     if kind == "skipped" and not all(map(is_folder, fields["views"])):
         return None
-    return {name: fields[name] for name in names}
+    return {name: fields[name] for name in left.names}
 
 
-def _left_to_check(
-    kind: str, fields: Mapping[str, Any], plain: bool
-) -> tuple[tuple[str, ...], tuple[tuple[str, Check], ...]] | None:
+def _left_to_check(kind: str, fields: Mapping[str, Any], plain: bool) -> _Left | None:
     """The known fields that are there, and the checks that the types do not decide; None: a needed one is missing."""
     needed, checks = _FIELDS[kind]
     names = tuple(name for name, value in fields.items() if name in checks and value is not None)
     if not all(name in names for name in needed):
         return None
-    decided = {name for name in names if plain and checks[name] is is_text and type(fields[name]) is str}
-    return names, tuple((name, checks[name]) for name in names if name not in decided)
+    ranges, others = [], []
+    for name in names:
+        check, found = checks[name], type(fields[name])
+        if plain and check is is_text and found is str:
+            continue
+        if check in _RANGES and (found is int or (found is float and check is is_number)):
+            ranges.append((name, *_RANGES[check]))
+        else:
+            others.append((name, check))
+    return _Left(names, tuple(ranges), tuple(others))
 
 
 def is_time(value: Any, latest: float) -> bool:

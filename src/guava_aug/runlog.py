@@ -65,6 +65,23 @@ class RunLog:
         view = self.history.get(video, label)
         return view is not None and view.told is not None
 
+    def seed_of(self, video: str, label: str) -> int | None:
+        """The seed of a view in the journals, else in a log; None: it is in neither, or its seed is not known."""
+        view = self.history.get(video, label)
+        told = None if view is None or view.told is None else view.told.fields
+        seed = (told or self._found_entry(video, label) or {}).get("seed")
+        return seed if type(seed) is int else None
+
+    def seeds(self) -> Iterator[tuple[str, str, int]]:
+        """(video, view, seed) of all views of the output root whose seed is known."""
+        known = {(video, label): None for video, label, _ in self.history.items()}
+        for entries in (self._found, self._others):
+            known.update(dict.fromkeys((video, label) for video, views in entries.items() for label in views))
+        for video, label in known:
+            seed = self.seed_of(video, label)
+            if seed is not None:
+                yield video, label, seed
+
     def begin_run(self, videos: Labels, *, overwrite: bool = False) -> None:
         """Says which views this process is going to make: they count as left until they end.
 

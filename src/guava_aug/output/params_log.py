@@ -9,7 +9,6 @@ import functools
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from json.decoder import scanstring
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +77,7 @@ def check_entries(path: Path, video: str, views: Mapping[str, Entry]) -> None:
 
 def _members(text: str) -> Iterator[tuple[str, Any]]:
     """(key, value) of a JSON object, read one by one. Raises ValueError; TypeError when it is no object."""
-    scan = json.JSONDecoder().scan_once
+    read = json.JSONDecoder().raw_decode
     at = _blank(text, 0)
     if text[at : at + 1] != "{":
         json.loads(text)
@@ -90,14 +89,11 @@ def _members(text: str) -> Iterator[tuple[str, Any]]:
         while True:
             if text[at : at + 1] != '"':
                 raise json.JSONDecodeError("Expecting property name enclosed in double quotes", text, at)
-            key, at = scanstring(text, at + 1)
+            key, at = read(text, at)
             at = _blank(text, at)
             if text[at : at + 1] != ":":
                 raise json.JSONDecodeError("Expecting ':' delimiter", text, at)
-            try:
-                value, at = scan(text, _blank(text, at + 1))
-            except StopIteration as stop:
-                raise json.JSONDecodeError("Expecting value", text, stop.value) from None
+            value, at = read(text, _blank(text, at + 1))
             yield key, value
             at = _blank(text, at)
             end, at = text[at : at + 1], _blank(text, at + 1)

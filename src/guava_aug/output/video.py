@@ -249,7 +249,6 @@ class VideoWriter:
         return OutputError(f"{where} ({type(error).__name__}: {error}); check the disk and run again")
 
 
-
 def read_comment(path: str | os.PathLike[str]) -> str | None:
     """The comment in an MP4's metadata; None when it has none or cannot be opened."""
     try:

@@ -39,6 +39,11 @@ class View:
         seed = self.seed if seed is None else seed
         return replace(self, yaw=float(yaw), pitch=float(pitch), zoom=float(zoom), seed=seed)
 
+    def with_seed(self, seed: int) -> View:
+        """The same view with the camera of another seed."""
+        yaw, pitch, zoom = draw(self.difficulty, seed)
+        return replace(self, seed=seed, yaw=yaw, pitch=pitch, zoom=zoom)
+
     def cameras(self, source_viewmat: Tensor, num_frames: int, size: int = 512, *, start: int = 0) -> Cameras:
         """Cameras of frames start .. start + num_frames - 1, viewmats [T, 4, 4] on the CPU.
 
