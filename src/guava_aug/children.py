@@ -15,6 +15,7 @@ from .config import RunConfig
 from .engine import Content, Made, check_flags
 from .errors import AssetError, DeviceError, UsageError
 from .hosts import environment_of_child
+from .plain_json import loads
 from .progress import Progress
 from .stopping import Check
 from .timing import Stages
@@ -106,7 +107,7 @@ def _made(view: View, said: dict[str, Any]) -> Made:
 def _answer(out: str) -> dict[str, Any] | None:
     """The last line of a child's stdout, if it is what `one-view` answers."""
     try:
-        answer = json.loads(out.splitlines()[-1])
+        answer = loads(out.splitlines()[-1])
         return answer if isinstance(answer, dict) else None
     except (ValueError, IndexError):
         return None

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import UsageError
 from .shards import Shard
@@ -126,7 +126,12 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> RunConfig:
-        """The record that `to_json` was made from (also after a trip through JSON text)."""
+        """The record that `to_json` was made from (also after a trip through JSON text).
+
+        Raises:
+            TypeError: a value is not of its field's type, or there is no such field.
+            UsageError: as when it is made.
+        """
         values = json.loads(json.dumps(values))
         for name in ("tracked_root", "output_root", "model_path", "guava_root", "time_map"):
             if values.get(name) is not None:
@@ -134,4 +139,22 @@ class RunConfig:
         for name in ("videos", "difficulties", "gpus"):
             if values.get(name) is not None:
                 values[name] = tuple(values[name])
+        kinds = get_type_hints(cls)
+        for name, value in values.items():
+            if name not in kinds or not _fits(value, kinds[name]):
+                raise TypeError(f"RunConfig: {name} cannot be {value!r:.100}")
         return cls(**values)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a field's type."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in args
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(item, args[0]) for item in value)
+    if args:  # a union
+        return any(_fits(value, one) for one in args)
+    if kind is float:
+        return type(value) in (int, float)
+    return type(value) is kind if kind in (int, bool, str) else isinstance(value, kind)

@@ -15,6 +15,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
@@ -25,6 +26,7 @@ from .avatar.find import find_checkpoint
 from .config import RunConfig
 from .errors import AssetError, InputError
 from .output.temporary import replacing
+from .plain_json import loads
 from .tracked.layout import IDENTITY, IMAGES, INFO, TRACKING
 
 if TYPE_CHECKING:
@@ -98,8 +100,9 @@ def known_weights(model_path: Path, output_root: Path) -> str:
     except OSError as error:
         raise _unreadable(file, error) from error
     known: dict[str, str] = {}
-    with contextlib.suppress(OSError, ValueError):
-        known = dict(json.loads(memory.read_text(encoding="utf-8")))
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        said = loads(memory.read_text(encoding="utf-8"))
+        known = {k: v for k, v in dict(said).items() if isinstance(v, str) and re.fullmatch(r"[0-9a-f]{32}", v)}
     if key not in known:
         known[key] = _content(file, key)
         if memory.parent.is_dir():

@@ -102,6 +102,7 @@ class History:
         self.workers: dict[str, Worker] = {}
         self.inputs: dict[str, tuple[Key, Input]] = {}
         self.latest = 0.0  # time of the newest line
+        self._moved: dict[str, bool] = {}  # by worker
         self._readers = {Path(root): Reader(root), **{Path(other): Reader(other) for other in more}}
         self.refresh()
 
@@ -139,6 +140,20 @@ class History:
             sum(damage.times for damage in found),
             tuple(example for damage in found for example in damage.examples)[:EXAMPLES],
         )
+
+    def has_moved(self, worker: str) -> bool:
+        """Whether the output root that a worker wrote to is another folder than the one its journal is in now."""
+        if worker not in self._moved:
+            found = self.workers.get(worker)
+            config = {} if found is None else found.header.get("config") or {}
+            then, start = config.get("output_root"), "" if found is None else found.header.get("cwd") or ""
+            self._moved[worker] = (
+                found is not None
+                and type(then) is str
+                and found.root is not None
+                and not is_same_place(Path(start, then), found.root)
+            )
+        return self._moved[worker]
 
     def get(self, video: str, label: str) -> ViewHistory | None:
         """What is known of a view; None: nothing."""
@@ -238,6 +253,14 @@ class History:
         if status == "failed" and counts:
             view.failures = view.failures or {}
             view.failures[worker.name] = _later(view.failures.get(worker.name), key)
+
+
+def is_same_place(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one folder, whatever the way; also where neither is there."""
+    try:
+        return os.path.realpath(one) == os.path.realpath(other)
+    except (OSError, ValueError):  # no path at all
+        return False
 
 
 def _later(before: Key | None, key: Key) -> Key:

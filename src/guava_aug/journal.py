@@ -57,7 +57,8 @@ class Line:
         """What the line says, checked; read from its text every time."""
         if self._fields is not None:
             return self._fields
-        said = json.loads(self._text)
+        said = _parse(self._text)
+        assert said is not None, "it was understood when it was read"
         return {name: said[name] for name in self.names}
 
     @property

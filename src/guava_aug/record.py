@@ -69,7 +69,7 @@ def write_record(path: Path, content: dict[str, Any]) -> None:
         OutputError: the folder or the file cannot be written.
     """
     dated = {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": sys.argv, **content}
-    text = json.dumps(dated, indent=2, ensure_ascii=False, default=str) + "\n"
+    text = json.dumps(dated, indent=2, ensure_ascii=False, default=str, allow_nan=False) + "\n"
     try:
         with replacing(path) as temporary:
             temporary.write_bytes(text.encode("utf-8", "backslashreplace"))  # names on a disk need not be Unicode

@@ -15,9 +15,10 @@ from typing import Any
 from .errors import OutputError
 from .history import OVERWRITE_STOPPED, History, ViewHistory
 from .journal import Journal
+from .journal_lines import is_folder
 from .manifest import write_manifest
 from .output.params_log import Entries, Entry, adds_nothing, check_entries, iter_params, params_entry, write_params
-from .output.tree import LOG_NAME, manifest_path, params_log_path
+from .output.tree import LOG_NAME, manifest_path, params_log_path, view_root
 from .plain_json import as_text
 
 log = logging.getLogger(__name__)
@@ -236,7 +237,11 @@ def log_entries(
             if ended is None or view.told is None:
                 continue
             before = entries.get(label) or others.get(video, {}).get(label)
-            entries[label] = params_entry(video, label, before, *_told(view, ended))
+            entry = params_entry(video, label, before, *_told(view, ended))
+            worker = view.told.worker
+            if "output_dir" in entry and history.has_moved(worker) and is_folder(video):
+                entry["output_dir"] = str(view_root(history.workers[worker].root or history.root, label, video))
+            entries[label] = entry
         if entries:
             yield video, entries
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from guava_aug.plain_json import is_integer, is_number, is_object, is_scalar, is_text, loads
 from guava_aug.views import View
 
 CAMERA = ("seed", "yaw", "pitch", "zoom")
@@ -25,7 +26,7 @@ class Tag:
 def tag_comment(view: View, fingerprint: str, made_with: Mapping[str, Any]) -> str:
     """The comment for the metadata of the video of `view`; `tag_of_file` reads it."""
     camera = {key: getattr(view, key) for key in CAMERA}
-    return json.dumps({**camera, "fingerprint": fingerprint, "made_with": dict(made_with)})
+    return json.dumps({**camera, "fingerprint": fingerprint, "made_with": dict(made_with)}, allow_nan=False)
 
 
 def tag_of_file(path: Path) -> Tag | None:
@@ -33,12 +34,23 @@ def tag_of_file(path: Path) -> Tag | None:
     from guava_aug.output.video import read_comment
 
     try:
-        said = json.loads(read_comment(path) or "")
-        made_with = said.get("made_with")
-        return Tag(
-            camera={key: said[key] for key in CAMERA},
-            fingerprint=said.get("fingerprint"),
-            made_with=made_with if isinstance(made_with, dict) else None,
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
+        said = loads(read_comment(path) or "")
+    except ValueError:
         return None
+    if not is_object(said) or not is_integer(said.get("seed")) or not all(is_number(said.get(k)) for k in CAMERA):
+        return None
+    fingerprint, made_with = said.get("fingerprint"), said.get("made_with")
+    if (
+        type(made_with) is not dict
+        or not all(map(is_scalar, made_with.values()))
+        or not all(made_with.get(key) is None or check(made_with[key]) for key, check in _MADE_WITH.items())
+    ):
+        made_with = None
+    return Tag(
+        camera={key: said[key] for key in CAMERA},
+        fingerprint=fingerprint if type(fingerprint) is str else None,
+        made_with=made_with,
+    )
+
+
+_MADE_WITH = {"fps": is_number, "input": is_text, "weights": is_text}  # what is compared and told

@@ -10,6 +10,7 @@ from typing import Any
 
 from guava_aug.errors import OutputError
 from guava_aug.output.temporary import replacing
+from guava_aug.plain_json import is_object, loads
 
 FORMAT = 1
 
@@ -27,10 +28,10 @@ def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
 def read_sidecar(path: Path) -> dict[str, Any]:
     """What a sidecar says; nothing when it is not there or is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    return content if is_object(content) else {}
 
 
 def time_axis(fps: float, source_frames: Sequence[int] | None) -> dict[str, Any]:
