@@ -1,5 +1,7 @@
 """A work list of thousands of videos: `python benchmarks/plan.py [--videos 10000] [--views 3]`.
 
+    python benchmarks/plan.py --views 10 --difficulties easy --short --against OTHER_CHECKOUT
+
 Every video is the same small clip, by hard links, and the renderer is none: it links a file that is ready. What remains
 is what `guava-aug run` does around it: finding videos, choosing cameras, looking at what exists, journal, logs,
 manifest. Each line is a process of its own: seconds from the start of the process until its first view is begun (with
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,17 +25,22 @@ from typing import Any
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 CLOCK = "GUAVA_AUG_PLAN_BEGUN"
+LINKS = 30_000  # of one file; ext4 allows 65,000
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=10_000)
-    parser.add_argument("--views", type=int, default=3, help="a multiple of 3")
+    parser.add_argument("--views", type=int, default=3, help="of each video; a multiple of the number of difficulties")
+    parser.add_argument("--difficulties", nargs="+", default=["easy", "medium", "hard"])
+    parser.add_argument("--short", action="store_true", help="only the commands that have nothing to do")
+    parser.add_argument("--against", type=Path, help="a checkout of another version, measured on the same files")
+    parser.add_argument("--turns", type=int, default=3, help="of each command; the median counts")
     parser.add_argument("--folder", type=Path, help="where to work (default: the system's temporary folder)")
     parser.add_argument("--child", nargs=2, type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        print(json.dumps(child(*args.child, args.views // 3)))
+        print(json.dumps(child(*args.child, args.difficulties, args.views // len(args.difficulties))))
         return
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         tracked, out = Path(folder) / "tracked", Path(folder) / "out"
@@ -41,20 +49,68 @@ def main() -> None:
         print(f"{args.videos} videos made in {time.monotonic() - begun:.1f} s; {args.views} views each\n")
         print("| run | to the first view | all | at 10 % | at the last view | at the end | open files | views/s |")
         print("|---|--:|--:|--:|--:|--:|--:|--:|")
-        show("nothing is there", tracked, out, args.views)
-        show("all is there", tracked, out, args.views)
-        for path in list(out.glob("hard/*[02468]/*/*/*.mp4")):
-            path.unlink()
-        show("a sixth is missing", tracked, out, args.views)
-        for path in (out / ".guava-aug" / "journal").iterdir():
-            path.unlink()
-        show("all is there, the journals are lost", tracked, out, args.views)
-        for command in ("status", "merge"):
-            begun = time.monotonic()
-            subprocess.run([sys.executable, "-m", "guava_aug", command, str(out)], check=True, capture_output=True)
-            print(f"\nguava-aug {command}: {time.monotonic() - begun:.1f} s")
+        show("nothing is there", tracked, out, args)
+        if not args.short:
+            show("all is there", tracked, out, args)
+            for path in list(out.glob(f"{args.difficulties[-1]}/*[02468]/*/*/*.mp4")):
+                path.unlink()
+            show("some are missing", tracked, out, args)
+            for path in (out / ".guava-aug" / "journal").iterdir():
+                path.unlink()
+            show("all is there, the journals are lost", tracked, out, args)
+        commands(tracked, out, args)
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file() and path.suffix != ".mp4")
         print(f"\njournals, logs and manifest: {size / 1e6:.1f} MB")
+
+
+def commands(tracked: Path, out: Path, args: argparse.Namespace) -> None:
+    """What status, run and merge take with nothing to do, each from the same state of the output folder."""
+    own = Path(__file__).resolve().parent.parent
+    versions = {"this": own, **({"other": args.against.resolve()} if args.against else {})}
+    kept = out.parent / "kept"
+    state = [".guava-aug", "augmentation_params.json", "manifest.parquet"]
+    copy(state, out, kept)
+    views = ["--difficulties", *args.difficulties, "--views_per_difficulty", str(args.views // len(args.difficulties))]
+    typed = {
+        "status": ["status", str(out)],
+        "run": ["run", "--tracked_root", str(tracked), "--output_root", str(out), "--device", "cpu", "--quiet", *views],
+        "merge": ["merge", str(out)],
+    }
+    print("\n| command | version | seconds | user CPU seconds | most memory |")
+    print("|---|---|--:|--:|--:|")
+    for name, words in typed.items():
+        found: dict[str, list[tuple[float, float, float]]] = {version: [] for version in versions}
+        for _ in range(args.turns):
+            for version, checkout in versions.items():
+                copy(state, kept, out)
+                found[version].append(spent([sys.executable, "-m", "guava_aug", *words], checkout / "src"))
+        for version, turns in found.items():
+            wall, user, memory = (sorted(column)[len(column) // 2] for column in zip(*turns, strict=True))
+            print(f"| {name} | {version} | {wall:.1f} | {user:.1f} | {memory:.0f} MB |", flush=True)
+
+
+def copy(names: Sequence[str], source: Path, target: Path) -> None:
+    """Makes the files and folders in `target` what they are in `source`."""
+    target.mkdir(exist_ok=True)
+    for name in names:
+        if (target / name).is_dir():
+            shutil.rmtree(target / name)
+        (target / name).unlink(missing_ok=True)
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name)
+        elif (source / name).exists():
+            shutil.copy2(source / name, target / name)
+
+
+def spent(argv: Sequence[str], package: Path) -> tuple[float, float, float]:
+    """Wall and user CPU seconds of a command, and its greatest resident memory in MB; package: where guava_aug is."""
+    begun = time.monotonic()
+    process = subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(package)}, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(argv)} ended with {process.returncode}")
+    return time.monotonic() - begun, usage.ru_utime, usage.ru_maxrss / 1024
 
 
 def make_videos(tracked: Path, count: int) -> None:
@@ -71,10 +127,11 @@ def make_videos(tracked: Path, count: int) -> None:
             os.link(first / file, folder / file)
 
 
-def show(name: str, tracked: Path, out: Path, views: int) -> None:
+def show(name: str, tracked: Path, out: Path, args: argparse.Namespace) -> None:
     """Runs a child; prints its line."""
+    views = ["--views", str(args.views), "--difficulties", *args.difficulties]
     done = subprocess.run(
-        [sys.executable, __file__, "--child", str(tracked), str(out), "--views", str(views)],
+        [sys.executable, __file__, "--child", str(tracked), str(out), *views],
         env={**os.environ, CLOCK: repr(time.time())}, stdout=subprocess.PIPE, check=True, text=True, encoding="utf-8",
     )  # fmt: skip
     r = json.loads(done.stdout.splitlines()[-1])
@@ -84,14 +141,14 @@ def show(name: str, tracked: Path, out: Path, views: int) -> None:
     print(f"| {name} | {first} | {r['all']:.1f} s | {memory} | {r['files']} | {rate} |")
 
 
-def child(tracked: Path, out: Path, per_difficulty: int) -> dict[str, Any]:
+def child(tracked: Path, out: Path, difficulties: Sequence[str], per_difficulty: int) -> dict[str, Any]:
     """One run; what it took."""
     begun = float(os.environ[CLOCK])
     from guava_aug.config import RunConfig
     from guava_aug.jobs import run
 
-    config = RunConfig(tracked, out, views_per_difficulty=per_difficulty)
-    engine = Linking(config, tracked.parent / "ready.mp4")
+    config = RunConfig(tracked, out, difficulties=tuple(difficulties), views_per_difficulty=per_difficulty)
+    engine = Linking(config, tracked.parent)
     result = run(config, engine=engine)
     assert result.ok
     views = engine.memory[-1] if engine.memory else 0  # before the manifest is made
@@ -108,10 +165,10 @@ def child(tracked: Path, out: Path, per_difficulty: int) -> dict[str, Any]:
 
 
 class Linking:
-    """An engine that makes every view by linking one file."""
+    """An engine that makes every view by linking a file, another one where a file system allows no more links."""
 
-    def __init__(self, config: Any, ready: Path) -> None:
-        self.config, self.ready = config, ready
+    def __init__(self, config: Any, folder: Path) -> None:
+        self.config, self.ready = config, folder / "ready.mp4"
         self.first: float | None = None
         self.memory: list[int] = []
         self.files = self.made = 0
@@ -146,6 +203,9 @@ class Linking:
         for view in views:
             path = video_path(self.config.output_root, view.label, name)
             path.parent.mkdir(parents=True, exist_ok=True)
+            if self.made and self.made % LINKS == 0:
+                shutil.copy(self.ready, more := self.ready.with_name(f"ready_{self.made}.mp4"))
+                self.ready = more
             os.link(self.ready, path)
             said = (signature, self.made_with["input"], None)
             content = Content(30.0, 64, self.made_with, fingerprint(view, self.made_with), said, self.bytes)

@@ -281,3 +281,71 @@ def test_processes_that_are_there_and_that_are_not():
 def test_journals_are_where_the_page_says(tracked: Path, tmp_path: Path):
     run(tracked, tmp_path, ["one"])
     assert {path.suffix for path in (tmp_path / FOLDER).iterdir()} == {".jsonl"}
+
+
+def test_status_of_copied_journals_looks_whether_the_files_are_there(
+    tracked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run(tracked, tmp_path / "out", ["one"])
+    shutil.copytree(tmp_path / "out" / ".guava-aug", tmp_path / "copy" / ".guava-aug")
+    capsys.readouterr()
+    said = status(tmp_path / "copy", capsys)
+    assert (said["views"], said["done"], said["missing"]) == (3, 0, 3)
+    assert main(["status", str(tmp_path / "copy")]) == 0
+    assert "3 views done, as the journals say, but the files are not there" in capsys.readouterr().out
+    video_path(tmp_path / "out", "hard", "one").unlink()
+    said = status(tmp_path / "out", capsys)
+    assert (said["done"], said["missing"]) == (2, 1)
+
+
+def test_moved_folders_are_written_with_their_new_places(tracked: Path, tmp_path: Path):
+    run(tracked, tmp_path / "old", ["one"])
+    (tmp_path / "old").rename(tmp_path / "new")
+    tracked.rename(tmp_path / "elsewhere")
+    log = tmp_path / "new" / "augmentation_params.json"
+    assert main(["merge", str(tmp_path / "new")]) == 0
+    assert json.loads(log.read_text())["one"]["easy"]["output_dir"] == str(tmp_path / "new/easy/one")
+    before = rows(tmp_path / "new")["one", "easy"]
+    for _ in range(2):
+        assert run(tmp_path / "elsewhere", tmp_path / "new", ["one"]).count() == {"skipped": 3}
+        entry = json.loads(log.read_text())["one"]["easy"]
+        assert entry["output_dir"] == str(tmp_path / "new/easy/one")
+        assert entry["tracked_path"] == str(tmp_path / "elsewhere/one")
+    after = rows(tmp_path / "new")["one", "easy"]
+    assert after["fingerprint"] == before["fingerprint"] and after["seconds_render"] == before["seconds_render"]
+    lines = [line for path in (tmp_path / "new" / FOLDER).iterdir() for line in path.read_text().splitlines()]
+    assert sum('"kind":"view"' in line for line in lines) == 6  # told once more, and only once
+
+
+def test_retry_with_nothing_to_retry_answers_without_torch(tracked: Path, tmp_path: Path):
+    run(tracked, tmp_path / "out", ["one"])
+    code = (
+        "import sys; from guava_aug.cli import main; "
+        f"code = main(['retry', {str(tmp_path / 'out')!r}]); print(code, 'torch' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "no view has failed" in said and said.endswith("0 False\n")
+
+
+def test_merge_and_a_run_with_nothing_to_do_need_no_torch(tracked: Path, tmp_path: Path):
+    """Both are asked for of a hundred thousand views; reading torch alone would take longer."""
+    run(tracked, tmp_path / "out", ["one"], difficulties=["easy"])
+    flags = ["--tracked_root", str(tracked), "--output_root", str(tmp_path / "out"), "--device", "cpu", "--quiet"]
+    words = ["run", *flags, "--video_list", "one", "--difficulties", "easy"]
+    code = (
+        "import sys, guava_aug.engine; from guava_aug.cli import main; "
+        "guava_aug.engine.known_weights = lambda *a: 'fake'; "
+        f"codes = main({words!r}), main(['merge', {str(tmp_path / 'out')!r}]); print(codes, 'torch' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.endswith("(0, 0) False\n")
+
+
+def test_slurm_warns_of_names_that_are_not_there(tracked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["--tracked_root", str(tracked), "--output_root", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(["slurm", *words, "--video_list", "one", "nowhere", "twoo"]) == 0
+    said = capsys.readouterr()
+    assert "2 of 3 names are no tracked videos below" in said.err and "nowhere, twoo" in said.err
+    assert said.out.startswith("#!/bin/bash")
+    assert main(["slurm", *words, "--video_list", "one"]) == 0
+    assert "names" not in capsys.readouterr().err

@@ -15,6 +15,7 @@ from .config import RunConfig
 from .engine import Content, Made, check_flags
 from .errors import AssetError, DeviceError, UsageError
 from .hosts import environment_of_child
+from .plain_json import loads
 from .progress import Progress
 from .stopping import Check
 from .timing import Stages
@@ -61,7 +62,8 @@ class ChildProcesses:
         for view in views:
             self.stop()
             begun = time.perf_counter()
-            code, out, err = _run_child({"config": self.config.to_json(), "video": name, "view": view.label})
+            job = {"config": self.config.to_json(), "video": name, "view": view.label, "seed": view.seed}
+            code, out, err = _run_child(job)
             seconds = time.perf_counter() - begun
             answer = _answer(out)
             if answer is None:  # killed, or it could not even start
@@ -106,7 +108,7 @@ def _made(view: View, said: dict[str, Any]) -> Made:
 def _answer(out: str) -> dict[str, Any] | None:
     """The last line of a child's stdout, if it is what `one-view` answers."""
     try:
-        answer = json.loads(out.splitlines()[-1])
+        answer = loads(out.splitlines()[-1])
         return answer if isinstance(answer, dict) else None
     except (ValueError, IndexError):
         return None

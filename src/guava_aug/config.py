@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import UsageError
 from .frame_rate import Rate, check_rate, parse_rate
@@ -22,6 +22,7 @@ EngineName = Literal["local", "ray"]
 DEFAULT_DIFFICULTIES = ("easy", "medium", "hard")
 DEFAULT_MODEL_PATH = Path("assets/GUAVA")
 DEFAULT_FPS = 30.0  # the original's, whatever the source's rate
+MOST_BASE_SEED = 1 << 62
 FRAMES_PER_CHUNK_CPU = 4
 FRAMES_PER_CHUNK_GPU = 32
 
@@ -36,6 +37,7 @@ class RunConfig:
     difficulties: tuple[str, ...] = DEFAULT_DIFFICULTIES  # number and order decide the seeds
     base_seed: int = 42
     views_per_difficulty: int = 1
+    keep_cameras: bool = False  # logged views keep their cameras when `difficulties` became longer at its end
     overwrite: bool = False  # make existing views again, also with another camera
     part_id: str | None = None  # names the parameter log of this part of a cluster job; None with a shard: its index
     shard: str | None = None  # "i/n": only the videos of part i (from 0) of n, by a hash of their names
@@ -87,6 +89,8 @@ class RunConfig:
             raise UsageError(f"--crf is {self.crf}; expected 0 (lossless) to 51 (worst)")
         if self.source_frame < 0:
             raise UsageError(f"--source_frame is {self.source_frame}; expected the number of a frame, 0 or more")
+        if not -MOST_BASE_SEED <= self.base_seed <= MOST_BASE_SEED:  # seeds must fit into 64 bits with a sign
+            raise UsageError(f"--base_seed is {self.base_seed}; expected at most {MOST_BASE_SEED}, with either sign")
         if self.fps is not None:
             try:
                 fps = parse_rate(self.fps) if isinstance(self.fps, str) else self.fps
@@ -143,7 +147,12 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> RunConfig:
-        """The record that `to_json` was made from (also after a trip through JSON text)."""
+        """The record that `to_json` was made from (also after a trip through JSON text).
+
+        Raises:
+            TypeError: a value is not of its field's type, or there is no such field.
+            UsageError: as when it is made.
+        """
         values = json.loads(json.dumps(values))
         for name in ("tracked_root", "output_root", "model_path", "guava_root", "time_map"):
             if values.get(name) is not None:
@@ -151,4 +160,22 @@ class RunConfig:
         for name in ("videos", "difficulties", "gpus"):
             if values.get(name) is not None:
                 values[name] = tuple(values[name])
+        kinds = get_type_hints(cls)
+        for name, value in values.items():
+            if name not in kinds or not _fits(value, kinds[name]):
+                raise TypeError(f"RunConfig: {name} cannot be {value!r:.100}")
         return cls(**values)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a field's type."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in args
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(item, args[0]) for item in value)
+    if args:  # a union
+        return any(_fits(value, one) for one in args)
+    if kind is float:
+        return type(value) in (int, float)
+    return type(value) is kind if kind in (int, bool, str) else isinstance(value, kind)

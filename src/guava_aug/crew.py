@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -106,8 +106,8 @@ class Member(Protocol):
     def ready(self) -> Iterator[Event]:
         """What it says until it is ready. Raises MemberDied."""
 
-    def make(self, video: str, labels: Sequence[str]) -> Iterator[Event]:
-        """What it says until the video is over. Raises MemberDied."""
+    def make(self, video: str, labels: Mapping[str, int]) -> Iterator[Event]:
+        """What it says until the video is over. labels: of the views, with their seeds. Raises MemberDied."""
 
     def ask_to_end(self) -> None:
         """Lets it finish the views in flight and no more. From any thread."""
@@ -189,7 +189,9 @@ class Crew:
         for _ in range(LIVES):
             number, member = self._take()
             try:
-                error = self._listen(member, member.make(name, list(left)), left, on_view)
+                error = self._listen(
+                    member, member.make(name, {label: view.seed for label, view in left.items()}), left, on_view
+                )
             except MemberDied as death:
                 reason = str(death)
                 self._replace_later(number, member, f"{name}: {reason}")

@@ -91,6 +91,7 @@ def explain_differences(
         if len(cameras) > CAMERAS_SHOWN:
             lines.append(f"  and {len(cameras) - CAMERAS_SHOWN} more")
         lines.append("The camera follows from --base_seed and from the number and order of --difficulties.")
+        lines.append("Where only difficulties were added at the end of the list, --keep_cameras keeps these views.")
         paragraphs.append("\n".join(lines))
     if settings:
         count = len({(d.video, d.label) for found in settings.values() for d in found})

@@ -342,7 +342,7 @@ def look_of(config: RunConfig, model: GuavaModel | None = None) -> Look:
     Raises:
         AssetError: there is no such model. InputError: the background picture cannot be read.
     """
-    from .model import EMBEDDED, EMBEDDED_DIR
+    from .avatar.find import EMBEDDED, EMBEDDED_DIR
 
     source = model_source(config) if model is None else model.source
     path = EMBEDDED_DIR if source == EMBEDDED else Path(source)
@@ -369,6 +369,8 @@ def check_flags(config: RunConfig) -> None:
     if config.preset not in PRESETS:
         raise UsageError(f"--preset is {config.preset!r}; expected one of {', '.join(PRESETS)}")
     if config.background != "plate":
+        from .render.background import background_for
+
         background_for(None, config.background, 8)  # type: ignore[arg-type]  # only `plate` looks at the video
     model_source(config)
 
@@ -379,7 +381,7 @@ def model_source(config: RunConfig) -> str:
     Raises:
         AssetError: `model_path` is given and not there.
     """
-    from .model import EMBEDDED
+    from .avatar.find import EMBEDDED
 
     if config.model_path is not None:
         if str(config.model_path) != EMBEDDED and not is_there(config.model_path, AssetError):

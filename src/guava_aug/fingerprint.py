@@ -15,18 +15,20 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .avatar.checkpoint import find_checkpoint
+from .avatar.find import find_checkpoint
 from .config import RunConfig
 from .cpus import usable_cpus
 from .errors import AssetError, InputError
 from .frame_rate import Rate
 from .output.temporary import replacing
+from .plain_json import loads
 from .presence import is_file, is_folder
 from .tracked.layout import IDENTITY, IMAGES, INFO, TRACKING, places
 
@@ -122,8 +124,9 @@ def known_weights(model_path: Path, output_root: Path) -> str:
     except OSError as error:
         raise _unreadable(file, error) from error
     known: dict[str, str] = {}
-    with contextlib.suppress(OSError, ValueError):
-        known = dict(json.loads(memory.read_text(encoding="utf-8")))
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        said = loads(memory.read_text(encoding="utf-8"))
+        known = {k: v for k, v in dict(said).items() if isinstance(v, str) and re.fullmatch(r"[0-9a-f]{32}", v)}
     if key not in known:
         known[key] = _content(file, key)
         if memory.parent.is_dir():

@@ -6,19 +6,16 @@ in which the files are read.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .journal import FOLDER, Journal, Key, Line, Reader
-
-log = logging.getLogger(__name__)
+from .journal import EXAMPLES, FOLDER, Damage, Journal, Key, Line, Reader
+from .journal_lines import DONE as DONE
 
 Standing = Literal["done", "failed", "left"]
-DONE = ("success", "skipped")
 OVERWRITE_STOPPED = "not made yet: the run with --overwrite was interrupted; run it again without --overwrite to go on"
 
 
@@ -38,10 +35,14 @@ class ViewHistory:
     @property
     def standing(self) -> Standing:
         """done, failed, or left (to be made by a run that is going on or was killed)."""
-        begun = max((key for key in (self.planned, self.withdrawn) if key), default=None)
-        if self.ended is None or (begun is not None and begun > self.ended[0]):
+        ended = self.ended
+        if (
+            ended is None
+            or (self.planned is not None and self.planned > ended[0])
+            or (self.withdrawn is not None and self.withdrawn > ended[0])
+        ):
             return "left"
-        return "done" if self.ended[1] in DONE else "failed"
+        return "done" if ended[1] in DONE else "failed"
 
     @property
     def is_withdrawn(self) -> bool:
@@ -101,6 +102,7 @@ class History:
         self.workers: dict[str, Worker] = {}
         self.inputs: dict[str, tuple[Key, Input]] = {}
         self.latest = 0.0  # time of the newest line
+        self._moved: dict[str, bool] = {}  # by worker
         self._readers = {Path(root): Reader(root), **{Path(other): Reader(other) for other in more}}
         self.refresh()
 
@@ -127,7 +129,31 @@ class History:
         for line in lines:
             self.add(line)
         if journal.path is not None:
-            self._readers[self.root].passed(journal.path)
+            self._readers[self.root].passed(journal.path, lines[-1] if lines else None)
+
+    @property
+    def damage(self) -> Damage:
+        """What could not be read of the journals."""
+        found = [reader.damage for reader in self._readers.values()]
+        return Damage(
+            sum(damage.passed_over for damage in found),
+            sum(damage.times for damage in found),
+            tuple(example for damage in found for example in damage.examples)[:EXAMPLES],
+        )
+
+    def has_moved(self, worker: str) -> bool:
+        """Whether the output root that a worker wrote to is another folder than the one its journal is in now."""
+        if worker not in self._moved:
+            found = self.workers.get(worker)
+            config = {} if found is None else found.header.get("config") or {}
+            then, start = config.get("output_root"), "" if found is None else found.header.get("cwd") or ""
+            self._moved[worker] = (
+                found is not None
+                and type(then) is str
+                and found.root is not None
+                and not is_same_place(Path(start, then), found.root)
+            )
+        return self._moved[worker]
 
     def get(self, video: str, label: str) -> ViewHistory | None:
         """What is known of a view; None: nothing."""
@@ -151,13 +177,7 @@ class History:
         if worker is None:
             worker = self.workers[line.worker] = Worker(line.worker, root or self.root)
         worker.last = max(worker.last, line.key[0])
-        take = _TAKE.get(line.kind)  # a later version may write kinds that this one does not know
-        if take is not None:
-            try:
-                take(self, worker, line, line.fields)
-            except (KeyError, TypeError, AttributeError, ValueError):
-                log.warning("journal %s: line %d cannot be used; it is passed over", line.worker, line.key[2])
-
+        _TAKE[line.kind](self, worker, line, line.fields)
         line.forget()
 
     def _view(self, video: str, label: str) -> ViewHistory:
@@ -233,6 +253,14 @@ class History:
         if status == "failed" and counts:
             view.failures = view.failures or {}
             view.failures[worker.name] = _later(view.failures.get(worker.name), key)
+
+
+def is_same_place(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one folder, whatever the way; also where neither is there."""
+    try:
+        return os.path.realpath(one) == os.path.realpath(other)
+    except (OSError, ValueError):  # no path at all
+        return False
 
 
 def _later(before: Key | None, key: Key) -> Key:

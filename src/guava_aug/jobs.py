@@ -20,9 +20,11 @@ from .engine import Engine, InProcess, Made, explain, look_of
 from .errors import AssetError, DeviceError, DiskFullError, InputError, OutputError, UsageError
 from .failure import place
 from .fingerprint import PLATE_WITHOUT
+from .history import is_same_place
 from .openmp import same_threads
 from .output.sidecar import read_sidecar
 from .output.tree import png_dir, sidecar_path, video_path, view_root
+from .plain_json import is_count
 from .plural import counted
 from .progress import Progress, Silent
 from .record import FOLDER, record_path, stage_rows, versions, write_record
@@ -157,6 +159,7 @@ class _Run:
         self._said = "", ""
         self._told_used = False
         self._told_plates: set[str] = set()  # videos
+        self._has_moved: dict[str, bool] = {}  # by worker of earlier runs
         self.begun = time.monotonic()
 
     def go(self) -> RunResult:
@@ -301,7 +304,9 @@ class _Run:
                 found, reason = job.done.get(view.label), job.left_alone.get(view.label)
                 if found is not None:
                     self.results[job.name, view.label] = self._result(job, view, "skipped")
-                    if found.known:
+                    if found.known and (moved := self._moved(job, view)) is not None:
+                        new.append((job.name, view.label, moved))
+                    elif found.known:
                         known.setdefault(job.name, []).append(view.label)
                     else:
                         new.append((job.name, view.label, self._found(job, view, found)))
@@ -318,6 +323,23 @@ class _Run:
                 "%s left alone, having failed before; nothing has changed (try them again: guava-aug retry %s)",
                 counted(alone, "view"), self.config.output_root,
             )  # fmt: skip
+
+    def _moved(self, job: VideoJob, view: View) -> dict[str, Any] | None:
+        """The row of a view that is done, with its new places; None: neither its output nor its tracked root moved."""
+        state = self.log.history.get(job.name, view.label)
+        if state is None or state.made is None:
+            return None
+        worker = state.made.worker
+        if worker not in self._has_moved:
+            header = self.log.history.workers[worker].header
+            tracked = (header.get("config") or {}).get("tracked_root")
+            self._has_moved[worker] = self.log.history.has_moved(worker) or (
+                type(tracked) is str
+                and not is_same_place(Path(header.get("cwd") or "", tracked), self.config.tracked_root)
+            )
+        if not self._has_moved[worker]:
+            return None
+        return {**state.made.fields, **self._entry(job, view), "status": "skipped"}
 
     def _one_video(self, job: VideoJob) -> None:
         """Makes what is missing of one video. Nothing that is wrong with the video stops the run."""
@@ -416,8 +438,9 @@ class _Run:
         if found.tag is not None:
             facts |= {"fingerprint": found.tag.fingerprint, "made_with": found.tag.made_with, "fps": found.fps}
             beside = read_sidecar(sidecar_path(self.config.output_root, view.label, job.name))
-            if beside.get("fingerprint") == found.tag.fingerprint and "width" in beside:
-                facts["size"] = [beside["width"], beside["height"]]
+            size = [beside.get("width"), beside.get("height")]
+            if beside.get("fingerprint") == found.tag.fingerprint and all(map(is_count, size)):
+                facts["size"] = size
                 with suppress(KeyError, TypeError, ValueError):  # of an earlier version, or damaged
                     facts["camera"] = compact_facts(beside)
         return {"status": "skipped", **self._entry(job, view), **facts}

@@ -2,11 +2,14 @@
 
 `{output_root}/.guava-aug/journal/<host>-<pid>-<start>.jsonl`. A worker only ever appends to its own file: one `write`
 of whole lines, then `fsync`. So there is nothing to lock, on NFS or Lustre as little as on a local disk. Readers take
-all files together. A line that a kill or a full disk cut short is passed over. The kinds of lines: docs/formats.md.
+all files together. A line that a kill or a full disk cut short, or that a disk has damaged, is passed over and counted.
+The kinds of lines: docs/formats.md.
 
 Lines have a total order that is the same for every reader, whatever it reads first: time, then file name, then number
 of the line. Time never goes back within a file, and a worker that has read the others' journals begins after the last
-line it saw, so that a clock that is slow does not let an old line win.
+line it saw, so that a clock that is slow does not let an old line win. A line whose time is impossible (no number, not
+finite, before 2020, over 30 days after both the file's time and the clock) or goes back has the time of the line before
+it: so a clock that runs ahead, or a damaged digit, loses nothing.
 """
 
 from __future__ import annotations
@@ -14,19 +17,26 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .durable import sync_descriptor
 from .errors import DiskFullError, OutputError
 from .hosts import host_id, host_name
+from .journal_lines import EARLIEST, is_short_ascii, is_time, understood
+from .plain_json import is_count, loads
 
 FOLDER = Path(".guava-aug") / "journal"  # below the output root
 FORMAT = 1
 _TICK = 1e-6  # seconds between two lines of one file, at least
+AHEAD = 30 * 86400.0  # seconds that a line may be later than both its file and the clock say
+MOST_BRACKETS = 1_000_000  # of one line; a plan of a thousand videos has a list for each of them
+EXAMPLES = 3  # damaged lines that are named
 
 Key = tuple[float, str, int]  # the total order: seconds since 1970, file name, number of the line in it
 
@@ -34,19 +44,23 @@ Key = tuple[float, str, int]  # the total order: seconds since 1970, file name, 
 class Line:
     """One line of one journal. Keeps the text and not what it says: of a hundred thousand lines that is much less."""
 
-    __slots__ = ("_fields", "_text", "key", "kind")
+    __slots__ = ("_fields", "_text", "key", "kind", "names")
 
     def __init__(self, key: Key, kind: str, text: bytes, fields: dict[str, Any] | None = None) -> None:
         self.key = key
         self.kind = kind  # run, plan, used, begin, view, skipped, alone, input, end
         self._text = text
         self._fields = fields  # while it is read
+        self.names: tuple[str, ...] = () if fields is None else _shared_names(fields)  # of its fields
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What the line says; read from its text every time."""
-        fields = self._fields or json.loads(self._text)
-        return {key: value for key, value in fields.items() if key not in ("t", "n", "kind")}
+        """What the line says, checked; read from its text every time."""
+        if self._fields is not None:
+            return self._fields
+        said = _parse(self._text)
+        assert said is not None, "it was understood when it was read"
+        return {name: said[name] for name in self.names}
 
     @property
     def worker(self) -> str:
@@ -90,7 +104,7 @@ class Journal:
 
         Raises:
             OutputError: the disk is full or cannot be written.
-            ValueError: NaN or infinity, which other readers of JSON refuse; nothing is written.
+            ValueError: NaN or infinity, or another value that readers of journals refuse; nothing is written.
         """
         if self.path is None and rows:
             opening = {"format": FORMAT, "host": host_name(), "host_id": host_id(), "pid": os.getpid()}
@@ -106,7 +120,10 @@ class Journal:
             self._time = max(self._time + _TICK, time.time() if at is None else at)
             self._time = round(self._time, 6)
             line = b'{"t":%.6f,"n":%d,%s' % (self._time, self._number, text)
-            lines.append(Line((self._time, self.path.name, self._number), kind, line))
+            known = understood(kind, json.loads(line))
+            if known is None:
+                raise ValueError(f"no reader would understand this line of a journal: {line[:1000]!r}")
+            lines.append(Line((self._time, self.path.name, self._number), sys.intern(kind), line, known))
             data += line + b"\n"
             self._number += 1
         self._write(self.path, data)
@@ -148,6 +165,25 @@ class Journal:
         )
 
 
+@dataclass
+class Damage:
+    """What could not be read of journals, in numbers."""
+
+    passed_over: int = 0  # lines that are not understood
+    times: int = 0  # lines with an impossible time, which have that of the line before
+    examples: tuple[str, ...] = ()  # "FILE line 7", of the first few that were passed over
+
+
+@dataclass
+class _Place:
+    """How far a file was read."""
+
+    read: int = 0  # bytes of whole lines
+    seen: int = 0  # its length then; a cut line stays unread for ever
+    lines: int = 0
+    time: float | None = None  # of the last line
+
+
 class Reader:
     """Reads the journals below an output root, and later what was added to them. Holds no open file.
 
@@ -156,40 +192,83 @@ class Reader:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.folder = Path(root) / FOLDER
-        self._read: dict[str, int] = {}  # bytes of whole lines that were read, by file name
-        self._seen: dict[str, int] = {}  # length of each file when it was read; a cut line stays unread for ever
+        self.damage = Damage()
+        self._places: dict[str, _Place] = {}  # by file name
 
     def new_lines(self) -> Iterator[Line]:
         """The lines that this reader has not given yet, file by file. A line still being written comes next time."""
         try:
             with os.scandir(self.folder) as entries:
-                sizes = {e.name: e.stat().st_size for e in entries if e.name.endswith(".jsonl")}
+                found = {e.name: e.stat() for e in entries if e.name.endswith(".jsonl")}
         except FileNotFoundError:
             return
         except OSError as error:
             raise OutputError(f"{self.folder}: the journals cannot be read ({error.strerror or error})") from error
-        for name in sorted(sizes):
-            if sizes[name] > self._seen.get(name, 0):
-                yield from self._of_file(name)
+        for name in sorted(found):
+            if name not in self._places or found[name].st_size > self._places[name].seen:
+                yield from self._of_file(name, found[name].st_mtime)
 
-    def passed(self, path: Path) -> None:
-        """Notes that all of a file is known already: it is this process's own."""
-        self._read[path.name] = self._seen[path.name] = path.stat().st_size
+    def passed(self, path: Path, last: Line | None = None) -> None:
+        """Notes that all of a file is known already: it is this process's own. last: its last line."""
+        place = self._places.setdefault(path.name, _Place())
+        place.read = place.seen = path.stat().st_size
+        if last is not None:
+            place.time, place.lines = last.key[0], last.key[2] + 1
 
-    def _of_file(self, name: str) -> Iterator[Line]:
-        start = self._read.get(name, 0)
+    def _of_file(self, name: str, changed: float) -> Iterator[Line]:
+        """changed: when it was written to last, seconds since 1970."""
+        place = self._places.setdefault(name, _Place())
+        latest = max(changed, time.time()) + AHEAD
         try:
             with open(self.folder / name, "rb") as file:
-                file.seek(start)
-                data = file.read()
+                file.seek(place.read)
+                for text in file:
+                    place.seen = place.read + len(text)
+                    if not text.endswith(b"\n"):  # being written, or cut short
+                        return
+                    place.read = place.seen
+                    place.lines += 1
+                    line = self._line(name, text[:-1], place, latest, changed)
+                    if line is not None:
+                        yield line
         except OSError as error:
             raise OutputError(f"{self.folder / name}: cannot be read ({error.strerror or error})") from error
-        whole = data[: data.rfind(b"\n") + 1]
-        self._read[name], self._seen[name] = start + len(whole), start + len(data)
-        for text in whole.split(b"\n"):
-            line = _decode(name, text)
-            if line is not None:
-                yield line
+
+    def _line(self, name: str, text: bytes, place: _Place, latest: float, changed: float) -> Line | None:
+        """The line; None, and counted, when it is not understood."""
+        if not text:
+            return None
+        said = _parse(text)
+        fields = None if said is None else understood(said.get("kind"), said, is_short_ascii(text))
+        number: Any = None if said is None else said.get("n")
+        if said is None or fields is None or not is_count(number):
+            self.damage.passed_over += 1
+            if len(self.damage.examples) < EXAMPLES:
+                self.damage.examples += (f"{name} line {place.lines}",)
+            return None
+        at: Any = said.get("t")
+        before = place.time
+        if not is_time(at, latest) or (before is not None and at < before):
+            self.damage.times += 1
+            at = before if before is not None else _begun(name, latest, changed)
+        place.time = at = float(at)
+        return Line((at, name, number), sys.intern(said["kind"]), text, fields)
+
+
+_NAMES: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+
+def _shared_names(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the fields, the same object for all lines that have the same."""
+    names = tuple(fields)
+    return _NAMES.setdefault(names, names)
+
+
+def _begun(name: str, latest: float, changed: float) -> float:
+    """When a journal was begun, seconds since 1970: as its name says, else not after it was written to last."""
+    start = re.search(r"-([0-9]{1,16})\.jsonl$", name)
+    at = int(start[1]) / 1000 if start else 0.0
+    return at if is_time(at, latest) else max(EARLIEST, min(changed, latest))
 
 
 def _encode(kind: str, fields: Mapping[str, Any]) -> bytes:
@@ -202,10 +281,18 @@ def _encode(kind: str, fields: Mapping[str, Any]) -> bytes:
     return text[1:].encode("ascii")
 
 
-def _decode(name: str, text: bytes) -> Line | None:
-    """The line, or None when it is cut short or no such line at all."""
-    try:
-        fields = json.loads(text)
-        return Line((float(fields["t"]), name, int(fields["n"])), sys.intern(fields["kind"]), text, fields)
-    except (ValueError, KeyError, TypeError, AttributeError):
+_FIRST_FIELD = re.compile(rb'^[^,]{0,10000},(?="n":)')  # `{"t":...,` whatever a disk has made of it
+
+
+def _parse(text: bytes) -> dict[str, Any] | None:
+    """What a line says, unchecked; None when it is cut short or no such line at all. A damaged time is null."""
+    if text.count(b"[") + text.count(b"{") > MOST_BRACKETS:
         return None
+    try:
+        said = loads(text.decode("ascii"))
+    except ValueError:
+        try:
+            said = loads(_FIRST_FIELD.sub(b'{"t":null,', text).decode("ascii"))
+        except ValueError:
+            return None
+    return said if type(said) is dict else None

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator
-from datetime import datetime, timezone
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from . import timing
-from .errors import OutputError
+from .errors import OutputError, UsageError
 from .frame_rate import rate_text
 from .history import History, ViewHistory, Worker
 from .output.params_log import Entries, view_order
 from .output.temporary import replacing
-from .output.tree import manifest_path, sidecar_path, video_path
+from .output.tree import manifest_path, relative_paths
+from .plain_json import is_number
 from .views.angles import expanded_facts
 from .views.view import recorded_params
 
@@ -60,6 +61,7 @@ def write_manifest(root: Path, history: History, found: Entries) -> Path:
         [(name, kinds.get(kind) or pa.timestamp("ms", tz="UTC")) for name, kind in COLUMNS.items()],
     )
     path, all_rows = manifest_path(root), rows(root, history, found)
+    types = [schema.field(name).type for name in COLUMNS]
     try:
         with (  # an open file, for pyarrow takes a colon in a path for the scheme of a URI
             replacing(path) as temporary,
@@ -68,35 +70,69 @@ def write_manifest(root: Path, history: History, found: Entries) -> Path:
         ):
             writer.write_table(schema.empty_table())
             while piece := list(islice(all_rows, ROWS_AT_A_TIME)):
-                writer.write_table(pa.Table.from_pylist(piece, schema=schema))
+                columns = [
+                    _column(values, kind, type_)
+                    for values, kind, type_ in zip(zip(*piece, strict=True), COLUMNS.values(), types, strict=True)
+                ]
+                writer.write_table(pa.Table.from_arrays(columns, schema=schema))
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error}); check the disk and run again") from error
     return path
 
 
-def rows(root: Path, history: History, found: Entries) -> Iterator[dict[str, Any]]:
-    """The manifest's rows: videos by name, views by difficulty and number. Absent values are null."""
-    views = {(video, label): view for video, label, view in history.items()}
-    entries = {(video, label): entry for video, labels in found.items() for label, entry in labels.items()}
-    versions: dict[str, str] = {}  # as text, by worker
-    for video, label in sorted({*views, *entries}, key=lambda key: (key[0], view_order(key[1]))):
-        row: dict[str, Any] = {"video": video, "view": label, **_of_label(label)}
-        row.update(_of_entry(entries.get((video, label)) or {}))
-        view = views.get((video, label))
-        if view is not None:
-            row.update(_of_history(history, view, versions))
-            row["status"] = view.standing
-        if row["status"] == "done":
-            row["path"] = str(video_path("", label, video))
-            row["sidecar"] = str(sidecar_path("", label, video))
-            row["cameras"] = row["sidecar"] if row.pop("moving", False) else None
-        row.pop("moving", None)
-        yield row
+def _integer(bits: int) -> Callable[[Any], int | None]:
+    limit = 1 << (bits - 1)
+    return lambda value: value if type(value) is int and -limit <= value < limit else None
 
 
-def _of_label(label: str) -> dict[str, Any]:
-    _, difficulty, number = view_order(label)
-    return {"difficulty": difficulty, "view_index": number}
+def _number(value: Any) -> float | None:
+    return float(value) if is_number(value) else None
+
+
+def _text(value: Any) -> str | None:
+    """The text, with what is no Unicode escaped, as names on a disk may be."""
+    if type(value) is not str:
+        return None
+    return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+
+
+# Of every kind of column: the value that fits into it, else null. Logs of others say what they like.
+_FITTING: dict[str, Callable[[Any], Any]] = {
+    "string": _text, "int32": _integer(32), "int64": _integer(64), "float64": _number, "timestamp": _integer(64),
+    "list": lambda value: [float(v) for v in value] if type(value) is list and all(map(is_number, value)) else None,
+}  # fmt: skip
+
+
+def _column(values: Sequence[Any], kind: str, type_: Any) -> Any:
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, type_)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError):
+        return pa.array([_FITTING[kind](value) for value in values], type_)
+
+
+def rows(root: Path, history: History, found: Entries) -> Iterator[tuple[Any, ...]]:
+    """The manifest's rows, values in the order of `COLUMNS`: videos by name, views by difficulty and number."""
+    workers = {name: _of_worker(history, worker) for name, worker in history.workers.items()}
+    for video in sorted(history.views.keys() | found.keys()):
+        views, entries = history.views.get(video, {}), found.get(video, {})
+        for label in sorted(views.keys() | entries.keys(), key=view_order):
+            row = dict.fromkeys(COLUMNS)
+            _, difficulty, number = view_order(label)
+            row.update(video=video, view=label, difficulty=difficulty, view_index=number)
+            view, moving = views.get(label), False
+            if view is None or not (view.told or view.made or view.failed):
+                row.update(_of_entry(entries.get(label) or {}))
+            if view is not None:
+                row["status"] = standing = view.standing
+                moving = _of_history(row, view, standing, workers)
+            if row["status"] == "done":
+                with contextlib.suppress(UsageError):  # a log of others may name what is no folder
+                    row["path"], row["sidecar"] = relative_paths(label, video)
+                    if moving:
+                        row["cameras"] = row["sidecar"]
+            yield tuple(row.values())
 
 
 def _of_entry(entry: dict[str, Any]) -> dict[str, Any]:
@@ -104,61 +140,73 @@ def _of_entry(entry: dict[str, Any]) -> dict[str, Any]:
     known = {key: entry.get(key) for key in ("seed", "yaw", "pitch", "zoom", "frames", "error")}
     return {
         **known,
-        **_of_camera(entry),
+        **_of_camera(entry)[0],
         "seconds_render": entry.get("render_time"),
         "status": "failed" if entry.get("status") == "failed" else "done",
     }
 
 
-def _of_camera(fields: dict[str, Any]) -> dict[str, Any]:
-    """Sampler and parameters of a view, and its camera where one is written down and stands still."""
-    sampler, params = recorded_params(fields)
-    camera = fields.get("camera") or {}
-    return {
-        "sampler": sampler,
-        "params": json.dumps(params, sort_keys=True) if params else None,
-        "moving": bool(camera.get("moving")),
-        **expanded_facts(camera),
-    }
-
-
-def _of_history(history: History, view: ViewHistory, versions: dict[str, str]) -> dict[str, Any]:
-    """What the journals say of a view: of its file when there is one, else of its newest failure."""
-    failed = view.standing == "failed"
-    line = view.failed if failed else view.made if view.standing == "done" else None
-    line = line or view.told
-    if line is None:
-        return {"failed_runs": view.failed_runs, "error": None}
-    fields, worker = line.fields, history.workers.get(line.worker) or Worker(line.worker)
+def _of_worker(history: History, worker: Worker) -> dict[str, Any]:
+    """What the views that a process made have in common."""
     machine = worker.used.get("machine") or {}
-    if worker.name not in versions:
-        versions[worker.name] = json.dumps(worker.header.get("versions") or {}, sort_keys=True)
-    row = _of_camera(fields)
-    row |= {key: fields.get(key) for key in ("seed", "yaw", "pitch", "zoom", "frames", "fps", "bytes", "fingerprint")}
-    row |= {key: fields.get(key) if failed else None for key in ("stage", "frame", "error")}
-    row["frame_rate"] = fields.get("frame_rate") or _rate_text(fields.get("fps"))
-    row["width"], row["height"] = fields.get("size") or (None, None)
-    stages = {timing.RENDER: fields.get("render_time"), **(fields.get("stages") or {})}
-    row |= {column: stages.get(stage) for stage, column in STAGE_COLUMNS.items()}
-    made_with = fields.get("made_with")
-    return row | {
-        "failed_runs": view.failed_runs,
+    return {
         "root": None if worker.root in (None, history.root) else str(worker.root),
-        "finished": datetime.fromtimestamp(line.key[0], timezone.utc),
         "part": worker.part,
         "host": worker.header.get("host"),
         "device": machine.get("device"),
         "gpu": machine.get("gpu"),
         "rasteriser": worker.used.get("rasteriser"),
         "precision": worker.used.get("precision"),
-        "versions": versions[worker.name],
-        "made_with": None if made_with is None else json.dumps(made_with, sort_keys=True),
+        "versions": json.dumps(worker.header.get("versions") or {}, sort_keys=True),
     }
 
 
+def _of_camera(fields: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Return sampler and parameters of a view with its camera where that stands still; and whether it moves."""
+    sampler, params = recorded_params(fields)
+    camera = fields.get("camera") or {}
+    told = {"sampler": sampler, "params": json.dumps(params, sort_keys=True) if params else None}
+    return {**told, **expanded_facts(camera)}, bool(camera.get("moving"))
+
+
+def _of_history(row: dict[str, Any], view: ViewHistory, standing: str, workers: dict[str, dict[str, Any]]) -> bool:
+    """Add what the journals say of a view: of its file when there is one, else of its newest failure.
+
+    Return whether its camera moves.
+    """
+    failed = standing == "failed"
+    row["failed_runs"] = view.failed_runs
+    line = view.failed if failed else view.made if standing == "done" else None
+    line = line or view.told
+    if line is None:
+        row["error"] = None
+        return False
+    fields = line.fields
+    for key in _AS_TOLD:
+        row[key] = fields.get(key)
+    camera, moving = _of_camera(fields)
+    row.update(camera)
+    row["frame_rate"] = fields.get("frame_rate") or _rate_text(fields.get("fps"))
+    if failed:
+        row["stage"], row["frame"], row["error"] = fields.get("stage"), fields.get("frame"), fields.get("error")
+    row["width"], row["height"] = fields.get("size") or (None, None)
+    stages = {timing.RENDER: fields.get("render_time"), **fields.get("stages", {})}
+    for stage, seconds in stages.items():
+        if stage in STAGE_COLUMNS:
+            row[STAGE_COLUMNS[stage]] = seconds
+    made_with = fields.get("made_with")
+    row["made_with"] = None if made_with is None else json.dumps(made_with, sort_keys=True)
+    row["finished"] = int(line.key[0] * 1000)  # milliseconds since 1970
+    row.update(workers[line.worker])
+    return moving
+
+
 def _rate_text(fps: Any) -> str | None:
-    """The exact rate of a view whose journal has it as a number only."""
+    """Return the exact rate of a view whose journal has it as a number only."""
     try:
         return rate_text(fps)
     except (ValueError, TypeError):
         return None
+
+
+_AS_TOLD = ("seed", "yaw", "pitch", "zoom", "frames", "fps", "bytes", "fingerprint")

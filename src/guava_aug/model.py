@@ -17,12 +17,14 @@ from .avatar.avatar import Avatar, PosedGaussians
 from .avatar.checkpoint import (
     Checkpoint,
     bare_modules,
-    find_checkpoint,
     load_weights,
     read_checkpoint,
     write_safetensors,
 )
 from .avatar.config import ModelConfig
+from .avatar.find import EMBEDDED as EMBEDDED
+from .avatar.find import EMBEDDED_DIR as EMBEDDED_DIR
+from .avatar.find import find_checkpoint
 from .avatar.network import Reconstruction, ReconstructionNetwork
 from .avatar.styleunet import StyleUNet
 from .avatar.warmup import warm_up
@@ -41,8 +43,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-EMBEDDED = "embedded"  # the name of the model that ships with the package
-EMBEDDED_DIR = Path(__file__).parent / "demo" / "data"
 BODY_FILE = "body.npz"  # a model directory may bring its own body model
 REFINER_NOISE_SEED = 10  # the original seeds its run with 10, then draws anew for every frame
 

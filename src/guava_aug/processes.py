@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -130,7 +130,7 @@ class LocalMember:
         """What it says until its model is loaded. Raises MemberDied."""
         yield from self._said(None)
 
-    def make(self, video: str, labels: Sequence[str]) -> Iterator[Event]:
+    def make(self, video: str, labels: Mapping[str, int]) -> Iterator[Event]:
         """What it says about one video. Raises MemberDied, also when it says nothing for the time of --timeout."""
         self._tell((video, labels))
         yield from self._said(self._timeout)

@@ -8,7 +8,7 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,9 +154,9 @@ class RayMember:
         """What it says until its model is loaded; it may have to wait for a place in the cluster first."""
         yield from self._said(self._actor.prepare, (), None)
 
-    def make(self, video: str, labels: Sequence[str]) -> Iterator[Event]:
+    def make(self, video: str, labels: Mapping[str, int]) -> Iterator[Event]:
         """What it says about one video."""
-        yield from self._said(self._actor.make, (video, list(labels)), self._timeout)
+        yield from self._said(self._actor.make, (video, dict(labels)), self._timeout)
 
     def ask_to_end(self) -> None:
         """See `crew.Member`."""
@@ -210,7 +210,7 @@ class RayWorker:
         """Loads the model."""
         yield from self._run(self._worker.prepare)
 
-    def make(self, name: str, labels: Sequence[str]) -> Iterator[Event]:
+    def make(self, name: str, labels: Mapping[str, int]) -> Iterator[Event]:
         """Makes views of one video."""
         yield from self._run(lambda: self._worker.make(name, labels))
 

@@ -69,7 +69,7 @@ def write_record(path: Path, content: dict[str, Any]) -> None:
         OutputError: the folder or the file cannot be written.
     """
     dated = {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": sys.argv, **content}
-    text = printable_json(json.dumps(dated, indent=2, ensure_ascii=False, default=str)) + "\n"
+    text = printable_json(json.dumps(dated, indent=2, ensure_ascii=False, default=str, allow_nan=False)) + "\n"
     try:
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -43,7 +43,16 @@ def failed_runs(history: History) -> list[tuple[RunConfig, set[tuple[str, str]]]
 
 def _config(header: dict[str, Any], root: Path) -> RunConfig | None:
     """The configuration in a journal's first line, for a run over other videos of the same output root."""
+    try:
+        return _config_of(header, root)
+    except (TypeError, ValueError, OSError, UsageError):  # of another version, or damaged
+        return None
+
+
+def _config_of(header: dict[str, Any], root: Path) -> RunConfig | None:
     values = dict(header.get("config") or {})
+    if not values:
+        return None
     start = Path(header.get("cwd") or ".")
     for name in _PATHS:
         if values.get(name) is not None and not (name == "model_path" and values[name] == "embedded"):
@@ -51,7 +60,4 @@ def _config(header: dict[str, Any], root: Path) -> RunConfig | None:
     if values.get("background") and (start / values["background"]).is_file():
         values["background"] = str(start / values["background"])
     values |= {"output_root": str(root), "videos": None, "overwrite": False, "verify": False, "shard": None}
-    try:
-        return RunConfig.from_json(values)
-    except (TypeError, ValueError, UsageError):  # of another version
-        return None
+    return RunConfig.from_json(values)

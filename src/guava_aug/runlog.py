@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,9 +15,11 @@ from typing import Any
 from .errors import OutputError
 from .history import OVERWRITE_STOPPED, History, ViewHistory
 from .journal import Journal
+from .journal_lines import is_folder
 from .manifest import write_manifest
-from .output.params_log import Entries, Entry, params_entry, read_params, write_params
-from .output.tree import LOG_NAME, manifest_path, params_log_path
+from .output.params_log import Entries, Entry, adds_nothing, check_entries, iter_params, params_entry, write_params
+from .output.tree import LOG_NAME, manifest_path, params_log_path, view_root
+from .plain_json import as_text
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +45,10 @@ class RunLog:
         self.root, self.part = root, part
         self.path = params_log_path(root, part)
         self.started = time.time()  # before anything is looked at: what others do meanwhile is later
-        self._found = read_params(self.path)  # of the original, of older versions, or made from journals that are lost
-        self._others = merged_logs([root], but=self.path)
         self.history = History(root)
+        # what only logs know: of the original, of older versions, or made from journals that are lost
+        self._found = dict(_only_logs_know(self.path, self.history))
+        self._others = merged_logs([root], self.history, but=self.path)
         self._journal = Journal(root, {"part": part, **(header or {})}, after=self.history.latest)
         known = sum(map(len, self.history.views.values()))
         self._next_rewrite = time.monotonic() + FIRST_REWRITE if known > SMALL else 0.0
@@ -62,6 +65,23 @@ class RunLog:
         """Whether a journal has the camera of a view; what only a log or the file knows is to be told with `ended`."""
         view = self.history.get(video, label)
         return view is not None and view.told is not None
+
+    def seed_of(self, video: str, label: str) -> int | None:
+        """The seed of a view in the journals, else in a log; None: it is in neither, or its seed is not known."""
+        view = self.history.get(video, label)
+        told = None if view is None or view.told is None else view.told.fields
+        seed = (told or self._found_entry(video, label) or {}).get("seed")
+        return seed if type(seed) is int else None
+
+    def seeds(self) -> Iterator[tuple[str, str, int]]:
+        """(video, view, seed) of all views of the output root whose seed is known."""
+        known = {(video, label): None for video, label, _ in self.history.items()}
+        for entries in (self._found, self._others):
+            known.update(dict.fromkeys((video, label) for video, views in entries.items() for label in views))
+        for video, label in known:
+            seed = self.seed_of(video, label)
+            if seed is not None:
+                yield video, label, seed
 
     def begin_run(self, videos: Labels, *, overwrite: bool = False) -> None:
         """Says which views this process is going to make: they count as left until they end.
@@ -96,6 +116,8 @@ class RunLog:
         lines = []
         for video, label, fields in rows:
             known = {key: value for key, value in fields.items() if value is not None}
+            if isinstance(known.get("error"), str):
+                known["error"] = as_text(known["error"])
             lines.append(("view", {"video": video, "view": label, **known}))
         self._append(lines)
         if time.monotonic() >= self._next_rewrite:
@@ -140,7 +162,9 @@ class RunLog:
             return  # nothing was told
         try:
             self.history.refresh()
-            found = merged_logs([self.root])
+            found = {video: dict(views) for video, views in self._others.items()}
+            for video, views in self._found.items():
+                found.setdefault(video, {}).update(views)
             write_manifest(self.root, self.history, found)
             while self.history.refresh():
                 write_manifest(self.root, self.history, found)
@@ -195,30 +219,41 @@ class RunLog:
         self._next_rewrite = ended + (ended - begun) / REWRITE_SHARE if many else 0.0
         self._dirty = False
 
-    def _entries(self) -> Entries:
+    def _entries(self) -> Iterator[tuple[str, dict[str, Entry]]]:
         return log_entries(self.history, self._found, self._others, self.part)
 
 
-def log_entries(history: History, found: Entries, others: Entries, part: str | None, every: bool = False) -> Entries:
-    """{video: {view: entry}} of a part, or of `every`: what the journals say, else what was `found` in the log.
+def log_entries(
+    history: History, found: Entries, others: Entries, part: str | None, every: bool = False
+) -> Iterator[tuple[str, dict[str, Entry]]]:
+    """(video, {view: entry}) of a part, or of `every`: what the journals say, else what was `found` in the log. Sorted.
 
     others: entries of other parts' logs, for what only they know of a view.
     """
-    entries = {video: dict(views) for video, views in found.items()}
-    for video, label, view in history.items():
-        ended = view.ended if every else view.ended_in(part)
-        if ended is None or view.told is None:
-            continue
-        before = found.get(video, {}).get(label) or others.get(video, {}).get(label)
-        entries.setdefault(video, {})[label] = params_entry(video, label, before, *_told(view, ended))
-    return entries
+    for video in sorted(found.keys() | history.views.keys()):
+        entries = dict(found.get(video, {}))
+        for label, view in history.views.get(video, {}).items():
+            ended = view.ended if every else view.ended_in(part)
+            if ended is None or view.told is None:
+                continue
+            before = entries.get(label) or others.get(video, {}).get(label)
+            entry = params_entry(video, label, before, *_told(view, ended))
+            worker = view.told.worker
+            if "output_dir" in entry and history.has_moved(worker) and is_folder(video):
+                entry["output_dir"] = str(view_root(history.workers[worker].root or history.root, label, video))
+            entries[label] = entry
+        if entries:
+            yield video, entries
 
 
 def _told(view: ViewHistory, ended: tuple[Any, str] | None) -> tuple[dict[str, Any], ...]:
     """The fields of a view's lines, older ones first; the last says how it ended."""
     assert view.told is not None
-    lines = sorted({line.key: line for line in (view.made, view.failed, view.told) if line}.items())
-    fields: list[dict[str, Any]] = [line.fields for _, line in lines]
+    if view.failed is None and view.made is view.told:
+        fields = [view.told.fields]
+    else:
+        lines = sorted({line.key: line for line in (view.made, view.failed, view.told) if line}.items())
+        fields = [line.fields for _, line in lines]
     if view.is_withdrawn:
         return *fields, {"status": "failed", "error": OVERWRITE_STOPPED}
     return *fields, {"status": ended[1] if ended else "failed"}
@@ -232,23 +267,42 @@ def merge(roots: Sequence[Path]) -> tuple[History, Path, Path]:
         OutputError: a journal or the log that would be replaced cannot be read, or one of the files not be written.
     """
     path = params_log_path(roots[0])
-    read_params(path)  # what only a damaged one knows must not be lost
-    history, found = History(*roots), merged_logs(roots)
+    history = History(*roots)
+    found = dict(_only_logs_know(path, history))  # what only a damaged one knows must not be lost
+    for video, views in merged_logs(roots, history, but=path).items():
+        found[video] = {**found.get(video, {}), **views}
     write_params(path, log_entries(history, found, {}, None, every=True))
     return history, path, write_manifest(roots[0], history, found)
 
 
-def merged_logs(roots: Sequence[Path], but: Path | None = None) -> Entries:
-    """What all parameter logs of output roots say. One that is damaged is told and passed over."""
+def merged_logs(roots: Sequence[Path], history: History, but: Path | None = None) -> Entries:
+    """What all parameter logs of output roots say beyond the journals. A damaged one is told and passed over."""
     merged: Entries = {}
     for other in (path for root in roots for path in sorted(root.glob(f"{LOG_NAME}*.json"))):
         if other != but:
             try:
-                for video, views in read_params(other).items():
+                for video, views in dict(_only_logs_know(other, history)).items():
                     merged.setdefault(video, {}).update(views)
             except OutputError as error:
                 log.warning("%s; its views are not known to this run", error)
     return merged
+
+
+def _only_logs_know(path: Path, history: History) -> Iterator[tuple[str, dict[str, Entry]]]:
+    """(video, {view: entry}) of those entries of a log that say what the journals do not. Raises OutputError."""
+    for video, views in iter_params(path):
+        known = history.views.get(video, {})
+        kept = {}
+        for label, entry in views.items():
+            view = known.get(label)
+            names: set[str] = set()
+            if view is not None and view.told is not None:
+                names.update(*(line.names for line in (view.made, view.failed, view.told) if line is not None))
+            if not adds_nothing(video, label, entry, names):
+                kept[label] = entry
+        if kept:
+            check_entries(path, video, kept)
+            yield video, kept
 
 
 def _pieces(videos: Labels) -> list[dict[str, list[str]]]:

@@ -10,6 +10,8 @@ from .errors import UsageError
 
 _ARRAY = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX")
 
+_LONGEST = 18  # digits of a number
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -30,7 +32,7 @@ class Shard:
     def parse(cls, text: str) -> Shard:
         """The part that `i/n` says. Raises UsageError."""
         index, slash, count = text.partition("/")
-        if not (slash and index.strip().isdecimal() and count.strip().isdecimal()):
+        if not (slash and all(part.strip().isdecimal() and len(part) <= _LONGEST for part in (index, count))):
             raise UsageError(f"--shard is {text!r}; expected i/n, such as 0/4 for the first of four parts")
         return cls(int(index), int(count))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections import Counter
@@ -12,10 +13,13 @@ from typing import Literal
 
 from .history import History, ViewHistory, Worker
 from .hosts import process_lives
+from .journal import Damage, Line
+from .output.tree import relative_paths
 
 Life = Literal["running", "silent", "died", "stopped", "ended"]
 SILENT_AFTER = 900.0  # seconds without a line after which a worker of another machine may have died
 RECENT = 600.0  # seconds over which views per second are counted
+LOOKED_AT = 2000  # files of views that are done
 EXAMPLES = 3  # views shown of each reason
 
 
@@ -58,12 +62,14 @@ class Standing:
     done: int
     failed: int
     left: int  # of runs that are going on or died before they made them
+    missing: int  # done, as the journals say, but their files are not there
     reasons: Sequence[Reason]
     workers: Sequence[WorkerStanding]
     views_per_second: float | None  # of the running workers lately; None: none is running, or none has made a view
     eta: float | None  # seconds
     device_seconds_per_view: float | None  # by all workers: their time, times their GPUs, by the views they made
     on_gpu: bool  # whether those were GPU seconds
+    damage: Damage  # what could not be read of the journals
 
     @property
     def running(self) -> int:
@@ -75,6 +81,7 @@ def standing_of(history: History, now: float | None = None) -> Standing:
     """How the work stands. now: seconds since 1970, else the clock's."""
     now = time.time() if now is None else now
     counts = Counter(view.standing for _, _, view in history.items())
+    missing = _missing_files(history)
     workers = [_worker(history, worker, now) for worker in history.workers.values()]
     running = [history.workers[w.name] for w in workers if w.life == "running"]
     rate = sum(_rate(worker, now) for worker in running)
@@ -85,9 +92,11 @@ def standing_of(history: History, now: float | None = None) -> Standing:
         root=history.root,
         views=sum(counts.values()),
         videos=len(history.views),
-        done=counts["done"],
+        done=counts["done"] - missing,
         failed=counts["failed"],
         left=left,
+        missing=missing,
+        damage=history.damage,
         reasons=_reasons(history),
         workers=sorted(workers, key=lambda w: (w.life != "running", w.idle)),
         views_per_second=rate or None,
@@ -95,6 +104,29 @@ def standing_of(history: History, now: float | None = None) -> Standing:
         device_seconds_per_view=spent / made if made else None,
         on_gpu=any((w.used.get("machine") or {}).get("gpu") for w in history.workers.values()),
     )
+
+
+def _missing_files(history: History) -> int:
+    """How many views are done, as the journals say, without their file: journals were copied, or files removed.
+
+    All of them are looked at when journals were written in another place, or when one of `LOOKED_AT`, spread evenly, is
+    missing: on a file system of a network a hundred thousand looks take a minute.
+    """
+    done = [
+        (view.made, video, label)
+        for video, label, view in history.items()
+        if view.made is not None and view.standing == "done"
+    ]
+
+    def is_missing(made: Line, video: str, label: str) -> bool:
+        worker = history.workers.get(made.worker)
+        root = history.root if worker is None or worker.root is None else worker.root
+        return not os.path.exists(f"{root}/{relative_paths(label, video)[0]}")
+
+    moved = any(history.has_moved(worker) for worker in history.workers)
+    if len(done) > LOOKED_AT and not moved and not any(is_missing(*one) for one in done[:: len(done) // LOOKED_AT]):
+        return 0
+    return sum(is_missing(*one) for one in done)
 
 
 def makers(history: History, views: Iterable[tuple[str, str]]) -> dict[WorkerStanding, int]:

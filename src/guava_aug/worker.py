@@ -20,7 +20,7 @@ import pickle
 import queue
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from .config import RunConfig
@@ -62,14 +62,18 @@ class Worker:
             self.say(("used", self.engine.describe()))
             self.say(("ready", None))
 
-    def make(self, name: str, labels: Sequence[str]) -> None:
-        """Makes views of one video, by their labels. Says `end` in any case; raises nothing but `Stopped`."""
+    def make(self, name: str, labels: Mapping[str, int]) -> None:
+        """Makes views of one video, by labels and seeds: a view in the log may keep another one than the configuration
+        gives. Says `end` in any case; raises nothing but `Stopped`."""
         from .views import plan_views
 
         c = self.config
         try:
             views = {v.label: v for v in plan_views(name, c.difficulties, c.base_seed, c.views_per_difficulty)}
-            self.engine.make(name, [views[label] for label in labels], lambda made: self.say(("view", made)))
+            asked = [
+                v if v.seed == seed else v.with_seed(seed) for label, seed in labels.items() if (v := views[label])
+            ]
+            self.engine.make(name, asked, lambda made: self.say(("view", made)))
         except Exception as error:
             logging.getLogger(__name__).debug("video %s failed", name, exc_info=True)
             self._end(error)
@@ -90,7 +94,7 @@ def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
     A None asks it to end after the views in flight; the end of the input, or a signal twice, to drop them.
     """
     config: RunConfig = pickle.load(stdin)
-    jobs: queue.Queue[tuple[str, Sequence[str]] | None] = queue.Queue()
+    jobs: queue.Queue[tuple[str, Mapping[str, int]] | None] = queue.Queue()
 
     def say(event: Event) -> None:
         try:

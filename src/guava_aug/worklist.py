@@ -21,6 +21,7 @@ from .errors import GuavaAugError, OutputError
 from .failure import in_short
 from .fingerprint import Look, input_digest, input_signature, is_consistent
 from .history import DONE, ViewHistory
+from .keep_cameras import DifficultyLists, lists_of_root, record_lists
 from .mp4_header import count_frames
 from .output.camera_tag import Tag, tag_of_file
 from .output.tree import png_dir, video_path
@@ -28,6 +29,7 @@ from .output.verify import verify_view
 from .plural import counted
 from .runlog import RunLog
 from .views import View, plan_views
+from .views.difficulty import check_difficulties
 
 if TYPE_CHECKING:
     from .tracked import Timing
@@ -145,6 +147,8 @@ def make_work_list(
     jobs = planner.check_changed_inputs(jobs)
     if planner.differences:
         raise DifferentViewsError(planner.differences)
+    if planner.lists is not None:
+        record_lists(config.output_root, planner.lists)
     run_log.same_inputs(planner.same_inputs)
     if planner.unsigned:
         log.warning(
@@ -165,6 +169,10 @@ class _Planner:
         self.differences: list[Difference] = []
         self.unsigned = 0  # views of whose making nothing is known
         self.same_inputs: dict[str, tuple[str, str, float | None]] = {}  # read, and found as they were
+        self.lists: DifficultyLists | None = None
+        if config.keep_cameras:
+            check_difficulties(config.difficulties)
+            self.lists = lists_of_root(config.output_root, config.difficulties, config.base_seed, run_log.seeds())
         self._to_read: dict[str, str] = {}  # videos whose files have changed their dates -> their digest before
 
     def job(self, name: str, only: Chosen | None) -> VideoJob:
@@ -173,6 +181,8 @@ class _Planner:
         refused = refused_name(name)
         speakable = name.encode("utf-8", "replace").decode()
         views = plan_views(speakable, config.difficulties, config.base_seed, config.views_per_difficulty)
+        if self.lists is not None:
+            views = [self.lists.keep(speakable, view, self.log.seed_of(speakable, view.label)) for view in views]
         if only is not None:
             views = [view for view in views if (speakable, view.label) in only]
         if refused:
@@ -365,6 +375,7 @@ class _Planner:
 
 def _verified(config: RunConfig, jobs: list[VideoJob]) -> list[VideoJob]:
     """The jobs without those files that do not decode as they should; they are made again."""
+
     views = [(job.name, label, found) for job in jobs for label, found in job.done.items()]
     log.info("--verify: reading %s", counted(len(views), "view"))
 

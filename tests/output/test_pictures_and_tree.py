@@ -12,14 +12,13 @@ from guava_aug.errors import OutputError, UsageError
 from guava_aug.failure import place
 from guava_aug.output import (
     PngWriter,
-    contact_sheet,
     params_log_path,
     png_dir,
     to_png_bytes,
     to_video_bytes,
     video_path,
 )
-from guava_aug.output.contact_sheet import Block
+from guava_aug.output.contact_sheet import Block, contact_sheet
 
 
 def read(path):

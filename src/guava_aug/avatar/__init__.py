@@ -1,9 +1,18 @@
-"""GUAVA's networks: a source frame becomes an avatar, an avatar becomes posed Gaussians."""
+"""GUAVA's networks: a source frame becomes an avatar, an avatar becomes posed Gaussians.
 
-from .avatar import Avatar, PosedGaussians
-from .config import ModelConfig, StyleUNetConfig, VitConfig
-from .network import Reconstruction, ReconstructionNetwork
-from .styleunet import StyleUNet
+Imported when they are first used: to find a checkpoint needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .avatar import Avatar, PosedGaussians
+    from .config import ModelConfig, StyleUNetConfig, VitConfig
+    from .network import Reconstruction, ReconstructionNetwork
+    from .styleunet import StyleUNet
 
 __all__ = [
     "Avatar",
@@ -15,3 +24,22 @@ __all__ = [
     "StyleUNetConfig",
     "VitConfig",
 ]
+
+_WHERE = {
+    "Avatar": "avatar",
+    "ModelConfig": "config",
+    "PosedGaussians": "avatar",
+    "Reconstruction": "network",
+    "ReconstructionNetwork": "network",
+    "StyleUNet": "styleunet",
+    "StyleUNetConfig": "config",
+    "VitConfig": "config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    globals()[name] = value
+    return value

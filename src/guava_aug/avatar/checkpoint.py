@@ -9,12 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +24,8 @@ from torch.overrides import TorchFunctionMode
 
 from ..body import EhmAssets, LinearModel, assets_from_checkpoint
 from ..errors import AssetError, OutputError
-from ..presence import is_folder
 from .config import ModelConfig
+from .find import find_checkpoint as find_checkpoint
 from .network import ReconstructionNetwork
 from .styleunet import StyleUNet
 
@@ -68,22 +66,6 @@ class Checkpoint:
     refiner: dict[str, Tensor]
     assets: EhmAssets | None
     config: ModelConfig | None
-
-
-def find_checkpoint(model_dir: Path) -> Path:
-    """The checkpoint of a model directory: `*.safetensors`, else newest `best*.pt`, else newest `latest*.pt`."""
-    folders = [d for d in (model_dir, model_dir / "checkpoints") if is_folder(d, AssetError)]
-    try:
-        files = [d / name for d in folders for name in os.listdir(d)]  # glob would pass over what it may not read
-        for pattern in ("*.safetensors", "best*.pt", "latest*.pt"):
-            if found := [p for p in files if fnmatchcase(p.name, pattern)]:
-                return max(found, key=lambda p: p.stat().st_mtime)
-    except OSError as error:
-        raise AssetError(f"the model {model_dir} cannot be read: {error.strerror or error}") from error
-    raise AssetError(
-        f"no checkpoint below {model_dir}: expected checkpoints/best*.pt or latest*.pt (official) or *.safetensors "
-        f"(made by `guava-aug convert`)"
-    )
 
 
 def read_checkpoint(path: Path, config: ModelConfig | None = None, assets_root: Path | None = None) -> Checkpoint:

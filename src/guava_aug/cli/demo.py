@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
     from ..differences import FLAGS, DifferentViewsError
     from ..jobs import run
     from ..model import EMBEDDED
-    from ..output import contact_sheet
+    from ..output.contact_sheet import contact_sheet
     from ..record import debug_log_path
     from ..tracked import list_videos
     from ..views.difficulty import check_difficulties

@@ -59,6 +59,9 @@ class Views:
     """Another number gives other cameras."""
     views_per_difficulty: Annotated[int, arg(metavar="K")] = 1
     """Views of each difficulty; the first is the original's, the others go to {difficulty}_001 and so on."""
+    keep_cameras: Switch = False
+    """The list of --difficulties became longer at its end: views that are in the log keep their cameras and files, new
+    ones get those of the longer list. Give it with every run of this output folder from then on."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,7 @@ class RunFlags:
             difficulties=self.views.difficulties,
             base_seed=self.views.base_seed,
             views_per_difficulty=self.views.views_per_difficulty,
+            keep_cameras=self.views.keep_cameras,
             overwrite=o.overwrite,
             part_id=o.part_id,
             verify=o.verify,

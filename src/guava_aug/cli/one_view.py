@@ -33,6 +33,8 @@ def main(argv: list[str]) -> int:
     config = RunConfig.from_json(job["config"])
     views = plan_views(job["video"], config.difficulties, config.base_seed, config.views_per_difficulty)
     view = next(v for v in views if v.label == job["view"])
+    if view.seed != job["seed"]:  # it keeps the camera it has in the log
+        view = view.with_seed(job["seed"])
     stages, made = Stages(), list[Made]()
     engine = InProcess(config, stages, Silent())
     try:

@@ -16,7 +16,6 @@ from ..stopping import Stopping
 from .exit_codes import OK, SOME_FAILED
 from .parsing import Switch, parse
 from .roots import history_of
-from .streams import say
 
 DESCRIPTION = """\
 Try the failed views of an output folder again, and no others, also those that runs leave alone.
@@ -59,16 +58,21 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"--precision is {flags.precision!r}; expected one of {', '.join(PRECISIONS)}")
     keep_freed_memory()
     root = flags.output_root
+    from ..retrying import failed_runs
+
+    failed = failed_runs(history_of(root, "retry"))
+    if not failed:
+        print(f"{root}: no view has failed")
+        return OK
     with Stopping() as stop:
         from dataclasses import replace
 
         from ..jobs import run
         from ..record import debug_log_path
-        from ..retrying import failed_runs
         from .terminal import show_summary, speaking
 
         results = []
-        for config, views in failed_runs(history_of(root, "retry")):
+        for config, views in failed:
             if flags.device is not None:
                 config = replace(config, device=flags.device, gpus=None, require_gpu=False)
             if precision is not None:
@@ -78,8 +82,6 @@ def main(argv: Sequence[str]) -> int:
             stop.grace = config.grace
             with speaking(flags.quiet, flags.verbose, debug_log_path(root, config.part_id)) as progress:
                 results.append(run(config, progress=progress, stop=stop, only=views, again=True))
-    if not results:
-        say(f"{root}: no view has failed")
     for result in results:
         show_summary(result, flags.quiet)
     return OK if all(result.ok for result in results) else SOME_FAILED

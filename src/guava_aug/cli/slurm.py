@@ -135,6 +135,8 @@ def check_run(run: RunFlags) -> None:
     missing = []
     if not os.path.isdir(config.tracked_root):  # of a folder of somebody else, Path would raise
         missing.append(f"--tracked_root {config.tracked_root} is not a folder on this machine")
+    elif config.videos is not None:
+        missing += _strangers(config.tracked_root, config.videos)
     try:
         check_flags(config)
     except (AssetError, InputError) as error:
@@ -147,6 +149,25 @@ def asks_for_gpu(gres: str | None) -> bool:
     """Return whether generic resources such as `gpu:a100:1,license:2` have a GPU, or a part of one, among them."""
     names = [entry.split(":")[0].strip().lower() for entry in (gres or "").split(",")]
     return any(name in ("gpu", "shard", "mps") for name in names)
+
+
+def _strangers(root: Path, names: Sequence[str]) -> list[str]:
+    """What is to be said of names that are no tracked videos on this machine."""
+    from ..plural import counted
+    from ..tracked import scan_videos
+    from ..tracked.layout import named
+    from ..worklist import unique_names
+
+    names = unique_names(names)
+    try:
+        there = set(scan_videos(root).tracked)
+    except InputError as error:
+        return [f"on this machine {error}"]
+    absent = [name for name in names if name not in there]
+    if not absent:
+        return []
+    what = f"{len(absent)} of {counted(len(names), 'name')}"
+    return [f"{what} are no tracked videos below --tracked_root {root} on this machine: {named(absent)}"]
 
 
 def run_words(argv: Sequence[str]) -> list[str]:

@@ -69,8 +69,19 @@ def _show(standing: Standing) -> None:
     share = f" ({s.done / s.views:.1%})" if s.views else ""
     console.say(
         f"{s.root}: {counted(s.views, 'view')} of {counted(s.videos, 'video')}: {s.done} done{share}, "
-        f"{s.failed} failed, {s.left} left"
+        f"{s.failed} failed, {s.left} left{f', {s.missing} missing' if s.missing else ''}"
     )
+    if s.missing:
+        console.print(
+            f"{counted(s.missing, 'view')} done, as the journals say, but the files are not there: journals were "
+            "copied, or files moved or removed; run the same command again to make them"
+        )
+    if s.damage.passed_over or s.damage.times:
+        where = f" ({', '.join(s.damage.examples)}{', ...' if s.damage.passed_over > 3 else ''})"
+        console.print(
+            f"damaged journals: {counted(s.damage.passed_over, 'line')} not understood and passed over"
+            f"{where if s.damage.examples else ''}, {counted(s.damage.times, 'line')} with an impossible time"
+        )
     speed = []
     if s.views_per_second is not None:
         speed.append(f"{s.views_per_second:.3g} views/s")

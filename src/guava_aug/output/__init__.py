@@ -1,13 +1,38 @@
-"""What a run leaves behind: videos and pictures, and where they are."""
+"""What a run leaves behind: videos and pictures, and where they are.
 
-from guava_aug.output.contact_sheet import contact_sheet as contact_sheet
-from guava_aug.output.pngs import PngWriter as PngWriter
-from guava_aug.output.quantize import to_png_bytes as to_png_bytes
-from guava_aug.output.quantize import to_video_bytes as to_video_bytes
+What needs torch or an image library is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from guava_aug.output.settings import OutputSettings as OutputSettings
 from guava_aug.output.tree import params_log_path as params_log_path
 from guava_aug.output.tree import png_dir as png_dir
 from guava_aug.output.tree import video_path as video_path
 from guava_aug.output.tree import view_dir as view_dir
-from guava_aug.output.video import VideoWriter as VideoWriter
-from guava_aug.output.video import verify_video as verify_video
+
+if TYPE_CHECKING:
+    from guava_aug.output.pngs import PngWriter as PngWriter
+    from guava_aug.output.quantize import to_png_bytes as to_png_bytes
+    from guava_aug.output.quantize import to_video_bytes as to_video_bytes
+    from guava_aug.output.video import VideoWriter as VideoWriter
+    from guava_aug.output.video import verify_video as verify_video
+
+_WHERE = {
+    "PngWriter": "pngs",
+    "VideoWriter": "video",
+    "to_png_bytes": "quantize",
+    "to_video_bytes": "quantize",
+    "verify_video": "video",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    globals()[name] = value
+    return value

@@ -10,6 +10,7 @@ from typing import Any
 
 from guava_aug.errors import OutputError
 from guava_aug.output.video import read_comment
+from guava_aug.plain_json import is_integer, is_number, is_object, is_scalar, is_text, loads
 from guava_aug.views import View
 from guava_aug.views.view import ORIGINAL_PARAMS
 
@@ -25,7 +26,7 @@ class Tag:
 
 def tag_comment(view: View, fingerprint: str, made_with: Mapping[str, Any]) -> str:
     """The comment for the metadata of the video of `view`; `tag_of_file` reads it."""
-    return json.dumps({**view.record(), "fingerprint": fingerprint, "made_with": dict(made_with)})
+    return json.dumps({**view.record(), "fingerprint": fingerprint, "made_with": dict(made_with)}, allow_nan=False)
 
 
 def tag_of_file(path: Path) -> Tag | None:
@@ -34,24 +35,35 @@ def tag_of_file(path: Path) -> Tag | None:
     Raises:
         OutputError: it cannot be opened, or what it says of itself is damaged.
     """
+
     comment = read_comment(path) or ""
     try:
-        said = json.loads(comment)
-        made_with, fingerprint = said.get("made_with"), said.get("fingerprint")
-        return Tag(
-            camera=_camera(said),
-            fingerprint=fingerprint if isinstance(fingerprint, str) else None,
-            made_with=made_with if isinstance(made_with, dict) else None,
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        said = loads(comment)
+        camera = _camera(said)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         if comment.startswith("{"):  # as only ours do
             raise OutputError(f"{path}: what it says of its camera is damaged ({error})") from error
         return None
+    fingerprint, made_with = said.get("fingerprint"), said.get("made_with")
+    if (
+        type(made_with) is not dict
+        or not all(map(is_scalar, made_with.values()))
+        or not all(made_with.get(key) is None or check(made_with[key]) for key, check in _MADE_WITH.items())
+    ):
+        made_with = None
+    return Tag(camera, fingerprint if type(fingerprint) is str else None, made_with)
 
 
-def _camera(said: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a tag is the view's record. Raises KeyError where it tells no camera."""
+_MADE_WITH = {"fps": is_number, "input": is_text, "weights": is_text}  # what is compared and told
+
+
+def _camera(said: Any) -> dict[str, Any]:
+    """Return what of a tag is the view's record. Raises KeyError, TypeError, ValueError where it tells no camera."""
+    if not is_object(said):
+        raise TypeError("expected an object")
     if "sampler" in said:
         return {"sampler": said["sampler"], "params": dict(said["params"])}
+    if not is_integer(said["seed"]) or not all(is_number(said[key]) for key in ORIGINAL_PARAMS):
+        raise ValueError("expected numbers")
     moving = {"trajectory": said["trajectory"]} if "trajectory" in said else {}
     return {**{key: said[key] for key in ORIGINAL_PARAMS}, **moving}

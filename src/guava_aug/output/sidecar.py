@@ -12,6 +12,7 @@ from typing import Any
 from guava_aug.errors import OutputError
 from guava_aug.frame_rate import Rate, rate_text
 from guava_aug.output.temporary import replacing
+from guava_aug.plain_json import is_object, loads
 from guava_aug.printable import printable_json
 
 FORMAT = 1
@@ -32,12 +33,12 @@ def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
 def load_sidecar(path: Path) -> dict[str, Any]:
     """Return what a sidecar says. Raises OutputError when it is not there, cannot be read or is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise OutputError(f"{path}: is not there") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise OutputError(f"{path}: is damaged ({error})") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not is_object(content) or content.get("format") != FORMAT:
         raise OutputError(f"{path}: is damaged (expected a sidecar of format {FORMAT})")
     return content
 

@@ -31,6 +31,12 @@ def sidecar_path(root: str | os.PathLike[str], view_label: str, name: str) -> Pa
     return Path(f"{_view_dir(root, view_label, name)}/{name}_fixed_viewpoint_video.json")
 
 
+def relative_paths(view_label: str, name: str) -> tuple[str, str]:
+    """MP4 and sidecar of one view, as text, relative to the output root: a table has a hundred thousand of them."""
+    start = f"{_part(view_label)}/{_part(name)}/{VIEW_FOLDER}/{name}/{name}_fixed_viewpoint_video"
+    return f"{start}.mp4", f"{start}.json"
+
+
 def png_dir(root: str | os.PathLike[str], view_label: str, name: str) -> Path:
     """The folder of one view's pictures, 00000.png and so on."""
     return view_dir(root, view_label, name) / "render"

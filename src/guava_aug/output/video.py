@@ -26,6 +26,7 @@ from guava_aug.failure import mark
 from guava_aug.frame_rate import Rate, exact_rate
 from guava_aug.output.coming import ComingFrames
 from guava_aug.output.quantize import NotFiniteError
+from guava_aug.output.settings import PRESETS as PRESETS
 from guava_aug.output.temporary import remove_stale_temporaries, temporary_beside
 from guava_aug.plural import counted
 
@@ -249,11 +250,6 @@ class VideoWriter:
                     "views are kept"
                 )
         return OutputError(f"{where} ({type(error).__name__}: {error}); check the disk and run again")
-
-
-PRESETS = (
-    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo",
-)  # fmt: skip
 
 
 @contextmanager

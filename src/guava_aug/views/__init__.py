@@ -1,16 +1,43 @@
-"""Which views there are: difficulties, seeds, cameras and trajectories."""
+"""Which views there are: difficulties, seeds, cameras and trajectories.
 
-from guava_aug.views.angles import viewing_angles as viewing_angles
-from guava_aug.views.cameras import Cameras as Cameras
-from guava_aug.views.cameras import camera_center as camera_center
-from guava_aug.views.cameras import circle_cameras as circle_cameras
-from guava_aug.views.cameras import fixed_camera as fixed_camera
-from guava_aug.views.cameras import full_proj_transform as full_proj_transform
-from guava_aug.views.cameras import look_at as look_at
-from guava_aug.views.cameras import tracked_cameras as tracked_cameras
-from guava_aug.views.cameras import world_view_transform as world_view_transform
-from guava_aug.views.cameras import zoom_cameras as zoom_cameras
+What needs torch is imported when it is first used: a work list is made without it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from guava_aug.views.difficulty import DIFFICULTIES as DIFFICULTIES
 from guava_aug.views.difficulty import seed_for as seed_for
 from guava_aug.views.view import View as View
 from guava_aug.views.view import plan_views as plan_views
+
+if TYPE_CHECKING:
+    from guava_aug.views.angles import viewing_angles as viewing_angles
+    from guava_aug.views.cameras import Cameras as Cameras
+    from guava_aug.views.cameras import camera_center as camera_center
+    from guava_aug.views.cameras import circle_cameras as circle_cameras
+    from guava_aug.views.cameras import fixed_camera as fixed_camera
+    from guava_aug.views.cameras import full_proj_transform as full_proj_transform
+    from guava_aug.views.cameras import look_at as look_at
+    from guava_aug.views.cameras import tracked_cameras as tracked_cameras
+    from guava_aug.views.cameras import world_view_transform as world_view_transform
+    from guava_aug.views.cameras import zoom_cameras as zoom_cameras
+
+_WHERE = dict.fromkeys(
+    (
+        "Cameras", "camera_center", "circle_cameras", "fixed_camera", "full_proj_transform", "look_at",
+        "tracked_cameras", "world_view_transform", "zoom_cameras",
+    ),
+    "cameras",
+)  # fmt: skip
+_WHERE["viewing_angles"] = "angles"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    globals()[name] = value
+    return value

@@ -6,14 +6,15 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal
 
 from guava_aug.errors import UsageError
-from guava_aug.views.cameras import Cameras
 from guava_aug.views.difficulty import check_difficulties, draw, extra_seed, seed_for
-from guava_aug.views.samplers import sample
+
+if TYPE_CHECKING:  # a work list needs no torch
+    from torch import Tensor
+
+    from guava_aug.views.cameras import Cameras
 
 Trajectory = Literal["fixed", "circle", "zoom"]
 ORIGINAL_SAMPLERS = ("fixed", "circle", "zoom")  # those that take ORIGINAL_PARAMS
@@ -141,6 +142,11 @@ class View:
                 before[key] = float(value) if isinstance(before.get(key), float) else value
         return View.of(self.name, self.sampler, before)
 
+    def with_seed(self, seed: int) -> View:
+        """Return the same view of a difficulty with the camera of another seed."""
+        yaw, pitch, zoom = draw(self.difficulty, seed)
+        return self.with_params(seed=seed, yaw=yaw, pitch=pitch, zoom=zoom)
+
     def record(self) -> dict[str, Any]:
         """Return what journal, sidecar, tag and fingerprint say of the cameras: sampler and parameters.
 
@@ -177,6 +183,8 @@ class View:
             UsageError: unknown sampler, or parameters that it does not take.
             InputError: the source camera or the lens is damaged.
         """
+        from guava_aug.views.samplers import sample
+
         return sample(self.name, self.sampler, self.params, source_viewmat, range(start, start + num_frames), size, K)
 
 

@@ -1,0 +1,29 @@
+"""Where a model's checkpoint is; without torch, for a work list asks for it."""
+
+from __future__ import annotations
+
+import os
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from ..errors import AssetError
+from ..presence import is_folder
+
+EMBEDDED = "embedded"  # the name of the model that ships with the package
+EMBEDDED_DIR = Path(__file__).parent.parent / "demo" / "data"
+
+
+def find_checkpoint(model_dir: Path) -> Path:
+    """The checkpoint of a model directory: `*.safetensors`, else newest `best*.pt`, else newest `latest*.pt`."""
+    folders = [d for d in (model_dir, model_dir / "checkpoints") if is_folder(d, AssetError)]
+    try:
+        files = [d / name for d in folders for name in os.listdir(d)]  # glob would pass over what it may not read
+        for pattern in ("*.safetensors", "best*.pt", "latest*.pt"):
+            if found := [p for p in files if fnmatchcase(p.name, pattern)]:
+                return max(found, key=lambda p: p.stat().st_mtime)
+    except OSError as error:
+        raise AssetError(f"the model {model_dir} cannot be read: {error.strerror or error}") from error
+    raise AssetError(
+        f"no checkpoint below {model_dir}: expected checkpoints/best*.pt or latest*.pt (official) or *.safetensors "
+        f"(made by `guava-aug convert`)"
+    )
