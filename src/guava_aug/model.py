@@ -286,9 +286,18 @@ def load_model(
             f"assets (of which an official checkpoint needs the index files) were found beside it"
             f"{f' or below {guava_root}' if guava_root else ''}; give --guava_root"
         )
-    with bare_modules():
-        network = ReconstructionNetwork(config, len(assets.body.v_template))
-        refiner = StyleUNet(config.refiner)
+    try:
+        with bare_modules():
+            network = ReconstructionNetwork(config, len(assets.body.v_template))
+            refiner = StyleUNet(config.refiner)
+    except (ValueError, RuntimeError, KeyError, IndexError, ZeroDivisionError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise AssetError(f"{checkpoint.path}: there is no network of this configuration: {reason}") from error
+    if assets.uv_size != config.uvmap_size:
+        raise AssetError(
+            f"{checkpoint.path}: its body model has a chart of {assets.uv_size} texels, uvmap_size is "
+            f"{config.uvmap_size}"
+        )
     load_weights(checkpoint, network, refiner)
     network, refiner = network.to(device).float(), refiner.to(device).float()
     body = EhmModel(assets.to(device))
@@ -313,6 +322,8 @@ def convert_checkpoint(
         raise UsageError(f"{out} should end in .safetensors")
     if out.exists() and not overwrite:
         raise UsageError(f"{out} is there already; choose another name, or give --overwrite to replace it")
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder; give the name of a file to write")
     checkpoint, cfg = open_model_files(Path(source), config=config, guava_root=guava_root)
     if checkpoint.assets is None:
         raise AssetError(f"{checkpoint.path} has no body model inside and none was found; give --guava_root")

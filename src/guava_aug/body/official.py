@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import AssetError
 from ..safe_pickle import load_pickle
-from .assets import EhmAssets, LinearModel
+from .assets import EhmAssets, LinearModel, check_assets
 from .ehm import BODY_EYES, HEAD_EYES
 from .teeth import (
     FLAME_TEETH,
@@ -45,17 +46,32 @@ def load_official_assets(assets_root: Path | str, uv_size: int = 512) -> EhmAsse
     """
     root = Path(assets_root)
     smplx_path, flame_path = _need(root, _SMPLX_FILE), _need(root, _FLAME_FILE)
-    try:
-        with np.load(smplx_path) as z:
-            smplx = {k: z[k] for k in _RAW_KEYS}
-    except (KeyError, ValueError, OSError) as e:
-        raise AssetError(f"{smplx_path} is not an SMPL-X model file: {e}. Take it from smpl-x.is.tue.mpg.de.") from e
-    flame = load_pickle(flame_path, error=AssetError)
-    missing = [k for k in _RAW_KEYS if k not in flame]
-    if missing:
-        raise AssetError(f"{flame_path} is not a FLAME model file: it lacks {', '.join(missing)}")
-    index = _PublicFiles(root)
+    from .files import read_arrays
 
+    smplx = read_arrays(smplx_path, "the SMPL-X model file (of smpl-x.is.tue.mpg.de)", _RAW_KEYS)
+    flame = load_pickle(flame_path, error=AssetError)
+    missing = [k for k in _RAW_KEYS if not (isinstance(flame, dict) and isinstance(flame.get(k), np.ndarray))]
+    if missing:
+        raise AssetError(f"{flame_path} is not a FLAME model file: it lacks the arrays {', '.join(missing)}")
+    try:
+        assets = _official_assets(smplx, flame, _PublicFiles(root), smplx_path, flame_path, uv_size)
+    except AssetError:
+        raise
+    except (IndexError, KeyError, ValueError, TypeError, RuntimeError, cv2.error, MemoryError) as e:
+        reason = " ".join(str(e).split())[:200]
+        raise AssetError(f"the body model files below {root} do not fit together: {type(e).__name__}: {reason}") from e
+    check_assets(assets, f"the body model of {root}")
+    return assets
+
+
+def _official_assets(
+    smplx: Mapping[str, np.ndarray],
+    flame: Mapping[str, np.ndarray],
+    index: _PublicFiles,
+    smplx_path: Path,
+    flame_path: Path,
+    uv_size: int,
+) -> EhmAssets:
     head_ids = index.head_ids
     lips = np.array(UPPER_LIP), np.array(LOWER_LIP)
     head, _ = _with_teeth(flame, lips[0], lips[1], FLAME_TEETH, flame_path)
@@ -179,8 +195,13 @@ class _PublicFiles:
     def __init__(self, root: Path, need_chart: bool = True):
         self.root = root
         self.head_ids = self._npy("SMPLX/SMPL-X__FLAME_vertex_ids.npy").astype(np.int64)
-        hands = load_pickle(_need(root, "SMPLX/MANO_SMPLX_vertex_ids.pkl"), error=AssetError)
-        self.left_hand, self.right_hand = (np.asarray(hands[k]).astype(np.int64) for k in ("left_hand", "right_hand"))
+        path = _need(root, "SMPLX/MANO_SMPLX_vertex_ids.pkl")
+        hands = load_pickle(path, error=AssetError)
+        for name in ("left_hand", "right_hand"):
+            ids = hands.get(name) if isinstance(hands, dict) else None
+            if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu" or ids.ndim != 1:
+                raise AssetError(f"{path}: {name} is no list of vertex numbers; take the file from GUAVA's assets/")
+        self.left_hand, self.right_hand = (hands[k].astype(np.int64) for k in ("left_hand", "right_hand"))
         if need_chart:
             _need(root, "SMPLX/smplx_uv.obj")
 
@@ -209,19 +230,25 @@ class _PublicFiles:
     def _npy(self, name: str) -> np.ndarray:
         path = _need(self.root, name)
         try:
-            return np.load(path, allow_pickle=False)
-        except (ValueError, OSError) as e:
-            raise AssetError(f"{path} is not a plain numpy file: {e}") from e
+            array = np.load(path, allow_pickle=False)
+        except (ValueError, OSError, EOFError, MemoryError) as e:
+            raise AssetError(f"{path} is not a plain numpy file: {' '.join(str(e).split())[:200]}") from e
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
+            raise AssetError(f"{path} is not a plain numpy file of numbers")
+        return array
 
 
 def _read_obj_chart(path: Path) -> tuple[np.ndarray, np.ndarray]:
     texcoords, corners = [], []
-    with path.open() as lines:
-        for line in lines:
-            if line.startswith("vt "):
-                texcoords.append([float(x) for x in line.split()[1:3]])
-            elif line.startswith("f "):
-                corners.append([int(c.split("/")[1]) - 1 for c in line.split()[1:4]])
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("vt "):
+                    texcoords.append([float(x) for x in line.split()[1:3]])
+                elif line.startswith("f "):
+                    corners.append([int(c.split("/")[1]) - 1 for c in line.split()[1:4]])
+    except (OSError, ValueError, IndexError) as e:
+        raise AssetError(f"{path} is not the chart of GUAVA's assets: {str(e)[:200]}") from e
     return np.array(texcoords), np.array(corners, np.int64)
 
 
