@@ -57,13 +57,15 @@ def load_tensors(source: Path | bytes) -> Any:
         raise SavedTensorsError(" ".join(f"damaged: {type(e).__name__}: {e}"[:200].split())) from e
 
 
-def check_members(file: BinaryIO, size: int) -> list[zipfile.ZipInfo]:
-    """The members of a zip archive that are stored as they are, one behind the other, and no larger than the file.
+def check_members(file: BinaryIO, size: int, what: str = "zip archive") -> list[zipfile.ZipInfo]:
+    """The members of a zip archive that lie one behind the other within the file.
+
+    what: the kind of file, for messages.
 
     Raises:
         SavedTensorsError: it is no such archive.
     """
-    _check_directory(file, size)
+    _check_directory(file, size, what)
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
@@ -81,7 +83,7 @@ def check_members(file: BinaryIO, size: int) -> list[zipfile.ZipInfo]:
     return members
 
 
-def _check_directory(file: BinaryIO, size: int) -> None:
+def _check_directory(file: BinaryIO, size: int, what: str) -> None:
     """Looks at the end of the archive before all members are listed: a list may be longer than the memory."""
     tail = min(size, 2**16 + _END.size)
     file.seek(size - tail)
@@ -89,8 +91,7 @@ def _check_directory(file: BinaryIO, size: int) -> None:
     at = end.rfind(b"PK\5\6")
     if at < 0 or at + _END.size > len(end):
         raise SavedTensorsError(
-            f"its {size} bytes are no whole file of torch.save (or one of before torch 1.6); is it an interrupted "
-            "download, or a page or pointer in its place?"
+            f"its {size} bytes are no whole {what}; is it an interrupted download, or a page or pointer in its place?"
         )
     count, directory = _END.unpack_from(end, at)[4:6]
     at64 = end.rfind(b"PK\6\6", 0, at)
@@ -108,7 +109,7 @@ class _Archive:
         self._bytes: Any = None  # of the whole file, as a storage
         self._storages: dict[str, Tensor] = {}  # storage key -> its bytes
         self._members = {}
-        for member in check_members(file, size):
+        for member in check_members(file, size, "file of torch.save (of torch 1.6 or later)"):
             if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
                 raise SavedTensorsError(f"an archive whose member {member.filename[:100]!r} is compressed")
             if member.compress_size != member.file_size:

@@ -220,6 +220,8 @@ def _read_official(path: Path, config: ModelConfig, assets_root: Path | None) ->
             assets = assets_from_checkpoint(model, assets_root)
         except KeyError as e:
             raise AssetError(f"{path}: the body model inside lacks {e}") from e
+        except AssetError as e:
+            raise AssetError(f"{path}: {e}") from e
         except (RuntimeError, IndexError, ValueError, TypeError) as e:
             raise AssetError(f"{path}: the body model inside does not fit together: {str(e).splitlines()[0]}") from e
         check_assets(assets, f"{path}: the body model inside")

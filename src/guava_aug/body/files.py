@@ -27,6 +27,7 @@ def load_body_file(path: Path | str, uv_size: int = 512) -> EhmAssets:
     """
     path = Path(path)
     raw = read_arrays(path, "the body model")
+    _check_arrays(raw, f"the body model {path}")
 
     def f32(key: str) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(raw[key], np.float32))
@@ -85,6 +86,39 @@ def load_body_file(path: Path | str, uv_size: int = 512) -> EhmAssets:
     return assets
 
 
+_DIMENSIONS = {
+    **{f"{part}_{name}": 2 for part in ("body", "head") for name in ("v_template", "posedirs", "J_regressor", "weights")},
+    **{f"{part}_{name}": 3 for part in ("body", "head") for name in ("shapedirs", "exprdirs")},
+    **dict.fromkeys(("texcoords", "left_eyelid", "right_eyelid"), 2),
+}
+_INDICES = {
+    **dict.fromkeys(("body_parents", "head_parents", "left_hand", "right_hand", "head_to_body"), 1),
+    **dict.fromkeys(("faces", "faces_uv"), 2),
+}
+
+
+def _check_arrays(raw: dict[str, np.ndarray], what: str) -> None:
+    """What must be so before anything is computed from the arrays; `check_assets` looks at the rest."""
+    for kinds, wanted, named in (("fiu", _DIMENSIONS, "numbers"), ("iu", _INDICES, "integers")):
+        for key, dimensions in wanted.items():
+            found = raw.get(key)
+            if found is not None and (found.ndim != dimensions or found.dtype.kind not in kinds):
+                raise AssetError(
+                    f"{what}: {key} is {found.dtype} {list(found.shape)}, expected {named} of {dimensions} dimensions"
+                )
+    for part in ("body", "head"):
+        regressor, weights = raw.get(f"{part}_J_regressor"), raw.get(f"{part}_weights")
+        if regressor is not None and weights is not None and regressor.shape != weights.shape[::-1]:
+            raise AssetError(
+                f"{what}: {part}_J_regressor is {list(regressor.shape)}, expected {list(weights.shape[::-1])}"
+            )
+    for key, target in (("left_hand", "body_v_template"), ("right_hand", "body_v_template"),
+                        ("head_to_body", "body_v_template"), ("faces_uv", "texcoords")):  # fmt: skip
+        ids, end = raw.get(key), len(raw.get(target, ()))
+        if ids is not None and ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < end:
+            raise AssetError(f"{what}: {key} goes from {ids.min()} to {ids.max()}, expected 0 to {end - 1}")
+
+
 def read_arrays(path: Path, what: str, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """The arrays of an `.npz`, all or those with these names; none is a pickle.
 
@@ -105,6 +139,6 @@ def read_arrays(path: Path, what: str, names: Sequence[str] | None = None) -> di
     except OSError as e:
         raise AssetError(f"cannot read {what} {path}: {e.strerror or e}") from e
     except SavedTensorsError as e:
-        raise AssetError(f"cannot read {what} {path}: no .npz, or {e}") from e
+        raise AssetError(f"cannot read {what} {path}: {e}") from e
     except Exception as e:  # damaged members raise nearly anything
         raise AssetError(f"cannot read {what} {path}: {type(e).__name__}: {' '.join(str(e).split())[:200]}") from e

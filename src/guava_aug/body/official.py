@@ -48,11 +48,16 @@ def load_official_assets(assets_root: Path | str, uv_size: int = 512) -> EhmAsse
     smplx_path, flame_path = _need(root, _SMPLX_FILE), _need(root, _FLAME_FILE)
     from .files import read_arrays
 
-    smplx = read_arrays(smplx_path, "the SMPL-X model file (of smpl-x.is.tue.mpg.de)", _RAW_KEYS)
+    smplx = read_arrays(smplx_path, "the SMPL-X model file (of smpl-x.is.tue.mpg.de)", list(_RAW_KEYS))
     flame = load_pickle(flame_path, error=AssetError)
     missing = [k for k in _RAW_KEYS if not (isinstance(flame, dict) and isinstance(flame.get(k), np.ndarray))]
     if missing:
-        raise AssetError(f"{flame_path} is not a FLAME model file: it lacks the arrays {', '.join(missing)}")
+        raise AssetError(f"{flame_path} is not a FLAME model file: it lacks {', '.join(missing)}")
+    for path, raw in ((smplx_path, smplx), (flame_path, flame)):
+        for key, dimensions in _RAW_KEYS.items():
+            if raw[key].ndim != dimensions or raw[key].dtype.kind not in "fiu":
+                found = f"{raw[key].dtype} {list(raw[key].shape)}"
+                raise AssetError(f"{path}: {key} is {found}, expected numbers of {dimensions} dimensions")
     try:
         assets = _official_assets(smplx, flame, _PublicFiles(root), smplx_path, flame_path, uv_size)
     except AssetError:
@@ -86,9 +91,16 @@ def assets_from_checkpoint(state: Mapping[str, Tensor], assets_root: Path | str)
     The licensed SMPL-X and FLAME files are not needed.
     """
 
+    def take(key: str, dimensions: int) -> Tensor:
+        value = state[key]
+        if not isinstance(value, Tensor) or value.ndim != dimensions:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise AssetError(f"the body model inside: {key} is {shape}, expected a tensor of {dimensions} dimensions")
+        return value
+
     def linear(prefix: str) -> LinearModel:
         get = lambda k: state[f"{prefix}.{k}"].float()
-        dirs = get("shapedirs")
+        dirs = take(f"{prefix}.shapedirs", 3).float()
         return LinearModel(
             v_template=get("v_template"),
             shapedirs=dirs[..., :NUM_SHAPE],
@@ -101,7 +113,7 @@ def assets_from_checkpoint(state: Mapping[str, Tensor], assets_root: Path | str)
 
     index = _PublicFiles(Path(assets_root), need_chart=False)
     body, head = linear("smplx"), linear("ehm.flame")
-    face = state["smplx.uvmap_f_idx"].int()
+    face = take("smplx.uvmap_f_idx", 2).int()
     return EhmAssets(
         body=body,
         head=head,
@@ -109,18 +121,20 @@ def assets_from_checkpoint(state: Mapping[str, Tensor], assets_root: Path | str)
         **index.vertex_maps(len(body.v_template) - NUM_TEETH),
         left_hand_center=state["smplx.left_hand_center"].float(),
         right_hand_center=state["smplx.right_hand_center"].float(),
-        left_eyelid=state["ehm.flame.l_eyelid"][0].float(),
-        right_eyelid=state["ehm.flame.r_eyelid"][0].float(),
+        left_eyelid=take("ehm.flame.l_eyelid", 3)[0].float(),
+        right_eyelid=take("ehm.flame.r_eyelid", 3)[0].float(),
         v_canonical=state["ehm.v_template"].float(),
         texcoords=state["smplx.texcoords"].float(),
         faces_uv=state["smplx.faces_uv_idx"].long(),
         # the stored index is 0, not -1, where the mask is off
-        uv_face=torch.where(state["smplx.uvmap_mask"], face, torch.full_like(face, -1)),
+        uv_face=torch.where(take("smplx.uvmap_mask", 2), face, torch.full_like(face, -1)),
         uv_bary=state["smplx.uvmap_f_bary"].float(),
     )
 
 
-_RAW_KEYS = ("v_template", "f", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table")
+_RAW_KEYS = {  # and how many dimensions they have
+    "v_template": 2, "f": 2, "shapedirs": 3, "posedirs": 3, "J_regressor": 2, "weights": 2, "kintree_table": 2,
+}  # fmt: skip
 
 
 def _with_teeth(
