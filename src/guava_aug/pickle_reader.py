@@ -282,6 +282,9 @@ class PickleReader:
         else:
             self.stack.pop()
 
+    def _pop_mark(self) -> None:
+        self._since_mark()
+
     def _duplicate(self) -> None:
         self.stack.append(self.stack[-1])
 
@@ -320,7 +323,7 @@ class PickleReader:
         line = self._line()
         if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
             raise pickle.UnpicklingError("the STRING opcode argument must be quoted")
-        self.stack.append(codecs.escape_decode(line[1:-1])[0].decode("latin1"))  # type: ignore[attr-defined]
+        self.stack.append(codecs.escape_decode(line[1:-1])[0].decode("latin1"))
 
     def _text(self, width: int) -> None:
         self.stack.append(str(self._bytes(self._unsigned(width)), "utf-8", "surrogatepass"))
@@ -459,7 +462,7 @@ class PickleReader:
         0x95: _frame,
         0x28: _mark,  # (
         0x30: _pop_one,  # 0
-        0x31: lambda self: self._since_mark() and None,  # 1
+        0x31: _pop_mark,  # 1
         0x32: _duplicate,  # 2
         # memo
         0x67: lambda self: self._get(int(self._line(20))),  # g

@@ -71,7 +71,7 @@ def _is_mostly_holes(file: BinaryIO, size: int) -> bool:
 
 
 def read_values(reader: PickleReader) -> Any:
-    """What the reader's pickle holds, with values in place of the stand-ins. Raises RefusedError, or nearly anything."""
+    """What the reader's pickle holds, with values in place of stand-ins. Raises RefusedError, or nearly anything."""
     collecting = gc.isenabled()
     gc.disable()  # it would look through a million arrays again and again, and nothing here is garbage
     try:
@@ -286,7 +286,7 @@ def _reconstruct(subtype: Any, shape: Any, kind: Any) -> _Array:
 def _frombuffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     if not isinstance(order, str) or order not in ("C", "F"):
         raise RefusedError("numpy array of an unknown order")
-    return make_array(shape, dtype, order, buffer)
+    return make_array(shape, dtype, "C" if order == "C" else "F", buffer)
 
 
 def _scalar(dtype: Any, raw: Any = None) -> Any:

@@ -183,7 +183,7 @@ class _Archive:
         if self._bytes is None:
             self._bytes = torch.UntypedStorage.from_file(str(self._source), False, self._size)
         part = self._bytes[offset : offset + count]
-        return torch.empty(0, dtype=torch.uint8).set_(part, 0, (count,), (1,))  # type: ignore[call-overload]
+        return torch.empty(0, dtype=torch.uint8).set_(part, 0, (count,), (1,))
 
 
 class _Storage(tuple):
@@ -206,7 +206,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks:
     if count > max(numbers, _MAX_EXPANDED):
         raise RefusedError(f"a tensor of {count} elements in a storage of {numbers} numbers")
     made = torch.empty(0, dtype=dtype)
-    return made.set_(raw.untyped_storage(), offset, size, stride)  # type: ignore[call-overload, no-any-return]
+    return made.set_(raw.untyped_storage(), offset, size, stride)
 
 
 def _parameter(data: Any, grad: Any, hooks: Any) -> Tensor:

@@ -136,8 +136,8 @@ def load_weights(checkpoint: Checkpoint, network: ReconstructionNetwork, refiner
             raise AssetError(f"{checkpoint.path}: the {part} does not fit the configuration: " + "; ".join(lines))
         if broken := [k for k in both if not is_finite(state[k])]:
             raise AssetError(
-                f"{checkpoint.path}: the {part} has values that are not finite in {_some(broken)}; the file is damaged, "
-                "or its training went wrong"
+                f"{checkpoint.path}: the {part} has values that are not finite in {_some(broken)}; the file is "
+                "damaged, or its training went wrong"
             )
         module.load_state_dict({k: v.to(expected[k].dtype) for k, v in state.items()}, strict=True, assign=True)
 

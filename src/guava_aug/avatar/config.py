@@ -25,6 +25,7 @@ _STYLEUNET_SIZES = {
     **dict.fromkeys(("in_dim", "out_dim", "num_style_feat", "max_channels"), (1, 8192)),
     "num_mlp": (0, 128),
 }
+_MOST_INVTANFOV = 1e4
 _STYLEUNET_SIDES = tuple(8 << i for i in range(8))  # 8 to 1024, for which the original has channel numbers
 
 
@@ -113,9 +114,10 @@ class ModelConfig:
         projects = self.projects
         if len(projects) != 4 or not all(type(n) is int and 1 <= n <= 8192 for n in projects):
             raise _wrong(where, "projects", projects, "four whole numbers from 1 to 8192")
-        for name, most in (("invtanfov", 1e4), ("opacity_threshold", 1.0)):
-            if not _is_number(values[name]) or not 0 < values[name] + (name == "opacity_threshold") <= most + 1:
-                raise _wrong(where, name, values[name], f"a number from 0 to {most:g}")
+        if not _is_number(self.invtanfov) or not 0 < self.invtanfov <= _MOST_INVTANFOV:
+            raise _wrong(where, "invtanfov", self.invtanfov, f"a number above 0, at most {_MOST_INVTANFOV:g}")
+        if not _is_number(self.opacity_threshold) or not 0 <= self.opacity_threshold <= 1:
+            raise _wrong(where, "opacity_threshold", self.opacity_threshold, "a number from 0 to 1")
         if self.visibility not in ("face", "point"):
             raise _wrong(where, "visibility", self.visibility, "'face' or 'point'")
         if self.vit.embed_dim % self.vit.num_heads:
@@ -142,7 +144,8 @@ class ModelConfig:
         except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError) as e:
             reason = " ".join(str(e).split())[:300]
             raise AssetError(
-                f"cannot read the configuration {path}: {type(e).__name__}: {reason}; expected YAML with a MODEL section"
+                f"cannot read the configuration {path}: {type(e).__name__}: {reason}; expected YAML with a "
+                "MODEL section"
             ) from e
         if not isinstance(section, dict):
             raise AssetError(f"{path}: MODEL is a {type(section).__name__}, expected a section with entries")
@@ -170,7 +173,7 @@ class ModelConfig:
             config = ModelConfig(
                 **plain,
                 vit=VitConfig(**vit),
-                projects=tuple(projects),  # type: ignore[arg-type]  # `checked` looks
+                projects=tuple(projects),
                 uv_decoder=StyleUNetConfig(**{**uv_decoder, **own}),
                 refiner=StyleUNetConfig(**refiner),
             )

@@ -12,6 +12,7 @@ from ..errors import AssetError
 BODY_JOINTS = 55  # whose poses `Motion` has: one, 21 of the body, jaw and eyes, 15 of each hand
 HEAD_JOINTS = 5  # root, neck, jaw, left and right eye
 
+
 @dataclass(frozen=True)
 class LinearModel:
     """One linear-blend-skinned mesh (the SMPL-X-like body or the FLAME-like head). float32."""

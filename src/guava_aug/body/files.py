@@ -86,9 +86,10 @@ def load_body_file(path: Path | str, uv_size: int = 512) -> EhmAssets:
     return assets
 
 
+_PARTS = ("body", "head")
 _DIMENSIONS = {
-    **{f"{part}_{name}": 2 for part in ("body", "head") for name in ("v_template", "posedirs", "J_regressor", "weights")},
-    **{f"{part}_{name}": 3 for part in ("body", "head") for name in ("shapedirs", "exprdirs")},
+    **{f"{part}_{name}": 2 for part in _PARTS for name in ("v_template", "posedirs", "J_regressor", "weights")},
+    **{f"{part}_{name}": 3 for part in _PARTS for name in ("shapedirs", "exprdirs")},
     **dict.fromkeys(("texcoords", "left_eyelid", "right_eyelid"), 2),
 }
 _INDICES = {
@@ -106,7 +107,7 @@ def _check_arrays(raw: dict[str, np.ndarray], what: str) -> None:
                 raise AssetError(
                     f"{what}: {key} is {found.dtype} {list(found.shape)}, expected {named} of {dimensions} dimensions"
                 )
-    for part in ("body", "head"):
+    for part in _PARTS:
         regressor, weights = raw.get(f"{part}_J_regressor"), raw.get(f"{part}_weights")
         if regressor is not None and weights is not None and regressor.shape != weights.shape[::-1]:
             raise AssetError(

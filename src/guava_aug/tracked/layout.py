@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -202,10 +203,11 @@ def _files(name: str, path: Path, video_id: str, info: dict[str, dict[str, Any]]
 
 
 def _skipped(name: str, path: Path) -> str:
-    try:
-        reason = (path / SKIPPED).read_text(encoding="utf-8", errors="replace").strip()[:200]
-    except OSError:
-        reason = ""
+    reason = ""
+    with contextlib.suppress(OSError):
+        if not (path / SKIPPED).is_symlink():  # a link could show the text of any other file
+            with (path / SKIPPED).open(encoding="utf-8", errors="replace") as file:
+                reason = file.read(400).strip()[:200]
     return (
         f"tracking of video {name!r} failed: {path / SKIPPED} exists" + (f" and says {reason!r}" if reason else "")
     ) + ". Track it again; delete the file if the output beside it is good."
