@@ -218,10 +218,11 @@ class PickleReader:
         sides = self._shapes.get(shape)
         if sides is None:
             sides = self._shapes[shape] = _shape_of(shape)
-        array = self._make_array(sides, kind, "F" if order == b"\x88" else "C", data[start:end])
+        raw = data[start:end]
+        array = self._make_array(sides, kind, "F" if order == b"\x88" else "C", raw)
         self.budget.spend(200 + array.nbytes)
-        # `_reconstruct`'s (0,) and arguments, the array, its shape, data and state
-        memo += (_PART, _PART, array, _PART, _PART, _PART)
+        # `_reconstruct`'s (0,) and arguments, the array, its shape, data (Python has one copy of the shortest), state
+        memo += (_PART, _PART, array, _PART, raw if len(raw) < 2 else _PART, _PART)
         assert len(memo) == known + 6
         if key:
             self.stack.append(name)
@@ -252,9 +253,10 @@ class PickleReader:
         sides = self._shapes.get(shape)
         if sides is None:
             sides = self._shapes[shape] = _shape_of(shape)
-        array = self._make_array(sides, kind, letter, data[start:end])
+        raw = data[start:end]
+        array = self._make_array(sides, kind, letter, raw)
         self.budget.spend(200 + array.nbytes)
-        memo += (_PART, _PART, _PART, array)  # data, shape, arguments
+        memo += (raw if len(raw) < 2 else _PART, _PART, _PART, array)  # data, shape, arguments
         if key:
             self.stack.append(name)
         self.stack.append(array)
