@@ -137,3 +137,13 @@ def test_unknown_entries_of_the_json_are_no_hindrance(write, tmp_path: Path) -> 
     info["v"].update(frames_num=7, comment="x", fps=None, source_frames=None)
     path.write_text(json.dumps(info))
     assert TrackedVideo.open(tmp_path, "v").fps is None
+
+
+def test_the_text_of_a_link_is_not_shown(tmp_path: Path) -> None:
+    """`skipped.txt` of a folder that others can write to may be a link to any file."""
+    (tmp_path / "secret").write_text("hunter2")
+    (tmp_path / "tracked" / "a").mkdir(parents=True)
+    (tmp_path / "tracked" / "a" / "skipped.txt").symlink_to(tmp_path / "secret")
+    with pytest.raises(InputError, match="tracking of video 'a' failed") as caught:
+        TrackedVideo.open(tmp_path / "tracked", "a")
+    assert "hunter2" not in str(caught.value)
