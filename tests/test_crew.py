@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from guava_aug.config import RunConfig
-from guava_aug.crew import LIVES, Crew, MemberDied, MemberHangs, in_parallel
+from guava_aug.crew import LIVES, STARTS, Crew, MemberDied, MemberHangs, Patience, in_parallel
 from guava_aug.engine import Made
 from guava_aug.errors import AssetError, DeviceError, DiskFullError, InputError, OutputError
 from guava_aug.progress import Clock, Silent
@@ -181,8 +181,10 @@ def test_what_stops_a_run_stops_all(tmp_path: Path):
 
 
 def test_a_crew_that_cannot_start(tmp_path: Path):
+    started: list[int] = []
     with pytest.raises(DeviceError, match="no such GPU"):
-        Run(tmp_path, 2, lambda i: Actor(well, starts=i == 0)).go(["a"])
+        Run(tmp_path, 2, lambda i: started.append(i) or Actor(well, starts=False)).go(["a"])
+    assert sorted(started) == [0] * STARTS + [1] * STARTS
 
     class NoModel(Actor):
         def ready(self) -> Iterator:
@@ -190,6 +192,36 @@ def test_a_crew_that_cannot_start(tmp_path: Path):
 
     with pytest.raises(AssetError, match="no such model"):
         Run(tmp_path, 1, lambda i: NoModel(well)).go(["a"])
+
+
+@pytest.mark.parametrize(("fails", "workers"), [(1, 3), (STARTS - 1, 3), (STARTS, 2)])
+def test_a_member_that_dies_while_it_starts(tmp_path: Path, caplog, fails: int, workers: int):
+    """It is started again, and then the others go on without it; also when the system cannot start a process."""
+    left = {1: fails}
+
+    def new_member(i: int) -> Actor:
+        left[i] = left.get(i, 0) - 1
+        if left[i] == 0:
+            raise OSError(12, "Cannot allocate memory")
+        return Actor(well, starts=left[i] < 0)
+
+    run = Run(tmp_path, 3, new_member)
+    run.go([f"v{i}" for i in range(6)])
+    assert len(run.made) == 12 and run.failed == {}
+    assert run.crew.describe()["workers"] == run.crew.parallel == workers
+    assert ("go on without it" in caplog.text) == (workers == 2)
+    assert ("is started again" in caplog.text) == (fails > 1)  # the first of all is tried without a word
+
+
+def test_patience():
+    """Without --timeout it grows with the longest step that was seen."""
+    fixed, grows = Patience(30.0), Patience(None)
+    for patience in (fixed, grows):
+        patience.seen(5.0)
+        patience.seen(100.0)
+        patience.seen(1.0)
+    assert (fixed.seconds, grows.seconds, Patience(None).seconds) == (30, 2000, 600)
+    assert str(grows) == "2000 s (--timeout auto)"
 
 
 def dies(actor: Actor, video: str, labels: Sequence[str]) -> Iterator:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import collections
 import pickle
+import re
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from guava_aug import safe_pickle as implementation
+from guava_aug import pickle_reader
 from guava_aug.errors import AssetError, InputError
 from guava_aug.safe_pickle import load_pickle
 
@@ -34,10 +36,12 @@ ARRAYS = {
 }
 
 
-@pytest.fixture(params=["small", "large"])
+@pytest.fixture(params=["as a whole", "by opcodes"])
 def reader(request, monkeypatch):
-    """Both unpicklers: the Python one for small files, the C one for large files."""
-    monkeypatch.setattr(implementation, "_SMALL", 2**20 if request.param == "small" else 0)
+    """Both ways to read arrays."""
+    if request.param == "by opcodes":
+        monkeypatch.setattr(pickle_reader, "_ARRAY", re.compile(rb"(?!)"))
+        monkeypatch.setattr(pickle_reader, "_BUFFER", re.compile(rb"(?!)"))
     return load_pickle
 
 
@@ -91,15 +95,20 @@ def test_shared_values_stay_shared_and_depth_ends(reader, tmp_path: Path) -> Non
         reader(_write(tmp_path / "deep.pkl", pickle.dumps(deep)))
     loop: list = []
     loop.append(loop)
-    found = reader(_write(tmp_path / "loop.pkl", pickle.dumps(loop)))
-    assert found[0] is found
+    with pytest.raises(InputError, match="holds itself"):
+        reader(_write(tmp_path / "loop.pkl", pickle.dumps(loop)))
 
 
 def test_shared_lists_do_not_explode(reader, tmp_path: Path) -> None:
+    """Whoever walks through it, such as numpy, would meet 2**60 arrays."""
     value: list = [np.arange(2)]
-    for _ in range(60):  # 2**60 paths, 60 lists
+    for _ in range(60):
         value = [value, value]
-    assert len(reader(_write(tmp_path / "p.pkl", pickle.dumps(value)))) == 2
+    with pytest.raises(InputError, match="repeat each other"):
+        reader(_write(tmp_path / "p.pkl", pickle.dumps(value)))
+    shared = [np.arange(2)] * 1000
+    found = reader(_write(tmp_path / "p.pkl", pickle.dumps([shared] * 100)))
+    assert found[0] is found[99] and len(found[0]) == 1000
 
 
 @settings(max_examples=60, deadline=None)
@@ -389,3 +398,167 @@ def test_python_2_text_is_latin1(reader, tmp_path: Path) -> None:
     dtype = b"cnumpy\ndtype\n(S'f4'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntb"
     raw = b"cnumpy.core.multiarray\nscalar\n(" + dtype + b"S'\\x00\\x00\\x80\\xbf'\ntR."
     assert reader(_write(tmp_path / "p", raw)) == -1.0
+
+
+# --- bounded work
+
+
+def _doubled(depth: int, leaf: bytes = b"K\x01", pair: bytes = b"\x86") -> bytes:
+    """(x, x) of itself, `depth` times: 2**depth leaves."""
+    return leaf + b"".join(b"\x94h" + bytes([i]) + pair for i in range(depth))
+
+
+def _lists(depth: int) -> bytes:
+    return b"K\x01" + b"".join(b"q%c0](h%ch%ce" % (i, i, i) for i in range(depth))
+
+
+def _dtype(code: bytes) -> bytes:
+    return b"cnumpy\ndtype\n(U" + bytes([len(code)]) + code + b"K\x00K\x01tR(K\x03U\x01<NNNK\x00K\x00K\x00tb"
+
+
+_FROMBUFFER = b"cnumpy.core.numeric\n_frombuffer\n"
+_P = b"\x80\x04"
+_MEGABYTE = b"B" + struct.pack("<I", 2**20) + bytes(2**20)
+BOMBS = {
+    "tuple as key": (_P + b"}" + _doubled(60) + b"Ns.", "a tuple as key"),
+    "tuple in a set": (_P + b"\x8f(" + _doubled(60) + b"\x90.", "a tuple as key"),
+    "tuple in a frozenset": (_P + b"(" + _doubled(60) + b"\x91.", "a tuple as key"),
+    "frozenset as key": (_P + b"}(K\x01\x91Ns.", "a frozenset as key"),
+    "tuple as key of pairs": (b"ccollections\nOrderedDict\n(](" + _doubled(60) + b"N\x86etR.", "a tuple as key"),
+    "lists as encoding": (_P + b"c_codecs\nencode\nU\x01a" + _lists(60) + b"\x86R.", "encode"),
+    "lists as order": (_P + _FROMBUFFER + b"(C\x00" + _dtype(b"f8") + b"K\x00\x85" + _lists(60) + b"tR.", "order"),
+    "lists as value": (_P + _lists(60) + b".", "repeat each other"),
+    "tuples as value": (_P + _doubled(60) + b".", "repeat each other"),
+    "wide tuples as value": (
+        _P + b"K\x01" + b"".join(b"\x94(" + b"h%c" % i * 300 + b"t" for i in range(5)) + b".", "repeat each other"),
+    "integers that collide": (
+        _P + b"}(" + b"".join(b"\x8a\x09" + (i * (2**61 - 1)).to_bytes(9, "little") + b"N" for i in range(1, 100))
+        + b"u.", "int as key"),
+    "numbers as keys": (
+        _P + b"}(" + b"".join(b"M" + struct.pack("<H", i) + b"N" for i in range(20_000)) + b"u.", "numbers as keys"),
+    "complex key": (
+        _P + b"}cnumpy.core.multiarray\nscalar\n(" + _dtype(b"c16") + b"C\x10" + bytes(16) + b"tRNs.",
+        "complex128 as key"),
+    "long key": (_P + b"}X" + struct.pack("<I", 5000) + b"x" * 5000 + b"Ns.", "key of 5000"),
+    "memo number": (_P + b"Nr\xff\xff\xff\x7f.", "memo number 2147483647"),
+    "memo number as text": (_P + b"Np2000000000\n.", "memo number 2000000000"),
+    "large integer": (_P + b"\x8b" + struct.pack("<I", 900_000) + b"\x7f" * 900_000 + b".", "integer of 900000 bytes"),
+    "large integer as text": (_P + b"I" + b"9" * 300_000 + b"\n.", "number of 300000"),
+    "marks": (_P + b"(" * 900_000 + b"N.", "marks"),
+    "empty dictionaries": (_P + b"](" + b"}" * 3_000_000 + b"e.", "far more data"),
+    "copies of one buffer": (
+        _P + _MEGABYTE + b"q\x000" + _dtype(b"u1") + b"q\x010" + _FROMBUFFER + b"q\x020]("
+        + (b"h\x02(h\x00h\x01J" + struct.pack("<I", 2**20) + b"\x85U\x01CtR") * 3000 + b"e.", "far more data"),
+    "copies of one text": (
+        _P + b"X" + struct.pack("<I", 2**20) + b"x" * 2**20 + b"q\x000](" + b"c_codecs\nencode\nh\x00\x85R" * 3000
+        + b"e.", "far more data"),
+    "sparse matrices of zeros": (
+        _P + b"](" + _sparse_pickle("scipy.sparse", "csc_matrix", (2**12, 2**12), np.ones(0), np.ones(0, int),
+                                    np.zeros(2**12 + 1, int))[2:-1] * 3 + b"e.", "far more data"),
+    "an array of itself": (
+        _P + b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R\x94(K\x01K\x01\x85"
+        + _dtype(b"O") + b"\x89]h\x00atb.", "holds itself"),
+    "change of an array": (
+        _P + _FROMBUFFER + b"(C\x08AAAAAAAA" + _dtype(b"f8") + b"K\x01\x85U\x01CtR}b.", "change of a ndarray"),
+    "item in an array": (
+        _P + _FROMBUFFER + b"(C\x08AAAAAAAA" + _dtype(b"f8") + b"K\x01\x85U\x01CtRK\x00K\x00s.", "entry in a ndarray"),
+    "long name": (b"c" + b"a" * 10**6 + b"\nb\n.", r"it names a{100}\.\.\."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BOMBS)
+def test_work_is_bounded(reader, tmp_path: Path, case: str) -> None:
+    """In processor time: other programs may be busy."""
+    data, reason = BOMBS[case]
+    path, begun = _write(tmp_path / "bomb.pkl", data), time.process_time()
+    with pytest.raises(InputError, match=reason) as caught:
+        reader(path)
+    assert time.process_time() - begun < 5
+    assert len(str(caught.value)) < 600
+
+
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    """Of files that would make gigabytes out of kilobytes."""
+    pytest.importorskip("resource")
+    names = [name for name in BOMBS if name.startswith(("copies", "sparse", "memo", "empty"))]
+    paths = [_write(tmp_path / f"{i}.pkl", BOMBS[name][0]) for i, name in enumerate(names)]
+    code = (
+        "import resource, sys; from guava_aug.safe_pickle import load_pickle; from guava_aug.errors import InputError\n"
+        "for path in sys.argv[1:]:\n"
+        "    try: load_pickle(path)\n"
+        "    except InputError: pass\n"
+        "    else: raise SystemExit('it loaded')\n"
+        "    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 700_000, path\n"  # KiB
+    )
+    subprocess.run([sys.executable, "-c", code, *map(str, paths)], check=True)
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_arrays_are_read_as_a_whole_and_by_opcodes_alike(tmp_path: Path, monkeypatch, protocol: int) -> None:
+    """The short cut is taken, and gives the same; parts of an array that are used again are read without it."""
+    rng = np.random.default_rng(0)
+    shapes = [(), (0,), (3,), (21, 3), (2, 3, 4), (2, 1, 3, 1, 2), (300,), (70_000,)]
+    frames = {
+        f"frame_{i}": {str(s): np.asarray(rng.random(s), k, order=o) for s in shapes}
+        for i, (k, o) in enumerate([("f4", "C"), ("f8", "F"), ("i4", "C"), (">f4", "F"), ("f4", "C")])
+    }
+    shared = rng.random(5)
+    path = _write(tmp_path / "p.pkl", pickle.dumps([frames, shared, {"again": shared}], protocol))
+    taken: list[bool] = []
+    for name in ("_array", "_buffer"):
+        original = getattr(pickle_reader.PickleReader, name)
+        monkeypatch.setattr(
+            pickle_reader.PickleReader, name, lambda self, way=original: taken.append(way(self)) or taken[-1]
+        )
+    whole = load_pickle(path)
+    assert sum(taken) >= 20
+    assert whole[1] is whole[2]["again"]
+    monkeypatch.setattr(pickle_reader, "_ARRAY", re.compile(rb"(?!)"))
+    monkeypatch.setattr(pickle_reader, "_BUFFER", re.compile(rb"(?!)"))
+    taken.clear()
+    plain = load_pickle(path)
+    assert not any(taken)
+    for found in (whole, plain):
+        for frame, arrays in frames.items():
+            for name, array in arrays.items():
+                got = found[0][frame][name]
+                assert got.dtype == array.dtype.newbyteorder("=") and got.flags.writeable
+                np.testing.assert_array_equal(got, array)
+
+
+def test_lists_of_numbers(reader, tmp_path: Path) -> None:
+    """Floating-point numbers in a row are read many at a time."""
+    for length in (1, 9, 10, 11, 255, 256, 257, 1000):
+        value = [[i / 7 for i in range(length)], "G", [float("inf"), 1, 0.5]]
+        assert reader(_write(tmp_path / "p.pkl", pickle.dumps(value))) == value
+
+
+def test_a_file_that_is_mostly_holes(tmp_path: Path) -> None:
+    path = _write(tmp_path / "p.pkl", pickle.dumps([1]))
+    try:
+        with path.open("r+b") as file:
+            file.truncate(2**33)
+    except OSError:
+        pytest.skip("the file system has no sparse files of this size")
+    if path.stat().st_blocks * 512 > 2**30:
+        pytest.skip("the file system has no sparse files")
+    with pytest.raises(InputError, match="never written"):
+        load_pickle(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_a_signal_is_answered_while_reading(tmp_path: Path) -> None:
+    path = _write(tmp_path / "p.pkl", _P + b"](" + b"N" * 20_000_000 + b"e.")
+    code = (
+        "import signal, sys\n"
+        "from guava_aug.safe_pickle import load_pickle\n"
+        "def came(*args): raise SystemExit(75)\n"
+        "signal.signal(signal.SIGTERM, came)\n"
+        "print('reads', flush=True)\n"
+        "while True: load_pickle(sys.argv[1])\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"reads\n"
+    time.sleep(0.3)
+    process.terminate()
+    assert process.wait(10) == 75

@@ -47,7 +47,7 @@ class RunConfig:
     engine: EngineName = "local"  # who runs the worker processes, if there are any
     gpus: tuple[str, ...] | None = None  # a worker process on each: numbers among the visible GPUs, or UUIDs
     workers: int | None = None  # worker processes on each GPU, or on the device; None: 1, and none without `gpus`
-    timeout: float | None = None  # seconds without any sign of life after which a worker is ended; None: for ever
+    timeout: float | None = None  # seconds without a sign of life until a worker is ended; None: by what was measured
     ray_address: str | None = None  # of a running cluster; None: the environment's, else a new one on this machine
     cpus_per_worker: int | None = None  # of a Ray actor; None: all, shared evenly
 

@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.5  # seconds between two looks whether the run is to end
 LIVES = 2  # workers that may die on one video before the video is given up
+STARTS = 3  # times in a row that a worker may die while it starts before the others go on without it
+LEAST_PATIENCE = 600.0  # seconds that a worker may be silent while it makes a video, if --timeout says nothing
+PATIENCE = 20.0  # and how many times as long as the longest silence that ended well
 _KINDS = {kind.__name__: kind for kind in (InputError, OutputError, UsageError, AssetError, DeviceError, DiskFullError)}
 
 
@@ -98,6 +101,25 @@ class MemberHangs(MemberDied):
     """A worker process said nothing for the time of --timeout, and was ended."""
 
 
+class Patience:
+    """How long a worker may say nothing while it makes a video: --timeout, or by what was seen in this run."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout, self._longest = timeout, 0.0
+
+    @property
+    def seconds(self) -> float:
+        """After so much silence it hangs."""
+        return max(LEAST_PATIENCE, PATIENCE * self._longest) if self._timeout is None else self._timeout
+
+    def seen(self, silence: float) -> None:
+        """A silence, in seconds, that a sign of life has ended. From any thread."""
+        self._longest = max(self._longest, silence)
+
+    def __str__(self) -> str:
+        return f"{self.seconds:g} s (--timeout{' auto' if self._timeout is None else ''})"
+
+
 class Member(Protocol):
     """One worker process, wherever it is."""
 
@@ -132,6 +154,7 @@ class Crew:
     ) -> None:
         self.config, self.stages, self.progress, self.parallel = config, stages, progress, size
         self._new_member = new_member
+        self.patience = Patience(config.timeout)
         self._free: queue.Queue[tuple[int, Member] | Exception] = queue.Queue()
         self._members: dict[int, Member] = {}
         self.lock = threading.Lock()  # held but for waiting: one thread at a time logs, notes and shows
@@ -155,20 +178,29 @@ class Crew:
             self.parallel = max(videos, 1)
 
     def prepare(self) -> None:
-        """Starts all members. Raises AssetError or DeviceError when one cannot start."""
-        begun = time.monotonic()
+        """Starts all members; one that dies on the way is started again, and left out when it dies `STARTS` times.
+
+        Raises:
+            AssetError, DeviceError: no member can be started.
+        """
+        begun, reason = time.monotonic(), ""
         try:
             for number in range(self.parallel):
-                self._members[number] = self._new_member(number)
-            for number, member in self._members.items():
-                self._wait_until_ready(member)
-                self._free.put((number, member))
-        except MemberDied as death:
-            self.close()
-            raise DeviceError(f"no worker could be started: {death}") from None
+                with contextlib.suppress(OSError):  # no memory for a process, no free handle: tried again below
+                    self._members[number] = self._new_member(number)
+            for number in range(self.parallel):
+                try:
+                    self._free.put((number, self._bring_up(number, self._members.get(number))))
+                except (MemberDied, OSError) as death:
+                    reason = str(death)
+                    self._members.pop(number, None)
+                    log.error("worker %d cannot be started: %s; the others go on without it", number, reason)
+            if not self._members:
+                raise DeviceError(f"no worker could be started: {reason}")
         except BaseException:
             self.close()
             raise
+        self.parallel = len(self._members)
         log.info("%s ready after %.1f s", counted(self.parallel, "worker"), time.monotonic() - begun)
 
     def make(self, name: str, views: Sequence[View], on_view: Callable[[Made], None]) -> None:
@@ -251,18 +283,39 @@ class Crew:
         log.warning("%s ended (%s); another one takes its place", member.name, why)
         threading.Thread(target=self._replace, args=(number, member), name="replace", daemon=True).start()
 
+    def _bring_up(self, number: int, member: Member | None) -> Member:
+        """A member that is ready: `member`, a new one if it dies on the way, and so on.
+
+        Raises:
+            MemberDied, OSError: `STARTS` in a row died, or could not be made. Stopped: the crew is to end.
+        """
+        for start in range(1, STARTS + 1):
+            try:
+                if member is None:
+                    member = self._members[number] = self._new_member(number)
+                if self._ending:
+                    member.end()
+                self._wait_until_ready(member)
+                return member
+            except (MemberDied, OSError) as death:
+                if member is not None:
+                    member.end()
+                if self._ending:
+                    raise Stopped from None
+                if start == STARTS:
+                    raise
+                log.warning("worker %d ended while it started (%s); it is started again", number, death)
+                member = None
+        raise AssertionError  # the loop has returned or raised
+
     def _replace(self, number: int, member: Member) -> None:
         try:
-            new = self._members[number] = self._new_member(number)
-            if self._ending:
-                new.end()
-            self._wait_until_ready(new)
-            self._free.put((number, new))
+            self._free.put((number, self._bring_up(number, None)))
         except (Exception, Stopped) as error:  # also the system's: no memory for a process, no free handle
             if self._ending:
                 return
             log.error("%s cannot be started again: %s", member.name, error)
-            del self._members[number]
+            self._members.pop(number, None)
             if not self._members:  # the last place is lost: whoever waits for one must know
                 self._free.put(DeviceError(f"no worker is left, and none can be started: {error}"))
 

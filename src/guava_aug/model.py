@@ -284,9 +284,18 @@ def load_model(
         warm_up(device, with_triton=backend in ("auto", "triton"))
     checkpoint, config = open_model_files(path, guava_root=guava_root)
     assets = _body_of(checkpoint, guava_root)
-    with bare_modules():
-        network = ReconstructionNetwork(config, len(assets.body.v_template))
-        refiner = StyleUNet(config.refiner)
+    try:
+        with bare_modules():
+            network = ReconstructionNetwork(config, len(assets.body.v_template))
+            refiner = StyleUNet(config.refiner)
+    except (ValueError, RuntimeError, KeyError, IndexError, ZeroDivisionError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise AssetError(f"{checkpoint.path}: there is no network of this configuration: {reason}") from error
+    if assets.uv_size != config.uvmap_size:
+        raise AssetError(
+            f"{checkpoint.path}: its body model has a chart of {assets.uv_size} texels, uvmap_size is "
+            f"{config.uvmap_size}"
+        )
     load_weights(checkpoint, network, refiner)
     with device_errors(str(device)):
         network, refiner = network.to(device).float(), refiner.to(device).float()
@@ -329,6 +338,8 @@ def convert_checkpoint(
         raise UsageError(f"{out} should end in .safetensors")
     if out.exists() and not overwrite:
         raise UsageError(f"{out} is there already; choose another name, or give --overwrite to replace it")
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder; give the name of a file to write")
     checkpoint, cfg = open_model_files(Path(source), config=config, guava_root=guava_root)
     if checkpoint.assets is None:
         raise AssetError(f"{checkpoint.path} has no body model inside and none was found; give --guava_root")

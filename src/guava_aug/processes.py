@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .config import RunConfig
 from .cpus import usable_cpus
-from .crew import Crew, MemberDied, MemberHangs
+from .crew import Crew, MemberDied, MemberHangs, Patience
 from .errors import DeviceError
 from .hosts import environment_of_child
 from .plural import counted
@@ -58,7 +59,7 @@ class LocalCrew(Crew):
         super().prepare()
 
     def _start(self, number: int) -> LocalMember:
-        return LocalMember(self.config, self._places[number])
+        return LocalMember(self.config, self._places[number], self.patience)
 
 
 def places(config: RunConfig, size: int) -> list[Place]:
@@ -109,8 +110,8 @@ def _visible_names(gpus: Sequence[str], visible: str | None) -> list[str]:
 class LocalMember:
     """One `python -m guava_aug worker`."""
 
-    def __init__(self, config: RunConfig, place: Place) -> None:
-        self.name, self._timeout = place.name, config.timeout
+    def __init__(self, config: RunConfig, place: Place, patience: Patience) -> None:
+        self.name, self._patience = place.name, patience
         self._process = subprocess.Popen(  # Ctrl-C reaches it through this process alone
             [sys.executable, "-m", "guava_aug", "worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -131,9 +132,9 @@ class LocalMember:
         yield from self._said(None)
 
     def make(self, video: str, labels: Mapping[str, int]) -> Iterator[Event]:
-        """What it says about one video. Raises MemberDied, also when it says nothing for the time of --timeout."""
+        """What it says about one video. Raises MemberDied, also when it says nothing for too long (`Patience`)."""
         self._tell((video, labels))
-        yield from self._said(self._timeout)
+        yield from self._said(self._patience)
 
     def ask_to_end(self) -> None:
         """See `Member`."""
@@ -157,16 +158,19 @@ class LocalMember:
             pickle.dump(what, self._process.stdin)
             self._process.stdin.flush()
 
-    def _said(self, timeout: float | None) -> Iterator[Event]:
+    def _said(self, patience: Patience | None) -> Iterator[Event]:
         last = "nothing"
         while True:
+            begun = time.monotonic()
             try:
-                event = self._events.get(timeout=timeout)
+                event = self._events.get(timeout=None if patience is None else patience.seconds)
             except queue.Empty:
                 self._process.kill()  # it may hang where no signal reaches it
                 raise MemberHangs(
-                    f"nothing happened for {timeout:g} s (--timeout) after {last}: reading, rendering or encoding hangs"
+                    f"nothing happened for {patience} after {last}: reading, rendering or encoding hangs"
                 ) from None
+            if patience is not None and event is not None:
+                patience.seen(time.monotonic() - begun)
             if event is None:
                 raise MemberDied(self._how_it_ended())
             kind, content = event

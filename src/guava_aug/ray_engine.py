@@ -8,12 +8,13 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import RunConfig
-from .crew import Crew, MemberDied, MemberHangs
+from .crew import Crew, MemberDied, MemberHangs, Patience
 from .engine import model_source
 from .errors import DeviceError, UsageError
 from .plural import counted
@@ -92,9 +93,7 @@ class RayCrew(Crew):
         return {**super().describe(), "ray": _import_ray().__version__}
 
     def _start(self, number: int) -> RayMember:
-        return RayMember(
-            f"ray worker {number}", portable(self.config, self._options), self._options, self.config.timeout
-        )
+        return RayMember(f"ray worker {number}", portable(self.config, self._options), self._options, self.patience)
 
 
 def share_out(nodes: Sequence[dict[str, float]], config: RunConfig) -> tuple[int, dict[str, float]]:
@@ -145,8 +144,8 @@ def portable(config: RunConfig, resources: dict[str, Any]) -> RunConfig:
 class RayMember:
     """One actor. See `crew.Member`."""
 
-    def __init__(self, name: str, config: RunConfig, options: dict[str, Any], timeout: float | None) -> None:
-        self._ray, self.name, self._timeout = _import_ray(), name, timeout
+    def __init__(self, name: str, config: RunConfig, options: dict[str, Any], patience: Patience) -> None:
+        self._ray, self.name, self._patience = _import_ray(), name, patience
         self._actor = self._ray.remote(RayWorker).options(**options).remote(config)
         self._ended = False
 
@@ -156,7 +155,7 @@ class RayMember:
 
     def make(self, video: str, labels: Mapping[str, int]) -> Iterator[Event]:
         """What it says about one video."""
-        yield from self._said(self._actor.make, (video, dict(labels)), self._timeout)
+        yield from self._said(self._actor.make, (video, dict(labels)), self._patience)
 
     def ask_to_end(self) -> None:
         """See `crew.Member`."""
@@ -171,19 +170,22 @@ class RayMember:
             self._ray.get(self._actor.end.remote(), timeout=ENDING)
         self._ray.kill(self._actor)
 
-    def _said(self, method: Any, arguments: tuple[Any, ...], timeout: float | None) -> Iterator[Event]:
+    def _said(self, method: Any, arguments: tuple[Any, ...], patience: Patience | None) -> Iterator[Event]:
         try:
             said = method.options(num_returns="streaming").remote(*arguments)
             waited = 0.0
             while True:
-                there, _ = self._ray.wait([said], timeout=timeout or SAY_WAITING, fetch_local=False)
+                limit, begun = SAY_WAITING if patience is None else patience.seconds, time.monotonic()
+                there, _ = self._ray.wait([said], timeout=limit, fetch_local=False)
                 if there:
+                    if patience is not None:
+                        patience.seen(time.monotonic() - begun)
                     yield self._ray.get(next(said))
                     waited = 0.0
-                elif timeout is not None:
+                elif patience is not None:
                     self._ended = True
                     self._ray.kill(self._actor)
-                    raise MemberHangs(f"nothing happened for {timeout:g} s (--timeout): it hangs")
+                    raise MemberHangs(f"nothing happened for {patience}: it hangs")
                 elif not arguments:
                     waited += SAY_WAITING
                     log.warning("%s has waited %.0f s for a place in the Ray cluster", self.name, waited)

@@ -316,3 +316,13 @@ def test_the_folder_of_another_user() -> None:
         done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=False)
     assert done.stdout.startswith("['a', 'b']\nInputError video 'b': "), done.stdout + done.stderr
     assert "cannot be read: Permission denied" in done.stdout
+
+
+def test_the_text_of_a_link_is_not_shown(tmp_path: Path) -> None:
+    """`skipped.txt` of a folder that others can write to may be a link to any file."""
+    (tmp_path / "secret").write_text("hunter2")
+    (tmp_path / "tracked" / "a").mkdir(parents=True)
+    (tmp_path / "tracked" / "a" / "skipped.txt").symlink_to(tmp_path / "secret")
+    with pytest.raises(InputError, match="tracking of video 'a' failed") as caught:
+        TrackedVideo.open(tmp_path / "tracked", "a")
+    assert "hunter2" not in str(caught.value)

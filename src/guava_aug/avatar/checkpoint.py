@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import re
-import zipfile
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,8 +23,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ..body import EhmAssets, LinearModel, assets_from_checkpoint
+from ..body import EhmAssets, LinearModel, assets_from_checkpoint, check_assets
 from ..errors import AssetError, OutputError
+from ..saved_tensors import SavedTensorsError, load_tensors
 from .config import ModelConfig
 from .find import find_checkpoint as find_checkpoint
 from .network import ReconstructionNetwork
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 
 REFINER_PREFIX = "nerual_refiner."  # sic: the original's spelling
 _FORMAT = "guava-aug-1"
+_MAX_EXPANDED = 2**24  # elements of a weight of which several share one place
 
 # What an official checkpoint holds beyond network and body model, and why nothing reads it.
 UNUSED: tuple[tuple[str, str], ...] = (
@@ -105,19 +108,33 @@ def load_weights(checkpoint: Checkpoint, network: ReconstructionNetwork, refiner
         expected = module.state_dict()
         missing = sorted(expected.keys() - state.keys())
         extra = sorted(state.keys() - expected.keys())
+        both = sorted(expected.keys() & state.keys())
         shapes = [
             f"{k}: {tuple(state[k].shape)} instead of {tuple(expected[k].shape)}"
-            for k in sorted(expected.keys() & state.keys())
+            for k in both
             if state[k].shape != expected[k].shape
         ]
-        if missing or extra or shapes:
-            lines = [
-                f"{name} {_some(keys)}"
-                for name, keys in (("lacks", missing), ("has unknown", extra), ("has wrong shapes", shapes))
-                if keys
-            ]
+        types = [
+            f"{k}: {state[k].dtype}"
+            for k in both
+            if state[k].is_floating_point() != expected[k].is_floating_point() or state[k].is_complex()
+        ]
+        wrong = (("lacks", missing), ("has unknown", extra), ("has wrong shapes", shapes), ("has wrong types", types))
+        if lines := [f"{name} {_some(keys)}" for name, keys in wrong if keys]:
             raise AssetError(f"{checkpoint.path}: the {part} does not fit the configuration: " + "; ".join(lines))
+        if broken := [k for k in both if not is_finite(state[k])]:
+            raise AssetError(
+                f"{checkpoint.path}: the {part} has values that are not finite in {_some(broken)}; the file is "
+                "damaged, or its training went wrong"
+            )
         module.load_state_dict({k: v.to(expected[k].dtype) for k, v in state.items()}, strict=True, assign=True)
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite."""
+    if not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum(dtype=torch.float32))):
+        return True  # after one pass over the memory
+    return bool(torch.isfinite(tensor).all())
 
 
 def classify_key(key: str) -> str:
@@ -145,43 +162,45 @@ def write_safetensors(
     if assets is not None:
         tensors |= {f"body.{k}": v for k, v in _flatten_assets(assets).items()}
     metadata = {"format": _FORMAT, "config": json.dumps(config.to_dict())}
-    part = out.with_name(f".{out.name}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(b"")  # so that it gets the rights of any other new file
-        mode = part.stat().st_mode
-        save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata)
-        part.chmod(mode)
-        part.replace(out)
+        # a folder of a random name that is ours alone: in a shared one, others could lay a link in the file's way
+        with tempfile.TemporaryDirectory(prefix=".guava-aug-", dir=out.parent, ignore_cleanup_errors=True) as folder:
+            part = Path(folder) / "part.safetensors"
+            part.touch()  # so that it gets the rights of any other new file
+            mode = part.stat().st_mode
+            save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata)
+            part.chmod(mode)
+            os.replace(part, out)
     except (OSError, SafetensorError) as e:
         raise OutputError(f"cannot write {out}: {e}; check the folder, its rights and the free space") from e
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _read_official(path: Path, config: ModelConfig, assets_root: Path | None) -> Checkpoint:
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        model, render_model = saved["model"], saved["render_model"]
+        saved = load_tensors(path)
     except FileNotFoundError as e:
         raise AssetError(f"{path} is missing") from e
-    except Exception as e:  # torch.load raises many kinds for a damaged or foreign file
-        if not isinstance(e, OSError) and not zipfile.is_zipfile(path):  # torch would speak of its options
-            raise AssetError(
-                f"cannot read the checkpoint {path}: its {path.stat().st_size} bytes are no whole file of torch.save; "
-                "is it an interrupted download, or a page or pointer in its place? Download it again"
-            ) from e
+    except OSError as e:
+        raise AssetError(f"cannot read the checkpoint {path}: {e.strerror or e}") from e
+    except SavedTensorsError as e:
         raise AssetError(
-            f"cannot read the checkpoint {path}: {type(e).__name__}: {str(e).split(chr(10))[0]}; "
-            f"expected GUAVA's torch.save dictionary with `model` and `render_model`. Is the download complete?"
+            f"cannot read the checkpoint {path}: {e}; expected GUAVA's torch.save dictionary with `model` and "
+            "`render_model`. Download it again"
         ) from e
+    model, render_model = (_named_tensors(path, saved, part) for part in ("model", "render_model"))
     kinds = {k: classify_key(k) for k in model}
     unused = [k for k, kind in kinds.items() if kind.startswith("unused")]
     log.debug("%s: %d keys of the model are not used at inference", path.name, len(unused))
     stray = [k for k in render_model if not k.startswith(REFINER_PREFIX)]
     if stray:
         raise AssetError(f"{path}: the render model has unknown {_some(stray)}")
+    for part in ({k: v for k, v in model.items() if not kinds[k].startswith("unused")}, render_model):
+        for key, value in part.items():
+            if not isinstance(value, Tensor):
+                raise AssetError(f"{path}: {key[:100]} is a {type(value).__name__}, expected a tensor")
+            if value.numel() > max(_MAX_EXPANDED, value.untyped_storage().nbytes() // value.element_size()):
+                raise AssetError(f"{path}: {key[:100]} claims the shape {tuple(value.shape)}, which is not stored")
     has_body = any(k.startswith("smplx.") for k in model)
     assets = None
     if has_body and assets_root is not None:
@@ -189,6 +208,11 @@ def _read_official(path: Path, config: ModelConfig, assets_root: Path | None) ->
             assets = assets_from_checkpoint(model, assets_root)
         except KeyError as e:
             raise AssetError(f"{path}: the body model inside lacks {e}") from e
+        except AssetError as e:
+            raise AssetError(f"{path}: {e}") from e
+        except (RuntimeError, IndexError, ValueError, TypeError) as e:
+            raise AssetError(f"{path}: the body model inside does not fit together: {str(e).splitlines()[0]}") from e
+        check_assets(assets, f"{path}: the body model inside")
     return Checkpoint(
         path=path,
         network={k: v for k, v in model.items() if kinds[k] == "network"},
@@ -198,24 +222,46 @@ def _read_official(path: Path, config: ModelConfig, assets_root: Path | None) ->
     )
 
 
+def _named_tensors(path: Path, saved: Any, part: str) -> dict[str, Any]:
+    if not isinstance(saved, dict):
+        raise AssetError(
+            f"{path} holds a {type(saved).__name__}, expected a dictionary with `model` and `render_model`"
+        )
+    if part not in saved:
+        raise AssetError(f"{path} has no entry {part!r}; expected a dictionary with `model` and `render_model`")
+    state = saved[part]
+    if not isinstance(state, dict):
+        raise AssetError(f"{path}: {part} is a {type(state).__name__}, expected a dictionary of tensors")
+    for key in state:
+        if not isinstance(key, str):
+            raise AssetError(f"{path}: {part} has the key {str(key)[:40]} ({type(key).__name__}), expected names")
+    return state
+
+
 def _read_safetensors(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as f:
             metadata = f.metadata() or {}
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118  (not a dict)
-    except (OSError, SafetensorError) as e:
-        raise AssetError(f"cannot read the checkpoint {path}: {e}") from e
+    except Exception as e:  # the library raises many kinds for a damaged or foreign file
+        raise AssetError(f"cannot read the checkpoint {path}: {' '.join(str(e).split())[:300]}") from e
     if metadata.get("format") != _FORMAT:
         found = metadata.get("format")
-        raise AssetError(f"{path} is not a guava-aug checkpoint (format {found!r}, expected {_FORMAT!r})")
+        raise AssetError(f"{path} is not a guava-aug checkpoint (format {str(found)[:40]!r}, expected {_FORMAT!r})")
+    try:
+        described = json.loads(metadata["config"])
+    except KeyError:
+        raise AssetError(f"{path}: its header has no entry 'config'; convert the checkpoint again") from None
+    except (ValueError, RecursionError) as e:
+        raise AssetError(f"{path}: the entry 'config' of its header is not valid JSON ({str(e)[:100]})") from e
     part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     body = part("body.")
     return Checkpoint(
         path=path,
         network=part("model."),
         refiner=part(f"render_model.{REFINER_PREFIX}"),
-        assets=_unflatten_assets(body) if body else None,
-        config=ModelConfig.from_dict(json.loads(metadata["config"])),
+        assets=_unflatten_assets(body, path) if body else None,
+        config=ModelConfig.from_dict(described, f"{path}: the configuration in its header"),
     )
 
 
@@ -229,10 +275,15 @@ def _flatten_assets(assets: EhmAssets) -> dict[str, Tensor]:
     return flat
 
 
-def _unflatten_assets(flat: Mapping[str, Tensor]) -> EhmAssets:
+def _unflatten_assets(flat: Mapping[str, Tensor], path: Path) -> EhmAssets:
     linear = lambda prefix: LinearModel(**{f.name: flat[f"{prefix}.{f.name}"] for f in fields(LinearModel)})
-    rest = {f.name: flat[f.name] for f in fields(EhmAssets) if f.name not in ("body", "head")}
-    return EhmAssets(body=linear("body"), head=linear("head"), **rest)
+    try:
+        rest = {f.name: flat[f.name] for f in fields(EhmAssets) if f.name not in ("body", "head")}
+        assets = EhmAssets(body=linear("body"), head=linear("head"), **rest)
+    except KeyError as e:
+        raise AssetError(f"{path}: the body model inside lacks 'body.{str(e)[1:]}") from None
+    check_assets(assets, f"{path}: the body model inside")
+    return assets
 
 
 def _some(keys: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -10,6 +11,22 @@ from typing import Any
 import yaml
 
 from ..errors import AssetError
+
+_MAX_YAML = 2**20  # bytes
+# Smallest and largest value of what the configuration holds: a typing error must not ask for all memory there is.
+_SIZES = {
+    **dict.fromkeys(("color_dim", "dino_out_dim", "uv_out_dim", "uv_base_dim"), (1, 4096)),
+    **dict.fromkeys(("smplx_fea_dim", "prj_out_dim", "global_vertex_dim"), (1, 4096)),
+    **dict.fromkeys(("uvmap_size", "feature_img_size", "image_size"), (8, 4096)),
+    **dict.fromkeys(("vit.embed_dim", "vit.patch_size"), (1, 4096)),
+    **dict.fromkeys(("vit.depth", "vit.num_heads"), (1, 128)),
+}
+_STYLEUNET_SIZES = {
+    **dict.fromkeys(("in_dim", "out_dim", "num_style_feat", "max_channels"), (1, 8192)),
+    "num_mlp": (0, 128),
+}
+_MOST_INVTANFOV = 1e4
+_STYLEUNET_SIDES = tuple(8 << i for i in range(8))  # 8 to 1024, for which the original has channel numbers
 
 
 @dataclass(frozen=True)
@@ -66,45 +83,139 @@ class ModelConfig:
         return asdict(self)
 
     @staticmethod
-    def from_dict(d: Mapping[str, Any]) -> ModelConfig:
-        """The inverse of `to_dict`."""
-        d = dict(d)
-        return ModelConfig(
-            **{
-                **d,
-                "vit": VitConfig(**d["vit"]),
-                "projects": tuple(d["projects"]),
-                "uv_decoder": StyleUNetConfig(**d["uv_decoder"]),
-                "refiner": StyleUNetConfig(**d["refiner"]),
-            }
-        )
+    def from_dict(d: Any, where: str = "the configuration") -> ModelConfig:
+        """The inverse of `to_dict`. Raises AssetError, with `where` in front, if it is not one."""
+        if not isinstance(d, Mapping):
+            raise AssetError(f"{where} is a {type(d).__name__}, expected the entries of a model's configuration")
+        parts = {"vit": VitConfig, "uv_decoder": StyleUNetConfig, "refiner": StyleUNetConfig}
+        for name in (*parts, "projects"):
+            if name not in d:
+                raise AssetError(f"{where} has no entry {name!r}")
+        try:
+            made = {name: kind(**d[name]) for name, kind in parts.items()}
+            config = ModelConfig(**{**d, **made, "projects": tuple(d["projects"])})
+        except TypeError as e:
+            raise AssetError(f"{where} has an entry this version does not know: {str(e)[:200]}") from e
+        return config.checked(where)
+
+    def checked(self, where: str) -> ModelConfig:
+        """This configuration. Raises AssetError, with `where` in front, naming a value that no model can have."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        for part, kind in (("vit", VitConfig), ("uv_decoder", StyleUNetConfig), ("refiner", StyleUNetConfig)):
+            if not isinstance(values[part], kind):
+                raise AssetError(f"{where}: {part} is no section of its own")
+            values |= {f"{part}.{f.name}": getattr(values[part], f.name) for f in fields(kind)}
+        limits = dict(_SIZES)
+        for part in ("uv_decoder", "refiner"):
+            limits |= {f"{part}.{name}": limit for name, limit in _STYLEUNET_SIZES.items()}
+        for name, (least, most) in limits.items():
+            if type(values[name]) is not int or not least <= values[name] <= most:
+                raise _wrong(where, name, values[name], f"a whole number from {least} to {most}")
+        projects = self.projects
+        if len(projects) != 4 or not all(type(n) is int and 1 <= n <= 8192 for n in projects):
+            raise _wrong(where, "projects", projects, "four whole numbers from 1 to 8192")
+        if not _is_number(self.invtanfov) or not 0 < self.invtanfov <= _MOST_INVTANFOV:
+            raise _wrong(where, "invtanfov", self.invtanfov, f"a number above 0, at most {_MOST_INVTANFOV:g}")
+        if not _is_number(self.opacity_threshold) or not 0 <= self.opacity_threshold <= 1:
+            raise _wrong(where, "opacity_threshold", self.opacity_threshold, "a number from 0 to 1")
+        if self.visibility not in ("face", "point"):
+            raise _wrong(where, "visibility", self.visibility, "'face' or 'point'")
+        if self.vit.embed_dim % self.vit.num_heads:
+            raise _wrong(where, "vit.num_heads", self.vit.num_heads, f"a divisor of embed_dim {self.vit.embed_dim}")
+        for part, side in (("uv_decoder", self.uvmap_size), ("refiner", self.image_size)):
+            for name in ("in_size", "out_size"):
+                found = values[f"{part}.{name}"]
+                if type(found) is not int or found not in _STYLEUNET_SIDES or found != side:
+                    named = "uvmap_size" if part == "uv_decoder" else "image_size"
+                    raise _wrong(where, f"{part}.{name}", found, f"a power of two from 8 to 1024, as {named} ({side})")
+            scale = values[f"{part}.channel_scale"]
+            if not _is_number(scale) or not 1 / 64 <= scale <= 64:
+                raise _wrong(where, f"{part}.channel_scale", scale, "a number from 1/64 to 64")
+            if type(values[f"{part}.small"]) is not bool:
+                raise _wrong(where, f"{part}.small", values[f"{part}.small"], "true or false")
+        return self
 
     @staticmethod
     def from_yaml(path: Path | str) -> ModelConfig:
         """The configuration of an official `config.yaml`. Raises AssetError if it is not one."""
         path = Path(path)
         try:
-            section = yaml.safe_load(path.read_text(encoding="utf-8"))["MODEL"]
-        except (OSError, yaml.YAMLError, KeyError, TypeError) as e:
-            raise AssetError(f"cannot read the configuration {path}: {e!r}; expected YAML with a MODEL section") from e
-        if section.get("refiner_type", "styleunet") != "styleunet":
-            raise AssetError(f"{path}: refiner_type is {section['refiner_type']!r}; only 'styleunet' is supported")
+            section = read_yaml(path)["MODEL"]
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError) as e:
+            reason = " ".join(str(e).split())[:300]
+            raise AssetError(
+                f"cannot read the configuration {path}: {type(e).__name__}: {reason}; expected YAML with a "
+                "MODEL section"
+            ) from e
+        if not isinstance(section, dict):
+            raise AssetError(f"{path}: MODEL is a {type(section).__name__}, expected a section with entries")
+        refiner_type = section.get("refiner_type", "styleunet")
+        if refiner_type != "styleunet":
+            raise _wrong(str(path), "refiner_type", refiner_type, "'styleunet'; only it is supported")
         known = {f.name for f in fields(ModelConfig)} - {"vit", "projects", "uv_decoder", "refiner"}
         plain = {k: v for k, v in section.items() if k in known}
-        if plain.get("visibility", "face") not in ("face", "point"):
-            raise AssetError(f"{path}: visibility is {plain['visibility']!r}; expected 'face' or 'point'")
+        default = ModelConfig()
         dino_out, uv_size, uv_out = (
-            section.get(k, getattr(ModelConfig, k)) for k in ("dino_out_dim", "uvmap_size", "uv_out_dim")
+            section.get(k, getattr(default, k)) for k in ("dino_out_dim", "uvmap_size", "uv_out_dim")
         )
+        if type(dino_out) is not int:
+            raise _wrong(str(path), "dino_out_dim", dino_out, "a whole number")
         uv_decoder = {"in_size": uv_size, "out_size": uv_size, "in_dim": dino_out + 3, "out_dim": uv_out}
         uv_decoder["small"] = False
+        vit, own, refiner = (section.get(name, {}) for name in ("vit", "uv_decoder", "styleunet"))
+        for name, part in (("vit", vit), ("uv_decoder", own), ("styleunet", refiner)):
+            if not isinstance(part, dict) or not all(isinstance(key, str) for key in part):
+                raise AssetError(f"{path}: {name} is a {type(part).__name__}, expected a section with entries")
+        projects = section.get("projects", ModelConfig.projects)
+        if not isinstance(projects, (list, tuple)):
+            raise _wrong(str(path), "projects", projects, "a list of four whole numbers")
         try:
-            return ModelConfig(
+            config = ModelConfig(
                 **plain,
-                vit=VitConfig(**section.get("vit", {})),
-                projects=tuple(section.get("projects", ModelConfig.projects)),
-                uv_decoder=StyleUNetConfig(**{**uv_decoder, **section.get("uv_decoder", {})}),
-                refiner=StyleUNetConfig(**section.get("styleunet", {})),
+                vit=VitConfig(**vit),
+                projects=tuple(projects),
+                uv_decoder=StyleUNetConfig(**{**uv_decoder, **own}),
+                refiner=StyleUNetConfig(**refiner),
             )
         except TypeError as e:
             raise AssetError(f"{path}: the MODEL section has an entry this version does not know: {e}") from e
+        return config.checked(str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file of plain values.
+
+    Raises:
+        OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError: it cannot be read, or is no such file.
+    """
+    with path.open(encoding="utf-8") as file:
+        text = file.read(_MAX_YAML + 1)
+    if len(text) > _MAX_YAML:
+        raise ValueError(f"more than {_MAX_YAML} characters, which no configuration has")
+    return yaml.load(text, _Loader)
+
+
+class _Loader(yaml.SafeLoader):
+    """Without containers that are used again: merged (`<<`) or walked through, a few lines are 2**60 entries."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        """As the base class; a repeated container is refused."""
+        if node in self.constructed_objects and not isinstance(node, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(None, None, "an alias of a list or section", node.start_mark)
+        return super().construct_object(node, deep)
+
+    def flatten_mapping(self, node: Any) -> None:
+        """Merge keys are refused."""
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, "a merge key (<<)", key.start_mark)
+        super().flatten_mapping(node)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _wrong(where: str, name: str, value: Any, expected: str) -> AssetError:
+    found = repr(value)[:60] if isinstance(value, (int, float, str)) and len(str(value)[:99]) < 99 else ""
+    return AssetError(f"{where}: {name} is {found or f'a {type(value).__name__}'}; expected {expected}")

@@ -7,6 +7,11 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from ..errors import AssetError
+
+BODY_JOINTS = 55  # whose poses `Motion` has: one, 21 of the body, jaw and eyes, 15 of each hand
+HEAD_JOINTS = 5  # root, neck, jaw, left and right eye
+
 
 @dataclass(frozen=True)
 class LinearModel:
@@ -50,3 +55,70 @@ class EhmAssets:
 
     def to(self, device: torch.device | str) -> EhmAssets:
         return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+
+def check_assets(assets: EhmAssets, what: str) -> None:
+    """Refuses what cannot be posed: shapes that do not fit together, numbers that lead nowhere, NaN.
+
+    what: begins the message, such as "the body model of FILE".
+
+    Raises:
+        AssetError: names the entry, what it is and what it should be.
+    """
+    a = assets
+    for name, model in (("body.v_template", a.body), ("head.v_template", a.head)):
+        _expect(model.v_template.ndim == 2 and len(model.v_template) > 0, what, name, model.v_template, "[vertices, 3]")
+    points, head_points, faces = len(a.body.v_template), len(a.head.v_template), len(a.faces)
+    for prefix, model, joints in (("body", a.body, BODY_JOINTS), ("head", a.head, HEAD_JOINTS)):
+        n = len(model.v_template)
+        shapes: dict[str, tuple[int, ...]] = {
+            "v_template": (n, 3), "shapedirs": (n, 3, -1), "exprdirs": (n, 3, -1), "J_regressor": (joints, n),
+            "lbs_weights": (n, joints), "posedirs": (9 * (joints - 1) if len(model.posedirs) else 0, n * 3),
+        }  # fmt: skip
+        for name, shape in shapes.items():
+            _check_floats(what, f"{prefix}.{name}", getattr(model, name), shape)
+        _check_indices(what, f"{prefix}.parents", model.parents, (joints,), -1, joints)
+        before = torch.arange(joints, device=model.parents.device)
+        tree = bool((model.parents < before).all()) and bool((model.parents[1:] >= 0).all())
+        _expect(tree, what, f"{prefix}.parents", model.parents, "-1, and then a joint before each")
+    for name, shape in {
+        "left_hand_center": (3,), "right_hand_center": (3,), "left_eyelid": (head_points, 3),
+        "right_eyelid": (head_points, 3), "v_canonical": (points, 3), "texcoords": (-1, 2),
+        "uv_bary": (a.uv_face.shape[0] if a.uv_face.ndim else -1, -1, 3),
+    }.items():  # fmt: skip
+        _check_floats(what, name, getattr(a, name), shape)
+    _expect(faces > 0, what, "faces", a.faces, "[faces, 3]")
+    _check_indices(what, "faces", a.faces, (faces, 3), 0, points)
+    _check_indices(what, "faces_uv", a.faces_uv, (faces, 3), 0, len(a.texcoords))
+    _check_indices(what, "head_to_body", a.head_to_body, (head_points,), 0, points)
+    for name in ("left_hand", "right_hand"):
+        _check_indices(what, name, getattr(a, name), (-1,), 0, points)
+    side = a.uv_bary.shape[0]
+    _check_indices(what, "uv_face", a.uv_face, (side, side), -1, faces)
+    _expect(a.uv_bary.shape[1] == side, what, "uv_bary", a.uv_bary, f"[{side}, {side}, 3]")
+
+
+def _check_floats(what: str, name: str, value: Tensor, shape: tuple[int, ...]) -> None:
+    fits = value.ndim == len(shape) and all(n in (-1, m) for n, m in zip(shape, value.shape, strict=True))
+    _expect(fits and value.is_floating_point(), what, name, value, f"numbers {_spelled(shape)}")
+    if not bool(torch.isfinite(value.sum())) and not bool(torch.isfinite(value).all()):
+        raise AssetError(f"{what}: {name} has values that are not finite; the file is damaged")
+
+
+def _check_indices(what: str, name: str, value: Tensor, shape: tuple[int, ...], low: int, end: int) -> None:
+    fits = value.ndim == len(shape) and all(n in (-1, m) for n, m in zip(shape, value.shape, strict=True))
+    whole = value.dtype in (torch.int64, torch.int32)
+    _expect(fits and whole, what, name, value, f"int32 or int64 {_spelled(shape)}")
+    if value.numel() and not low <= int(value.min()) <= int(value.max()) < end:
+        raise AssetError(
+            f"{what}: {name} goes from {int(value.min())} to {int(value.max())}, expected {low} to {end - 1}"
+        )
+
+
+def _spelled(shape: tuple[int, ...]) -> str:
+    return "[" + ", ".join("any" if n < 0 else str(n) for n in shape) + "]"
+
+
+def _expect(fits: bool, what: str, name: str, value: Tensor, expected: str) -> None:
+    if not fits:
+        raise AssetError(f"{what}: {name} is {value.dtype} {_spelled(tuple(value.shape))}, expected {expected}")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import AssetError
-from .assets import EhmAssets, LinearModel
+from ..saved_tensors import SavedTensorsError, check_members
+from .assets import EhmAssets, LinearModel, check_assets
 from .official import canonical_template
 from .uv import rasterize_uv
+
+_MAX_ARRAYS = 2**31  # bytes of all arrays of a file; the official body has 0.3e9
 
 
 def load_body_file(path: Path | str, uv_size: int = 512) -> EhmAssets:
@@ -20,11 +26,8 @@ def load_body_file(path: Path | str, uv_size: int = 512) -> EhmAssets:
     Raises AssetError when the file is missing, lacks a key or its arrays do not fit together.
     """
     path = Path(path)
-    try:
-        with np.load(path, allow_pickle=False) as z:
-            raw = {k: z[k] for k in z.files}
-    except (OSError, ValueError) as e:
-        raise AssetError(f"cannot read the body model {path}: {e}") from e
+    raw = read_arrays(path, "the body model")
+    _check_arrays(raw, f"the body model {path}")
 
     def f32(key: str) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(raw[key], np.float32))
@@ -71,9 +74,72 @@ def load_body_file(path: Path | str, uv_size: int = 512) -> EhmAssets:
         )
     except KeyError as e:
         raise AssetError(f"the body model {path} lacks {e}; bake it again with `python -m guava_aug.demo.bake`") from e
+    except (IndexError, ValueError, TypeError, RuntimeError, cv2.error, MemoryError) as e:
+        reason = " ".join(str(e).split())[:200]
+        raise AssetError(f"the body model {path} does not fit together: {type(e).__name__}: {reason}") from e
     if assets.faces.shape != assets.faces_uv.shape or len(head_to_body) != len(head.v_template):
         raise AssetError(
             f"the body model {path} does not fit together: {len(assets.faces)} faces against {len(assets.faces_uv)} in "
             f"the chart, head map of {len(head_to_body)} against {len(head.v_template)} head vertices"
         )
+    check_assets(assets, f"the body model {path}")
     return assets
+
+
+_PARTS = ("body", "head")
+_DIMENSIONS = {
+    **{f"{part}_{name}": 2 for part in _PARTS for name in ("v_template", "posedirs", "J_regressor", "weights")},
+    **{f"{part}_{name}": 3 for part in _PARTS for name in ("shapedirs", "exprdirs")},
+    **dict.fromkeys(("texcoords", "left_eyelid", "right_eyelid"), 2),
+}
+_INDICES = {
+    **dict.fromkeys(("body_parents", "head_parents", "left_hand", "right_hand", "head_to_body"), 1),
+    **dict.fromkeys(("faces", "faces_uv"), 2),
+}
+
+
+def _check_arrays(raw: dict[str, np.ndarray], what: str) -> None:
+    """What must be so before anything is computed from the arrays; `check_assets` looks at the rest."""
+    for kinds, wanted, named in (("fiu", _DIMENSIONS, "numbers"), ("iu", _INDICES, "integers")):
+        for key, dimensions in wanted.items():
+            found = raw.get(key)
+            if found is not None and (found.ndim != dimensions or found.dtype.kind not in kinds):
+                raise AssetError(
+                    f"{what}: {key} is {found.dtype} {list(found.shape)}, expected {named} of {dimensions} dimensions"
+                )
+    for part in _PARTS:
+        regressor, weights = raw.get(f"{part}_J_regressor"), raw.get(f"{part}_weights")
+        if regressor is not None and weights is not None and regressor.shape != weights.shape[::-1]:
+            raise AssetError(
+                f"{what}: {part}_J_regressor is {list(regressor.shape)}, expected {list(weights.shape[::-1])}"
+            )
+    for key, target in (("left_hand", "body_v_template"), ("right_hand", "body_v_template"),
+                        ("head_to_body", "body_v_template"), ("faces_uv", "texcoords")):  # fmt: skip
+        ids, end = raw.get(key), len(raw.get(target, ()))
+        if ids is not None and ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < end:
+            raise AssetError(f"{what}: {key} goes from {ids.min()} to {ids.max()}, expected 0 to {end - 1}")
+
+
+def read_arrays(path: Path, what: str, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz`, all or those with these names; none is a pickle.
+
+    Raises AssetError when the file is missing, is none, lacks a name, or claims more than such a file can hold.
+    """
+    try:
+        with path.open("rb") as file:
+            claimed = sum(member.file_size for member in check_members(file, os.fstat(file.fileno()).st_size))
+            if claimed > _MAX_ARRAYS:
+                raise AssetError(f"cannot read {what} {path}: it claims {claimed} bytes of arrays")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as z:
+                return {k: z[k] for k in (z.files if names is None else names)}
+    except AssetError:
+        raise
+    except KeyError as e:
+        raise AssetError(f"{path} is not {what}: it lacks {str(e)[:100]}") from e
+    except OSError as e:
+        raise AssetError(f"cannot read {what} {path}: {e.strerror or e}") from e
+    except SavedTensorsError as e:
+        raise AssetError(f"cannot read {what} {path}: {e}") from e
+    except Exception as e:  # damaged members raise nearly anything
+        raise AssetError(f"cannot read {what} {path}: {type(e).__name__}: {' '.join(str(e).split())[:200]}") from e

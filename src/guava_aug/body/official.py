@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch import Tensor
 from ..errors import AssetError
 from ..presence import is_file
 from ..safe_pickle import load_pickle
-from .assets import EhmAssets, LinearModel
+from .assets import EhmAssets, LinearModel, check_assets
 from .ehm import BODY_EYES, HEAD_EYES
 from .teeth import (
     FLAME_TEETH,
@@ -46,17 +47,37 @@ def load_official_assets(assets_root: Path | str, uv_size: int = 512) -> EhmAsse
     """
     root = Path(assets_root)
     smplx_path, flame_path = _need(root, _SMPLX_FILE), _need(root, _FLAME_FILE)
-    try:
-        with np.load(smplx_path) as z:
-            smplx = {k: z[k] for k in _RAW_KEYS}
-    except (KeyError, ValueError, OSError) as e:
-        raise AssetError(f"{smplx_path} is not an SMPL-X model file: {e}. Take it from smpl-x.is.tue.mpg.de.") from e
+    from .files import read_arrays
+
+    smplx = read_arrays(smplx_path, "the SMPL-X model file (of smpl-x.is.tue.mpg.de)", list(_RAW_KEYS))
     flame = load_pickle(flame_path, error=AssetError)
-    missing = [k for k in _RAW_KEYS if k not in flame]
+    missing = [k for k in _RAW_KEYS if not (isinstance(flame, dict) and isinstance(flame.get(k), np.ndarray))]
     if missing:
         raise AssetError(f"{flame_path} is not a FLAME model file: it lacks {', '.join(missing)}")
-    index = _PublicFiles(root)
+    for path, raw in ((smplx_path, smplx), (flame_path, flame)):
+        for key, dimensions in _RAW_KEYS.items():
+            if raw[key].ndim != dimensions or raw[key].dtype.kind not in "fiu":
+                found = f"{raw[key].dtype} {list(raw[key].shape)}"
+                raise AssetError(f"{path}: {key} is {found}, expected numbers of {dimensions} dimensions")
+    try:
+        assets = _official_assets(smplx, flame, _PublicFiles(root), smplx_path, flame_path, uv_size)
+    except AssetError:
+        raise
+    except (IndexError, KeyError, ValueError, TypeError, RuntimeError, cv2.error, MemoryError) as e:
+        reason = " ".join(str(e).split())[:200]
+        raise AssetError(f"the body model files below {root} do not fit together: {type(e).__name__}: {reason}") from e
+    check_assets(assets, f"the body model of {root}")
+    return assets
 
+
+def _official_assets(
+    smplx: Mapping[str, np.ndarray],
+    flame: Mapping[str, np.ndarray],
+    index: _PublicFiles,
+    smplx_path: Path,
+    flame_path: Path,
+    uv_size: int,
+) -> EhmAssets:
     head_ids = index.head_ids
     lips = np.array(UPPER_LIP), np.array(LOWER_LIP)
     head, _ = _with_teeth(flame, lips[0], lips[1], FLAME_TEETH, flame_path)
@@ -71,9 +92,16 @@ def assets_from_checkpoint(state: Mapping[str, Tensor], assets_root: Path | str)
     The licensed SMPL-X and FLAME files are not needed.
     """
 
+    def take(key: str, dimensions: int) -> Tensor:
+        value = state[key]
+        if not isinstance(value, Tensor) or value.ndim != dimensions:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise AssetError(f"the body model inside: {key} is {shape}, expected a tensor of {dimensions} dimensions")
+        return value
+
     def linear(prefix: str) -> LinearModel:
         get = lambda k: state[f"{prefix}.{k}"].float()
-        dirs = get("shapedirs")
+        dirs = take(f"{prefix}.shapedirs", 3).float()
         return LinearModel(
             v_template=get("v_template"),
             shapedirs=dirs[..., :NUM_SHAPE],
@@ -86,7 +114,7 @@ def assets_from_checkpoint(state: Mapping[str, Tensor], assets_root: Path | str)
 
     index = _PublicFiles(Path(assets_root), need_chart=False)
     body, head = linear("smplx"), linear("ehm.flame")
-    face = state["smplx.uvmap_f_idx"].int()
+    face = take("smplx.uvmap_f_idx", 2).int()
     return EhmAssets(
         body=body,
         head=head,
@@ -94,18 +122,20 @@ def assets_from_checkpoint(state: Mapping[str, Tensor], assets_root: Path | str)
         **index.vertex_maps(len(body.v_template) - NUM_TEETH),
         left_hand_center=state["smplx.left_hand_center"].float(),
         right_hand_center=state["smplx.right_hand_center"].float(),
-        left_eyelid=state["ehm.flame.l_eyelid"][0].float(),
-        right_eyelid=state["ehm.flame.r_eyelid"][0].float(),
+        left_eyelid=take("ehm.flame.l_eyelid", 3)[0].float(),
+        right_eyelid=take("ehm.flame.r_eyelid", 3)[0].float(),
         v_canonical=state["ehm.v_template"].float(),
         texcoords=state["smplx.texcoords"].float(),
         faces_uv=state["smplx.faces_uv_idx"].long(),
         # the stored index is 0, not -1, where the mask is off
-        uv_face=torch.where(state["smplx.uvmap_mask"], face, torch.full_like(face, -1)),
+        uv_face=torch.where(take("smplx.uvmap_mask", 2), face, torch.full_like(face, -1)),
         uv_bary=state["smplx.uvmap_f_bary"].float(),
     )
 
 
-_RAW_KEYS = ("v_template", "f", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table")
+_RAW_KEYS = {  # and how many dimensions they have
+    "v_template": 2, "f": 2, "shapedirs": 3, "posedirs": 3, "J_regressor": 2, "weights": 2, "kintree_table": 2,
+}  # fmt: skip
 
 
 def _with_teeth(
@@ -180,8 +210,13 @@ class _PublicFiles:
     def __init__(self, root: Path, need_chart: bool = True):
         self.root = root
         self.head_ids = self._npy("SMPLX/SMPL-X__FLAME_vertex_ids.npy").astype(np.int64)
-        hands = load_pickle(_need(root, "SMPLX/MANO_SMPLX_vertex_ids.pkl"), error=AssetError)
-        self.left_hand, self.right_hand = (np.asarray(hands[k]).astype(np.int64) for k in ("left_hand", "right_hand"))
+        path = _need(root, "SMPLX/MANO_SMPLX_vertex_ids.pkl")
+        hands = load_pickle(path, error=AssetError)
+        for name in ("left_hand", "right_hand"):
+            ids = hands.get(name) if isinstance(hands, dict) else None
+            if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu" or ids.ndim != 1:
+                raise AssetError(f"{path}: {name} is no list of vertex numbers; take the file from GUAVA's assets/")
+        self.left_hand, self.right_hand = (hands[k].astype(np.int64) for k in ("left_hand", "right_hand"))
         if need_chart:
             _need(root, "SMPLX/smplx_uv.obj")
 
@@ -210,19 +245,25 @@ class _PublicFiles:
     def _npy(self, name: str) -> np.ndarray:
         path = _need(self.root, name)
         try:
-            return np.load(path, allow_pickle=False)
-        except (ValueError, OSError) as e:
-            raise AssetError(f"{path} is not a plain numpy file: {e}") from e
+            array = np.load(path, allow_pickle=False)
+        except (ValueError, OSError, EOFError, MemoryError) as e:
+            raise AssetError(f"{path} is not a plain numpy file: {' '.join(str(e).split())[:200]}") from e
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
+            raise AssetError(f"{path} is not a plain numpy file of numbers")
+        return array
 
 
 def _read_obj_chart(path: Path) -> tuple[np.ndarray, np.ndarray]:
     texcoords, corners = [], []
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            if line.startswith("vt "):
-                texcoords.append([float(x) for x in line.split()[1:3]])
-            elif line.startswith("f "):
-                corners.append([int(c.split("/")[1]) - 1 for c in line.split()[1:4]])
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("vt "):
+                    texcoords.append([float(x) for x in line.split()[1:3]])
+                elif line.startswith("f "):
+                    corners.append([int(c.split("/")[1]) - 1 for c in line.split()[1:4]])
+    except (OSError, ValueError, IndexError) as e:
+        raise AssetError(f"{path} is not the chart of GUAVA's assets: {str(e)[:200]}") from e
     return np.array(texcoords), np.array(corners, np.int64)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+_FARTHEST = 2.0  # of a chart's coordinates from 0; beyond it they are no chart's, and filling would take for ever
+
 
 def rasterize_uv(texcoords: np.ndarray, faces_uv: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Face index (size, size) int32 with -1 for none, and barycentrics (size, size, 3) float32.
@@ -12,7 +14,10 @@ def rasterize_uv(texcoords: np.ndarray, faces_uv: np.ndarray, size: int) -> tupl
     Corners are rounded to whole texels and every face is filled with its outline in index order, later
     faces over earlier ones, as the original does; so border texels lie outside their triangle, and
     texels of triangles that round to a line get the weights (0, 0, 0). Trained maps depend on it.
+    Raises ValueError for coordinates far outside of 0..1.
     """
+    if not (np.abs(texcoords) <= _FARTHEST).all():
+        raise ValueError(f"texcoords go beyond {_FARTHEST:g}, expected 0 to 1")
     corners = np.round(texcoords.astype(np.float64) * size).astype(np.int32)[faces_uv]  # (F, 3, 2) as (u, v)
     face = np.full((size, size), -1, np.int32)
     for i, triangle in enumerate(corners):

@@ -129,8 +129,9 @@ class Running:
     """Of a running Ray cluster, or auto. Left out: RAY_ADDRESS, else Ray is started on this machine."""
     cpus_per_worker: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
     """Cores per Ray worker. Left out: with GPUs an even share of them; else 4, or all cores of a smaller machine."""
-    timeout: Annotated[float | None, arg(metavar="SECONDS", help_behavior_hint="")] = None
-    """Give a video up when nothing happened for so long. Works in a worker process of its own."""
+    timeout: Annotated[float | Literal["auto"] | None, arg(metavar="SECONDS|auto", help_behavior_hint="")] = None
+    """Give a video up when nothing happened for so long; a number works in a worker process of its own. Left out, or
+    auto: with --gpus, --workers or --engine ray after 20 times the longest step so far, at least 600 s."""
     grace: Annotated[float, arg(metavar="SECONDS")] = GRACE
     """How long views in flight may take after SIGUSR1, SIGTERM (at most 20 s; the exit code is 75) or Ctrl-C (130)."""
     views_in_flight: Annotated[int, arg(metavar="N")] = 16
@@ -193,7 +194,7 @@ class RunFlags:
             engine=r.engine,
             gpus=None if r.gpus is None else tuple(gpu.strip() for gpu in r.gpus.split(",")),
             workers=r.workers,
-            timeout=r.timeout,
+            timeout=None if r.timeout == "auto" else r.timeout,
             ray_address=r.ray_address,
             cpus_per_worker=r.cpus_per_worker,
             grace=r.grace,

@@ -6,6 +6,7 @@ A second of a clip is a tracked video of its own, with a name of its own, so tha
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,11 +44,11 @@ def short_demo(clips: Path, names: Sequence[str], out: Path, seconds: float = 1.
 
 def _copy(source: Path, target: Path) -> None:
     """The folder, complete or not at all."""
-    part = target.with_name(f".{target.name}.part")
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(source, part)
-        part.rename(target)
+        with tempfile.TemporaryDirectory(prefix=".guava-aug-", dir=target.parent, ignore_cleanup_errors=True) as folder:
+            part = Path(folder) / target.name
+            shutil.copytree(source, part)
+            part.rename(target)
     except OSError as error:
         raise OutputError(f"{target} cannot be written ({error}); check the disk and run again") from error
 

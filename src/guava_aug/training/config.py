@@ -7,9 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ..avatar.config import ModelConfig
+from ..avatar.config import ModelConfig, read_yaml
 from ..errors import AssetError, UsageError
 
 _FOLDER = Path(__file__).parent / "configs"
@@ -57,7 +55,7 @@ class TrainConfig:
         """
         path = Path(path)
         model = ModelConfig.from_yaml(path)
-        section: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")).get("TRAIN") or {}
+        section: dict[str, Any] = read_yaml(path).get("TRAIN") or {}
         if not isinstance(section, dict):
             raise AssetError(f"{path}: the TRAIN section is {section!r}; expected entries such as `steps: 15000`")
         losses = section.pop("losses", None) or {}

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..body.ehm import axis_angle_to_matrix
 from ..errors import AssetError
+from ..output.temporary import replacing
 from .losses import Truth
 from .model import Poses, Sources
 
@@ -47,10 +48,8 @@ class PersonViews:
         arrays = {f.name: getattr(self, f.name).cpu().numpy() for f in fields(self)}
         arrays["faces"] = np.array(arrays["seen"].shape[1])
         arrays["seen"] = np.packbits(arrays["seen"], axis=1)
-        part = path.with_name(f".{path.name}.part")
-        with part.open("wb") as f:
+        with replacing(path, durable=False) as part, part.open("wb") as f:
             np.savez(f, **arrays)
-        part.replace(path)
 
     @staticmethod
     def load(path: Path) -> PersonViews:

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..avatar.config import ModelConfig
 from ..body import EhmAssets, EhmModel, load_body_file, load_official_assets
 from ..demo import default_body_path
 from ..errors import AssetError, InputError, UsageError
+from ..saved_tensors import load_tensors
 from ..tracked import TrackedVideo, list_videos
 from .data import PersonViews, Pool
 from .from_tracked import video_views
@@ -102,10 +102,10 @@ def read_encoder(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises AssetError when the file is something else or has other sizes than `expected`.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_tensors(path)
         different = sorted(k for k in expected if k not in state or state[k].shape != expected[k].shape)
         unknown = sorted(state.keys() - expected.keys())
-    except Exception as error:  # torch.load raises many kinds for a damaged or foreign file
+    except Exception as error:  # also of what is no dictionary of tensors
         raise AssetError(f"cannot read the encoder {path}: {str(error).splitlines()[0]}") from error
     if different or unknown:
         raise AssetError(

@@ -22,6 +22,8 @@ from ..avatar.checkpoint import write_safetensors
 from ..avatar.config import ModelConfig
 from ..body import EhmAssets
 from ..errors import AssetError, InputError
+from ..output.temporary import replacing
+from ..saved_tensors import SavedTensorsError, load_tensors
 from .config import TrainConfig
 from .data import Batch, PersonViews, Pool, make_batch
 from .losses import losses
@@ -75,9 +77,8 @@ class Run:
             "average": self.average.state_dict(),
             "moments": moments,
         }
-        part = self.out / ".state.pt.part"
-        torch.save(state, part)
-        part.replace(self.out / "state.pt")
+        with replacing(self.out / "state.pt", durable=False) as part:
+            torch.save(state, part)
         write_checkpoint(self.out / "model.safetensors", self.average)
 
     def resume(self, path: Path) -> None:
@@ -87,17 +88,17 @@ class Run:
             self.average.load_state_dict(self.model.state_dict())
             return
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
+            state = load_tensors(path)
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
-        except (OSError, KeyError, RuntimeError) as e:
+        except (OSError, KeyError, TypeError, RuntimeError, AttributeError, SavedTensorsError) as e:
             raise AssetError(f"cannot resume from {path}: {e}; expected a state.pt of the same configuration") from e
         self.step = self._warm_from = state["step"]
         for p, moments in zip(self.parameters, state["moments"], strict=True):
             if moments:
                 self.optimizer.state[p] = {
                     "step": torch.tensor(float(self.step), device=p.device if self.device.type == "cuda" else "cpu"),
-                    **{k: v.float() for k, v in moments.items()},
+                    **{k: v.to(p.device).float() for k, v in moments.items()},
                 }
 
     # ---- work
