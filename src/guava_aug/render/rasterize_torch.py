@@ -160,7 +160,7 @@ def fused(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 def limit(size: int, focal: Tensor) -> float:
     """The largest |x / z| at which the local affine map is taken."""
-    return FRUSTUM_MARGIN * size / (2 * float(focal))
+    return FRUSTUM_MARGIN * size / (2 * float(focal.detach()))
 
 
 def rotation_matrices(quats: Tensor) -> Tensor:

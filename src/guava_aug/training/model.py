@@ -21,8 +21,8 @@ from ..avatar.network import _DEPTH_EPS, ReconstructionNetwork, _embed_direction
 from ..avatar.occlusion import facing, unhidden
 from ..avatar.styleunet import StyleUNet
 from ..body import EhmAssets
+from ..render.rasterize_grad import rasterize_grad
 from ..views.cameras import intrinsics
-from .rasterize_grad import rasterize_grad
 
 _MAX_FACE_SCALES = 8.0
 
