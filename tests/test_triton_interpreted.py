@@ -38,6 +38,33 @@ true = torch.nn.functional.leaky_relu(rasterize_torch.rasterize_frames(
 assert (half.image.float() - true).abs().max() < 2e-3
 """
 
+GRADIENTS = """
+import torch
+from guava_aug.render import rasterize_grad, rasterize_torch
+g = torch.Generator().manual_seed(0)
+r = lambda *shape: torch.rand(*shape, generator=g)
+T, N, C, W, H = 2, 100, 5, 40, 24
+means = (r(T, N, 3) - 0.5) * torch.tensor([2.0, 1.2, 1.0]) + torch.tensor([0.0, 0.0, 3.0])
+means[:, :5, 2] = -1.0
+quats = torch.nn.functional.normalize(r(T, N, 4) - 0.5, dim=-1)
+K = torch.tensor([[40.0, 0, W / 2], [0, 42.0, H / 2], [0, 0, 1]])
+inputs = means, quats, 0.02 + 0.2 * r(T, N, 3), r(N), r(N, C) - 0.5, torch.eye(4).repeat(T, 1, 1), K, r(C)
+inputs = [x.requires_grad_() for x in inputs]
+weights = r(T, C + 2, H, W) - 0.5
+for antialias in (False, True):
+    found = []
+    for module in (rasterize_torch, rasterize_grad):
+        *planes, radii = module.rasterize_frames(
+            *inputs, width=W, height=H, scale_modifier=0.9, antialias=antialias
+        )
+        planes = torch.cat(planes, 1)
+        found.append((planes, radii, torch.autograd.grad((planes * weights).sum(), inputs)))
+    (true, true_radii, slopes), (ours, radii, our_slopes) = found
+    assert torch.equal(true_radii, radii) and (true - ours).abs().max() < 1e-4, (true - ours).abs().max()
+    for a, b in zip(slopes, our_slopes):
+        assert (a - b).norm() < 1e-3 * a.norm(), (a - b).norm() / a.norm()
+"""
+
 REFINER = """
 import torch
 from guava_aug.avatar import StyleUNet, StyleUNetConfig
@@ -102,7 +129,9 @@ else:
 
 
 @pytest.mark.parametrize(
-    "program", [RASTERISER, REFINER, SHARED_MEMORY], ids=["rasteriser", "refiner", "shared memory"]
+    "program",
+    [RASTERISER, GRADIENTS, REFINER, SHARED_MEMORY],
+    ids=["rasteriser", "gradients", "refiner", "shared memory"],
 )
 def test_kernels_agree_with_the_reference(program):
     done = subprocess.run(

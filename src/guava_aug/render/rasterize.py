@@ -68,8 +68,12 @@ def rasterize(
         background: [C] shows through by the transmittance that is left; None is zero.
         scale_modifier: factor on all scales.
         antialias: lower the opacity of splats thinner than a pixel by what the 0.3 px^2 low-pass adds to them.
-        backend: "torch" (the reference; CPU or CUDA, differentiable, slow), "numba" (CPU only, no gradients), "triton"
-            (CUDA only, no gradients), or "auto": the fastest on the tensors' device, torch where a gradient is needed.
+        backend: "torch" (the reference; CPU or CUDA, slow), "numba" (CPU only, no gradients), "triton" (CUDA only), or
+            "auto": the fastest on the tensors' device that can do what is asked.
+
+    Differentiable in all tensors where one requires a gradient: by the reference ("torch", or "auto" on a CPU; its
+    memory grows with every pair of a splat and a tile), or on a GPU by kernels with a backward pass ("triton" or
+    "auto"; `rasterize_grad`, within 1e-3 of the reference). Decisions (tile, order, thresholds) have no gradient.
 
     Raises:
         UsageError: a shape, type, size or backend that makes no sense.
@@ -97,6 +101,12 @@ def rasterize(
         from guava_aug.render import rasterize_numba
 
         image, alpha, inverse_depth, radii = rasterize_numba.rasterize_frames(
+            *float32, width=width, height=height, scale_modifier=scale_modifier, antialias=antialias
+        )
+    elif chosen == "triton" and _wants_grad(tensors):
+        from guava_aug.render import rasterize_grad
+
+        image, alpha, inverse_depth, radii = rasterize_grad.rasterize_frames(
             *float32, width=width, height=height, scale_modifier=scale_modifier, antialias=antialias
         )
     elif chosen == "triton":
@@ -213,17 +223,19 @@ def check_backend(backend: str, device: torch.device | str) -> None:
 def _choose_backend(backend: str, tensors: dict[str, Tensor]) -> str:
     device = tensors["means"].device
     check_backend(backend, device)
-    wants_grad = torch.is_grad_enabled() and any(t.requires_grad for t in tensors.values())
-    if backend == "torch":
-        return "torch"
-    if backend == "auto":
-        return "torch" if wants_grad else resolve_backend(backend, device)
-    if wants_grad:
+    chosen = resolve_backend(backend, device)
+    if chosen == "numba" and _wants_grad(tensors):
+        if backend == "auto":
+            return "torch"
         raise UsageError(
-            f"rasterize: backend {backend!r} has no gradients but an input requires one; "
+            "rasterize: backend 'numba' has no gradients but an input requires one; "
             "use 'torch' or 'auto', or call it under torch.no_grad()"
         )
-    return backend
+    return chosen
+
+
+def _wants_grad(tensors: dict[str, Tensor]) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors.values())
 
 
 @functools.cache

@@ -160,6 +160,7 @@ def fused(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 def limits(size: int, focal: Tensor, center: Tensor) -> tuple[float, float]:
     """The least and the largest x / z at which the local affine map is taken: about the middle of what is seen."""
+    focal, center = focal.detach(), center.detach()
     reach, middle = FRUSTUM_MARGIN * size / (2 * float(focal)), ((size - 1) / 2 - float(center)) / float(focal)
     return middle - reach, middle + reach
 

@@ -19,8 +19,8 @@ from ..avatar.decoders import RawGaussians
 from ..avatar.network import ReconstructionNetwork, SourceGeometry, embed_directions
 from ..avatar.styleunet import StyleUNet
 from ..body import EhmAssets
+from ..render.rasterize_grad import rasterize_grad
 from ..views.cameras import Lens, intrinsics
-from .rasterize_grad import rasterize_grad
 
 _MAX_FACE_SCALES = 8.0
 

@@ -1,8 +1,11 @@
 """The Gaussian rasteriser with gradients: many images in one launch.
 
-The rules are those of `render.rasterize_torch`, which is also the specification the tests hold this to. Projection is
-plain torch under autograd; lists of splats per tile come from one sort; compositing is a Triton kernel with a backward
-pass (`raster_kernels`) on CUDA and the readable reference elsewhere.
+The rules are those of `rasterize_torch`, which is also the specification the tests hold this to. Projection is plain
+torch under autograd, in float32; lists of splats per tile come from one sort; compositing is a Triton kernel with a
+backward pass (`rasterize_grad_triton`) on CUDA and the readable reference elsewhere.
+
+`rasterize` comes here by itself when an input on a GPU requires a gradient; `rasterize_grad` is for several people in
+one launch.
 """
 
 from __future__ import annotations
@@ -10,17 +13,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..render.rasterize_torch import (
+from guava_aug.render.rasterize_torch import (
     ALPHA_MAX,
     FRUSTUM_MARGIN,
     LOW_PASS,
+    MIN_COVERAGE,
     MIN_EIGEN_GAP,
     NEAR,
+    RADIUS_LIMIT,
     TILE,
-    rasterize_frames,
 )
+from guava_aug.render.rasterize_torch import rasterize_frames as reference_frames
+
+_LEAST_CHANNELS = 16  # of a matrix product in the kernels
 
 
 @dataclass(frozen=True)
@@ -42,14 +50,14 @@ def rasterize_grad(
     *,
     precision: str = "tf32x3",
 ) -> Drawn:
-    """Feature images and alpha of every person in every view, differentiable in all of the first five arguments.
+    """Return feature images and alpha of every person in every view, differentiable in all tensors.
 
     `precision` is how the kernel multiplies on CUDA: "tf32x3" (nearly float32), "tf32" (3e-4, too coarse for gradients
     of opaque splats) or "ieee". Depths, weights and transmittance are float32 either way.
     """
     if means.device.type != "cuda":
         return rasterize_reference(means, quats, scales, opacities, features, viewmats, K, width, height)
-    from .raster_kernels import composite_tiles
+    from guava_aug.render.rasterize_grad_triton import composite_tiles
 
     B, k, N = means.shape[:3]
     projected = project_batch(means.flatten(0, 1), quats.flatten(0, 1), scales.flatten(0, 1), viewmats.flatten(0, 1),
@@ -58,7 +66,7 @@ def rasterize_grad(
     splats = torch.cat(
         [projected.centers, projected.conics, opacities[:, None, :, None].expand(B, k, N, 1).flatten(0, 1)], -1
     )
-    image, alpha = composite_tiles(splats, features, lists, width, height, precision)
+    image, alpha, _ = composite_tiles(splats, features, lists, width, height, precision)
     return Drawn(image.unflatten(0, (B, k)), alpha.unflatten(0, (B, k)))
 
 
@@ -69,7 +77,7 @@ def rasterize_reference(
     """As `rasterize_grad`, by the readable rasteriser; for tests and tiny runs, since it keeps every (splat, pixel)."""
     images, alphas = [], []
     for b in range(len(means)):
-        image, alpha, _, _ = rasterize_frames(
+        image, alpha, _, _ = reference_frames(
             means[b], quats[b], scales[b], opacities[b], features[b], viewmats[b], K,
             features.new_zeros(features.shape[-1]), width=width, height=height, scale_modifier=1.0, antialias=False,
         )  # fmt: skip
@@ -78,13 +86,51 @@ def rasterize_reference(
     return Drawn(torch.stack(images), torch.stack(alphas))
 
 
+def rasterize_frames(
+    means: Tensor,  # [T, N, 3]
+    quats: Tensor,  # [T, N, 4]
+    scales: Tensor,  # [T, N, 3]
+    opacities: Tensor,  # [N]
+    features: Tensor,  # [N, C]
+    viewmats: Tensor,  # [T, 4, 4]
+    K: Tensor,  # [3, 3]
+    background: Tensor,  # [C]
+    *,
+    width: int,
+    height: int,
+    scale_modifier: float,
+    antialias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return image [T,C,H,W], alpha, inverse_depth [T,1,H,W], radii [T,N] int32, with gradients; CUDA only.
+
+    As `rasterize_torch.rasterize_frames`, within 1e-3 of it: projection is float32 throughout. Memory is that of the
+    lists of splats per tile and of the images, not of every (splat, pixel).
+    """
+    from guava_aug.render.rasterize_grad_triton import composite_tiles
+
+    T, N = means.shape[:2]
+    C = features.shape[1]
+    projected = project_batch(means, quats, scales * scale_modifier, viewmats, K, width, height)
+    lists = tile_lists(projected, width, height)
+    opacities = opacities.expand(T, N)
+    if antialias:
+        opacities = opacities * projected.coverage
+    splats = torch.cat([projected.centers, projected.conics, opacities[..., None], 1 / projected.depths[..., None]], -1)
+    padded = max(_LEAST_CHANNELS, 1 << (C - 1).bit_length())
+    image, alpha, inverse_depth = composite_tiles(splats, F.pad(features, (0, padded - C))[None], lists, width, height)
+    image = image[:, :C] + (1 - alpha) * background[:, None, None]
+    return image, alpha, inverse_depth, projected.radii
+
+
 @dataclass(frozen=True)
 class Projected:
     """I images of N splats."""
 
     centers: Tensor  # [I, N, 2] pixels
     conics: Tensor  # [I, N, 3] inverse covariance (xx, xy, yy), 1/px^2
-    depths: Tensor  # [I, N] metres
+    depths: Tensor  # [I, N] metres; 1 for a culled splat
+    coverage: Tensor  # [I, N] what antialiasing multiplies opacity with
+    radii: Tensor  # [I, N] int32 pixels, 0 = culled
     tile_min: Tensor  # [I, N, 2] int32 (column, row)
     tile_max: Tensor  # [I, N, 2] int32, one past; equal to tile_min for a culled splat
 
@@ -102,41 +148,51 @@ def project_batch(
     quats: Tensor,  # [I, N, 4]
     scales: Tensor,  # [I, N, 3]
     viewmats: Tensor,  # [I, 4, 4]
-    K: Tensor,  # [3, 3]
+    K: Tensor,  # [3, 3], or [I, 3, 3] for a lens of each image's own
     width: int,
     height: int,
 ) -> Projected:
-    """`render.rasterize_torch.project` for many images, in the dtype of its inputs and component by component."""
-    fx, fy = float(K[0, 0]), float(K[1, 1])
+    """`rasterize_torch.project` for many images, in the dtype of its inputs and component by component."""
+    lens = K.to(means, non_blocking=True)[..., None]
+    fx, fy, cx, cy = lens[..., 0, 0, :], lens[..., 1, 1, :], lens[..., 0, 2, :], lens[..., 1, 2, :]  # [1] or [I, 1]
     R, t = viewmats[:, :3, :3], viewmats[:, :3, 3]
     camera = means @ R.transpose(1, 2) + t[:, None]  # [I, N, 3]
     x, y, z = camera.unbind(-1)
     in_front = z > NEAR
     z = torch.where(in_front, z, torch.ones_like(z))
     u, v = x / z, y / z
-    centers = torch.stack([fx * u + float(K[0, 2]), fy * v + float(K[1, 2])], -1)
+    centers = torch.stack([fx * u + cx, fy * v + cy], -1)
 
-    limit_x, limit_y = FRUSTUM_MARGIN * width / (2 * fx), FRUSTUM_MARGIN * height / (2 * fy)
+    limit_x, limit_y = (FRUSTUM_MARGIN * side / (2 * f.detach()) for side, f in ((width, fx), (height, fy)))
     u, v = u.clamp(-limit_x, limit_x), v.clamp(-limit_y, limit_y)
     # rows of J W: the image's gradient in world coordinates, pixels per metre
     row_x = (R[:, None, 0] - u[..., None] * R[:, None, 2]) * (fx / z)[..., None]  # [I, N, 3]
     row_y = (R[:, None, 1] - v[..., None] * R[:, None, 2]) * (fy / z)[..., None]
     a = _rotate_back(quats, row_x) * scales
     b = _rotate_back(quats, row_y) * scales
-    xx, xy, yy = (a * a).sum(-1) + LOW_PASS, (a * b).sum(-1), (b * b).sum(-1) + LOW_PASS
+    xx, xy, yy = (a * a).sum(-1), (a * b).sum(-1), (b * b).sum(-1)
+    det_thin = xx * yy - xy * xy
+    xx, yy = xx + LOW_PASS, yy + LOW_PASS
     det = xx * yy - xy * xy
     usable = in_front & torch.isfinite(det) & (det > 0)
-    conics = torch.stack([yy, -xy, xx], -1) / torch.where(usable, det, torch.ones_like(det))[..., None]
+    det = torch.where(usable, det, torch.ones_like(det))
+    conics = torch.stack([yy, -xy, xx], -1) / det[..., None]
+    coverage = torch.sqrt((det_thin / det).clamp(min=MIN_COVERAGE))
 
     with torch.no_grad():
         mid = 0.5 * (xx + yy)
         radii = torch.ceil(3 * torch.sqrt(mid + torch.sqrt((mid * mid - det).clamp(min=MIN_EIGEN_GAP))))[..., None]
-        grid = centers.new_tensor([-(-width // TILE), -(-height // TILE)])
-        low = torch.minimum(((centers - radii) / TILE).clamp(min=0), grid)
-        high = torch.minimum(((centers + radii + (TILE - 1)) / TILE).clamp(min=0), grid)
-        low, high = (torch.nan_to_num(e).to(torch.int32) for e in (low, high))
-        high = torch.where(usable[..., None], high, low)
-    return Projected(centers, conics, z.detach(), low, high)
+        seen = usable & (radii[..., 0] < RADIUS_LIMIT)
+        grid = [-(-width // TILE), -(-height // TILE)]
+        low, high = (centers - radii) / TILE, (centers + radii + (TILE - 1)) / TILE
+        low, high = (
+            torch.stack([torch.nan_to_num(e[..., k]).clamp(0, grid[k]) for k in (0, 1)], -1).to(torch.int32)
+            for e in (low, high)
+        )
+        seen = seen & (high > low).all(-1)
+        high = torch.where(seen[..., None], high, low)
+        radii = torch.where(seen, radii[..., 0], 0).to(torch.int32)
+    return Projected(centers, conics, z, coverage, radii, low, high)
 
 
 def tile_lists(p: Projected, width: int, height: int) -> TileLists:
@@ -152,7 +208,9 @@ def tile_lists(p: Projected, width: int, height: int) -> TileLists:
     row = low[:, 1] + torch.div(rank, wide, rounding_mode="floor")
     column = low[:, 0] + rank % wide
     tile = (torch.div(splat, N, rounding_mode="floor") * rows + row) * columns + column
-    near_bits = p.depths.float().flatten().contiguous().view(torch.int32)[splat].long()  # positive: ordered as integers
+    near_bits = (
+        p.depths.detach().float().flatten().contiguous().view(torch.int32)[splat].long()
+    )  # positive: ordered as integers
     key, pick = torch.sort((tile << 32) | near_bits, stable=True)
     bounds = torch.arange(images * rows * columns + 1, device=key.device) << 32
     return TileLists(splat[pick], torch.searchsorted(key, bounds))

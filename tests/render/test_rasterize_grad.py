@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from guava_aug.render.rasterize import rasterize
+from guava_aug.render.rasterize_grad import project_batch, rasterize_grad, rasterize_reference, tile_lists
 from guava_aug.render.rasterize_torch import project
-from guava_aug.training.rasterize_grad import project_batch, rasterize_grad, rasterize_reference, tile_lists
 from guava_aug.views.cameras import intrinsics
 
 WIDTH, HEIGHT = 40, 24
@@ -78,6 +79,59 @@ def test_reference_gradients_are_right():
             ]
         slope = (moved[0] - moved[1]) / (2 * step)
         torch.testing.assert_close((gradient * direction).sum(), slope, rtol=0.02, atol=1e-3)
+
+
+def test_a_lens_of_each_image_is_that_of_the_image_alone():
+    means, quats, scales, _, _, viewmats, K = _scene(people=1)
+    lenses = torch.stack([K, K * torch.tensor([[2.0, 1, 0.9], [1, 1.5, 1.1], [1, 1, 1]])])
+    both = project_batch(means[0], quats[0], scales[0], viewmats[0], lenses, WIDTH, HEIGHT)
+    for i in range(2):
+        alone = project_batch(means[0, i:i + 1], quats[0, i:i + 1], scales[0, i:i + 1], viewmats[0, i:i + 1], lenses[i],
+                              WIDTH, HEIGHT)  # fmt: skip
+        for name, value in vars(alone).items():
+            torch.testing.assert_close(getattr(both, name)[i : i + 1], value, msg=name)
+
+
+def test_antialiasing_and_radii_are_the_reference_rasterisers():
+    means, quats, scales, opacities, _, viewmats, K = _scene()
+    scales[:, :, ::3] *= 0.1  # thinner than a pixel
+    ours = project_batch(means[1], quats[1], scales[1], viewmats[1], K, WIDTH, HEIGHT)
+    for i in range(2):
+        ref = project(means[1, i], quats[1, i], scales[1, i], opacities[1], viewmats[1, i], K, WIDTH, HEIGHT, True)
+        seen = ref.radii > 0
+        assert torch.equal(ours.radii[i], ref.radii)
+        torch.testing.assert_close((opacities[1] * ours.coverage[i])[seen], ref.opacities[seen], atol=1e-4, rtol=1e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("channels", [3, 16, 35])
+def test_the_door_has_gradients_on_a_gpu(antialias, channels):
+    """Of every output with respect to every input, the lens, the camera and the background among them."""
+    means, quats, scales, opacities, features, viewmats, K = _scene(400, channels, people=1)
+    viewmats[:, :, :3, :3] = torch.linalg.qr(torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(7)))[0]
+    viewmats[:, :, 2, 3], viewmats[0, 0] = 4.0, torch.eye(4)
+    means[0, 1] -= torch.tensor([0.0, 0, 4])
+    background = torch.rand(channels)
+    inputs = [x.cuda().requires_grad_() for x in
+              (means[0], quats[0], scales[0], opacities[0], features[0], viewmats[0], K)]  # fmt: skip
+    inputs.append(background.cuda().requires_grad_())
+    weights = torch.randn(2, channels + 2, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(8)).cuda()
+    found = {}
+    for backend in ("torch", "triton"):
+        raster = rasterize(*inputs[:-1], WIDTH, HEIGHT, background=inputs[-1], antialias=antialias, scale_modifier=0.9,
+                           backend=backend)  # fmt: skip
+        planes = torch.cat([raster.image, raster.alpha, raster.inverse_depth], 1)
+        found[backend] = (planes, raster.radii, torch.autograd.grad((planes * weights).sum(), inputs))
+    (ref, radii, slopes), (ours, our_radii, our_slopes) = found["torch"], found["triton"]
+    assert (radii != our_radii).float().mean() < 0.01
+    assert ((ref - ours).abs() > 1e-3 * ref.abs().max()).float().mean() < 1e-3
+    for name, a, b in zip(
+        ("means", "quats", "scales", "opacities", "features", "viewmats", "K", "background"), slopes, our_slopes,
+        strict=True,
+    ):  # fmt: skip
+        assert (a - b).norm() <= 1e-2 * a.norm(), name
 
 
 @pytest.mark.gpu
