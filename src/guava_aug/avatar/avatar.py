@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..body import EhmModel, Identity, Motion, RestShape
+from ..body import EhmModel, Identity, Motion, PosedBody, RestShape
 from .decoders import RawGaussians
 
 _SAFE_SQUARED_LENGTH = 1e-20
@@ -89,7 +89,10 @@ class Avatar:
 
     def pose(self, motion: Motion) -> PosedGaussians:
         """The Gaussians of T frames. Depends on identity and motion, never on a camera."""
-        posed = self.body.pose(self.rest, motion)
+        return self.on_body(self.body.pose(self.rest, motion))
+
+    def on_body(self, posed: PosedBody) -> PosedGaussians:
+        """The Gaussians on T posed bodies."""
         vertices, faces = posed.vertices, self.body.assets.faces
 
         # vertex Gaussians turn with the blended skinning matrix, which is no rotation: the branch rule decides

@@ -41,6 +41,7 @@ class RestShape:
     head: Tensor  # [Ph, 3] FLAME template + shape
     head_joints: Tensor  # [Jh, 3] regressed from `head`
     body: Tensor  # [P, 3] SMPL-X template + shape
+    offsets: Tensor | None = None  # [P, 3] metres: clothes and hair over the body, at rest; joints do not follow them
 
 
 class EhmModel:
@@ -105,6 +106,8 @@ class EhmModel:
 
         # 5. joints once more, from the changed rest shape
         joints = a.body.J_regressor @ body + identity.joints_offset
+        if rest.offsets is not None:
+            body = body + rest.offsets
 
         # 6. skinning
         zeros = motion.jaw_pose.new_zeros(T, 3, 3)  # jaw and both eyes
