@@ -236,4 +236,12 @@ def test_a_step_on_the_gpu_is_that_on_the_cpu(body, avatar, motion, viewmats, se
     ids = torch.tensor([0, 1])
     losses = [float(fit._loss(ids.to(fit.viewmats.device), frozen=False).detach()) for fit in (on_cpu, on_gpu)]
     assert losses[1] == pytest.approx(losses[0], rel=0.2)  # random backgrounds are drawn by the same generator
+    on_gpu._groups()
+    again = []
+    for captured in (False, True):
+        if captured:
+            on_gpu._capture()
+        on_gpu.generator.manual_seed(5)
+        again.append(on_gpu._loss(ids.cuda(), frozen=captured).detach())
+    torch.testing.assert_close(again[1], again[0], atol=1e-5, rtol=1e-3)  # CUDA graphs give the same
     assert on_gpu.run().avatar.features.is_cuda

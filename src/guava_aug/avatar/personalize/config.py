@@ -54,7 +54,7 @@ class PersonalizeConfig:
 
     steps: int = 250
     frames_per_step: int = 4
-    guess_frames: int = 6  # the network looks at so many frames before the fit begins
+    guess_frames: int = 16  # the network looks at so many frames before the fit begins
     held_out_every: int = 4  # every so many frames one is kept from the appearance; 0: none
     seed: int = 0
     rates: Rates = field(default_factory=Rates)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ...body import Identity, Motion, PosedBody
+from ...body import Identity, Motion
 from ...render.rasterize_grad import rasterize_grad
 from ..avatar import Avatar, PosedGaussians
 from ..config import ModelConfig
@@ -71,7 +71,7 @@ class Fit:
             self.importance = importance(
                 posed, self.viewmats, self.seen, config.face_weight, config.hand_weight, config.blur_speed
             )
-            self.depths = _depths(posed, self.viewmats)  # [T, J]
+            self.depths = _depths(posed.joints, self.viewmats)  # [T, J]
         held = held_out(self.seen.frames, config.held_out_every)
         self.training = torch.nonzero(~held)[:, 0].cpu()
         self.held_out = torch.nonzero(held)[:, 0].cpu()
@@ -81,6 +81,10 @@ class Fit:
         C = len(self.seen.K)
         self.matching = nn.Parameter(torch.eye(3, 4, device=device).repeat(C, 1, 1))
         self.generator = torch.Generator().manual_seed(config.seed)
+        self._posed: dict[bool, Callable[..., tuple[Tensor, ...]]] = {
+            k: _Posed(self.variables, k) for k in (False, True)
+        }
+        self._refine_step: Callable[[Tensor], Tensor] = refine
 
     # ---- pictures
 
@@ -129,6 +133,8 @@ class Fit:
     def run(self) -> Personalized:
         c, begun = self.config, time.monotonic()
         optimizer = torch.optim.Adam(self._groups(), betas=(0.9, 0.99), fused=self.seen.images.is_cuda)
+        if self.seen.images.is_cuda:
+            self._capture()
         highest = [group["lr"] for group in optimizer.param_groups]
         for step in range(c.steps):
             share = min(1.0, step / _WARMUP) * (
@@ -143,7 +149,9 @@ class Fit:
             loss.backward()
             optimizer.step()
             if step % _REPORT_EVERY == 0 or step == c.steps - 1:
-                log.info("step %d of %d: loss %.4f, %.1f s", step, c.steps, float(loss.detach()), time.monotonic() - begun)
+                log.info(
+                    "step %d of %d: loss %.4f, %.1f s", step, c.steps, float(loss.detach()), time.monotonic() - begun
+                )
         return self.result(time.monotonic() - begun)
 
     @torch.no_grad()
@@ -170,6 +178,18 @@ class Fit:
                 p.requires_grad_(rate > 0)
         return [{"params": parameters, "lr": rate} for parameters, rate in groups if rate > 0]
 
+    def _capture(self) -> None:
+        """Posing and refining as CUDA graphs: launching their thousands of small kernels takes longer than they do."""
+        n, v = self.config.frames_per_step, self.variables
+        ids = torch.zeros(n, dtype=torch.long, device=self.seen.frames.device)
+        like = tuple(x.detach().clone().requires_grad_() for x in vars(v.moved(ids)[0]).values())
+        channels = v.guessed.shape[1]
+        W, H = self.seen.size
+        picture = torch.rand(n, channels, H, W, device=ids.device, requires_grad=True)
+        modules = _Posed(v, False), _Posed(v, True), _Refined(self.refine)
+        graphs = torch.cuda.make_graphed_callables(modules, (like, like, (picture,)), allow_unused_input=True)
+        self._posed, self._refine_step = {False: graphs[0], True: graphs[1]}, graphs[2]  # type: ignore[dict-item, assignment]
+
     def _choose(self, among: Sequence[int] | Tensor) -> Tensor:
         n = self.config.frames_per_step
         among = torch.as_tensor(among)
@@ -182,10 +202,9 @@ class Fit:
     def _loss(self, ids: Tensor, *, frozen: bool) -> Tensor:
         w, v = self.config.weights, self.variables
         motion, viewmats, K = self.views(ids)
-        avatar = v.avatar(frozen=frozen)
-        posed = avatar.body.pose(avatar.rest, motion)
-        features, alpha = rasterize(avatar.on_body(posed), viewmats, K, *self.seen.size)
-        rgb, raw = self.refine(features), features[:, :3]
+        *gaussians, joints = self._posed[frozen](*vars(motion).values())
+        features, alpha = rasterize(PosedGaussians(*gaussians), viewmats, K, *self.seen.size)
+        rgb, raw = self._refine_step(features), features[:, :3]
         if self.config.match_colors:
             A = self._matching()[self.seen.cameras[ids]]
             rgb = torch.einsum("ikc,ichw->ikhw", A[..., :3], rgb) + A[..., 3, None, None]
@@ -202,7 +221,7 @@ class Fit:
         loss = loss + w.edges * edge_loss(ours, target) + w.alpha * ((covered - mask).abs() * weight).mean()
         loss = loss + w.raw * ((plain - target).abs() * weight).mean()
         frames = self.seen.frames[ids]
-        moved = _depths(posed, self.viewmats[frames]) + v.translation[frames, 2:] - self.viewmats[frames, 2, 3:]
+        moved = _depths(joints, self.viewmats[frames]) + v.translation[frames, 2:] - self.viewmats[frames, 2, 3:]
         loss = loss + w.depth * (_DM * (moved - self.depths[frames])).square().mean()
         return loss + self._priors()
 
@@ -224,6 +243,29 @@ class Fit:
         loss = loss + w.offsets * (_CM * v.height).square().mean()
         loss = loss + w.thickness * (_CM * v.thickness).square().mean()
         return loss
+
+
+class _Posed(nn.Module):
+    """Fields of a motion to those of the posed Gaussians, and the joints."""
+
+    def __init__(self, variables: Variables, frozen: bool):
+        super().__init__()
+        self.variables, self.frozen = variables, frozen
+
+    def forward(self, *fields: Tensor) -> tuple[Tensor, ...]:
+        avatar = self.variables.avatar(frozen=self.frozen)
+        posed = avatar.body.pose(avatar.rest, Motion(*fields))
+        gaussians = avatar.on_body(posed)
+        return (*vars(gaussians).values(), posed.joints)
+
+
+class _Refined(nn.Module):
+    def __init__(self, refine: Refine):
+        super().__init__()
+        self.refine = refine
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.refine(features)
 
 
 def personalize(
@@ -293,6 +335,6 @@ def rasterize(posed: PosedGaussians, viewmats: Tensor, K: Tensor, width: int, he
     return drawn.image[0], drawn.alpha[0]
 
 
-def _depths(posed: PosedBody, viewmats: Tensor) -> Tensor:
-    """[T, J] depths of the joints in cameras [T, 4, 4], metres."""
-    return (posed.joints * viewmats[:, None, 2, :3]).sum(-1) + viewmats[:, 2, 3:]
+def _depths(joints: Tensor, viewmats: Tensor) -> Tensor:
+    """[T, J] depths of joints [T, J, 3] in cameras [T, 4, 4], metres."""
+    return (joints * viewmats[:, None, 2, :3]).sum(-1) + viewmats[:, 2, 3:]

@@ -50,10 +50,9 @@ def guess_avatar(
         front = facing(posed.vertices[0], assets.faces, viewmats[i]).square()  # [P]
         shown = (raw.vertex_features.abs().sum(1) > 0) * front
         visible = raw.uv_visible[occupied] * front[corners].mean(1)
-        found.append(raw)
+        found.append((raw.vertex, raw.uv))
         weights.append((shown + _UNSEEN, visible + _UNSEEN))
-    vertex = fuse([r.vertex for r in found], torch.stack([w[0] for w in weights]))
-    uv = fuse([r.uv for r in found], torch.stack([w[1] for w in weights]))
+    vertex, uv = (fuse([f[k] for f in found], torch.stack([w[k] for w in weights])) for k in (0, 1))
     avatar = Avatar.build(body, rest.identity, vertex, uv, config.opacity_threshold)
     return replace(avatar, rest=rest)
 
