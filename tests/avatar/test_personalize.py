@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from guava_aug.avatar.avatar import Avatar
+from guava_aug.avatar.config import ModelConfig
 from guava_aug.avatar.decoders import RawGaussians
 from guava_aug.avatar.personalize import (
     Fit,
     Observations,
     PersonalizeConfig,
     Rates,
+    personalize,
     read_avatar_file,
     write_avatar_file,
 )
@@ -21,13 +23,13 @@ from guava_aug.avatar.personalize.observations import importance
 from guava_aug.avatar.personalize.surface import facing, offset_freedom, smooth_basis, vertex_normals
 from guava_aug.body import EhmModel, Identity, Motion, load_body_file
 from guava_aug.demo import default_body_path
-from guava_aug.errors import AssetError
+from guava_aug.errors import AssetError, UsageError
 from guava_aug.views.cameras import intrinsics
 
 SIZE = 16  # one tile: the reference keeps every (splat, pixel)
 FRAMES = 4
 CHANNELS = 16
-K = intrinsics(SIZE, SIZE, 0.16)  # head and shoulders
+K = intrinsics(SIZE, SIZE, 0.09)  # head and neck
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +122,15 @@ def test_a_frame_kept_back_moves_its_pose_but_no_appearance(avatar, motion, view
     assert v.motion["body_pose"].grad[[0, 1, 3]].abs().sum() == 0
     for appearance in (v.color, v.features, v.opacity, v.place, v.height, v.betas):
         assert appearance.grad is None or appearance.grad.abs().sum() == 0
+
+
+def test_pictures_that_cannot_be_used_are_named(avatar, motion, viewmats, seen):
+    refine, settings = (lambda f: f[:, :3]), ModelConfig(image_size=512)
+    with pytest.raises(UsageError, match=f"512 x 512 pixels, found {SIZE} x {SIZE}"):
+        personalize(avatar, motion, viewmats, seen, None, settings, refine)
+    alone = replace(seen, frames=seen.frames[2:3], cameras=seen.cameras[2:3], images=seen.images[2:3])
+    with pytest.raises(UsageError, match="no frame of the first camera"):
+        personalize(avatar, motion, viewmats, alone, None, replace(settings, image_size=SIZE), refine)
 
 
 def test_frames_are_kept_back_evenly():
@@ -232,7 +243,8 @@ def test_a_step_on_the_gpu_is_that_on_the_cpu(body, avatar, motion, viewmats, se
         **{k: v.cuda() for k, v in vars(avatar).items() if isinstance(v, torch.Tensor)},
     )  # fmt: skip
     on_gpu = Fit(on_gpu_avatar, motion, viewmats, seen, refine, config)
-    torch.testing.assert_close(on_gpu.variables.gate.cpu(), on_cpu.variables.gate, atol=2e-3, rtol=1e-2)
+    # a splat at the threshold of 1/255 may fall the other way: the difference as a whole must be small
+    assert (on_gpu.variables.gate.cpu() - on_cpu.variables.gate).abs().mean() < 1e-3
     ids = torch.tensor([0, 1])
     losses = [float(fit._loss(ids.to(fit.viewmats.device), frozen=False).detach()) for fit in (on_cpu, on_gpu)]
     assert losses[1] == pytest.approx(losses[0], rel=0.2)  # random backgrounds are drawn by the same generator

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...body import Identity, Motion
+from ...errors import UsageError
 from ...render.rasterize_grad import rasterize_grad
 from ..avatar import Avatar, PosedGaussians
 from ..config import ModelConfig
@@ -289,8 +290,18 @@ def personalize(
         seen: pictures of these frames, those of the first camera among them.
         network, model_config: that made `original`.
         refine: splatted features [I, C, H, W] to RGB [I, 3, H, W], differentiable.
+
+    Raises UsageError when the pictures have not the size that the refiner works at, or no frame is left to learn from.
     """
     config = config or PersonalizeConfig()
+    size = model_config.image_size
+    if seen.size != (size, size):
+        raise UsageError(f"personalize: pictures must be {size} x {size} pixels, found {seen.size[0]} x {seen.size[1]}")
+    if not bool(((seen.cameras == 0) & ~held_out(seen.frames, config.held_out_every)).any()):
+        raise UsageError(
+            f"personalize: no frame of the first camera is left to learn from ({len(seen)} pictures, one frame of "
+            f"{config.held_out_every} kept back); give more frames"
+        )
     device = original.opacities.device
     seen, motion, viewmats = seen.to(device), motion.to(device), viewmats.to(device).float()
     fit = Fit(_guess(original, motion, viewmats, seen, network, model_config, config), motion, viewmats, seen, refine,
