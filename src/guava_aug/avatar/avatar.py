@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..body import EhmModel, Identity, Motion, RestShape
+from ..body import EhmModel, Identity, Motion, PosedBody, RestShape
 from .decoders import RawGaussians
 
 _SAFE_SQUARED_LENGTH = 1e-20
@@ -96,7 +96,10 @@ class Avatar:
 
     def pose(self, motion: Motion) -> PosedGaussians:
         """The Gaussians of T frames. Depends on identity and motion, never on a camera."""
-        posed = self.body.pose(self.rest, motion)
+        return self.on_body(self.body.pose(self.rest, motion))
+
+    def on_body(self, posed: PosedBody) -> PosedGaussians:
+        """Return the Gaussians on T posed bodies."""
         means, quats, scales = pose_gaussians(
             posed.vertices, vertex_turns(posed.vertex_transforms), self.body.assets.faces, self.uv_face, self.uv_bary,
             CanonicalGeometry(self.vertex_quats, self.vertex_scales, self.uv_local, self.uv_quats, self.uv_scales),

@@ -17,8 +17,8 @@ from .assets import EhmAssets, LinearModel
 from .params import Identity, Motion
 
 # FLAME joints: root, neck, jaw, left eye, right eye. SMPL-X: 22 jaw, 23 left eye, 24 right eye.
-HEAD_EYES = (3, 4)
-BODY_EYES = (23, 24)
+HEAD_EYES = slice(3, 5)
+BODY_EYES = slice(23, 25)
 _RODRIGUES_EPS = 1e-8  # added to every component before the norm, as the original does
 
 
@@ -41,6 +41,7 @@ class RestShape:
     head: Tensor  # [Ph, 3] FLAME template + shape
     head_joints: Tensor  # [Jh, 3] regressed from `head`
     body: Tensor  # [P, 3] SMPL-X template + shape
+    offsets: Tensor | None = None  # [P, 3] metres: clothes and hair over the body, at rest; joints do not follow them
 
 
 class EhmModel:
@@ -92,10 +93,10 @@ class EhmModel:
 
         # 2. the body at rest, and where its eyes are (the joints offset counts here too)
         body = _blend(rest.body.expand(T, -1, -1), a.body.exprdirs, motion.expression)  # [T, P, 3]
-        eyes = a.body.J_regressor[list(BODY_EYES)] @ body + identity.joints_offset[list(BODY_EYES)]
+        eyes = a.body.J_regressor[BODY_EYES] @ body + identity.joints_offset[BODY_EYES]
 
         # 3. the head overwrites the body's head, eyes on eyes
-        head = head - head_joints[:, list(HEAD_EYES)].mean(1, keepdim=True) + eyes.mean(1, keepdim=True)
+        head = head - head_joints[:, HEAD_EYES].mean(1, keepdim=True) + eyes.mean(1, keepdim=True)
         body = body.clone()
         body[:, a.head_to_body] = head
 
@@ -105,6 +106,8 @@ class EhmModel:
 
         # 5. joints once more, from the changed rest shape
         joints = a.body.J_regressor @ body + identity.joints_offset
+        if rest.offsets is not None:
+            body = body + rest.offsets
 
         # 6. skinning
         return PosedBody(*_skin(a.body, self._body_chain, body, joints, _joint_rotations(motion)))

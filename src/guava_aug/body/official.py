@@ -198,7 +198,7 @@ def _assemble(
 
 def canonical_template(body: LinearModel, head: LinearModel, head_to_body: Tensor) -> Tensor:
     """[P, 3] the body template whose head is the head template, mean eye joint on mean eye joint."""
-    eyes = lambda m, ids: (m.J_regressor[list(ids)] @ m.v_template).mean(0)
+    eyes = lambda m, ids: (m.J_regressor[ids] @ m.v_template).mean(0)
     out = body.v_template.clone()
     out[head_to_body] = head.v_template - eyes(head, HEAD_EYES) + eyes(body, BODY_EYES)
     return out

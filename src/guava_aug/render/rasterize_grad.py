@@ -44,7 +44,7 @@ def rasterize_grad(
     opacities: Tensor,  # [B, N]
     features: Tensor,  # [B, N, C]
     viewmats: Tensor,  # [B, K, 4, 4]
-    K: Tensor,  # [3, 3]
+    K: Tensor,  # [3, 3], or [B, K, 3, 3] for a lens of each view's own
     width: int,
     height: int,
     *,
@@ -61,7 +61,7 @@ def rasterize_grad(
 
     B, k, N = means.shape[:3]
     projected = project_batch(means.flatten(0, 1), quats.flatten(0, 1), scales.flatten(0, 1), viewmats.flatten(0, 1),
-                              K, width, height)  # fmt: skip
+                              K if K.ndim == 2 else K.flatten(0, 1), width, height)  # fmt: skip
     lists = tile_lists(projected, width, height)
     splats = torch.cat(
         [projected.centers, projected.conics, opacities[:, None, :, None].expand(B, k, N, 1).flatten(0, 1)], -1
@@ -75,15 +75,18 @@ def rasterize_reference(
     width: int, height: int,
 ) -> Drawn:  # fmt: skip
     """As `rasterize_grad`, by the readable rasteriser; for tests and tiny runs, since it keeps every (splat, pixel)."""
-    images, alphas = [], []
-    for b in range(len(means)):
-        image, alpha, _, _ = reference_frames(
-            means[b], quats[b], scales[b], opacities[b], features[b], viewmats[b], K,
-            features.new_zeros(features.shape[-1]), width=width, height=height, scale_modifier=1.0, antialias=False,
-        )  # fmt: skip
-        images.append(image)
-        alphas.append(alpha)
-    return Drawn(torch.stack(images), torch.stack(alphas))
+    B, k = means.shape[:2]
+    K = K.expand(B, k, 3, 3)
+    black = features.new_zeros(features.shape[-1])
+    drawn = [
+        reference_frames(
+            means[b, i : i + 1], quats[b, i : i + 1], scales[b, i : i + 1], opacities[b], features[b],
+            viewmats[b, i : i + 1], K[b, i], black, width=width, height=height, scale_modifier=1.0, antialias=False,
+        )
+        for b in range(B) for i in range(k)
+    ]  # fmt: skip
+    image, alpha = (torch.cat([planes[n] for planes in drawn]).unflatten(0, (B, k)) for n in (0, 1))
+    return Drawn(image, alpha)
 
 
 def rasterize_frames(

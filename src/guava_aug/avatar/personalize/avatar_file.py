@@ -1,0 +1,89 @@
+"""A fitted avatar as a file: safetensors, without the body model.
+
+It holds a person's likeness, and the network's numbers that it was begun with: with official weights, licensed data.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ...body import EhmModel, Identity, Motion
+from ...errors import AssetError
+from ..avatar import Avatar
+
+_FORMAT = "guava-aug avatar 1"
+_NOTICE = (
+    "This file holds the likeness of a person; handle it as you would the video it was made from. If it was made with "
+    "official GUAVA weights, it also holds data under their licence."
+)
+_HALF = ("features", "opacities", "uv_local", "uv_quats", "uv_scales", "vertex_quats", "vertex_scales")
+_EXACT = ("uv_face", "uv_bary", "kept")
+
+
+@dataclass(frozen=True)
+class AvatarFile:
+    avatar: Avatar
+    motion: Motion  # of the video's frames, as fitted
+    viewmats: Tensor  # [T, 4, 4]
+    made_with: dict[str, str]  # whatever the writer noted: fingerprints, settings, figures
+
+
+def write_avatar_file(
+    path: Path | str, avatar: Avatar, motion: Motion, viewmats: Tensor, made_with: dict[str, str]
+) -> Path:
+    """Writes the file, whole or not at all; what is seen of the person is in half precision."""
+    path = Path(path)
+    tensors = {f"avatar.{k}": getattr(avatar, k).detach().half() for k in _HALF}
+    tensors |= {f"avatar.{k}": getattr(avatar, k) for k in _EXACT}
+    if avatar.rest.offsets is not None:
+        tensors["avatar.offsets"] = avatar.rest.offsets.detach()
+    tensors |= {f"identity.{k}": v for k, v in vars(avatar.rest.identity).items()}
+    tensors |= {f"motion.{k}": v for k, v in vars(motion).items()} | {"viewmats": viewmats}
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    shape = {"vertices": len(avatar.vertex_scales), "faces": len(avatar.body.assets.faces)}
+    metadata = {"format": _FORMAT, "notice": _NOTICE, "body": json.dumps(shape), "made_with": json.dumps(made_with)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, part, metadata)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def read_avatar_file(path: Path | str, body: EhmModel) -> AvatarFile:
+    """The avatar on `body` and its device. Raises AssetError for what is no such file, or is of another body model."""
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                found = metadata.get("format", "no format named")
+                raise AssetError(f"{path} is not an avatar file of this version: expected {_FORMAT!r}, found {found!r}")
+            shape, made_with = json.loads(metadata["body"]), json.loads(metadata["made_with"])
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  (no mapping)
+        found = {"vertices": len(body.assets.body.v_template), "faces": len(body.assets.faces)}
+        if shape != found:
+            raise AssetError(
+                f"{path} was made with another body model: it has {shape['vertices']} vertices and {shape['faces']} "
+                f"faces, the one in use {found['vertices']} and {found['faces']}; fit the avatar again with this model"
+            )
+        device = body.assets.faces.device
+        part = lambda kind, prefix: kind(**{f.name: tensors[f"{prefix}.{f.name}"].to(device) for f in fields(kind)})
+        rest = body.shape(part(Identity, "identity"))
+        if "avatar.offsets" in tensors:
+            rest = replace(rest, offsets=tensors["avatar.offsets"].to(device))
+        look = {k: tensors[f"avatar.{k}"].to(device).float() for k in _HALF}
+        look |= {k: tensors[f"avatar.{k}"].to(device) for k in _EXACT}
+        motion, viewmats = part(Motion, "motion"), tensors["viewmats"].to(device)
+        return AvatarFile(Avatar(body=body, rest=rest, **look), motion, viewmats, made_with)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise AssetError(f"cannot read the avatar file {path}: {error}; fit the avatar again") from error

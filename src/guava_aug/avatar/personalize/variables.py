@@ -1,0 +1,89 @@
+"""What is optimised, and the avatar that comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import torch
+from torch import Tensor, nn
+
+from ...body import Identity, Motion
+from ..avatar import Avatar
+from .config import PersonalizeConfig
+from .surface import offset_freedom, smooth_basis, vertex_normals
+
+_LOGIT_LIMIT = 1e-4
+_COARSE, _FINE = 0.16, 0.035  # metres between two functions that offsets are made of
+
+
+class Variables(nn.Module):
+    """Changes to an avatar, its identity, its motion and its camera; all zero at first.
+
+    A Gaussian that no frame shows keeps what the network guessed: every change of one is times `gate`, which is 0 for
+    what was never seen. Clothes and hair stand off the body by smooth functions over it, which reach round to the side
+    that was not seen: coarse ones, the same left and right, and fine ones.
+    """
+
+    def __init__(self, avatar: Avatar, motion: Motion, viewmats: Tensor, gate: Tensor, config: PersonalizeConfig):
+        super().__init__()
+        self.guess, self.config = avatar, config
+        self.identity = avatar.rest.identity
+        self.first_motion, self.first_viewmats = motion, viewmats
+        P, N = len(avatar.vertex_scales), avatar.num_gaussians
+        self.gate = gate  # [N] 0..1
+        zeros = lambda *shape: nn.Parameter(torch.zeros(*shape, device=gate.device))
+        self.motion = nn.ParameterDict({f.name: nn.Parameter(getattr(motion, f.name).clone()) for f in fields(Motion)})
+        self.translation = nn.Parameter(viewmats[:, :3, 3].clone())
+        self.betas = nn.Parameter(self.identity.betas.clone())
+        self.flame_betas = nn.Parameter(self.identity.flame_betas.clone())
+        self.color, self.features = zeros(N, 3), zeros(N, avatar.features.shape[1] - 3)
+        self.opacity, self.place = zeros(N), zeros(N - P, 3)
+        self.vertex_scales, self.uv_scales = zeros(P, 3), zeros(N - P, 3)
+        assets = avatar.body.assets
+        self.normals = vertex_normals(assets.v_canonical, assets.faces)
+        self.free = offset_freedom(assets)[:, None]
+        self.coarse = smooth_basis(assets.v_canonical, _COARSE, symmetric=True)
+        self.fine = smooth_basis(assets.v_canonical, _FINE, symmetric=False)
+        self.thickness = zeros(self.coarse.shape[1], 1)  # metres along the normal
+        self.height = zeros(self.fine.shape[1], 1)
+        self.logit_opacity = _logit(avatar.opacities)
+        self.guessed = torch.cat([_logit(avatar.features[:, :3]), avatar.features[:, 3:]], 1)  # [N, C]
+
+    def offsets(self) -> Tensor:
+        """[P, 3] metres."""
+        height = self.coarse @ self.thickness + self.fine @ self.height + self.config.clothes
+        return height * self.free * self.normals
+
+    def avatar(self, *, frozen: bool = False) -> Avatar:
+        """The avatar as it is now; `frozen`: no gradient reaches its appearance and shape."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            identity = replace(self.identity, betas=self.betas, flame_betas=self.flame_betas)
+            rest = replace(self.guess.body.shape(identity), offsets=self.offsets())
+        return replace(self.guess, rest=rest, **self._appearance(frozen))  # type: ignore[arg-type]
+
+    def _appearance(self, frozen: bool) -> dict[str, Tensor]:
+        g, P = self.guess, len(self.vertex_scales)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            gate = self.gate[:, None]
+            looks = self.guessed + gate * torch.cat([self.color, self.features], 1)
+            return {
+                "features": torch.cat([torch.sigmoid(looks[:, :3]), looks[:, 3:]], 1),
+                "opacities": torch.sigmoid(self.logit_opacity + self.gate * self.opacity),
+                "vertex_scales": g.vertex_scales * (gate[:P] * self.vertex_scales).exp(),
+                "uv_scales": g.uv_scales * (gate[P:] * self.uv_scales).exp(),
+                "uv_local": g.uv_local + gate[P:] * self.place,
+            }
+
+    def moved(self, frames: Tensor) -> tuple[Motion, Tensor]:
+        """Motion and first camera's viewmats [n, 4, 4] of frames [n]."""
+        motion = Motion(**{name: value[frames] for name, value in self.motion.items()})
+        first = self.first_viewmats[frames]
+        top = torch.cat([first[:, :3, :3], self.translation[frames][..., None]], 2)
+        return motion, torch.cat([top, first[:, 3:]], 1)
+
+    def final_identity(self) -> Identity:
+        return replace(self.identity, betas=self.betas.detach(), flame_betas=self.flame_betas.detach())
+
+
+def _logit(p: Tensor) -> Tensor:
+    return torch.logit(p.clamp(_LOGIT_LIMIT, 1 - _LOGIT_LIMIT))
