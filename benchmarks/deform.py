@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 
 import setting
-from guava_aug.bench.clock import time_calls
+from guava_aug.apps.benchmark.clock import time_calls
+from guava_aug.batch.config import FRAMES_PER_CHUNK_CPU, FRAMES_PER_CHUNK_GPU
 from guava_aug.body import Motion
-from guava_aug.config import FRAMES_PER_CHUNK_CPU, FRAMES_PER_CHUNK_GPU
 
 
 @torch.inference_mode()

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 import setting
-from guava_aug import timing
 from guava_aug.output import VideoWriter
 from guava_aug.output.video import CRF, PRESET
+from guava_aug.runtime import timing
 
 CHUNK = 32  # frames handed over at a time, as a run on a GPU does
 

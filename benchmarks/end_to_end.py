@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import setting
-from guava_aug.bench.chart import draw_chart
-from guava_aug.bench.lanes import lanes_of
-from guava_aug.bench.machine import describe_machine, in_words
-from guava_aug.bench.measure import WarmEngine, run_command
-from guava_aug.config import RunConfig
+from guava_aug.apps.benchmark.chart import draw_chart
+from guava_aug.apps.benchmark.lanes import lanes_of
+from guava_aug.apps.benchmark.machine import describe_machine, in_words
+from guava_aug.apps.benchmark.measure import WarmEngine, run_command
+from guava_aug.batch.config import RunConfig
 from guava_aug.output.video import CRF, PRESET
 
 

@@ -2,7 +2,7 @@
 
 `python benchmarks/likeness.py PACK [--fit NAME] [--cameras CAM ...] [--steps N] [--device cuda] [--json FILE]`
 
-PACK is a folder of calibrated, synchronised views of a person (`guava_aug.evaluation.real` says what it holds; none
+PACK is a folder of calibrated, synchronised views of a person (`guava_aug.apps.evaluation.real` says what it holds; none
 comes with the project). The avatar is made from the source camera's video, measured in every camera, fitted to the
 frames of `--cameras` (default: the source camera alone), every fourth frame kept back, and measured again. With all
 cameras given it tells the ceiling: what this avatar, these poses and these masks allow at all; read it in the rows of
@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 import setting
+from guava_aug.apps.evaluation.real import BodyFit, CalibratedPack, Draw, evaluate_pack, observe
 from guava_aug.avatar import Avatar
+from guava_aug.avatar.model import GuavaModel, load_model
 from guava_aug.avatar.personalize import PersonalizeConfig, personalize, write_avatar_file
 from guava_aug.body import Motion
-from guava_aug.evaluation.real import BodyFit, CalibratedPack, Draw, evaluate_pack, observe
-from guava_aug.model import GuavaModel, load_model
 from guava_aug.tracked import TrackedVideo
 from guava_aug.views.cameras import Cameras
 

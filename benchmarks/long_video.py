@@ -24,14 +24,14 @@ from typing import NamedTuple
 import torch
 
 import setting
-from guava_aug.config import RunConfig
-from guava_aug.engine import InProcess, Made
+from guava_aug.batch.config import RunConfig
+from guava_aug.batch.executors.in_process import InProcessExecutor, Made
 from guava_aug.errors import OutputError
-from guava_aug.malloc import keep_freed_memory
 from guava_aug.output.video import PRESET
-from guava_aug.plural import counted
-from guava_aug.progress import Silent, hms
-from guava_aug.timing import Stages
+from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.progress import NoProgress, hms
+from guava_aug.runtime.text import pluralize
+from guava_aug.runtime.timing import StageTimer
 from guava_aug.views import plan_views
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
@@ -49,7 +49,7 @@ class Sample(NamedTuple):
     gpu: int  # bytes
 
 
-class Watch(Silent):
+class Watch(NoProgress):
     """The progress of the run, with samples of its memory until it is left."""
 
     def __init__(self, device: str, total: int) -> None:
@@ -120,7 +120,7 @@ def say(text: str) -> None:
 def make(config: RunConfig, views: int, watch: Watch) -> float:
     """Seconds for the views of the one video of `config`, watched from when the model is loaded."""
     assert config.videos is not None
-    engine, made = InProcess(config, Stages(), watch), list[Made]()
+    engine, made = InProcessExecutor(config, StageTimer(), watch), list[Made]()
     engine.check()
     engine.prepare()
     plan = plan_views(config.videos[0], [DIFFICULTY], config.base_seed, views)
@@ -192,7 +192,7 @@ def main() -> None:
         kib = growth[0] / 1024 / (args.frames * (TENTHS - 2) / TENTHS)
         gpu = "" if device == "cpu" else f", GPU {growth[1] / 1e6:+.1f} MB"
         notes.append(f"from the second to the last tenth: host {growth[0] / 1e6:+.1f} MB ({kib:+.2f} KiB a frame){gpu}")
-    what = f"{counted(args.frames, 'frame')}, {counted(args.views, 'view')}"
+    what = f"{pluralize(args.frames, 'frame')}, {pluralize(args.views, 'view')}"
     setting.report(
         args, f"{what}: most memory in each part of the run", list(rows[0]), rows, notes,
         seconds=seconds, growth_bytes=growth, **peak,

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 import setting
+from guava_aug.batch.journal.journal import Reader
 from guava_aug.errors import OutputError
-from guava_aug.hosts import environment_of_child
-from guava_aug.journal import Reader
-from guava_aug.plural import counted
+from guava_aug.runtime.processes import child_environment
+from guava_aug.runtime.text import pluralize
 
 
 def run_on(gpus: int, workers: int, root: Path, names: list[str], args: Any, out: Path) -> dict[str, float | None]:
@@ -33,7 +33,7 @@ def run_on(gpus: int, workers: int, root: Path, names: list[str], args: Any, out
     ]  # fmt: skip
     command += ["--device", "cpu"] if args.device == "cpu" else ["--gpus", ",".join(map(str, range(gpus)))]
     started, cpu = time.perf_counter(), _cpu_seconds()
-    if code := subprocess.run(command, env=environment_of_child(), stdout=subprocess.DEVNULL, check=False).returncode:
+    if code := subprocess.run(command, env=child_environment(), stdout=subprocess.DEVNULL, check=False).returncode:
         raise OutputError(f"`guava-aug run` ended with code {code}; it says above why")
     seconds, cpu = time.perf_counter() - started, _cpu_seconds() - cpu
     found = {"s": seconds, "cores_busy": cpu / seconds, "cpu_s_a_view": cpu / (len(names) * args.views)}
@@ -88,7 +88,9 @@ def main() -> None:
                 row["times"] = rows[0]["s"] / row["s"]
                 rate, one = row["views_a_s"], rows[0]["views_a_s"]
                 row["steady_times"] = rate / one if rate and one else None
-    what = f"{counted(args.videos, 'video')} of {counted(args.frames, 'frame')}, {counted(args.views, 'view')} each"
+    what = (
+        f"{pluralize(args.videos, 'video')} of {pluralize(args.frames, 'frame')}, {pluralize(args.views, 'view')} each"
+    )
     setting.report(
         args, what, list(rows[0]), rows,
         [

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 
+from guava_aug.apps.synthetic import default_body_path
 from guava_aug.avatar import ModelConfig, ReconstructionNetwork, StyleUNet
 from guava_aug.avatar.checkpoint import REFINER_PREFIX, bare_modules, write_safetensors
 from guava_aug.body import load_body_file
-from guava_aug.demo import default_body_path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "golden"))
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 
 import setting
-from guava_aug.bench.clock import time_calls
-from guava_aug.config import RunConfig
+from guava_aug.apps.benchmark.clock import time_calls
+from guava_aug.batch.config import RunConfig
 from guava_aug.render.background import background_for
 from guava_aug.tracked import TrackedVideo
 

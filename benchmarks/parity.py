@@ -23,8 +23,8 @@ import torch
 
 from guava_aug.avatar import ModelConfig, ReconstructionNetwork, StyleUNet
 from guava_aug.avatar.checkpoint import REFINER_PREFIX, bare_modules, classify_key
+from guava_aug.avatar.model import GuavaModel
 from guava_aug.body import EhmModel, Identity, Motion, load_official_assets
-from guava_aug.model import GuavaModel
 from guava_aug.render.inpaint import onion_peel_fill, original_hole
 from guava_aug.render.rasterize import Raster, rasterize
 from guava_aug.tracked import Source, TrackedVideo

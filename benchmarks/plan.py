@@ -144,8 +144,8 @@ def show(name: str, tracked: Path, out: Path, args: argparse.Namespace) -> None:
 def child(tracked: Path, out: Path, difficulties: Sequence[str], per_difficulty: int) -> dict[str, Any]:
     """One run; what it took."""
     begun = float(os.environ[CLOCK])
-    from guava_aug.config import RunConfig
-    from guava_aug.jobs import run
+    from guava_aug.batch.config import RunConfig
+    from guava_aug.batch.run import run
 
     config = RunConfig(tracked, out, difficulties=tuple(difficulties), views_per_difficulty=per_difficulty)
     engine = Linking(config, tracked.parent)
@@ -179,8 +179,8 @@ class Linking:
         """Makes the file and the facts that go with it."""
         import numpy as np
 
-        from guava_aug.engine import look_of
-        from guava_aug.fingerprint import input_digest
+        from guava_aug.batch.executors.in_process import render_settings
+        from guava_aug.batch.fingerprint import input_digest
         from guava_aug.output.video import VideoWriter
         from guava_aug.tracked import TrackedVideo
 
@@ -188,13 +188,13 @@ class Linking:
             with VideoWriter(self.ready, 64, 64) as writer:
                 writer.write(np.zeros((3, 64, 64, 3), np.uint8))
         self.bytes = self.ready.stat().st_size
-        look = look_of(self.config)
+        look = render_settings(self.config)
         self.made_with = look.made_with(30.0, input_digest(TrackedVideo.open(self.config.tracked_root, "video_000000")))
 
     def make(self, name: str, views: Sequence[Any], on_view: Callable[[Any], None]) -> None:
         """See `Engine`."""
-        from guava_aug.engine import Content, Made
-        from guava_aug.fingerprint import fingerprint, input_signature
+        from guava_aug.batch.executors.in_process import Content, Made
+        from guava_aug.batch.fingerprint import fingerprint, input_signature
         from guava_aug.output.tree import video_path
 
         self.first = self.first or time.time()

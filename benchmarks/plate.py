@@ -6,8 +6,8 @@ Opening the video, decoding all frames, and each kind of background, for a whole
 from __future__ import annotations
 
 import setting
-from guava_aug.bench.clock import time_calls
-from guava_aug.config import FRAMES_PER_CHUNK_GPU
+from guava_aug.apps.benchmark.clock import time_calls
+from guava_aug.batch.config import FRAMES_PER_CHUNK_GPU
 from guava_aug.render.background import MODES, background_for
 from guava_aug.tracked import TrackedVideo
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import setting
-from guava_aug.bench.clock import time_calls
-from guava_aug.model import GuavaModel
+from guava_aug.apps.benchmark.clock import time_calls
+from guava_aug.avatar.model import GuavaModel
 
 
 def features_like(model: GuavaModel, frames: int, seed: int = 0) -> Tensor:

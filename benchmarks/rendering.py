@@ -21,18 +21,18 @@ import torch
 from torch import Tensor
 
 import setting
-from guava_aug.bench.clock import time_calls, union_seconds
-from guava_aug.bench.gpu_trace import COPIES, KERNELS, gpu_trace
+from guava_aug.apps.benchmark.clock import time_calls, union_seconds
+from guava_aug.apps.benchmark.gpu_trace import COPIES, KERNELS, gpu_trace
+from guava_aug.avatar.model import GuavaModel
+from guava_aug.batch.config import RunConfig
+from guava_aug.batch.pipeline import Settings, augment_video
 from guava_aug.body import Motion
-from guava_aug.config import RunConfig
-from guava_aug.model import GuavaModel
 from guava_aug.output import to_video_bytes
-from guava_aug.output.coming import ComingFrames
-from guava_aug.pipeline import Settings, augment_video
-from guava_aug.progress import Silent
+from guava_aug.output.gpu_frames import PendingFrames
 from guava_aug.render.composite import composite
 from guava_aug.render.rasterize import rasterize
-from guava_aug.timing import Stages
+from guava_aug.runtime.progress import NoProgress
+from guava_aug.runtime.timing import StageTimer
 from guava_aug.tracked import TrackedVideo
 from guava_aug.views import plan_views
 
@@ -44,7 +44,7 @@ class Nowhere:
         self.last = batch.video
 
     def close(self) -> None:
-        if isinstance(self.last, ComingFrames):
+        if isinstance(self.last, PendingFrames):
             self.last.planes()  # the GPU and the copies are done
 
     def abort(self) -> None: ...
@@ -78,7 +78,7 @@ def to_host(scene: Scene, batch: int) -> Callable[[], np.ndarray]:
     posed = scene.avatar.pose(scene.motion[:batch])
     size = scene.model.config.image_size
     cameras = plan_views(scene.video.name, ["hard"])[0].cameras(scene.source.viewmat, batch, size)
-    return lambda: ComingFrames(*scene.model.render_planes(posed, cameras, scene.plate)).planes()
+    return lambda: PendingFrames(*scene.model.render_planes(posed, cameras, scene.plate)).planes()
 
 
 def exact(scene: Scene, refiner: Callable[[Tensor], Tensor]) -> Tensor:
@@ -137,7 +137,7 @@ def through_the_pipeline(scene: Scene, views: int, chunk: int) -> float:
     begun = time.perf_counter()
     augment_video(
         scene.model, scene.video, plan, lambda view: Nowhere(), outcomes.append, settings,  # type: ignore[arg-type,return-value]
-        stages=Stages(str(scene.model.device)), progress=Silent(),
+        stages=StageTimer(str(scene.model.device)), progress=NoProgress(),
     )  # fmt: skip
     seconds = time.perf_counter() - begun
     failed = [outcome.error for outcome in outcomes if outcome.error is not None]

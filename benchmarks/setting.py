@@ -15,15 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from guava_aug.apps.benchmark.clips import clip_of_length
+from guava_aug.apps.benchmark.machine import describe_machine, in_words
+from guava_aug.apps.benchmark.report import Grid
+from guava_aug.apps.synthetic import demo_root
 from guava_aug.avatar import StyleUNet
 from guava_aug.avatar.checkpoint import bare_modules
-from guava_aug.bench.clips import clip_of_length
-from guava_aug.bench.machine import describe_machine, in_words
-from guava_aug.bench.report import Grid
-from guava_aug.demo import demo_root
-from guava_aug.errors import AssetError, GuavaAugError, InputError
-from guava_aug.malloc import keep_freed_memory
-from guava_aug.model import (
+from guava_aug.avatar.model import (
     EMBEDDED,
     EMBEDDED_DIR,
     REFINER_NOISE_SEED,
@@ -32,8 +30,10 @@ from guava_aug.model import (
     open_model_files,
     refiner_noise,
 )
-from guava_aug.plural import counted
-from guava_aug.record import versions
+from guava_aug.batch.journal.run_record import versions
+from guava_aug.errors import AssetError, GuavaAugError, InputError
+from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.text import pluralize
 from guava_aug.tracked import TrackedVideo, list_videos
 
 FRAMES = 137  # of the video that the original's figures were recorded with
@@ -75,7 +75,7 @@ def _device(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text!r} is no torch device; expected cpu or cuda") from None
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if asked.type == "cuda" and (asked.index or 0) >= there:
-        found = f"{counted(there, 'GPU')} here" if there else "torch finds no CUDA GPU here"
+        found = f"{pluralize(there, 'GPU')} here" if there else "torch finds no CUDA GPU here"
         raise argparse.ArgumentTypeError(f"{text}: {found}; expected " + ("cuda or cpu" if there else "cpu"))
     return text
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 
 import setting
-from guava_aug.bench.clock import time_calls
+from guava_aug.apps.benchmark.clock import time_calls
+from guava_aug.avatar.model import GuavaModel
 from guava_aug.body import Motion
-from guava_aug.model import GuavaModel
 from guava_aug.output import to_video_bytes
 from guava_aug.render.composite import composite
 from guava_aug.tracked import TrackedVideo

@@ -28,20 +28,20 @@ class FirstFrame(Exception):
 def child(job: dict[str, Any]) -> None:
     """Runs until the first frames reach a file; prints the clock at every step."""
     clock = {"python": time.time()}
-    import guava_aug.engine as engine
-    import guava_aug.pipeline as pipeline
-    from guava_aug.config import RunConfig
-    from guava_aug.malloc import keep_freed_memory
-    from guava_aug.progress import Silent
-    from guava_aug.timing import Stages
+    import guava_aug.batch.executors.in_process as engine
+    import guava_aug.batch.pipeline as pipeline
+    from guava_aug.batch.config import RunConfig
+    from guava_aug.runtime.allocator import keep_freed_memory
+    from guava_aug.runtime.progress import NoProgress
+    from guava_aug.runtime.timing import StageTimer
     from guava_aug.tracked import TrackedVideo
     from guava_aug.views import plan_views
 
     keep_freed_memory()
     clock["imports"] = time.time()
     config = RunConfig.from_json(job)
-    stages = Stages(config.device)
-    here = engine.InProcess(config, stages, Silent())
+    stages = StageTimer(config.device)
+    here = engine.InProcessExecutor(config, stages, NoProgress())
     here.prepare()
     clock["model loading"] = time.time()
     assert here.model is not None and config.videos is not None
@@ -60,7 +60,7 @@ def child(job: dict[str, Any]) -> None:
     errors: list[Exception | None] = []
     pipeline.augment_video(
         here.model, video, plan_views(video.name, ["medium"]), lambda view: File(),  # type: ignore[arg-type,return-value]
-        lambda outcome: errors.append(outcome.error), settings, stages=stages, progress=Silent(),
+        lambda outcome: errors.append(outcome.error), settings, stages=stages, progress=NoProgress(),
     )  # fmt: skip
     if not isinstance(errors[0], FirstFrame):
         raise SystemExit(f"no frame was rendered: {errors[0]!r}")
@@ -70,9 +70,9 @@ def child(job: dict[str, Any]) -> None:
 
 def one_start(job: dict[str, Any], cold: bool) -> tuple[dict[str, float], bool]:
     """Seconds of every step of one process; whether Python found torch's modules compiled to bytecode."""
-    from guava_aug.hosts import environment_of_child  # not in the child, whose imports are timed
+    from guava_aug.runtime.processes import child_environment  # not in the child, whose imports are timed
 
-    environment = environment_of_child()
+    environment = child_environment()
     with tempfile.TemporaryDirectory(prefix="guava-aug-bench-") as caches:
         if cold:
             environment |= {name: str(Path(caches) / name) for name in CACHES}
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--cold", action="store_true", help="nothing compiled is in a cache")
     args = parser.parse_args()
     setting.speak()
-    from guava_aug.config import RunConfig
+    from guava_aug.batch.config import RunConfig
 
     root, names = setting.video_root(args)
     device = setting.device(args)

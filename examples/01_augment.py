@@ -11,7 +11,7 @@ from pathlib import Path
 import tyro
 
 from guava_aug import augment
-from guava_aug.demo import demo_root
+from guava_aug.apps.synthetic import demo_root
 
 CLIPS = demo_root()
 

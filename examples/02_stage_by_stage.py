@@ -10,7 +10,7 @@ from pathlib import Path
 import tyro
 
 from guava_aug import TrackedVideo, View, load_model
-from guava_aug.demo import demo_root
+from guava_aug.apps.synthetic import demo_root
 from guava_aug.output import PngWriter, to_png_bytes
 from guava_aug.render.background import background_for
 from guava_aug.tracked import list_videos

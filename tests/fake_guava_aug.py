@@ -5,13 +5,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import guava_aug.engine
-import guava_aug.model
+import guava_aug.avatar.model
+import guava_aug.batch.executors.in_process
 from fakes import FakeModel
 from guava_aug.cli import main
 
 if __name__ == "__main__":
     seconds = float(sys.argv[1])
-    guava_aug.model.load_model = lambda *args, **kwargs: FakeModel(seconds)  # type: ignore[assignment]
-    guava_aug.engine.known_weights = lambda *args: "fake"  # type: ignore[assignment]
+    guava_aug.avatar.model.load_model = lambda *args, **kwargs: FakeModel(seconds)  # type: ignore[assignment]
+    guava_aug.batch.executors.in_process.known_weights = lambda *args: "fake"  # type: ignore[assignment]
     raise SystemExit(main(sys.argv[2:]))

@@ -14,12 +14,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import pyarrow.parquet  # noqa: F401
 
+import guava_aug.avatar.model
+import guava_aug.batch.executors.in_process
+import guava_aug.batch.pipeline
+import guava_aug.batch.run
 import guava_aug.cli.run
 import guava_aug.cli.terminal
-import guava_aug.engine
-import guava_aug.jobs
-import guava_aug.model
-import guava_aug.pipeline
 import guava_aug.render.rasterize
 import guava_aug.tracked
 from fakes import FakeModel
@@ -31,7 +31,7 @@ def _load(seconds: float, *args: object, **kwargs: object) -> FakeModel:
 
 
 if __name__ == "__main__":
-    guava_aug.engine.known_weights = lambda *args: "fake"  # type: ignore[assignment]
+    guava_aug.batch.executors.in_process.known_weights = lambda *args: "fake"  # type: ignore[assignment]
     for line in sys.stdin:
         seconds, arguments = json.loads(line)
         child = os.fork()
@@ -39,7 +39,7 @@ if __name__ == "__main__":
             nowhere = os.open(os.devnull, os.O_RDWR)
             for stream in range(3):
                 os.dup2(nowhere, stream)
-            guava_aug.model.load_model = partial(_load, seconds)  # type: ignore[assignment]
+            guava_aug.avatar.model.load_model = partial(_load, seconds)  # type: ignore[assignment]
             os._exit(main(arguments))
         print(child, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

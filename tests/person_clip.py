@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import torch
 
+from guava_aug.avatar.model import load_body
 from guava_aug.body import Identity, Motion
-from guava_aug.model import load_body
 from guava_aug.tracked import BodyOutline, write_tracked
 
 SIZE = 128

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from guava_aug.demo import demo_root
-from guava_aug.model import EMBEDDED_DIR
+from guava_aug.apps.synthetic import demo_root
+from guava_aug.avatar.model import EMBEDDED_DIR
 from guava_aug.tracked import TrackedVideo, list_videos, write_tracked
 from tiny_model import write_tiny_model
 

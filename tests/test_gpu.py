@@ -7,10 +7,10 @@ import torch
 
 from fakes import write_clip
 from guava_aug import augment
+from guava_aug.apps.synthetic import demo_root
 from guava_aug.avatar import StyleUNet, StyleUNetConfig
+from guava_aug.avatar.model import load_model
 from guava_aug.body import Motion
-from guava_aug.demo import demo_root
-from guava_aug.model import load_model
 from guava_aug.render.background import background_for
 from guava_aug.tracked import TrackedVideo, list_videos
 from guava_aug.views import plan_views

@@ -14,8 +14,8 @@ import pytest
 
 from fakes import FakeModel, write_clip
 from guava_aug import TrackedVideo, UsageError, augment
-from guava_aug.fingerprint import fingerprint, input_digest, input_signature
-from guava_aug.history import History
+from guava_aug.batch.fingerprint import fingerprint, input_digest, input_signature
+from guava_aug.batch.journal.history import History
 from guava_aug.output.camera_tag import tag_comment, tag_of_file
 from guava_aug.output.tree import sidecar_path, video_path
 from guava_aug.views import View, plan_views

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
+from guava_aug.apps.synthetic import default_body_path
 from guava_aug.avatar import ModelConfig, ReconstructionNetwork, StyleUNet
 from guava_aug.avatar.checkpoint import write_safetensors
 from guava_aug.avatar.config import StyleUNetConfig, VitConfig
 from guava_aug.body import load_body_file
-from guava_aug.demo import default_body_path
 
 SIZE = 128  # pixels of its pictures
 UV_SIZE = 64

@@ -13,13 +13,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._version import __version__
-    from .config import RunConfig
-    from .errors import AssetError, DeviceError, GuavaAugError, InputError, OutputError, UsageError
-    from .jobs import RunResult, ViewResult, augment, run
-    from .model import load_model
-    from .tracked import TrackedVideo
-    from .views import View, plan_views
+    from guava_aug.avatar.model import load_model
+    from guava_aug.batch.config import RunConfig
+    from guava_aug.batch.run import RunResult, ViewResult, augment, run
+    from guava_aug.errors import AssetError, DeviceError, GuavaAugError, InputError, OutputError, UsageError
+    from guava_aug.runtime.version import __version__
+    from guava_aug.tracked import TrackedVideo
+    from guava_aug.views import View, plan_views
 
 _WHERE = {
     "RunConfig": "config",

@@ -1,6 +1,6 @@
 """`python -m guava_aug` is `guava-aug`."""
 
-from .cli import main
+from guava_aug.cli import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

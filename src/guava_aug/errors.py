@@ -1,6 +1,6 @@
 """The errors a user can meet. Each message says what, where, expected and found, and what to do next."""
 
-from .printable import printable
+from guava_aug.runtime.printable import printable
 
 
 class GuavaAugError(Exception):

@@ -16,8 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from guava_aug.avatar.checkpoint import write_safetensors
+from guava_aug.avatar.model import EMBEDDED_DIR, load_model, open_model_files
 from guava_aug.errors import AssetError
-from guava_aug.model import EMBEDDED_DIR, load_model, open_model_files
 
 WEIGHT = "model.uv_style_mapping.0.bias"
 

@@ -8,9 +8,9 @@ import yaml
 
 from guava_aug.avatar import ModelConfig, ReconstructionNetwork, StyleUNet
 from guava_aug.avatar.checkpoint import REFINER_PREFIX, classify_key, read_checkpoint
+from guava_aug.avatar.model import convert_checkpoint, load_model, open_model_files
 from guava_aug.body import LinearModel, load_official_assets
 from guava_aug.errors import AssetError
-from guava_aug.model import convert_checkpoint, load_model, open_model_files
 from official_checkpoint import official_state, read_tsv
 
 pytestmark = pytest.mark.parity

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from guava_aug.apps.synthetic import demo_root
 from guava_aug.avatar import Avatar, PosedGaussians
-from guava_aug.demo import demo_root
-from guava_aug.model import GuavaModel, load_model
+from guava_aug.avatar.model import GuavaModel, load_model
 from guava_aug.tracked import TrackedVideo, list_videos
 from guava_aug.views import View
 from tiny_model import SIZE, write_tiny_model

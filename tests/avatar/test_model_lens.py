@@ -13,9 +13,9 @@ from torch import Tensor
 
 from fakes import FakeModel, write_clip
 from guava_aug import augment
-from guava_aug.demo import demo_root
-from guava_aug.fingerprint import input_digest
-from guava_aug.model import GuavaModel, load_model
+from guava_aug.apps.synthetic import demo_root
+from guava_aug.avatar.model import GuavaModel, load_model
+from guava_aug.batch.fingerprint import input_digest
 from guava_aug.output.tree import sidecar_path
 from guava_aug.tracked import Source, TrackedVideo, list_videos
 from guava_aug.views import View, tracked_cameras

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from guava_aug.apps.synthetic import default_body_path
 from guava_aug.avatar.avatar import Avatar
 from guava_aug.avatar.config import ModelConfig
 from guava_aug.avatar.decoders import RawGaussians
@@ -22,7 +23,6 @@ from guava_aug.avatar.personalize.guess import fuse, straighten
 from guava_aug.avatar.personalize.observations import importance
 from guava_aug.avatar.personalize.surface import facing, offset_freedom, smooth_basis, vertex_normals
 from guava_aug.body import EhmModel, Identity, Motion, load_body_file
-from guava_aug.demo import default_body_path
 from guava_aug.errors import AssetError, UsageError
 from guava_aug.views.cameras import intrinsics
 

@@ -24,7 +24,7 @@ def test_a_gpu_is_woken_by_all_threads_at_once(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(warmup, "_start_cuda", lambda device: waker(str(device)))
     monkeypatch.setattr(warmup, "_start_numba", lambda: waker("numba"))
-    monkeypatch.setattr("guava_aug.triton_support.usable", lambda device: waker("triton"))
+    monkeypatch.setattr("guava_aug.runtime.triton_support.is_usable", lambda device: waker("triton"))
     warmup.warm_up("cuda:1")
     assert wait_for_wakers() <= 3
     assert sorted(woken) == ["cuda:1", "numba", "triton"]
@@ -35,7 +35,7 @@ def test_what_fails_there_is_told_where_it_is_used(monkeypatch: pytest.MonkeyPat
         raise RuntimeError("no driver")
 
     monkeypatch.setattr(warmup, "_start_cuda", fail)
-    monkeypatch.setattr("guava_aug.triton_support.usable", fail)
+    monkeypatch.setattr("guava_aug.runtime.triton_support.is_usable", fail)
     warmup.warm_up("cuda")
     wait_for_wakers()
     assert capfd.readouterr().err == ""
@@ -45,7 +45,7 @@ def test_triton_sleeps_where_it_is_not_wanted(monkeypatch: pytest.MonkeyPatch):
     woken: list[str] = []
     monkeypatch.setattr(warmup, "_start_cuda", lambda device: woken.append("cuda"))
     monkeypatch.setattr(warmup, "_start_numba", lambda: woken.append("numba"))
-    monkeypatch.setattr("guava_aug.triton_support.usable", lambda device: woken.append("triton"))
+    monkeypatch.setattr("guava_aug.runtime.triton_support.is_usable", lambda device: woken.append("triton"))
     warmup.warm_up("cuda", with_triton=False)
     wait_for_wakers()
     assert sorted(woken) == ["cuda", "numba"]

@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+from test_jobs import logged, tree
 
 from cluster.conftest import NAMES, ended, start, wait_until
 from guava_aug import UsageError
-from guava_aug.config import RunConfig
+from guava_aug.batch.config import RunConfig
+from guava_aug.batch.executors.local_workers import worker_slots
 from guava_aug.errors import DeviceError
-from guava_aug.processes import places
-from test_jobs import logged, tree
 
 
 def command(tracked: Path, out: Path, *more: str) -> list[str]:
@@ -128,16 +128,16 @@ def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    found = places(config(gpus=("1", "0"), workers=2), 3)  # fewer videos than workers: first one on each GPU
+    found = worker_slots(config(gpus=("1", "0"), workers=2), 3)  # fewer videos than workers: first one on each GPU
     assert [p.environment["CUDA_VISIBLE_DEVICES"] for p in found] == ["7", "5", "7"]
     assert {p.device for p in found} == {"0"}
     assert found[2].name == "GPU 1 worker 1"
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    found = places(config(gpus=("0", "GPU-1a2b")), 2)
+    found = worker_slots(config(gpus=("0", "GPU-1a2b")), 2)
     assert [p.environment["CUDA_VISIBLE_DEVICES"] for p in found] == ["0", "GPU-1a2b"]
     with pytest.raises(DeviceError, match="no GPU 2; torch finds GPUs 0 to 1"):
-        places(config(gpus=("0", "2")), 2)
-    assert [p.device for p in places(config(device="cpu", workers=3), 3)] == ["cpu"] * 3
+        worker_slots(config(gpus=("0", "2")), 2)
+    assert [p.device for p in worker_slots(config(device="cpu", workers=3), 3)] == ["cpu"] * 3
 
 
 @pytest.mark.parametrize(

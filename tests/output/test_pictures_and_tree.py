@@ -9,16 +9,9 @@ import pytest
 import torch
 
 from guava_aug.errors import OutputError, UsageError
-from guava_aug.failure import place
-from guava_aug.output import (
-    PngWriter,
-    params_log_path,
-    png_dir,
-    to_png_bytes,
-    to_video_bytes,
-    video_path,
-)
+from guava_aug.output import PngWriter, params_log_path, png_dir, to_png_bytes, to_video_bytes, video_path
 from guava_aug.output.contact_sheet import Block, contact_sheet
+from guava_aug.runtime.failures import location
 
 
 def read(path):
@@ -55,7 +48,7 @@ def test_nan_pixels_are_refused_with_their_frame():
     with pytest.raises(OutputError, match=r"^frame 2 has pixels that are not finite") as caught:
         to_video_bytes(rgb)
     assert str(caught.value.after(10)).startswith("frame 12 has")
-    assert caught.value.after(10) is caught.value and place(caught.value) == (None, 12)  # it is known by then
+    assert caught.value.after(10) is caught.value and location(caught.value) == (None, 12)  # it is known by then
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from guava_aug.errors import OutputError
-from guava_aug.mp4_header import count_frames
 from guava_aug.output.camera_tag import tag_of_file
+from guava_aug.output.mp4_probe import probe_frame_count
 from guava_aug.output.pngs import write_png
 from guava_aug.output.sidecar import FORMAT, read_sidecar, time_axis, write_sidecar
 from guava_aug.output.tree import png_dir, sidecar_path, video_path
@@ -118,7 +118,7 @@ def test_any_changed_byte_is_good_or_damage(root: Path):
         changed[at] ^= rng.choice([1, 0x80, 0xFF, rng.randrange(1, 256)])
         path.write_bytes(changed)
         try:
-            count_frames(path)
+            probe_frame_count(path)
             tag_of_file(path)
             check(root)
         except (OutputError, ValueError) as error:  # ValueError: of count_frames, told as damage by the work list

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from guava_aug.errors import OutputError, UsageError
-from guava_aug.failure import place
-from guava_aug.hosts import host_id
 from guava_aug.output import video as video_module
-from guava_aug.output.coming import ComingFrames
+from guava_aug.output.gpu_frames import PendingFrames
 from guava_aug.output.quantize import NotFiniteError
 from guava_aug.output.video import VideoWriter, verify_video
-from guava_aug.sweep import STALE_AFTER
+from guava_aug.runtime.failures import location
+from guava_aug.runtime.processes import host_id
+from guava_aug.runtime.stale_files import STALE_AFTER
 
 BARS = np.array(
     [[255, 255, 255], [255, 255, 0], [0, 255, 255], [0, 255, 0], [255, 0, 255], [255, 0, 0], [0, 0, 255], [0, 0, 0],
@@ -120,7 +120,7 @@ def test_equal_frames_give_equal_files(tmp_path):
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
-class Planes(ComingFrames):
+class Planes(PendingFrames):
     """Planes that are here already: no GPU is needed."""
 
     def __init__(self, array):
@@ -163,7 +163,7 @@ def test_planes_that_never_come(tmp_path):
         writer.flush()
     assert caught.value is said
     assert said.__cause__ is None  # no circle: the causes of a failure are followed to their end
-    assert place(said) == (None, 5)  # the first frame of what did not come, whatever was handed over since
+    assert location(said) == (None, 5)  # the first frame of what did not come, whatever was handed over since
     assert only(tmp_path) == []
 
 

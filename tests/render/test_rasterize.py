@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from guava_aug.avatar.model import load_model
 from guava_aug.errors import DeviceError, InputError, UsageError
-from guava_aug.model import load_model
 from guava_aug.render.rasterize import Raster, rasterize, resolve_backend
 from guava_aug.views.cameras import intrinsics
 

@@ -12,9 +12,9 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from guava_aug import compiled
 from guava_aug.render import rasterize_numba, rasterize_torch
 from guava_aug.render.rasterize import Raster, rasterize
+from guava_aug.runtime import numba_cache
 from guava_aug.views.cameras import intrinsics
 
 
@@ -222,8 +222,8 @@ def test_compiles_without_a_place_for_the_cache(monkeypatch: pytest.MonkeyPatch)
             raise RuntimeError("cannot cache function: no locator available")
         return numba.njit(**options)
 
-    monkeypatch.setattr(compiled, "njit", njit)
-    assert compiled.compiled()(lambda x: x + 1)(1) == 2
+    monkeypatch.setattr(numba_cache, "njit", njit)
+    assert numba_cache.cached_njit()(lambda x: x + 1)(1) == 2
 
 
 def test_exp_is_good_to_two_units_in_the_last_place() -> None:

@@ -19,9 +19,9 @@ import torch
 from small_clip import encoded, put_images  # type: ignore[import-not-found]
 
 import guava_aug.tracked.check
-from guava_aug.config import RunConfig
+from guava_aug.apps.estimate import amounts
+from guava_aug.batch.config import RunConfig
 from guava_aug.errors import OutputError
-from guava_aug.estimate import amounts
 from guava_aug.tracked import TrackedVideo, check_videos
 from guava_aug.tracked.images import decode_image
 

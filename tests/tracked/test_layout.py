@@ -15,10 +15,10 @@ import pytest
 
 from fakes import FakeModel, write_clip
 from guava_aug import augment
-from guava_aug.config import RunConfig
+from guava_aug.apps.estimate import amounts
+from guava_aug.batch.config import RunConfig
+from guava_aug.batch.fingerprint import input_signature
 from guava_aug.errors import InputError, UsageError
-from guava_aug.estimate import amounts
-from guava_aug.fingerprint import input_signature
 from guava_aug.tracked import Timing, TrackedVideo, check_videos, list_videos, scan_videos, tracked_path
 from guava_aug.tracked.layout import look_alikes, real_names
 

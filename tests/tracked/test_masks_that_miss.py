@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import person_clip as clip
-from guava_aug.demo import demo_root
+from guava_aug.apps.synthetic import demo_root
 from guava_aug.tracked import TrackedVideo
 from guava_aug.tracked.masks import in_words, left_out, masks_that_miss, plate_frames, ranges, small_mask
 

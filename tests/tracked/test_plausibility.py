@@ -13,7 +13,7 @@ import torch
 import person_clip as clip
 from fakes import FakeModel
 from guava_aug import augment
-from guava_aug.demo import demo_root
+from guava_aug.apps.synthetic import demo_root
 from guava_aug.tracked import CheckRow, TrackedVideo, check_videos, examine
 from guava_aug.tracked.outline import BodyOutline
 from guava_aug.tracked.plausibility import jitter_and_far_off

@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .avatar import Avatar, PosedGaussians
-    from .config import ModelConfig, StyleUNetConfig, VitConfig
-    from .network import Reconstruction, ReconstructionNetwork
-    from .styleunet import StyleUNet
+    from guava_aug.avatar.avatar import Avatar, PosedGaussians
+    from guava_aug.avatar.config import ModelConfig, StyleUNetConfig, VitConfig
+    from guava_aug.avatar.network import Reconstruction, ReconstructionNetwork
+    from guava_aug.avatar.styleunet import StyleUNet
 
 __all__ = [
     "Avatar",

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..body import EhmModel, Identity, Motion, PosedBody, RestShape
-from .decoders import RawGaussians
+from guava_aug.avatar.decoders import RawGaussians
+from guava_aug.body import EhmModel, Identity, Motion, PosedBody, RestShape
 
 _SAFE_SQUARED_LENGTH = 1e-20
 

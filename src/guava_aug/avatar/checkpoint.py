@@ -23,13 +23,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ..body import EhmAssets, LinearModel, assets_from_checkpoint, check_assets
-from ..errors import AssetError, OutputError
-from ..saved_tensors import SavedTensorsError, load_tensors
-from .config import ModelConfig
-from .find import find_checkpoint as find_checkpoint
-from .network import ReconstructionNetwork
-from .styleunet import StyleUNet
+from guava_aug.avatar.config import ModelConfig
+from guava_aug.avatar.find import find_checkpoint as find_checkpoint
+from guava_aug.avatar.network import ReconstructionNetwork
+from guava_aug.avatar.styleunet import StyleUNet
+from guava_aug.body import EhmAssets, LinearModel, assets_from_checkpoint, check_assets
+from guava_aug.errors import AssetError, OutputError
+from guava_aug.runtime.saved_tensors import SavedTensorsError, load_tensors
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import AssetError
+from guava_aug.errors import AssetError
 
 _MAX_YAML = 2**20  # bytes
 # Smallest and largest value of what the configuration holds: a typing error must not ask for all memory there is.

@@ -6,8 +6,8 @@ import os
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from ..errors import AssetError
-from ..presence import is_folder
+from guava_aug.errors import AssetError
+from guava_aug.runtime.presence import is_folder
 
 EMBEDDED = "embedded"  # the name of the model that ships with the package
 EMBEDDED_DIR = Path(__file__).parent.parent / "demo" / "data"

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..body import EhmAssets, PosedBody
-from ..views.cameras import Lens
-from .config import ModelConfig
-from .decoders import RawGaussians, UVDecoder, VertexDecoder
-from .encoder import ImageEncoder, ImageFeatures
-from .occlusion import facing, nearest_depth, relative_depth, unhidden
-from .styleunet import StyleUNet
-from .visibility import rasterize_mesh
+from guava_aug.avatar.config import ModelConfig
+from guava_aug.avatar.decoders import RawGaussians, UVDecoder, VertexDecoder
+from guava_aug.avatar.encoder import ImageEncoder, ImageFeatures
+from guava_aug.avatar.occlusion import facing, nearest_depth, relative_depth, unhidden
+from guava_aug.avatar.styleunet import StyleUNet
+from guava_aug.avatar.visibility import rasterize_mesh
+from guava_aug.body import EhmAssets, PosedBody
+from guava_aug.views.cameras import Lens
 
 _FREQUENCIES = (1.0, 2.0, 4.0, 8.0)  # of the view direction's harmonic embedding
 _DIR_DIM = 3 * (2 * len(_FREQUENCIES) + 1)

@@ -14,8 +14,8 @@ import triton
 from torch import Tensor, nn
 from triton.runtime.errors import OutOfResources
 
-from . import refiner_kernels as kernels
-from . import styleunet
+from guava_aug.avatar import refiner_kernels as kernels
+from guava_aug.avatar import styleunet
 
 _ROWS = 64  # of a product, per program: pairs or squares of pixels
 _WARPS, _STAGES = 4, 3

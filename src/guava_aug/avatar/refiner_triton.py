@@ -24,9 +24,19 @@ import logging
 import torch
 from torch import Tensor, nn
 
-from . import styleunet
-from .refiner_convs import PHASE_CHANNELS, Conv, ConvRGB, StyleConv, Transform, UpConv, UpStyleConv, pad, padded
-from .styleunet import StyleUNet
+from guava_aug.avatar import styleunet
+from guava_aug.avatar.refiner_convs import (
+    PHASE_CHANNELS,
+    Conv,
+    ConvRGB,
+    StyleConv,
+    Transform,
+    UpConv,
+    UpStyleConv,
+    pad,
+    padded,
+)
+from guava_aug.avatar.styleunet import StyleUNet
 
 _RECORDED = 32  # frames of a batch at most: what is kept for it grows with them
 _SMALLEST_CANVAS = 8  # frames

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..compiled import compiled
+from guava_aug.runtime.numba_cache import cached_njit
 
 _EPS = np.float32(1e-8)
 
@@ -24,12 +24,12 @@ def rasterize_mesh(points: np.ndarray, faces: np.ndarray, size: int) -> tuple[np
     return _rasterize(np.ascontiguousarray(points, np.float32), np.ascontiguousarray(faces, np.int64), size)
 
 
-@compiled()
+@cached_njit()
 def _edge(px, py, ax, ay, bx, by):
     return (px - ax) * (by - ay) - (py - ay) * (bx - ax)
 
 
-@compiled()
+@cached_njit()
 def _rasterize(points, faces, size):
     face_of = np.full((size, size), -1, np.int32)
     depth = np.full((size, size), np.float32(-1.0), np.float32)

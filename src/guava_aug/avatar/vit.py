@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import VitConfig
+from guava_aug.avatar.config import VitConfig
 
 _NORM_EPS = 1e-6
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from .. import triton_support
-from .visibility import rasterize_mesh
+from guava_aug.avatar.visibility import rasterize_mesh
+from guava_aug.runtime import triton_support
 
 THREADS = "guava-aug-warmup"
 
@@ -28,7 +28,7 @@ def warm_up(device: torch.device | str, with_triton: bool = True) -> None:
         gpu = torch.device("cuda", torch.cuda.current_device())  # which every thread has its own of
     tasks: list[Callable[[], object]] = [lambda: _start_cuda(gpu), _start_numba]
     if with_triton:
-        tasks.append(lambda: triton_support.usable(gpu))
+        tasks.append(lambda: triton_support.is_usable(gpu))
     for task in tasks:
         threading.Thread(target=_quietly, args=(task,), name=THREADS).start()
 

@@ -1,10 +1,10 @@
 """EHM: identity and motion in, posed vertices and their frames out."""
 
-from .assets import EhmAssets, LinearModel, check_assets
-from .ehm import EhmModel, PosedBody, RestShape
-from .files import load_body_file
-from .official import assets_from_checkpoint, load_official_assets
-from .params import Identity, Motion
+from guava_aug.body.assets import EhmAssets, LinearModel, check_assets
+from guava_aug.body.ehm import EhmModel, PosedBody, RestShape
+from guava_aug.body.files import load_body_file
+from guava_aug.body.official import assets_from_checkpoint, load_official_assets
+from guava_aug.body.params import Identity, Motion
 
 __all__ = [
     "EhmAssets",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from ..errors import AssetError
+from guava_aug.errors import AssetError
 
 BODY_JOINTS = 55  # whose poses `Motion` has: one, 21 of the body, jaw and eyes, 15 of each hand
 HEAD_JOINTS = 5  # root, neck, jaw, left and right eye

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from .assets import EhmAssets, LinearModel
-from .params import Identity, Motion
+from guava_aug.body.assets import EhmAssets, LinearModel
+from guava_aug.body.params import Identity, Motion
+from guava_aug.errors import InputError
 
 # FLAME joints: root, neck, jaw, left eye, right eye. SMPL-X: 22 jaw, 23 left eye, 24 right eye.
 HEAD_EYES = slice(3, 5)

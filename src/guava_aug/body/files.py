@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import AssetError
-from ..saved_tensors import SavedTensorsError, check_members
-from .assets import EhmAssets, LinearModel, check_assets
-from .official import canonical_template
-from .uv import rasterize_uv
+from guava_aug.body.assets import EhmAssets, LinearModel, check_assets
+from guava_aug.body.official import canonical_template
+from guava_aug.body.uv import rasterize_uv
+from guava_aug.errors import AssetError
+from guava_aug.runtime.saved_tensors import SavedTensorsError, check_members
 
 _MAX_ARRAYS = 2**31  # bytes of all arrays of a file; the official body has 0.3e9
 
@@ -73,7 +73,9 @@ def load_body_file(path: Path | str, uv_size: int = 512) -> EhmAssets:
             uv_bary=torch.from_numpy(uv_bary),
         )
     except KeyError as e:
-        raise AssetError(f"the body model {path} lacks {e}; bake it again with `python -m guava_aug.demo.bake`") from e
+        raise AssetError(
+            f"the body model {path} lacks {e}; bake it again with `python -m guava_aug.apps.synthetic.bake.body`"
+        ) from e
     except (IndexError, ValueError, TypeError, RuntimeError, cv2.error, MemoryError) as e:
         reason = " ".join(str(e).split())[:200]
         raise AssetError(f"the body model {path} does not fit together: {type(e).__name__}: {reason}") from e

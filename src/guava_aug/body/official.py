@@ -13,12 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import AssetError
-from ..presence import is_file
-from ..safe_pickle import load_pickle
-from .assets import EhmAssets, LinearModel, check_assets
-from .ehm import BODY_EYES, HEAD_EYES
-from .teeth import (
+from guava_aug.body.assets import EhmAssets, LinearModel, check_assets
+from guava_aug.body.ehm import BODY_EYES, HEAD_EYES
+from guava_aug.body.teeth import (
     FLAME_TEETH,
     LOWER_LIP,
     NUM_TEETH,
@@ -32,7 +29,10 @@ from .teeth import (
     teeth_vertices,
     teeth_weights,
 )
-from .uv import rasterize_uv
+from guava_aug.body.uv import rasterize_uv
+from guava_aug.errors import AssetError
+from guava_aug.runtime.presence import is_file
+from guava_aug.runtime.safe_pickle import load_pickle
 
 NUM_SHAPE = 300  # shape components of either model's `shapedirs`; expression follows
 NUM_EXPRESSION = 50
@@ -47,7 +47,7 @@ def load_official_assets(assets_root: Path | str, uv_size: int = 512) -> EhmAsse
     """
     root = Path(assets_root)
     smplx_path, flame_path = _need(root, _SMPLX_FILE), _need(root, _FLAME_FILE)
-    from .files import read_arrays
+    from guava_aug.body.files import read_arrays
 
     smplx = read_arrays(smplx_path, "the SMPL-X model file (of smpl-x.is.tue.mpg.de)", list(_RAW_KEYS))
     flame = load_pickle(flame_path, error=AssetError)

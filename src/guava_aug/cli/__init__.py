@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from .._version import __version__
-from ..dependencies import lacking
-from ..errors import GuavaAugError
-from ..openmp import same_threads, wait_briefly
-from ..stopping import INTERRUPTED, Stopped
-from .exit_codes import BUG, CANCELLED, FAILED_TO_START, OK, explain_codes
-from .streams import guarded_streams
+from guava_aug.cli.exit_codes import BUG, CANCELLED, FAILED_TO_START, OK, explain_codes
+from guava_aug.cli.streams import guarded_streams
+from guava_aug.errors import GuavaAugError
+from guava_aug.runtime.dependencies import lacking
+from guava_aug.runtime.openmp import same_threads, shorten_spin
+from guava_aug.runtime.shutdown import INTERRUPTED, ShutdownRequested
+from guava_aug.runtime.version import __version__
 
 # name -> module below guava_aug.cli with `main(argv) -> exit code`, and what the overview says.
 COMMANDS = {
@@ -82,13 +82,13 @@ def script_main(argv: Sequence[str]) -> int:
 
 def guarded(module: str, args: list[str], **options: Any) -> int:
     """Runs `main(args)` of a module in this package; known errors become one message, all others a traceback."""
-    wait_briefly()
+    shorten_spin()
     if module not in HIDDEN.values() and (lacks := lacking()):
         if module != "doctor":
             said = "; ".join(f"{lack} ({lack.advice})" for lack in lacks)
             return complain(f"{said}; `guava-aug doctor` looks at everything")
         if any(lack.name in ("tyro", "rich") for lack in lacks):  # no flag can be read, and no colour written
-            from ..doctor import examine_without_flags
+            from guava_aug.apps.doctor import examine_without_flags
 
             return FAILED_TO_START if examine_without_flags() else OK
     same_threads()
@@ -108,7 +108,7 @@ def _ended(module: str, args: list[str], options: dict[str, Any]) -> int:
         return stop.code if isinstance(stop.code, int) else OK if stop.code is None else FAILED_TO_START
     except GuavaAugError as error:
         return complain(str(error))
-    except Stopped as stop:
+    except ShutdownRequested as stop:
         word = "interrupted" if stop.code == INTERRUPTED else "stopped"
         print(f"guava-aug: {word}; unfinished files are removed, run it again to go on", file=sys.stderr)
         return stop.code

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from ..config import RunConfig
-from ..errors import UsageError
-from ..malloc import keep_freed_memory
-from ..plural import counted
-from ..render.backends import Backend
-from .exit_codes import OK, catch_sigterm
-from .parsing import MaybePath, Switch, parse
+from guava_aug.batch.config import RunConfig
+from guava_aug.cli.exit_codes import OK, catch_sigterm
+from guava_aug.cli.parsing import MaybePath, Switch, parse
+from guava_aug.errors import UsageError
+from guava_aug.render.backends import Backend
+from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.text import pluralize
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..bench.report import Grid
+    from guava_aug.apps.benchmark.report import Grid
 
 DESCRIPTION = """\
 Measure what new views of a video cost on this machine.
@@ -83,11 +83,11 @@ def main(argv: Sequence[str]) -> int:
     catch_sigterm()
     keep_freed_memory()
 
-    from ..bench import chart, lanes, machine, measure, report
-    from ..bench.clips import clip_of_length
-    from ..record import versions, write_record
-    from ..tracked import TrackedVideo
-    from .terminal import Terminal, speaking
+    from guava_aug.apps.benchmark import chart, lanes, machine, measure, report
+    from guava_aug.apps.benchmark.clips import clip_of_length
+    from guava_aug.batch.journal.run_record import versions, write_record
+    from guava_aug.cli.terminal import Terminal, speaking
+    from guava_aug.tracked import TrackedVideo
 
     with speaking(flags.quiet, False), tempfile.TemporaryDirectory(prefix="guava-aug-bench-") as scratch:
         config, device = chosen(flags)
@@ -108,7 +108,7 @@ def main(argv: Sequence[str]) -> int:
             repeats=flags.repeats,
         ),
     )  # fmt: skip
-    made = f"{counted(measured.views_recorded, 'view')} of {counted(measured.frames, 'frame')}"
+    made = f"{pluralize(measured.views_recorded, 'view')} of {pluralize(measured.frames, 'frame')}"
     what = f"{made}, {measured.gaussians:,} Gaussians"
     said = f"{machine.in_words(on)}; guava-aug {software['guava_aug']}, torch {software['torch']}"
     chart.draw_chart(shown, f"guava-aug: {what}", said, picture)
@@ -132,10 +132,10 @@ def chosen(flags: BenchFlags) -> tuple[RunConfig, str]:
     Raises:
         UsageError, InputError, DeviceError: no such video, folder or device.
     """
-    from ..demo import demo_root
-    from ..device import choose_device
-    from ..model import EMBEDDED
-    from ..tracked import list_videos
+    from guava_aug.apps.synthetic import demo_root
+    from guava_aug.avatar.model import EMBEDDED
+    from guava_aug.runtime.device import choose_device
+    from guava_aug.tracked import list_videos
 
     device = choose_device(flags.device)
     root = flags.tracked_root or demo_root()

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from ..plural import counted
-from ..printable import printable
-from .exit_codes import OK, SOME_FAILED
-from .parsing import MaybePath, Switch, parse
+from guava_aug.cli.exit_codes import OK, SOME_FAILED
+from guava_aug.cli.parsing import MaybePath, Switch, parse
+from guava_aug.runtime.printable import printable
+from guava_aug.runtime.text import pluralize
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..frame_rate import Rate
-    from ..tracked import BodyOutline, CheckRow
+    from guava_aug.runtime.frame_rate import Rate
+    from guava_aug.tracked import BodyOutline, CheckRow
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +67,11 @@ def main(argv: Sequence[str]) -> int:
     flags = parse(CheckFlags, argv, "guava-aug check", DESCRIPTION, EXAMPLES)
     from rich.text import Text
 
-    from ..errors import InputError, UsageError
-    from ..tracked import iter_checks, load_time_map, warn_of_strangers
-    from ..tracked.layout import why_no_videos
-    from ..worklist import unique_names
-    from .terminal import Terminal, speaking
+    from guava_aug.batch.plan import unique_names
+    from guava_aug.cli.terminal import Terminal, speaking
+    from guava_aug.errors import InputError, UsageError
+    from guava_aug.tracked import iter_checks, load_time_map, warn_of_strangers
+    from guava_aug.tracked.layout import why_no_videos
 
     if flags.source_frame < 0:
         raise UsageError(f"--source_frame is {flags.source_frame}; expected the number of a frame, 0 or more")
@@ -103,17 +103,17 @@ def main(argv: Sequence[str]) -> int:
         for row in rows:
             print(_line(row))
     bad = sum(not row.ok for row in rows)
-    print(f"{counted(len(rows), 'video')}, {len(rows) - bad} good, {bad} that cannot be used")
+    print(f"{pluralize(len(rows), 'video')}, {len(rows) - bad} good, {bad} that cannot be used")
     return SOME_FAILED if bad else OK
 
 
 def _outline(flags: CheckFlags) -> BodyOutline | None:
     """Of the body model that a run would use; None, and a word in the log, if a default one is incomplete."""
-    from ..config import RunConfig
-    from ..engine import model_source
-    from ..errors import AssetError
-    from ..model import load_body
-    from ..tracked import BodyOutline
+    from guava_aug.avatar.model import load_body
+    from guava_aug.batch.config import RunConfig
+    from guava_aug.batch.executors.in_process import model_source
+    from guava_aug.errors import AssetError
+    from guava_aug.tracked import BodyOutline
 
     config = RunConfig(flags.tracked_root, Path(), model_path=flags.model_path, guava_root=flags.guava_root)
     try:

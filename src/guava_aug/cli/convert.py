@@ -9,9 +9,9 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from .exit_codes import OK
-from .parsing import MaybePath, Switch, parse
-from .streams import say
+from guava_aug.cli.exit_codes import OK
+from guava_aug.cli.parsing import MaybePath, Switch, parse
+from guava_aug.cli.streams import say
 
 DESCRIPTION = """\
 Make a lean .safetensors file of an official GUAVA checkpoint.
@@ -47,7 +47,7 @@ class ConvertFlags:
 def main(argv: Sequence[str]) -> int:
     """0 when the file is written."""
     flags = parse(ConvertFlags, argv, "guava-aug convert", DESCRIPTION, EXAMPLES)
-    from ..model import convert_checkpoint
+    from guava_aug.avatar.model import convert_checkpoint
 
     out = convert_checkpoint(
         flags.checkpoint, flags.out, config=flags.config, guava_root=flags.guava_root, overwrite=flags.overwrite

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from ..config import DEFAULT_DIFFICULTIES, RunConfig
-from ..errors import InputError, UsageError
-from ..malloc import keep_freed_memory
-from ..printable import printable
-from .exit_codes import OK, SOME_FAILED, catch_sigterm
-from .parsing import Switch, parse
-from .streams import say
+from guava_aug.batch.config import DEFAULT_DIFFICULTIES, RunConfig
+from guava_aug.cli.exit_codes import OK, SOME_FAILED, catch_sigterm
+from guava_aug.cli.parsing import Switch, parse
+from guava_aug.cli.streams import say
+from guava_aug.errors import InputError, UsageError
+from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.printable import printable
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..output.contact_sheet import Block
-    from ..results import RunResult
+    from guava_aug.batch.results import RunResult
+    from guava_aug.output.contact_sheet import Block
 
 DESCRIPTION = """\
 Augment the bundled clips with the embedded model.
@@ -74,16 +74,16 @@ def main(argv: Sequence[str]) -> int:
     flags = parse(DemoFlags, argv, "guava-aug demo", DESCRIPTION, EXAMPLES)
     catch_sigterm()
     keep_freed_memory()
-    from ..demo import demo_root
-    from ..demo.excerpt import short_demo
-    from ..differences import FLAGS, DifferentViewsError
-    from ..jobs import run
-    from ..model import EMBEDDED
-    from ..output.contact_sheet import contact_sheet
-    from ..record import debug_log_path
-    from ..tracked import list_videos
-    from ..views.difficulty import check_difficulties
-    from .terminal import show_summary, speaking
+    from guava_aug.apps.synthetic import demo_root
+    from guava_aug.apps.synthetic.clips import short_demo
+    from guava_aug.avatar.model import EMBEDDED
+    from guava_aug.batch.config_diff import FLAGS, ConfigMismatchError
+    from guava_aug.batch.journal.run_record import debug_log_path
+    from guava_aug.batch.run import run
+    from guava_aug.cli.terminal import show_summary, speaking
+    from guava_aug.output.contact_sheet import contact_sheet
+    from guava_aug.tracked import list_videos
+    from guava_aug.views.difficulty import check_difficulties
 
     if flags.moments < 1:
         raise UsageError(f"--moments is {flags.moments}; expected at least 1")
@@ -114,8 +114,8 @@ def main(argv: Sequence[str]) -> int:
     with speaking(flags.quiet, False, debug_log_path(flags.output, None)) as progress:
         try:
             result = run(config, progress=progress)
-        except DifferentViewsError as error:
-            raise DifferentViewsError(error.differences, {**FLAGS, **OWN_NAMES}, ADVICE) from None
+        except ConfigMismatchError as error:
+            raise ConfigMismatchError(error.differences, {**FLAGS, **OWN_NAMES}, ADVICE) from None
     show_summary(result, flags.quiet)
     made = [view.path for view in result.views if view.status != "failed" and view.path is not None]
     if made:
@@ -135,9 +135,9 @@ def _block(tracked_root: Path, result: RunResult, name: str, moments: int) -> Bl
     """One clip: the input, then every view, at the same moments."""
     import numpy as np
 
-    from ..output.contact_sheet import Block
-    from ..tracked import TrackedVideo
-    from ..views import View, viewing_angles
+    from guava_aug.output.contact_sheet import Block
+    from guava_aug.tracked import TrackedVideo
+    from guava_aug.views import View, viewing_angles
 
     video = TrackedVideo.open(tracked_root, name)
     indices = sorted({int(i) for i in np.linspace(0, video.num_frames - 1, moments).round()})
@@ -155,7 +155,7 @@ def _block(tracked_root: Path, result: RunResult, name: str, moments: int) -> Bl
 
 def _pictures(path: Path, indices: Sequence[int]) -> list[np.ndarray]:
     """Some frames of a video, uint8 [H, W, 3]."""
-    from ..output.video import open_video
+    from guava_aug.output.video import open_video
 
     wanted = set(indices)
     with open_video(path) as (container, _):

@@ -10,12 +10,12 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from ..config import RunConfig
-from ..malloc import keep_freed_memory
-from ..plural import counted
-from ..printable import printable
-from .exit_codes import FAILED_TO_START, OK, catch_sigterm
-from .parsing import MaybePath, Switch, parse
+from guava_aug.batch.config import RunConfig
+from guava_aug.cli.exit_codes import FAILED_TO_START, OK, catch_sigterm
+from guava_aug.cli.parsing import MaybePath, Switch, parse
+from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.printable import printable
+from guava_aug.runtime.text import pluralize
 
 DESCRIPTION = """\
 Check this machine: packages, GPU and driver, Triton and its C compiler, encoders, model, disk, and some frames of a
@@ -62,8 +62,8 @@ def main(argv: Sequence[str]) -> int:
     )
     from rich.text import Text
 
-    from ..doctor import examine
-    from .terminal import Terminal, speaking
+    from guava_aug.apps.doctor import examine
+    from guava_aug.cli.terminal import Terminal, speaking
 
     console, worst = Terminal(soft_wrap=True), {"ok": 0, "warn": 0, "fail": 0}
     findings = []
@@ -82,5 +82,5 @@ def main(argv: Sequence[str]) -> int:
     if flags.json:
         print(json.dumps({"findings": findings, "counts": worst}, indent=2))
         return FAILED_TO_START if worst["fail"] else OK
-    print(f"{worst['ok']} ok, {counted(worst['warn'], 'warning')}, {counted(worst['fail'], 'failure')}")
+    print(f"{worst['ok']} ok, {pluralize(worst['warn'], 'warning')}, {pluralize(worst['fail'], 'failure')}")
     return FAILED_TO_START if worst["fail"] else OK

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from ..errors import UsageError
-from ..malloc import keep_freed_memory
-from ..plural import counted
-from .exit_codes import OK, SOME_FAILED, catch_sigterm
-from .flags import RunFlags
-from .parsing import Switch, parse
-from .streams import say
+from guava_aug.cli.exit_codes import OK, SOME_FAILED, catch_sigterm
+from guava_aug.cli.flags import RunFlags
+from guava_aug.cli.parsing import Switch, parse
+from guava_aug.cli.streams import say
+from guava_aug.errors import UsageError
+from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.text import pluralize
 
 if TYPE_CHECKING:
-    from ..estimate import Rates
+    from guava_aug.apps.estimate import Rates
 
 DESCRIPTION = """\
 Say how many hours, how much disk and how much GPU memory a run will need.
@@ -64,16 +64,16 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError("--mode subprocess cannot be estimated; `guava-aug bench` compares both modes")
     catch_sigterm()
     keep_freed_memory()
-    from ..estimate import amounts, measure, to_json
-    from ..shards import number_of
-    from .terminal import speaking
+    from guava_aug.apps.estimate import amounts, measure, to_json
+    from guava_aug.batch.sharding import number_of
+    from guava_aug.cli.terminal import speaking
 
     with speaking(flags.run.running.quiet, flags.run.running.verbose):
         flags.run.say_part()
         videos, bad = amounts(config)
         todo = [video for video in videos if video.views]
         if not todo:
-            say(f"nothing is left to make of {counted(len(videos), 'video')}{_unreadable(bad)}")
+            say(f"nothing is left to make of {pluralize(len(videos), 'video')}{_unreadable(bad)}")
             return OK
         with _quiet_rendering(flags.run.running.verbose):
             rates = measure(config, todo, flags.sample_frames)
@@ -95,12 +95,14 @@ def main(argv: Sequence[str]) -> int:
         print(to_json(rates, totals))
         return SOME_FAILED if needed > free else OK
     views, frames = sum(v.views for v in todo), sum(v.frames for v in todo)
-    what = f"{counted(views, 'view', ',')} of {counted(len(todo), 'video', ',')}, {counted(frames, 'frame', ',')}"
+    what = f"{pluralize(views, 'view', ',')} of {pluralize(len(todo), 'video', ',')}, {pluralize(frames, 'frame', ',')}"
     say(f"to make:   {what}{_unreadable(bad)}")
     say(f"measured:  {rates.video}, {rates.seconds:.0f} s on {rates.device}: {_in_words(rates)}")
-    shared = f"; in {counted(flags.shards, 'part')}: mean {_time(sum(hours) / len(hours))}, longest {_time(max(hours))}"
+    shared = (
+        f"; in {pluralize(flags.shards, 'part')}: mean {_time(sum(hours) / len(hours))}, longest {_time(max(hours))}"
+    )
     workers = (config.workers or 1) * len(config.gpus or ("",))
-    together = f"; {counted(workers, 'worker')} at best {_time(sum(hours) / workers)}" if workers > 1 else ""
+    together = f"; {pluralize(workers, 'worker')} at best {_time(sum(hours) / workers)}" if workers > 1 else ""
     print(f"time:      {_time(sum(hours))} of one worker{together}{shared if flags.shards > 1 else ''}")
     short = "  TOO LITTLE" if needed > free else ""
     say(f"disk:      {_size(needed)}; {_size(free)} are free in {config.output_root}{short}")
@@ -111,7 +113,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _unreadable(names: Sequence[str]) -> str:
-    from ..tracked.layout import named
+    from guava_aug.tracked.layout import named
 
     return f"; {len(names)} more cannot be read (guava-aug check): {named(names)}" if names else ""
 

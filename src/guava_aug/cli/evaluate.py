@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from ..config import DEFAULT_DIFFICULTIES
-from ..errors import OutputError, UsageError
-from ..malloc import keep_freed_memory
-from .exit_codes import OK, catch_sigterm
-from .parsing import MaybePath, Switch, parse
+from guava_aug.batch.config import DEFAULT_DIFFICULTIES
+from guava_aug.cli.exit_codes import OK, catch_sigterm
+from guava_aug.cli.parsing import MaybePath, Switch, parse
+from guava_aug.errors import OutputError, UsageError
+from guava_aug.runtime.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..evaluation.measure import PersonResult, Scores
-    from ..evaluation.report import Floor
+    from guava_aug.apps.evaluation.measure import PersonResult, Scores
+    from guava_aug.apps.evaluation.report import Floor
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ whose figures theirs cannot be compared. The bank (12 MB) is packed once from Ma
   git clone --depth 1 https://github.com/makehumancommunity/makehuman-assets
   git clone --depth 1 https://github.com/makehumancommunity/makehuman
   pip install 'guava-aug[bake]'
-  python -m guava_aug.demo.pack_bank --assets makehuman-assets/base --assets makehuman/makehuman/data bank.npz
+  python -m guava_aug.apps.synthetic.bake.pack_bank --assets makehuman-assets/base --assets makehuman/makehuman/data bank.npz
 """
 
 EXAMPLES = """\
@@ -88,14 +88,14 @@ def main(argv: Sequence[str]) -> int:
     catch_sigterm()
     keep_freed_memory()
 
-    from ..demo.bank import Bank
-    from ..demo.pairs import TRAINING_SEEDS
-    from ..device import choose_device
-    from ..evaluation import measure, report
-    from ..model import EMBEDDED, load_model
-    from ..record import machine, versions, write_record
-    from ..views.difficulty import check_difficulties
-    from .terminal import Terminal, speaking
+    from guava_aug.apps.evaluation import measure, report
+    from guava_aug.apps.synthetic.bank import Bank
+    from guava_aug.apps.synthetic.pairs import TRAINING_SEEDS
+    from guava_aug.avatar.model import EMBEDDED, load_model
+    from guava_aug.batch.journal.run_record import machine, versions, write_record
+    from guava_aug.cli.terminal import Terminal, speaking
+    from guava_aug.runtime.device import choose_device
+    from guava_aug.views.difficulty import check_difficulties
 
     seeds, frames = chosen_seeds(flags), measure.frame_numbers(flags.frames)
     on_sheet = check_sheet(flags, len(seeds))
@@ -170,7 +170,7 @@ def chosen_seeds(flags: EvaluateFlags) -> tuple[int, ...]:
     Raises:
         UsageError: none, one twice, a negative seed, or more people than there are seeds.
     """
-    from ..demo.pairs import HELD_OUT_SEEDS
+    from guava_aug.apps.synthetic.pairs import HELD_OUT_SEEDS
 
     seeds = flags.seeds or HELD_OUT_SEEDS
     if len(set(seeds)) < len(seeds) or min(seeds) < 0:
@@ -213,7 +213,7 @@ def scores_table(mean: dict[str, dict[str, Scores]], title: str) -> Table:
     """One row per view and method."""
     from rich.table import Table
 
-    from ..evaluation.report import TABLE, cell_text
+    from guava_aug.apps.evaluation.report import TABLE, cell_text
 
     table = Table(title=title, title_justify="left")
     table.add_column("view")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
-from ..stopping import INTERRUPTED, PREEMPTED, Stopped
+from guava_aug.runtime.shutdown import INTERRUPTED, PREEMPTED, ShutdownRequested
 
 OK = 0
 BUG = 1  # Python's own code of an uncaught exception
@@ -29,12 +29,12 @@ def explain_codes() -> str:
 
 
 def catch_sigterm() -> None:
-    """Makes SIGTERM raise `Stopped` in the main thread, so that unfinished files are removed on the way out.
+    """Makes SIGTERM raise `ShutdownRequested` in the main thread, so that unfinished files are removed on the way out.
 
     For commands without a list of work; `guava-aug run` has `stopping.Stopping`.
     """
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        raise Stopped(PREEMPTED)
+        raise ShutdownRequested(PREEMPTED)
 
     signal.signal(signal.SIGTERM, stop)

@@ -11,14 +11,14 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from ..config import DEFAULT_DIFFICULTIES, EngineName, RunConfig
-from ..errors import UsageError
-from ..frame_rate import Rate, parse_rate
-from ..render.backends import Backend, Precision
-from ..shards import shard_of_slurm_array
-from ..stopping import GRACE
-from ..textfile import briefly, read_text
-from .parsing import MaybePath, Switch
+from guava_aug.batch.config import DEFAULT_DIFFICULTIES, EngineName, RunConfig
+from guava_aug.batch.sharding import shard_of_slurm_array
+from guava_aug.cli.parsing import MaybePath, Switch
+from guava_aug.errors import UsageError
+from guava_aug.render.backends import Backend, Precision
+from guava_aug.runtime.frame_rate import Rate, parse_rate
+from guava_aug.runtime.shutdown import GRACE
+from guava_aug.runtime.text_files import briefly, read_text
 
 log = logging.getLogger(__name__)
 

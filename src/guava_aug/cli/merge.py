@@ -8,11 +8,11 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from ..plural import counted
-from .exit_codes import OK
-from .parsing import parse
-from .roots import history_of
-from .streams import say
+from guava_aug.cli.exit_codes import OK
+from guava_aug.cli.parsing import parse
+from guava_aug.cli.roots import history_of
+from guava_aug.cli.streams import say
+from guava_aug.runtime.text import pluralize
 
 DESCRIPTION = """\
 Make augmentation_params.json and manifest.parquet of all parts of a job.
@@ -41,9 +41,9 @@ def main(argv: Sequence[str]) -> int:
     flags = parse(MergeFlags, argv, "guava-aug merge", DESCRIPTION, EXAMPLES)
     from collections import Counter
 
-    from ..errors import UsageError
-    from ..output.tree import LOG_NAME
-    from ..runlog import merge
+    from guava_aug.batch.journal.run_log import merge
+    from guava_aug.errors import UsageError
+    from guava_aug.output.tree import LOG_NAME
 
     for root in flags.output_root:
         if not any(root.glob(f"{LOG_NAME}*.json")):  # of the original: it has no journals
@@ -54,8 +54,8 @@ def main(argv: Sequence[str]) -> int:
     count = Counter(view.standing for _, _, view in history.items())
     parts = len({worker.part for worker in history.workers.values()})
     print(
-        f"{counted(sum(count.values()), 'view')} of {counted(parts, 'part')} by "
-        f"{counted(len(history.workers), 'process')}: {count['done']} done, {count['failed']} failed, "
+        f"{pluralize(sum(count.values()), 'view')} of {pluralize(parts, 'part')} by "
+        f"{pluralize(len(history.workers), 'process')}: {count['done']} done, {count['failed']} failed, "
         f"{count['left']} left"
     )
     say(str(log))

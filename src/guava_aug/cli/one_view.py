@@ -7,21 +7,21 @@ import logging
 import sys
 from dataclasses import asdict
 
-from ..malloc import keep_freed_memory
-from ..printable import PrintableFormatter
-from .exit_codes import FAILED_TO_START, OK, SOME_FAILED, catch_sigterm
+from guava_aug.cli.exit_codes import FAILED_TO_START, OK, SOME_FAILED, catch_sigterm
+from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.printable import PrintableFormatter
 
 
 def main(argv: list[str]) -> int:
     """0 when the view's file is complete. The last line on stdout is JSON: what was measured, or why it failed."""
     catch_sigterm()
     keep_freed_memory()
-    from ..config import RunConfig
-    from ..engine import InProcess, Made, explain
-    from ..progress import Silent
-    from ..record import stage_rows
-    from ..timing import Stages
-    from ..views import plan_views
+    from guava_aug.batch.config import RunConfig
+    from guava_aug.batch.executors.in_process import InProcessExecutor, Made, explain
+    from guava_aug.batch.journal.run_record import stage_rows
+    from guava_aug.runtime.progress import NoProgress
+    from guava_aug.runtime.timing import StageTimer
+    from guava_aug.views import plan_views
 
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(PrintableFormatter("%(message)s"))
@@ -35,8 +35,8 @@ def main(argv: list[str]) -> int:
     view = next(v for v in views if v.label == job["view"])
     if view.seed != job["seed"]:  # it keeps the camera it has in the log
         view = view.with_seed(job["seed"])
-    stages, made = Stages(), list[Made]()
-    engine = InProcess(config, stages, Silent())
+    stages, made = StageTimer(), list[Made]()
+    engine = InProcessExecutor(config, stages, NoProgress())
     try:
         engine.check()
         engine.prepare()

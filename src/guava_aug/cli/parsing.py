@@ -15,9 +15,9 @@ from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
-from ..printable import printable
-from .exit_codes import explain_codes
-from .streams import bare_streams
+from guava_aug.cli.exit_codes import explain_codes
+from guava_aug.cli.streams import bare_streams
+from guava_aug.runtime.printable import printable
 
 # A flag that is off unless given, and values that are optional: their defaults need no words.
 Switch = Annotated[bool, arg(help_behavior_hint="")]

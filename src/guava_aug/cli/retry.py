@@ -9,13 +9,13 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from ..errors import UsageError
-from ..malloc import keep_freed_memory
-from ..render.backends import PRECISIONS
-from ..stopping import Stopping
-from .exit_codes import OK, SOME_FAILED
-from .parsing import Switch, parse
-from .roots import history_of
+from guava_aug.cli.exit_codes import OK, SOME_FAILED
+from guava_aug.cli.parsing import Switch, parse
+from guava_aug.cli.roots import history_of
+from guava_aug.errors import UsageError
+from guava_aug.render.backends import PRECISIONS
+from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.shutdown import GracefulShutdown
 
 DESCRIPTION = """\
 Try the failed views of an output folder again, and no others, also those that runs leave alone.
@@ -58,18 +58,18 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"--precision is {flags.precision!r}; expected one of {', '.join(PRECISIONS)}")
     keep_freed_memory()
     root = flags.output_root
-    from ..retrying import failed_runs
+    from guava_aug.batch.retry import failed_runs
 
     failed = failed_runs(history_of(root, "retry"))
     if not failed:
         print(f"{root}: no view has failed")
         return OK
-    with Stopping() as stop:
+    with GracefulShutdown() as stop:
         from dataclasses import replace
 
-        from ..jobs import run
-        from ..record import debug_log_path
-        from .terminal import show_summary, speaking
+        from guava_aug.batch.journal.run_record import debug_log_path
+        from guava_aug.batch.run import run
+        from guava_aug.cli.terminal import show_summary, speaking
 
         results = []
         for config, views in failed:

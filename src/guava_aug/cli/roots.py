@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UsageError
+from guava_aug.errors import UsageError
 
 if TYPE_CHECKING:
-    from ..history import History
+    from guava_aug.batch.journal.history import History
 
 
 def history_of(root: Path, command: str) -> History:
@@ -18,8 +18,8 @@ def history_of(root: Path, command: str) -> History:
         UsageError: there are none, or they cannot be read; it says what to type when the path lies within the output
             folder of a run.
     """
-    from ..history import History
-    from ..journal import FOLDER
+    from guava_aug.batch.journal.history import History
+    from guava_aug.batch.journal.journal import FOLDER
 
     try:
         if root.is_dir() and (history := History(root)).exists:

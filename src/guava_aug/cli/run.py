@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from ..errors import UsageError
-from ..malloc import keep_freed_memory
-from ..stopping import Stopping
-from .exit_codes import OK, SOME_FAILED
-from .flags import RunFlags
-from .parsing import parse
+from guava_aug.cli.exit_codes import OK, SOME_FAILED
+from guava_aug.cli.flags import RunFlags
+from guava_aug.cli.parsing import parse
+from guava_aug.errors import UsageError
+from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.shutdown import GracefulShutdown
 
 DESCRIPTION = """\
 Render tracked videos again from new cameras.
@@ -39,10 +39,10 @@ def main(argv: Sequence[str], *, prog: str = "guava-aug run", script: bool = Fal
         raise UsageError("give the videos with --video_list NAME [NAME ...] or --video_list_file FILE")
     keep_freed_memory()
     quiet, verbose = flags.running.quiet, flags.running.verbose
-    with Stopping(config.grace) as stop:  # before the heavy imports: a scheduler may change its mind at once
-        from ..jobs import run
-        from ..record import debug_log_path
-        from .terminal import show_summary, speaking
+    with GracefulShutdown(config.grace) as stop:  # before the heavy imports: a scheduler may change its mind at once
+        from guava_aug.batch.journal.run_record import debug_log_path
+        from guava_aug.batch.run import run
+        from guava_aug.cli.terminal import show_summary, speaking
 
         with speaking(quiet, verbose, debug_log_path(config.output_root, config.part_id)) as progress:
             flags.say_part()

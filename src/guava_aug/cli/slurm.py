@@ -14,12 +14,12 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from ..errors import AssetError, InputError, OutputError, UsageError
-from ..printable import printable
-from ..stopping import PREEMPTED
-from .exit_codes import OK
-from .flags import RunFlags
-from .parsing import MaybePath, parse
+from guava_aug.cli.exit_codes import OK
+from guava_aug.cli.flags import RunFlags
+from guava_aug.cli.parsing import MaybePath, parse
+from guava_aug.errors import AssetError, InputError, OutputError, UsageError
+from guava_aug.runtime.printable import printable
+from guava_aug.runtime.shutdown import PREEMPTED
 
 DESCRIPTION = """\
 Write a job script for a SLURM array to standard output: every task makes its part of the videos.
@@ -128,8 +128,8 @@ def check_run(run: RunFlags) -> None:
         UsageError: as `run`.
     """
     config = run.config("batch")
-    from ..engine import check_flags
-    from ..views import plan_views
+    from guava_aug.batch.executors.in_process import check_flags
+    from guava_aug.views import plan_views
 
     plan_views("any", config.difficulties, config.base_seed, config.views_per_difficulty)
     missing = []
@@ -153,10 +153,10 @@ def asks_for_gpu(gres: str | None) -> bool:
 
 def _strangers(root: Path, names: Sequence[str]) -> list[str]:
     """What is to be said of names that are no tracked videos on this machine."""
-    from ..plural import counted
-    from ..tracked import scan_videos
-    from ..tracked.layout import named
-    from ..worklist import unique_names
+    from guava_aug.batch.plan import unique_names
+    from guava_aug.runtime.text import pluralize
+    from guava_aug.tracked import scan_videos
+    from guava_aug.tracked.layout import named
 
     names = unique_names(names)
     try:
@@ -166,7 +166,7 @@ def _strangers(root: Path, names: Sequence[str]) -> list[str]:
     absent = [name for name in names if name not in there]
     if not absent:
         return []
-    what = f"{len(absent)} of {counted(len(names), 'name')}"
+    what = f"{len(absent)} of {pluralize(len(names), 'name')}"
     return [f"{what} are no tracked videos below --tracked_root {root} on this machine: {named(absent)}"]
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from ..plural import counted
-from .exit_codes import OK
-from .parsing import Switch, parse
-from .roots import history_of
+from guava_aug.cli.exit_codes import OK
+from guava_aug.cli.parsing import Switch, parse
+from guava_aug.cli.roots import history_of
+from guava_aug.runtime.text import pluralize
 
 if TYPE_CHECKING:
-    from ..standing import Standing
+    from guava_aug.batch.status import RunStatus
 
 DESCRIPTION = """\
 Say how the work on an output folder stands: done, failed with reasons, left, views per second, time left.
@@ -48,9 +48,9 @@ class StatusFlags:
 def main(argv: Sequence[str]) -> int:
     """0 when there is something to tell about."""
     flags = parse(StatusFlags, argv, "guava-aug status", DESCRIPTION, EXAMPLES)
-    from ..standing import standing_of
+    from guava_aug.batch.status import run_status
 
-    standing = standing_of(history_of(flags.output_root, "status"))
+    standing = run_status(history_of(flags.output_root, "status"))
     if flags.json:
         more = {"root": str(standing.root), "running": standing.running}
         print(json.dumps({**asdict(standing), **more}, indent=2))
@@ -59,28 +59,28 @@ def main(argv: Sequence[str]) -> int:
     return OK
 
 
-def _show(standing: Standing) -> None:
+def _show(standing: RunStatus) -> None:
     """The same for people."""
-    from ..progress import hms
-    from .terminal import Terminal
+    from guava_aug.cli.terminal import Terminal
+    from guava_aug.runtime.progress import hms
 
     console = Terminal(soft_wrap=True)
     s = standing
     share = f" ({s.done / s.views:.1%})" if s.views else ""
     console.say(
-        f"{s.root}: {counted(s.views, 'view')} of {counted(s.videos, 'video')}: {s.done} done{share}, "
+        f"{s.root}: {pluralize(s.views, 'view')} of {pluralize(s.videos, 'video')}: {s.done} done{share}, "
         f"{s.failed} failed, {s.left} left{f', {s.missing} missing' if s.missing else ''}"
     )
     if s.missing:
         console.print(
-            f"{counted(s.missing, 'view')} done, as the journals say, but the files are not there: journals were "
+            f"{pluralize(s.missing, 'view')} done, as the journals say, but the files are not there: journals were "
             "copied, or files moved or removed; run the same command again to make them"
         )
     if s.damage.passed_over or s.damage.times:
         where = f" ({', '.join(s.damage.examples)}{', ...' if s.damage.passed_over > 3 else ''})"
         console.print(
-            f"damaged journals: {counted(s.damage.passed_over, 'line')} not understood and passed over"
-            f"{where if s.damage.examples else ''}, {counted(s.damage.times, 'line')} with an impossible time"
+            f"damaged journals: {pluralize(s.damage.passed_over, 'line')} not understood and passed over"
+            f"{where if s.damage.examples else ''}, {pluralize(s.damage.times, 'line')} with an impossible time"
         )
     speed = []
     if s.views_per_second is not None:
@@ -98,23 +98,25 @@ def _show(standing: Standing) -> None:
         workers = [worker for worker in s.workers if worker.life == life]
         if not workers:
             continue
-        console.say(f"{counted(len(workers), 'process')} {words}")
+        console.say(f"{pluralize(len(workers), 'process')} {words}")
         for worker in workers[: WORKERS_SHOWN if life != "ended" else 0]:
             where = f"  {worker.host} {worker.pid}" + (f", part {worker.part}" if worker.part is not None else "")
-            flight = f", at {worker.in_flight[0]} ({counted(worker.in_flight[1], 'view')})" if worker.in_flight else ""
+            flight = (
+                f", at {worker.in_flight[0]} ({pluralize(worker.in_flight[1], 'view')})" if worker.in_flight else ""
+            )
             why = f": {worker.why}" if worker.why else ""
             console.say(
-                f"{where}, {worker.device or '?'}: {counted(worker.made, 'view')}{flight}, {hms(worker.idle)} ago{why}"
+                f"{where}, {worker.device or '?'}: {pluralize(worker.made, 'view')}{flight}, {hms(worker.idle)} ago{why}"
             )
     for reason in s.reasons[:REASONS_SHOWN]:
         console.say(
-            f"failed ({counted(reason.views, 'view')} of {counted(reason.videos, 'video')}, "
+            f"failed ({pluralize(reason.views, 'view')} of {pluralize(reason.videos, 'video')}, "
             f"stage {reason.stage or '?'}): {reason.text}"
         )
         more = f" and {reason.views - len(reason.examples)} more" if reason.views > len(reason.examples) else ""
         console.say(f"  {'; '.join(reason.examples)}{more}")
     if len(s.reasons) > REASONS_SHOWN:
-        console.say(f"... and {counted(len(s.reasons) - REASONS_SHOWN, 'more reason')}; see --json")
+        console.say(f"... and {pluralize(len(s.reasons) - REASONS_SHOWN, 'more reason')}; see --json")
     if s.left and not s.running:
         console.say("no process is at work: run the same command again to make what is left")
     if s.failed:

@@ -14,12 +14,12 @@ from rich.logging import RichHandler
 from rich.segment import Segment
 from rich.table import Table
 
-from ..plural import counted
-from ..printable import PrintableFormatter, printable
-from ..progress import Bars, PlainLines, Progress, Silent
-from ..results import RunResult
-from ..timing import StageTime
-from .streams import bare
+from guava_aug.batch.results import RunResult
+from guava_aug.cli.streams import bare
+from guava_aug.runtime.printable import PrintableFormatter, printable
+from guava_aug.runtime.progress import Bars, NoProgress, PlainLines, Progress
+from guava_aug.runtime.text import pluralize
+from guava_aug.runtime.timing import StageTime
 
 FAILURES_SHOWN = 20
 
@@ -73,7 +73,7 @@ def speaking(quiet: bool, verbose: bool, debug_log: Path | None = None) -> Itera
     for each in handlers:
         root.addHandler(each)
     try:
-        yield Silent() if quiet else Bars(console) if console.is_terminal else PlainLines()
+        yield NoProgress() if quiet else Bars(console) if console.is_terminal else PlainLines()
     finally:
         root.setLevel(before[0])
         root.propagate = before[1]
@@ -95,7 +95,7 @@ def show_summary(result: RunResult, quiet: bool) -> None:
         console.say(f"... and {len(reasons) - FAILURES_SHOWN} more; all are in {result.params_log}")
     words = ", ".join(f"{count[word]} {word}" for word in ("success", "skipped", "failed") if count[word])
     words = f": {words}" if words else ""  # a part may have no video
-    console.say(f"{counted(len(result.views), 'view')}{words}; {result.seconds:.1f} s; log: {result.params_log}")
+    console.say(f"{pluralize(len(result.views), 'view')}{words}; {result.seconds:.1f} s; log: {result.params_log}")
     if not quiet and result.stages:
         console.print(stage_table(result.stages))
 

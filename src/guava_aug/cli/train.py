@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from ..errors import DeviceError, UsageError
-from .exit_codes import OK, SOME_FAILED, catch_sigterm
-from .parsing import MaybePath, Switch, parse
-from .streams import say
+from guava_aug.cli.exit_codes import OK, SOME_FAILED, catch_sigterm
+from guava_aug.cli.parsing import MaybePath, Switch, parse
+from guava_aug.cli.streams import say
+from guava_aug.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
     import torch
 
-    from ..avatar.config import ModelConfig
-    from ..body import EhmAssets
-    from ..training.config import TrainConfig
-    from ..training.data import PersonViews, Pool
-    from ..training.peers import Peers
-    from ..training.train import Run
+    from guava_aug.apps.training.config import TrainConfig
+    from guava_aug.apps.training.data import PersonViews, Pool
+    from guava_aug.apps.training.distributed import DistributedContext
+    from guava_aug.apps.training.train import Run
+    from guava_aug.avatar.config import ModelConfig
+    from guava_aug.body import EhmAssets
 
 log = logging.getLogger(__name__)
 MaybeInt = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
@@ -135,11 +135,11 @@ def main(argv: Sequence[str]) -> int:
     flags = parse(TrainFlags, argv, "guava-aug train", DESCRIPTION, EXAMPLES)
     catch_sigterm()
     check_flags(flags)
-    from ..record import debug_log_path
-    from ..training.config import TrainConfig, find_config
-    from ..training.peers import Peers
-    from ..training.prepare import load_body
-    from .terminal import speaking
+    from guava_aug.apps.training.config import TrainConfig, find_config
+    from guava_aug.apps.training.distributed import DistributedContext
+    from guava_aug.apps.training.prepare import load_body
+    from guava_aug.batch.journal.run_record import debug_log_path
+    from guava_aug.cli.terminal import speaking
 
     out, t = flags.training.out, flags.training
     model_config, config = TrainConfig.from_yaml(find_config(flags.network.config))
@@ -150,7 +150,7 @@ def main(argv: Sequence[str]) -> int:
         targets_per_person=t.targets or config.targets_per_person,
         graphs=config.graphs and not t.no_graphs,
     )
-    peers = Peers()
+    peers = DistributedContext()
     with speaking(t.quiet, False, debug_log_path(flags.pool if flags.people.prepare_only else out, None)):
         device = training_device(t.device, peers, flags.people.prepare_only)
         assets = load_body(flags.network.body, model_config.uvmap_size)
@@ -197,7 +197,7 @@ def check_flags(flags: TrainFlags) -> None:
         raise UsageError(f"{t.out} holds a run; --resume goes on with it, another --out begins a new one")
 
 
-def training_device(asked: str, peers: Peers, prepare_only: bool) -> torch.device:
+def training_device(asked: str, peers: DistributedContext, prepare_only: bool) -> torch.device:
     """Where to train; says once what a CPU is good for.
 
     Raises:
@@ -205,7 +205,7 @@ def training_device(asked: str, peers: Peers, prepare_only: bool) -> torch.devic
     """
     import torch
 
-    from ..device import choose_device
+    from guava_aug.runtime.device import choose_device
 
     device = torch.device(choose_device(str(peers.local_rank) if peers.world > 1 and asked != "cpu" else asked))
     if device.type == "cuda":
@@ -225,16 +225,16 @@ def training_device(asked: str, peers: Peers, prepare_only: bool) -> torch.devic
 
 def fill_pools(flags: TrainFlags, config: ModelConfig, assets: EhmAssets, device: torch.device) -> list[str]:
     """Puts the people that were asked for into the pool; names of the videos that could not be used."""
-    from ..training.prepare import add_videos
+    from guava_aug.apps.training.prepare import add_videos
 
     p = flags.people
     if p.tracked_root is not None:
         return add_videos(flags.pool, p.tracked_root, p.video_list, assets, p.frames, config.image_size)
     if p.people is not None:
-        from ..demo.bank import Bank
-        from ..demo.pairs import HELD_OUT_SEEDS, TRAINING_SEEDS
-        from ..training.generate import generate
-        from ..training.prepare import check_people_count
+        from guava_aug.apps.synthetic.bank import Bank
+        from guava_aug.apps.synthetic.pairs import HELD_OUT_SEEDS, TRAINING_SEEDS
+        from guava_aug.apps.training.generate import generate
+        from guava_aug.apps.training.prepare import check_people_count
 
         check_people_count(p.people, TRAINING_SEEDS)
         bank = Bank.load(p.bank) if p.bank else Bank.bare()
@@ -251,13 +251,13 @@ def fill_pools(flags: TrainFlags, config: ModelConfig, assets: EhmAssets, device
 
 def train(
     flags: TrainFlags, model_config: ModelConfig, config: TrainConfig, assets: EhmAssets, device: torch.device,
-    peers: Peers,
+    peers: DistributedContext,
 ) -> None:  # fmt: skip
     """Makes the run and lets it train; on the way out, also an unasked one, it is saved."""
-    from ..demo import default_body_path
-    from ..model import BODY_FILE
-    from ..training.data import Pool
-    from ..training.train import Run
+    from guava_aug.apps.synthetic import default_body_path
+    from guava_aug.apps.training.data import Pool
+    from guava_aug.apps.training.train import Run
+    from guava_aug.avatar.model import BODY_FILE
 
     t, body = flags.training, flags.network.body
     run = Run(model_config, config, assets, t.out, device)
@@ -282,7 +282,7 @@ def train(
 
 def start_from(run: Run, flags: TrainFlags) -> None:
     """Puts the weights to begin with into the run."""
-    from ..training.prepare import read_encoder
+    from guava_aug.apps.training.prepare import read_encoder
 
     state = flags.training.out / "state.pt"
     if flags.training.resume and state.exists():
@@ -311,8 +311,8 @@ def check_people(
     device: torch.device,
 ) -> list[PersonViews] | None:  # fmt: skip
     """The people to validate on; pool and held-out people fit the run. Raises InputError."""
-    from ..training.data import PersonViews
-    from ..training.prepare import check_person, check_pool
+    from guava_aug.apps.training.data import PersonViews
+    from guava_aug.apps.training.prepare import check_person, check_pool
 
     check_pool(pool, model_config, assets, config.targets_per_person)
     folder = flags.people.held_out
@@ -330,7 +330,7 @@ def write_run(
     """OUT/run.json: with what the run was made."""
     from dataclasses import asdict
 
-    from ..record import machine, versions, write_record
+    from guava_aug.batch.journal.run_record import machine, versions, write_record
 
     write_record(
         flags.training.out / "run.json",

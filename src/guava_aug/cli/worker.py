@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from ..malloc import keep_freed_memory
-from .exit_codes import FAILED_TO_START, OK
+from guava_aug.cli.exit_codes import FAILED_TO_START, OK
+from guava_aug.runtime.allocator import keep_freed_memory
 
 
 def main(argv: list[str]) -> int:
@@ -14,7 +14,7 @@ def main(argv: list[str]) -> int:
         print("guava-aug: error: worker is started by `guava-aug run --gpus` only", file=sys.stderr)
         return FAILED_TO_START
     keep_freed_memory()
-    from ..worker import private_streams, serve
+    from guava_aug.batch.executors.worker import private_streams, serve
 
     serve(*private_streams())
     return OK

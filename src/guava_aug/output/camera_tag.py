@@ -10,7 +10,7 @@ from typing import Any
 
 from guava_aug.errors import OutputError
 from guava_aug.output.video import read_comment
-from guava_aug.plain_json import is_integer, is_number, is_object, is_scalar, is_text, loads
+from guava_aug.runtime.plain_json import is_integer, is_number, is_object, is_scalar, is_text, loads
 from guava_aug.views import View
 from guava_aug.views.view import ORIGINAL_PARAMS
 

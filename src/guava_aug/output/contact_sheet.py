@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from guava_aug.errors import OutputError, UsageError
-from guava_aug.output.temporary import temporary_beside
+from guava_aug.runtime.atomic import temporary_path
 
 CELL = 256  # pixels; pictures are scaled to this height
 GAP = 4
@@ -130,7 +130,7 @@ def _encoded(sheet: np.ndarray, path: Path, quality: int) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    temporary = temporary_beside(path)
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from guava_aug.errors import OutputError
-from guava_aug.output.temporary import replacing
+from guava_aug.runtime.atomic import atomic_write
 
 COMPRESSION = 3  # of 9: a third of the time of 9 for a few percent of size
 
@@ -37,7 +37,7 @@ def write_png(path: str | os.PathLike[str], rgb: np.ndarray) -> None:
         done, data = cv2.imencode(".png", rgb[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, COMPRESSION])
         if not done:
             raise OutputError(f"{path}: the PNG encoder failed")
-        with replacing(path, durable=False) as temporary:
+        with atomic_write(path, durable=False) as temporary:
             temporary.write_bytes(data.tobytes())
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error}); check the disk and run again") from error

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from guava_aug.errors import OutputError
-from guava_aug.failure import mark
+from guava_aug.runtime.failures import annotate
 
 
 class NotFiniteError(OutputError):
@@ -26,7 +26,7 @@ class NotFiniteError(OutputError):
         if not self._located:
             self.args = (self.args[0] + frames, self.args[1])
             self._located = True
-        return mark(self, frame=self.args[0])
+        return annotate(self, frame=self.args[0])
 
 
 def to_video_bytes(rgb: Tensor) -> np.ndarray:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from guava_aug.errors import OutputError
-from guava_aug.frame_rate import Rate, rate_text
-from guava_aug.output.temporary import replacing
-from guava_aug.plain_json import is_object, loads
-from guava_aug.printable import printable_json
+from guava_aug.runtime.atomic import atomic_write
+from guava_aug.runtime.frame_rate import Rate, rate_text
+from guava_aug.runtime.plain_json import is_object, loads
+from guava_aug.runtime.printable import printable_json
 
 FORMAT = 1
 _NUMBERS = re.compile(r"\[\s+[-+\d][-+.\deE,\s]*\]")  # lists of numbers
@@ -24,7 +24,7 @@ def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps({"format": FORMAT, **content}, indent=1, ensure_ascii=False, allow_nan=False)
     text = _NUMBERS.sub(lambda found: re.sub(r"\s+", " ", found[0]), text)  # a row of a matrix on a line
     try:
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(printable_json(text) + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error}); check the disk and run again") from error

@@ -10,12 +10,12 @@ import zlib
 from pathlib import Path
 
 from guava_aug.errors import OutputError
-from guava_aug.frame_rate import Rate
-from guava_aug.mp4_header import count_frames
+from guava_aug.output.mp4_probe import probe_frame_count
 from guava_aug.output.sidecar import load_sidecar
 from guava_aug.output.tree import png_dir, sidecar_path, video_path
 from guava_aug.output.video import verify_video
-from guava_aug.plural import counted
+from guava_aug.runtime.frame_rate import Rate
+from guava_aug.runtime.text import pluralize
 
 _DIGITS = 32  # of hexadecimal: 128 bits
 _BLOCK = 1 << 20  # bytes read at a time
@@ -54,7 +54,7 @@ def verify_view(
             raise OutputError(f"{path}: is damaged (it is not what was written: its SHA-256 is another)")
     if frames is None:
         try:
-            frames = count_frames(path)
+            frames = probe_frame_count(path)
         except (OSError, ValueError) as error:
             raise OutputError(f"{path}: is damaged ({error})") from error
     if digest is None:
@@ -81,7 +81,9 @@ def verify_sidecar(path: Path, frames: int, fps: Rate | None = None) -> None:
     sources = content.get("source_frames")
     counts = [content.get("frames"), *([len(sources)] if isinstance(sources, list) else [])]
     if any(count != frames for count in counts):
-        raise OutputError(f"{path}: is damaged (expected {counted(frames, 'frame')}, it speaks of {counts[-1]!r:.40})")
+        raise OutputError(
+            f"{path}: is damaged (expected {pluralize(frames, 'frame')}, it speaks of {counts[-1]!r:.40})"
+        )
     for key in ("yaw", "pitch", "zoom", "fps"):
         value = content.get(key)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):

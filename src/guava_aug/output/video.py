@@ -19,16 +19,16 @@ import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
-from guava_aug import faults, timing
-from guava_aug.durable import sync_file, sync_folder
 from guava_aug.errors import DiskFullError, OutputError, UsageError
-from guava_aug.failure import mark
-from guava_aug.frame_rate import Rate, exact_rate
-from guava_aug.output.coming import ComingFrames
+from guava_aug.output.gpu_frames import PendingFrames
 from guava_aug.output.quantize import NotFiniteError
 from guava_aug.output.settings import PRESETS as PRESETS
-from guava_aug.output.temporary import remove_stale_temporaries, temporary_beside
-from guava_aug.plural import counted
+from guava_aug.runtime import fault_points, timing
+from guava_aug.runtime.atomic import remove_stale_temporaries_beside, temporary_path
+from guava_aug.runtime.durable import sync_file, sync_folder
+from guava_aug.runtime.failures import annotate
+from guava_aug.runtime.frame_rate import Rate, exact_rate
+from guava_aug.runtime.text import pluralize
 
 CRF = 10  # the original's quality (imageio's 8)
 PRESET = "veryfast"
@@ -76,7 +76,7 @@ class VideoWriter:
         self._encoded = 0
         self._black = True
         self._flushed = False
-        self._pieces: queue.Queue[np.ndarray | ComingFrames | None] = queue.Queue(PIECES_WAITING)
+        self._pieces: queue.Queue[np.ndarray | PendingFrames | None] = queue.Queue(PIECES_WAITING)
 
         if width < 2 or height < 2 or width % 2 or height % 2:
             raise UsageError(
@@ -88,17 +88,17 @@ class VideoWriter:
         if preset not in PRESETS:
             raise UsageError(f"--preset: expected one of {', '.join(PRESETS)}, found {preset!r}")
 
-        self._temporary = temporary_beside(self.path)
+        self._temporary = temporary_path(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            remove_stale_temporaries(self.path)
+            remove_stale_temporaries_beside(self.path)
             self._temporary.touch(exist_ok=False)
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be created ({error}); check the folder and its rights") from error
         self._thread = threading.Thread(target=self._run, name=f"encode {self.path.name}", daemon=True)
         self._thread.start()
 
-    def write(self, frames: np.ndarray | ComingFrames) -> None:
+    def write(self, frames: np.ndarray | PendingFrames) -> None:
         """Takes frames in order, uint8 [T, H, W, 3] RGB or on their way from a GPU; waits while the encoder is behind.
 
         The array is not copied: do not change it afterwards. Raises OutputError with whatever stopped the encoder.
@@ -106,7 +106,7 @@ class VideoWriter:
         if self._done or self._flushed:
             raise OutputError(f"{self.path}: this writer was closed; open a new one")
         width, height = self._size
-        if isinstance(frames, ComingFrames):
+        if isinstance(frames, PendingFrames):
             if frames.shape[1:] != (height * 3 // 2, width):
                 raise OutputError(f"{self.path}: expected planes of {width}x{height} pixels, found {frames.shape}")
         else:
@@ -169,7 +169,7 @@ class VideoWriter:
             except OutputError as error:
                 raise OutputError(f"{error}; it is removed, check the disk and run again") from error
 
-    def _put(self, piece: np.ndarray | ComingFrames | None) -> None:
+    def _put(self, piece: np.ndarray | PendingFrames | None) -> None:
         while True:
             self._raise_error()
             try:
@@ -180,7 +180,7 @@ class VideoWriter:
 
     def _raise_error(self) -> None:
         if self._error is not None:
-            error = mark(self._output_error(self._error), frame=self._encoded)
+            error = annotate(self._output_error(self._error), frame=self._encoded)
             self.abort()
             if error is self._error:
                 raise error  # with "from" it would be its own cause, and who follows the causes would never end
@@ -189,7 +189,7 @@ class VideoWriter:
     def _run(self) -> None:
         try:
             self._encode()
-            faults.point("before-fsync")
+            fault_points.fault_point("before-fsync")
             if not self._abort.is_set():
                 sync_file(self._temporary)
         except BaseException as error:
@@ -203,7 +203,7 @@ class VideoWriter:
             stream = _add_stream(container, self._fps, self._size, self._options, self._threads)
             for piece in self._next_pieces():
                 try:
-                    pictures = piece.planes() if isinstance(piece, ComingFrames) else piece
+                    pictures = piece.planes() if isinstance(piece, PendingFrames) else piece
                 except NotFiniteError as error:
                     raise error.after(self._encoded) from None
                 with timing.busy(timing.ENCODE):
@@ -246,7 +246,7 @@ class VideoWriter:
                 return kind(
                     f"{where}: no space ({error}); {written:.1f} MiB were written, {free:.1f} MiB are free in "
                     f"{folder}, about {max(usual, written):.1f} MiB are needed for "
-                    f"{counted(self.frames, 'frame')} so far. Free some space or the quota and run again: finished "
+                    f"{pluralize(self.frames, 'frame')} so far. Free some space or the quota and run again: finished "
                     "views are kept"
                 )
         return OutputError(f"{where} ({type(error).__name__}: {error}); check the disk and run again")
@@ -320,7 +320,7 @@ def verify_video(
         shown_rate = stream.average_rate
     if found != frames or found_size != size:
         raise OutputError(
-            f"{path}: expected {counted(frames, 'frame')} of {size[0]}x{size[1]}, "
+            f"{path}: expected {pluralize(frames, 'frame')} of {size[0]}x{size[1]}, "
             f"found {found} of {found_size[0]}x{found_size[1]}"
         )
     if exact is not None and not (shown_rate and abs(float(shown_rate / exact) - 1) < _NEAR):

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guava_aug.cpus import usable_cpus
 from guava_aug.errors import InputError, UsageError
-from guava_aug.presence import is_file
 from guava_aug.render.inpaint import grow, onion_peel_fill, smooth_fill
 from guava_aug.render.plate import temporal_plate
+from guava_aug.runtime.cpus import usable_cpus
+from guava_aug.runtime.presence import is_file
 from guava_aug.tracked.masks import MASK_LEVEL, SIZE, masks_that_miss, plate_frames, ranges, small_mask
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guava_aug.compiled import compiled
+from guava_aug.runtime.numba_cache import cached_njit
 
 ORIGINAL_MASK_SIZE = 9  # pixels: the original's max filter over the mask
 ORIGINAL_MASK_LEVEL = 0.05  # above it a pixel belongs to the hole
@@ -97,7 +97,7 @@ def grow(region: np.ndarray, radius: int) -> np.ndarray:
     return _grow(np.ascontiguousarray(region, dtype=bool), reach)
 
 
-@compiled(nogil=True)
+@cached_njit(nogil=True)
 def _grow(region, reach):  # pragma: no cover - compiled
     """As cv2.dilate with rows 2 reach + 1 wide, but faster: the nearest pixel in a row is found once for all rows."""
     height, width = region.shape
@@ -171,7 +171,7 @@ def _halve(picture: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return mean.astype(np.float32), share == 0
 
 
-@compiled(nogil=True)
+@cached_njit(nogil=True)
 def _peel(picture, unknown, passes):  # pragma: no cover - compiled
     """Fills `picture` [H, W, 3] in place, ring by ring; `unknown` [H, W] uint8 is used up."""
     height, width = unknown.shape
@@ -219,7 +219,7 @@ def _peel(picture, unknown, passes):  # pragma: no cover - compiled
         first = last
 
 
-@compiled(nogil=True)
+@cached_njit(nogil=True)
 def _known_neighbour(unknown, y, x):  # pragma: no cover - compiled
     for v in range(max(0, y - 1), min(unknown.shape[0], y + 2)):
         for u in range(max(0, x - 1), min(unknown.shape[1], x + 2)):
@@ -228,7 +228,7 @@ def _known_neighbour(unknown, y, x):  # pragma: no cover - compiled
     return False
 
 
-@compiled(nogil=True)
+@cached_njit(nogil=True)
 def _relax(filled, hole, sweeps, omega):  # pragma: no cover - compiled
     """Successive over-relaxation of Laplace's equation in the hole, in place; free at the border.
 
@@ -269,7 +269,7 @@ def _relax(filled, hole, sweeps, omega):  # pragma: no cover - compiled
                     filled[y, x, c] = pixels[(y + x) % 2, c, y + 1, x // 2 + 1]
 
 
-@compiled(nogil=True)
+@cached_njit(nogil=True)
 def _relax_row(own, other, inside, y, shift, low, high, omega):  # pragma: no cover - compiled
     vertical = 0.5 / (1.0 + LEVEL_PULL)
     level = 0.5 - vertical

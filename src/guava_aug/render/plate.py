@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from guava_aug.compiled import compiled
-from guava_aug.cpus import usable_cpus
-from guava_aug.plural import counted
 from guava_aug.render.inpaint import grow, smooth_fill
+from guava_aug.runtime.cpus import usable_cpus
+from guava_aug.runtime.numba_cache import cached_njit
+from guava_aug.runtime.text import pluralize
 
 SURE_SAMPLES = 5  # with this many samples twice the margin away from the person, nearer ones are not needed
 FEW_SAMPLES = (
@@ -38,7 +38,7 @@ class TemporalPlate:
     def describe(self) -> str:
         """One line for the run's record."""
         return (
-            f"{counted(self.frames, 'frame')}, {100 * self.hole.mean():.1f} % never seen, "
+            f"{pluralize(self.frames, 'frame')}, {100 * self.hole.mean():.1f} % never seen, "
             f"{100 * self.moving_fraction:.1f} % of the seen pixels change"
         )
 
@@ -91,7 +91,7 @@ def _masked_median(frames: np.ndarray, trust: np.ndarray) -> tuple[np.ndarray, n
     return median / 255, spread / 255, samples
 
 
-@compiled(nogil=True)
+@cached_njit(nogil=True)
 def _median_rows(frames, trust, first, last, median, spread, samples):  # pragma: no cover - compiled
     """Rows first .. last - 1 of the masked median, by a histogram of the at most 256 grey values of a pixel."""
     total, _, width = trust.shape

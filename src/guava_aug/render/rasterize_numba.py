@@ -25,7 +25,6 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from guava_aug.compiled import compiled
 from guava_aug.render.rasterize_torch import (
     ALPHA_MAX,
     ALPHA_MIN,
@@ -38,6 +37,7 @@ from guava_aug.render.rasterize_torch import (
     TILE,
     TRANSMITTANCE_MIN,
 )
+from guava_aug.runtime.numba_cache import cached_njit
 
 f32, f64, i32, u32, u64 = np.float32, np.float64, np.int32, np.uint32, np.uint64
 PIXELS = TILE * TILE
@@ -135,7 +135,7 @@ def _schedule(starts):
 # ---------------------------------------------------------------------------------------------------- 1. projection
 
 
-@compiled(parallel=True, error_model="numpy")
+@cached_njit(parallel=True, error_model="numpy")
 def _project(
     means, quats, scales, opacities, viewmats, lens, width, height, scale_modifier, antialias,
     records, boxes, depths, radii,
@@ -160,7 +160,7 @@ def _project(
             )  # fmt: skip
 
 
-@compiled(error_model="numpy")
+@cached_njit(error_model="numpy")
 def _project_one(
     t, n, means, quats, scales, opacities, viewmats, clip, lens, width, height, scale_modifier, antialias,
     records, boxes, depths, radii,
@@ -249,14 +249,14 @@ def _project_one(
     records[t, n, REACH_Y], records[t, n, SLOPE], records[t, n, ASPECT] = reach_y, slope, aspect
 
 
-@compiled()
+@cached_njit()
 def _affine(x, y, z, a, b, c, d):
     """(a, b, c, d) . (x, y, z, 1), rounded as `rasterize_torch.affine` does."""
     inner = f32(f64(x) * f64(a) + f64(y * b))
     return f32(f64(z) * f64(c) + f64(inner)) + d
 
 
-@compiled()
+@cached_njit()
 def _tiles(pixel, most):
     """pixel / TILE truncated to a whole number in 0..most; no overflow however far away the pixel is."""
     return int(min(max(pixel / f32(TILE), f32(0)), f32(most)))
@@ -265,7 +265,7 @@ def _tiles(pixel, most):
 # ------------------------------------------------------------------------------------------- 2. order and tile lists
 
 
-@compiled(parallel=True)
+@cached_njit(parallel=True)
 def _bucket(boxes, keys, columns, rows, starts):
     """[M] int32 splat numbers, tile after tile, nearest first; `starts` [T, tiles + 1] says where each tile begins.
 
@@ -300,7 +300,7 @@ def _bucket(boxes, keys, columns, rows, starts):
     return lists
 
 
-@compiled()
+@cached_njit()
 def _nearest_first(boxes, keys):
     """Numbers of the splats with a tile, by key ascending, equal keys by number: a least-digit-first radix sort."""
     N = keys.shape[0]
@@ -334,7 +334,7 @@ def _nearest_first(boxes, keys):
 # -------------------------------------------------------------------------------------------------------- 3. drawing
 
 
-@compiled(parallel=True)
+@cached_njit(parallel=True)
 def _draw(records, features, backdrop, lists, starts, schedule, columns, image, alpha, inverse_depth):
     tiles = starts.shape[1] - 1
     for job in prange(schedule.shape[0]):
@@ -345,7 +345,7 @@ def _draw(records, features, backdrop, lists, starts, schedule, columns, image, 
         )  # fmt: skip
 
 
-@compiled(fastmath={"contract"}, error_model="numpy")
+@cached_njit(fastmath={"contract"}, error_model="numpy")
 def _draw_tile(t, records, features, backdrop, lists, begin, end, left, top, image, alpha, inverse_depth):
     C, height, width = image.shape[1:]
     w_tile, h_tile = min(TILE, width - left), min(TILE, height - top)
@@ -423,7 +423,7 @@ def _draw_tile(t, records, features, backdrop, lists, begin, end, left, top, ima
             inverse_depth[t, 0, top + y, left + x] = rows[y * ROW + INVERSE + x]
 
 
-@compiled(error_model="numpy")
+@cached_njit(error_model="numpy")
 def _row(rows, start, a, b, c, opacity, inv_z, px, dy):
     """Lets one splat act on one row of a tile: its weights, and what they change.
 
@@ -454,7 +454,7 @@ def _row(rows, start, a, b, c, opacity, inv_z, px, dy):
         rows[at + u64(WEIGHT) + u64(x)] = weight
 
 
-@compiled(fastmath={"contract"})
+@cached_njit(fastmath={"contract"})
 def _exp(x):
     """e^x of a float32 x <= 0 to 1.5 units in the last place, in operations that a compiler can do 8 or 16 at a time.
 

@@ -25,7 +25,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .rasterize_torch import FRUSTUM_MARGIN, TILE
+from guava_aug.render.rasterize_torch import FRUSTUM_MARGIN, TILE
 
 _BATCH = 32  # frames in one sort: five bits of frame and 27 of depth (those above NEAR: exact up to 13 km) are a key
 _BLOCK, _BLOCK_WARPS = 32, 1  # Gaussians per program

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from guava_aug.body.params import Identity
-from guava_aug.cpus import usable_cpus
 from guava_aug.errors import InputError
-from guava_aug.failure import in_short
-from guava_aug.frame_rate import Rate
-from guava_aug.plural import counted
-from guava_aug.textfile import briefly
+from guava_aug.runtime.cpus import usable_cpus
+from guava_aug.runtime.failures import in_short
+from guava_aug.runtime.frame_rate import Rate
+from guava_aug.runtime.text import pluralize
+from guava_aug.runtime.text_files import briefly
 from guava_aug.tracked import layout
 from guava_aug.tracked.masks import in_words, plate_frames, small_mask
 from guava_aug.tracked.masks import left_out as frames_left_out
@@ -213,6 +213,6 @@ def _decode_all(video: TrackedVideo) -> tuple[list[str], list[str], dict[int, np
         found = list(pool.map(look, range(video.num_frames)))
     problems = [reason for reason, _ in found if reason]
     if len(problems) > _MAX_PROBLEMS:
-        problems[_MAX_PROBLEMS:] = [f"and {counted(len(problems) - _MAX_PROBLEMS, 'more frame')}"]
+        problems[_MAX_PROBLEMS:] = [f"and {pluralize(len(problems) - _MAX_PROBLEMS, 'more frame')}"]
     empty_frames = [video.frame_keys[i] for i, (_, empty) in enumerate(found) if empty]
     return problems, empty_frames, {i: mask for i, mask in small.items() if mask is not None}

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from guava_aug.errors import InputError
-from guava_aug.failure import mark
+from guava_aug.runtime.failures import annotate
 from guava_aug.tracked import jpeg, png
 from guava_aug.tracked.mdb import MdbFile, Slot
 
@@ -106,9 +106,9 @@ class FrameImages:
             data, channels = self.file.read(self.slots[index][which]), (3, 1)[which]
             return decode_image(data, channels, strict=strict, side=self.size or expected)
         except _WrongSize as e:
-            raise mark(InputError(f"{where}: {e}"), frame=index) from e
+            raise annotate(InputError(f"{where}: {e}"), frame=index) from e
         except (_BadImage, InputError) as e:
-            raise mark(InputError(f"{where} in {self.file.path}: {e}"), frame=index) from e
+            raise annotate(InputError(f"{where} in {self.file.path}: {e}"), frame=index) from e
 
 
 class _BadImage(ValueError):

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from guava_aug.errors import InputError
-from guava_aug.frame_rate import Rate, check_rate, parse_rate
-from guava_aug.presence import is_file, is_folder, is_there, kind_of, link_to_nothing, status_of
-from guava_aug.textfile import briefly, read_text
+from guava_aug.runtime.frame_rate import Rate, check_rate, parse_rate
+from guava_aug.runtime.presence import is_file, is_folder, is_there, kind_of, link_to_nothing, status_of
+from guava_aug.runtime.text_files import briefly, read_text
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from guava_aug.plural import counted
+from guava_aug.runtime.text import pluralize
 from guava_aug.tracked.outline import SIZE, BodyOutline, spread_frames
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def in_words(frames: Sequence[int], frame_keys: Sequence[str]) -> str:
     """Frames by number and key: "4 frames (90-93, from 'frame_000090' to 'frame_000093')"."""
     first, last = frame_keys[frames[0]], frame_keys[frames[-1]]
     keys = repr(first) if len(frames) == 1 else f"from {first!r} to {last!r}"
-    return f"{counted(len(frames), 'frame')} ({ranges(frames)}, {keys})"
+    return f"{pluralize(len(frames), 'frame')} ({ranges(frames)}, {keys})"
 
 
 def ranges(frames: Sequence[int]) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from guava_aug.compiled import compiled
+from guava_aug.runtime.numba_cache import cached_njit
 
 
-@compiled(nogil=True)
+@cached_njit(nogil=True)
 def posed(rest, weights, transforms, focal, middle):  # pragma: no cover - compiled
     """[n, 3] float32 pixel x, y and depth of vertices [n, 3], skinned by `weights` [n, J] of `transforms` [J, 3, 4]."""
     points = np.empty(rest.shape, np.float32)
@@ -28,7 +28,7 @@ def posed(rest, weights, transforms, focal, middle):  # pragma: no cover - compi
     return points
 
 
-@compiled(nogil=True)
+@cached_njit(nogil=True)
 def cover(points, faces, nearest, covered):  # pragma: no cover - compiled
     """Sets the pixels of `covered` [S, S] whose centres lie within a face of `points` [n, 3] (pixel x, y, depth)."""
     size = covered.shape[0]

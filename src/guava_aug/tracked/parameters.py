@@ -11,7 +11,7 @@ from torch import Tensor
 
 from guava_aug.body.params import Identity, Motion
 from guava_aug.errors import InputError
-from guava_aug.failure import mark
+from guava_aug.runtime.failures import annotate
 
 _MAX_BETAS = 300  # what the body model takes; the tracker stores 200
 
@@ -105,7 +105,7 @@ def stack_frames(
     except (KeyError, TypeError, IndexError):
         i = next(i for i, frame in enumerate(frames) if not _has(frame, group, key))
         reason = f"{where}, frame {frame_keys[i]!r}: {group}/{key} is missing. Track the video again."
-        raise mark(InputError(reason), frame=i) from None
+        raise annotate(InputError(reason), frame=i) from None
     stacked = None
     if all(type(v) is np.ndarray and v.shape == values[0].shape and v.dtype.kind in "fiu" for v in values):
         with np.errstate(over="ignore"):
@@ -120,7 +120,7 @@ def stack_frames(
                     f"{where}, frame {frame_keys[i]!r}, {group}/{key}: expected numbers of shape {shape}, "
                     f"found {found}. {_advice(numbers, shape)}"
                 )
-                raise mark(InputError(reason), frame=i)
+                raise annotate(InputError(reason), frame=i)
             stacked[i] = numbers.reshape(shape)
     stacked = stacked.reshape(len(values), *shape)
     bad = ~np.isfinite(stacked).reshape(len(values), -1).all(axis=1)
@@ -131,7 +131,7 @@ def stack_frames(
             f"{where}, frame {frame_keys[first]!r}, {group}/{key}: NaN or infinite values{more}. "
             "Track the video again, or remove these frames."
         )
-        raise mark(InputError(reason), frame=first)
+        raise annotate(InputError(reason), frame=first)
     return stacked
 
 

@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from guava_aug.body.params import Identity, Motion
-from guava_aug.cpus import usable_cpus
 from guava_aug.errors import InputError, UsageError
-from guava_aug.frame_rate import Rate
-from guava_aug.plural import counted
-from guava_aug.safe_pickle import load_pickle
-from guava_aug.timing import DECODE, busy
+from guava_aug.runtime.cpus import usable_cpus
+from guava_aug.runtime.frame_rate import Rate
+from guava_aug.runtime.safe_pickle import load_pickle
+from guava_aug.runtime.text import pluralize
+from guava_aug.runtime.timing import DECODE, busy
 from guava_aug.tracked import layout
 from guava_aug.tracked.boxes import PartCrops, read_crops
 from guava_aug.tracked.images import FrameImages
@@ -108,7 +108,7 @@ class TrackedVideo:
         if not 0 <= source_frame <= last:
             raise InputError(
                 f"video {name!r}: the source frame asked for is {source_frame} (--source_frame); expected 0 to {last}, "
-                f"as it has {counted(last + 1, 'frame')}."
+                f"as it has {pluralize(last + 1, 'frame')}."
             )
         try:
             shared = _load(files.path / layout.IDENTITY, files.shared)

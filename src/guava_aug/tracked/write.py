@@ -19,9 +19,9 @@ from torch import Tensor
 
 from guava_aug.body.params import Identity, Motion
 from guava_aug.errors import OutputError, UsageError
-from guava_aug.frame_rate import Rate
-from guava_aug.plural import counted
-from guava_aug.safe_pickle import load_pickle
+from guava_aug.runtime.frame_rate import Rate
+from guava_aug.runtime.safe_pickle import load_pickle
+from guava_aug.runtime.text import pluralize
 from guava_aug.tracked import layout
 from guava_aug.tracked.boxes import BODY_CROP, PART_CROP, PARTS
 from guava_aug.tracked.images import IMAGE, MASK
@@ -144,7 +144,7 @@ def _write_images(directory: Path, prefix: str, keys: Sequence[str], frames: Ite
         for i, key in enumerate(keys):
             pair = next(source, None)
             if pair is None:
-                raise UsageError(f"expected {counted(len(keys), 'frame')}, found {i}.")
+                raise UsageError(f"expected {pluralize(len(keys), 'frame')}, found {i}.")
             rgb, mask = pair
             size = size or mask.shape
             if rgb.dtype != np.uint8 or mask.dtype != np.uint8 or mask.shape != size or size[0] != size[-1]:
@@ -157,7 +157,7 @@ def _write_images(directory: Path, prefix: str, keys: Sequence[str], frames: Ite
                 _put(env, batch)
                 batch = []
         if next(source, None) is not None:
-            raise UsageError(f"expected {counted(len(keys), 'frame')}, found more.")
+            raise UsageError(f"expected {pluralize(len(keys), 'frame')}, found more.")
         _put(env, batch)
     finally:
         env.close()

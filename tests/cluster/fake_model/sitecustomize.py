@@ -14,10 +14,10 @@ from pathlib import Path
 
 
 class _Fake(importlib.abc.MetaPathFinder):
-    """Finds guava_aug.model as ever, and changes it once it is there."""
+    """Finds guava_aug.avatar.model as ever, and changes it once it is there."""
 
     def find_spec(self, name, path=None, target=None):
-        if name != "guava_aug.model":
+        if name != "guava_aug.avatar.model":
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         execute = spec.loader.exec_module

@@ -1,10 +1,10 @@
 """Likeness: the avatar of one video, fitted to the video's own frames."""
 
-from .avatar_file import AvatarFile, read_avatar_file, write_avatar_file
-from .config import PersonalizeConfig, Rates, Weights
-from .fit import Fit, Personalized, personalize
-from .guess import guess_avatar
-from .observations import Observations
+from guava_aug.avatar.personalize.avatar_file import AvatarFile, read_avatar_file, write_avatar_file
+from guava_aug.avatar.personalize.config import PersonalizeConfig, Rates, Weights
+from guava_aug.avatar.personalize.fit import Fit, Personalized, personalize
+from guava_aug.avatar.personalize.guess import guess_avatar
+from guava_aug.avatar.personalize.observations import Observations
 
 __all__ = [
     "AvatarFile",

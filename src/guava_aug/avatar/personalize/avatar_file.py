@@ -14,9 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...body import EhmModel, Identity, Motion
-from ...errors import AssetError
-from ..avatar import Avatar
+from guava_aug.avatar.avatar import Avatar
+from guava_aug.body import EhmModel, Identity, Motion
+from guava_aug.errors import AssetError
 
 _FORMAT = "guava-aug avatar 1"
 _NOTICE = (

@@ -11,17 +11,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ...body import Identity, Motion
-from ...errors import UsageError
-from ...render.rasterize_grad import rasterize_grad
-from ..avatar import Avatar, PosedGaussians
-from ..config import ModelConfig
-from ..image_losses import edge_loss, ssim
-from ..network import ReconstructionNetwork
-from .config import PersonalizeConfig
-from .guess import guess_avatar
-from .observations import Observations, importance
-from .variables import Variables
+from guava_aug.avatar.avatar import Avatar, PosedGaussians
+from guava_aug.avatar.config import ModelConfig
+from guava_aug.avatar.image_losses import edge_loss, ssim
+from guava_aug.avatar.network import ReconstructionNetwork
+from guava_aug.avatar.personalize.config import PersonalizeConfig
+from guava_aug.avatar.personalize.guess import guess_avatar
+from guava_aug.avatar.personalize.observations import Observations, importance
+from guava_aug.avatar.personalize.variables import Variables
+from guava_aug.body import Identity, Motion
+from guava_aug.errors import UsageError
+from guava_aug.render.rasterize_grad import rasterize_grad
 
 log = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...body import EhmModel, Motion, PosedBody, RestShape
-from ..avatar import Avatar
-from ..config import ModelConfig
-from ..decoders import RawGaussians
-from ..network import ReconstructionNetwork
-from .surface import facing
+from guava_aug.avatar.avatar import Avatar
+from guava_aug.avatar.config import ModelConfig
+from guava_aug.avatar.decoders import RawGaussians
+from guava_aug.avatar.network import ReconstructionNetwork
+from guava_aug.avatar.personalize.surface import facing
+from guava_aug.body import EhmModel, Motion, PosedBody, RestShape
 
 _DISTANCE = 24.0  # metres: where the network's nearly orthographic lens sees a person
 _UNSEEN = 0.05  # weight of a frame that does not show a texel, beside 1 of one that does

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...body import PosedBody
+from guava_aug.body import PosedBody
 
 # SMPL-X joints
 _FACE_JOINTS = (22, 23, 24)  # jaw, eyes

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...body import EhmAssets
+from guava_aug.body import EhmAssets
 
 _FREE_ON_HANDS, _FREE_ON_FACE = 0.2, 0.5
 

@@ -7,10 +7,10 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor, nn
 
-from ...body import Identity, Motion
-from ..avatar import Avatar
-from .config import PersonalizeConfig
-from .surface import offset_freedom, smooth_basis, vertex_normals
+from guava_aug.avatar.avatar import Avatar
+from guava_aug.avatar.personalize.config import PersonalizeConfig
+from guava_aug.avatar.personalize.surface import offset_freedom, smooth_basis, vertex_normals
+from guava_aug.body import Identity, Motion
 
 _LOGIT_LIMIT = 1e-4
 _COARSE, _FINE = 0.16, 0.035  # metres between two functions that offsets are made of

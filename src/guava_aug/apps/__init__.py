@@ -1,0 +1,1 @@
+"""Programs on top: nothing but the command line and benchmarks/ imports them."""

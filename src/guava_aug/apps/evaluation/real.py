@@ -1,0 +1,281 @@
+"""New views of a real person against truth: a video from several calibrated, synchronised cameras.
+
+The avatar comes from one camera's frames and is compared with what all cameras saw. A folder of such a video (none is
+part of the project):
+
+    pack.json           video, source (a camera's name), frames, size (pixels, square), scored (frame numbers; left out:
+                        all), cameras: {name: {K [3,3], viewmat [4,4] world to camera in metres, heads: per frame
+                        [x, y, radius] in pixels, or null where the head is hidden}}
+    CAMERA/valid.png    white where the camera's picture can be judged (lens edges, other objects left out)
+    CAMERA/000000.png   (or .jpg) undistorted picture of a frame, CAMERA/mask_000000.png the person in it, grey
+    tracked/            the source camera's video as the tracker wrote it; the avatar's first guess is made from it
+    fits/NAME.npz       a fit of the body: identity_*, motion_* (fields of `body.Identity`, `body.Motion`), viewmats
+                        [T,4,4] body world to source camera, metres (real metres per unit of the fit)
+
+Pictures of different cameras have different exposure: besides the plain PSNR there is one after an affine change of
+colour, fitted to all frames of a camera together. The render lies over one plain colour, never over the true picture,
+which would hide what is not covered.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from guava_aug.avatar.personalize import Observations
+from guava_aug.body import Identity, Motion
+from guava_aug.errors import InputError, UsageError
+from guava_aug.views.cameras import Cameras
+
+_SOLID = 0.5  # alpha and mask from here on are person
+_BLOCK = 8  # pixels a side; colour is matched on block means, so that small misplacements do not pull it to grey
+_LUMINANCE = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class PackCamera:
+    name: str
+    K: Tensor  # [3, 3]
+    viewmat: Tensor  # [4, 4] world -> camera, metres
+    heads: list[list[float] | None]  # x, y, radius in pixels
+
+
+@dataclass(frozen=True)
+class BodyFit:
+    """Identity and motion of the body, and where the source camera is in its world."""
+
+    identity: Identity
+    motion: Motion
+    viewmats: Tensor  # [T, 4, 4] body world -> source camera
+    metres: float  # real metres per unit of the fit
+
+
+class CalibratedPack:
+    """A folder as above. Raises InputError naming what is missing or does not fit."""
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+        path = self.folder / "pack.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            self.video, self.source = str(content["video"]), str(content["source"])
+            self.num_frames, self.size = int(content["frames"]), int(content["size"])
+            self.scored = [int(i) for i in content.get("scored", range(self.num_frames))]
+            self.cameras = {
+                name: PackCamera(
+                    name, torch.tensor(c["K"]), torch.tensor(c["viewmat"], dtype=torch.float64),
+                    c.get("heads") or [None] * self.num_frames,
+                )
+                for name, c in content["cameras"].items()
+            }  # fmt: skip
+            shapes = {tuple(c.K.shape) + tuple(c.viewmat.shape) for c in self.cameras.values()}
+            if self.source not in self.cameras or shapes != {(3, 3, 4, 4)}:
+                raise ValueError("`source` must be one of `cameras`, each with K [3, 3] and viewmat [4, 4]")
+        except OSError as error:
+            why = error.strerror or error
+            raise InputError(f"{path} cannot be read ({why}); expected a folder of calibrated views") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{path} does not describe calibrated views ({error!r}); guava_aug.apps.evaluation.real says what it holds"
+            ) from error
+
+    def fit(self, name: str) -> BodyFit:
+        """The fit `fits/NAME.npz`."""
+        path = self.folder / "fits" / f"{name}.npz"
+        try:
+            with np.load(path) as data:
+                part = lambda kind, prefix: kind(
+                    **{f.name: torch.from_numpy(data[f"{prefix}_{f.name}"]).float() for f in fields(kind)}
+                )
+                fit = BodyFit(part(Identity, "identity"), part(Motion, "motion"),
+                              torch.from_numpy(data["viewmats"]).float(), float(data["metres"]))  # fmt: skip
+        except (OSError, KeyError, ValueError) as error:
+            there = ", ".join(sorted(p.stem for p in path.parent.glob("*.npz"))) or "none"
+            raise InputError(f"no usable fit {path} ({error!r}); fits there: {there}") from error
+        if len(fit.motion) != self.num_frames or tuple(fit.viewmats.shape) != (self.num_frames, 4, 4):
+            raise InputError(f"{path} has {len(fit.motion)} frames, the pack {self.num_frames}")
+        return fit
+
+    def picture(self, camera: str, frame: int) -> tuple[Tensor, Tensor]:
+        """[3, H, W] colour and [1, H, W] soft mask 0..1 of one frame."""
+        folder = self.folder / camera
+        path = next((p for ext in ("png", "jpg") if (p := folder / f"{frame:06d}.{ext}").is_file()), None)
+        if path is None:
+            raise InputError(f"no picture {folder / f'{frame:06d}.png'} (or .jpg)")
+        color = self._read(path, cv2.IMREAD_COLOR)[..., ::-1]
+        grey = self._read(folder / f"mask_{frame:06d}.png", cv2.IMREAD_GRAYSCALE)[..., None]
+        rgb, mask = (torch.from_numpy(np.ascontiguousarray(x)).permute(2, 0, 1).float() / 255 for x in (color, grey))
+        return rgb, mask
+
+    def valid(self, camera: str) -> Tensor:
+        """[H, W] bool: where the camera can be judged."""
+        return torch.from_numpy(self._read(self.folder / camera / "valid.png", cv2.IMREAD_GRAYSCALE) > 127)
+
+    def relative(self, camera: str, metres: float) -> Tensor:
+        """[4, 4] source camera -> camera, in units of a fit with so many metres each."""
+        view = self.cameras[camera].viewmat @ torch.linalg.inv(self.cameras[self.source].viewmat)
+        view = view.clone()
+        view[:3, 3] /= metres
+        return view.float()
+
+    def views(self, camera: str, fit: BodyFit) -> Cameras:
+        """The camera as the fitted body's world has it, frame by frame."""
+        viewmats = self.relative(camera, fit.metres) @ fit.viewmats.cpu()
+        return Cameras(viewmats, self.cameras[camera].K.float(), self.size, self.size)
+
+    def _read(self, path: Path, flag: int) -> np.ndarray:
+        found = cv2.imread(str(path), flag)
+        if found is None or found.shape[:2] != (self.size, self.size):
+            seen = "nothing readable" if found is None else f"{found.shape[1]} x {found.shape[0]} pixels"
+            raise InputError(f"{path}: expected a picture of {self.size} x {self.size} pixels, found {seen}")
+        return found
+
+
+def observe(pack: CalibratedPack, fit: BodyFit, cameras: Sequence[str]) -> Observations:
+    """What the cameras saw of all frames, for a fit of the avatar; the first must be the source camera.
+
+    Raises UsageError when it is not.
+    """
+    if not cameras or cameras[0] != pack.source:
+        raise UsageError(f"the first camera must be the source camera {pack.source!r}, found {list(cameras)}")
+    found = [pack.picture(name, i) for name in cameras for i in range(pack.num_frames)]
+    images, masks = (torch.stack([(255 * pair[k]).round().to(torch.uint8) for pair in found]) for k in (0, 1))
+    return Observations(
+        images=images,
+        masks=masks,
+        frames=torch.arange(pack.num_frames).repeat(len(cameras)),
+        cameras=torch.arange(len(cameras)).repeat_interleave(pack.num_frames),
+        known=torch.stack([pack.valid(name)[None] for name in cameras]),
+        relative=torch.stack([pack.relative(name, fit.metres) for name in cameras]),
+        K=torch.stack([pack.cameras[name].K.float() for name in cameras]),
+    )
+
+
+Draw = Callable[[int, Cameras], tuple[Tensor, Tensor]]  # frame, camera (T = 1) -> rgb [3, H, W], alpha [1, H, W]
+
+
+def evaluate_pack(
+    pack: CalibratedPack,
+    fit: BodyFit,
+    draw: Draw,
+    frames: Sequence[int] | None = None,
+    cameras: Sequence[str] | None = None,
+) -> dict[str, dict[str, float]]:
+    """Figures of every camera over `frames` (those to be scored): {camera: {...}, "head CAMERA": {...}}."""
+    frames = pack.scored if frames is None else frames
+    rows = {}
+    for name in cameras or pack.cameras:
+        views, valid = pack.views(name, fit), pack.valid(name)
+        heads = pack.cameras[name].heads
+        drawn = {i: draw(i, views[i : i + 1]) for i in frames}
+        truth = {i: pack.picture(name, i) for i in frames}
+        rows[name] = score(drawn, truth, valid)
+        regions = {i: _disc(heads[i], pack.size) for i in frames if heads[i] is not None}
+        if regions:
+            rows[f"head {name}"] = score({i: drawn[i] for i in regions}, truth, valid, regions)
+    return rows
+
+
+def score(
+    drawn: Mapping[int, tuple[Tensor, Tensor]],  # rgb [3, H, W], alpha [1, H, W]
+    truth: Mapping[int, tuple[Tensor, Tensor]],  # rgb [3, H, W], mask [1, H, W]
+    valid: Tensor,  # [H, W] bool
+    regions: Mapping[int, Tensor] | None = None,  # [H, W] bool
+) -> dict[str, float]:
+    """Means over the frames of one camera.
+
+    psnr, psnr_matched (dB): on the true mask, the render over the mean colour of the true surroundings, before and
+    after matching colours. overlap_matched: where mask and render overlap alone. iou: of the masks; missed, extra: area
+    of the mask that is not covered, and covered area outside it, as shares of the mask. ncc: correlation of luminance
+    in the overlap. flat: the PSNR that one mean colour per frame would have.
+    """
+    masks, overlap = {}, {}
+    device = next(iter(drawn.values()))[0].device
+    valid = valid.to(device)
+    truth = {i: (truth[i][0].to(device), truth[i][1].to(device)) for i in drawn}
+    if regions is not None:
+        regions = {i: regions[i].to(device) for i in drawn}
+    surroundings = torch.stack(
+        [_mean_color(truth[i][0], valid & (truth[i][1][0] <= _SOLID)) for i in drawn]
+    ).mean(0)[:, None, None]  # fmt: skip
+    for i, (_, alpha) in drawn.items():
+        inside = valid if regions is None else valid & regions[i]
+        masks[i] = (truth[i][1][0] > _SOLID) & inside
+        overlap[i] = masks[i] & (alpha[0] > _SOLID)
+    match = match_colors([(drawn[i][0], truth[i][0], overlap[i]) for i in drawn])
+    sums: dict[str, list[float]] = {}
+    for i, (rgb, alpha) in drawn.items():
+        true = truth[i][0]
+        inside = valid if regions is None else valid & regions[i]
+        covered = (alpha[0] > _SOLID) & inside
+        matched = apply_colors(match, rgb)
+        over = lambda x, alpha=alpha: x * alpha + surroundings * (1 - alpha)
+        flat = true[:, masks[i]].var(1, unbiased=False).mean()
+        found = {
+            "psnr": _psnr(over(rgb), true, masks[i]),
+            "psnr_matched": _psnr(over(matched), true, masks[i]),
+            "overlap_matched": _psnr(matched, true, overlap[i]),
+            "iou": float((covered & masks[i]).sum() / (covered | masks[i]).sum().clamp(min=1)),
+            "missed": float((masks[i] & ~covered).sum() / masks[i].sum().clamp(min=1)),
+            "extra": float((covered & ~masks[i]).sum() / masks[i].sum().clamp(min=1)),
+            "ncc": _correlation(rgb, true, overlap[i]),
+            "flat": -10 * math.log10(max(float(flat), 1e-9)),
+        }
+        for key, value in found.items():
+            sums.setdefault(key, []).append(value)
+    return {key: float(np.mean(values)) for key, values in sums.items()} | {"frames": float(len(drawn))}
+
+
+def match_colors(samples: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    """[4, 3] affine map from the first to the second picture [3, H, W] of each sample, where its mask [H, W] is."""
+    rows, targets, weights = [], [], []
+    for picture, true, where in samples:
+        pool = lambda x: F.avg_pool2d(x[None].double(), _BLOCK)[0].flatten(1).T  # [blocks, .]
+        share = pool(where[None].float())[:, 0]
+        full = share > 0.5
+        rows.append((pool(picture * where) / share[:, None])[full])
+        targets.append((pool(true * where) / share[:, None])[full])
+        weights.append(share[full].sqrt()[:, None])
+    X, Y, W = torch.cat(rows), torch.cat(targets), torch.cat(weights)
+    if len(X) < 4:
+        return torch.cat([torch.eye(3), torch.zeros(1, 3)]).to(samples[0][0])
+    return torch.linalg.lstsq(torch.cat([X, torch.ones_like(X[:, :1])], 1) * W, Y * W).solution.float()
+
+
+def apply_colors(match: Tensor, picture: Tensor) -> Tensor:
+    """The picture [3, H, W] after `match_colors`, 0..1."""
+    return (torch.einsum("ck,chw->khw", match[:3], picture) + match[3][:, None, None]).clamp(0, 1)
+
+
+def _disc(head: Sequence[float] | None, size: int) -> Tensor:
+    assert head is not None
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    return (x - head[0]) ** 2 + (y - head[1]) ** 2 < head[2] ** 2
+
+
+def _mean_color(picture: Tensor, where: Tensor) -> Tensor:
+    return picture[:, where].mean(1) if bool(where.any()) else picture.flatten(1).mean(1)
+
+
+def _psnr(picture: Tensor, true: Tensor, where: Tensor) -> float:
+    if not bool(where.any()):
+        return 0.0
+    return -10 * math.log10(max(float((picture - true)[:, where].square().double().mean()), 1e-9))
+
+
+def _correlation(picture: Tensor, true: Tensor, where: Tensor) -> float:
+    weights = picture.new_tensor(_LUMINANCE)
+    a, b = (torch.einsum("c,cn->n", weights, x[:, where]).double() for x in (picture, true))
+    if len(a) == 0:
+        return 0.0
+    a, b = a - a.mean(), b - b.mean()
+    return float((a * b).sum() / ((a * a).sum() * (b * b).sum() + 1e-12).sqrt())

@@ -1,0 +1,1 @@
+"""Made once, at build time: the free body model and the picture bank."""

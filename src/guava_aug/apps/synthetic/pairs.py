@@ -1,0 +1,105 @@
+"""Training material without end: for a random person, a source picture, a target picture, and other views.
+
+All parameters are exact, because the pictures are made from them. People come from seeds; a small set of seeds is
+held out, never to be trained on, and `guava-aug evaluate` measures on those.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guava_aug.apps.synthetic.backgrounds import make_light
+from guava_aug.apps.synthetic.bank import Bank
+from guava_aug.apps.synthetic.motion import signing_motion
+from guava_aug.apps.synthetic.render import Light, render_vertices
+from guava_aug.apps.synthetic.scene import expression_names, tracked_camera
+from guava_aug.apps.synthetic.subjects import Person, make_person
+from guava_aug.body.ehm import EhmModel
+from guava_aug.body.params import Identity, Motion
+from guava_aug.views.cameras import Cameras, fixed_camera, intrinsics
+
+HELD_OUT_SEEDS = tuple(range(9001, 9009))  # people, motion, light and camera of the evaluation
+CLIP_SEEDS = {"signer_a": 9101, "signer_b": 9115, "signer_c": 9106}  # the bundled clips; held out too
+TRAINING_SEEDS = range(9000)
+_WIDEST = ((-0.52, 0.52), (-0.40, 0.40), (0.60, 1.50))  # yaw, pitch, zoom of difficulty "hard"
+_NEVER = "seeds from 9000 on are held out; train on TRAINING_SEEDS"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One person on a device, with the motion, light and tracked camera of the same seed."""
+
+    seed: int
+    person: Person
+    motion: Motion
+    light: Light
+    viewmat: Tensor  # [4, 4]
+    model: EhmModel
+
+    @property
+    def identity(self) -> Identity:
+        return self.person.identity
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """T pictures of one subject and what is behind them."""
+
+    motion: Motion  # T frames
+    cameras: Cameras  # T
+    images: Tensor  # [T, 3, H, W] colour times alpha, 0..1, on black
+    masks: Tensor  # [T, 1, H, W]
+
+
+def make_subject(
+    bank: Bank, seed: int, frames: int = 100, device: torch.device | str = "cpu", model: EhmModel | None = None
+) -> Subject:
+    """The subject of one seed; `model` is the bank's model on that device, so that many subjects share one."""
+    person = make_person(bank, seed, device)
+    motion = signing_motion(bank.model, person.identity, expression_names(), seed, frames)
+    person = replace(person, identity=person.identity.to(device), skin=person.skin.to(device))
+    return Subject(
+        seed,
+        person,
+        motion.to(device),
+        make_light(seed).to(device),
+        tracked_camera(seed).to(device),
+        model or bank.model.to(device),
+    )
+
+
+def take_pictures(
+    subject: Subject, frames: Tensor, viewmats: Tensor, size: int = 512, supersample: int = 2
+) -> Pictures:
+    """Pictures of the chosen frames [T] (indices into the subject's motion) through the cameras [T, 4, 4]."""
+    motion = subject.motion[frames]
+    cameras = Cameras(viewmats, intrinsics(size, size).to(viewmats.device), size, size)
+    vertices = subject.person.skin.vertices(subject.model(subject.identity, motion))
+    images, masks = render_vertices(vertices, subject.person.skin, subject.light, cameras, supersample)
+    return Pictures(motion, cameras, images, masks)
+
+
+def random_viewmats(subject: Subject, count: int, rng: np.random.Generator) -> Tensor:
+    """[count, 4, 4] new-view cameras, spread evenly over the widest difficulty (as the product makes them)."""
+    source = subject.viewmat.cpu()
+    drawn = [[rng.uniform(low, high) for low, high in _WIDEST] for _ in range(count)]
+    found = [fixed_camera(source, yaw, pitch, zoom).viewmats[0] for yaw, pitch, zoom in drawn]
+    return torch.stack(found).to(subject.viewmat.device) if found else subject.viewmat.new_zeros(0, 4, 4)
+
+
+def training_pictures(
+    subject: Subject, rng: np.random.Generator, targets: int = 4, size: int = 512
+) -> tuple[Pictures, Pictures]:
+    """A source picture (T = 1, tracked camera) and `targets` others: half through that camera, half from anywhere."""
+    if subject.seed not in TRAINING_SEEDS:
+        raise ValueError(_NEVER)
+    frames = torch.from_numpy(rng.integers(0, len(subject.motion), targets + 1)).to(subject.viewmat.device)
+    tracked = subject.viewmat.expand(targets + 1 - targets // 2, 4, 4)
+    views = torch.cat([tracked, random_viewmats(subject, targets // 2, rng)])
+    all_ = take_pictures(subject, frames, views, size)
+    part = lambda s: Pictures(all_.motion[s], all_.cameras[s], all_.images[s], all_.masks[s])
+    return part(slice(0, 1)), part(slice(1, None))

@@ -1,0 +1,155 @@
+"""People to train on: pictures with the exact body and camera behind each, and random batches of them.
+
+One file per person (`person_*.npz`, written by `generate` or from tracked videos): some pictures from the tracked
+camera, which can be source frames, and others from anywhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from guava_aug.apps.training.losses import Truth
+from guava_aug.apps.training.model import Poses, Sources
+from guava_aug.body.ehm import axis_angle_to_matrix
+from guava_aug.errors import AssetError
+from guava_aug.runtime.atomic import atomic_write
+
+log = logging.getLogger(__name__)
+_NOISE = 0.01  # standard deviation added to source pictures
+_RECOLORED = 0.5  # share of the people of a training batch
+
+
+@dataclass(frozen=True)
+class PersonViews:
+    """n pictures of one person."""
+
+    images: Tensor  # [n, 4, H, W] uint8 colour times alpha, and alpha
+    vertices: Tensor  # [n, P, 3] float32 posed, tracked world
+    turns: Tensor  # [n, P, 4] float16 wxyz, of the blended skinning matrices
+    viewmats: Tensor  # [n, 4, 4] float32
+    seen: Tensor  # [n, F] bool faces the picture's camera sees; only right where `tracked`
+    boxes: Tensor  # [n, 3, 4] float32 head, left hand, right hand in -1..1
+    tracked: Tensor  # [n] bool: from the tracked camera
+    depth: Tensor  # [tracked, D, D] float16 metres beyond the mean vertex (`avatar.occlusion.nearest_depth`), inf: none
+
+    def to(self, device: torch.device | str) -> PersonViews:
+        return PersonViews(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    def save(self, path: Path) -> None:
+        """Written whole or not at all."""
+        arrays = {f.name: getattr(self, f.name).cpu().numpy() for f in fields(self)}
+        arrays["faces"] = np.array(arrays["seen"].shape[1])
+        arrays["seen"] = np.packbits(arrays["seen"], axis=1)
+        with atomic_write(path, durable=False) as part, part.open("wb") as f:
+            np.savez(f, **arrays)
+
+    @staticmethod
+    def load(path: Path) -> PersonViews:
+        """Raises AssetError when the file is damaged or something else."""
+        try:
+            with np.load(path, allow_pickle=False) as z:
+                a = {k: z[k] for k in z.files}
+            a["seen"] = np.unpackbits(a["seen"], axis=1, count=int(a.pop("faces"))).astype(bool)
+            return PersonViews(**{f.name: torch.from_numpy(a[f.name]) for f in fields(PersonViews)})
+        except (OSError, ValueError, KeyError) as e:
+            raise AssetError(f"cannot read the training person {path}: {e!r}; generate it again") from e
+
+
+@dataclass(frozen=True)
+class Batch:
+    sources: Sources
+    poses: Poses
+    truth: Truth
+
+
+class Pool:
+    """The people of a folder, held on `device`; the folder may still be growing."""
+
+    def __init__(self, folder: Path, device: torch.device | str, max_people: int = 10_000):
+        self.folder, self.device, self.max_people = folder, device, max_people
+        self.people: list[PersonViews] = []
+        self._known: set[str] = set()
+
+    def refresh(self, limit: int = 10_000) -> int:
+        """How many people came in, at most `limit` this time."""
+        new = [p for p in sorted(self.folder.glob("person_*.npz")) if p.name not in self._known]
+        new = new[: max(0, min(limit, self.max_people - len(self.people)))]
+        for path in new:
+            self.people.append(PersonViews.load(path).to(self.device))
+            self._known.add(path.name)
+        return len(new)
+
+    def sample(
+        self, rng: np.random.Generator, people: int, targets: int, source_size: int, *, recolor: bool = False
+    ) -> Batch:
+        """One source frame and `targets` other pictures of each of `people` people."""
+        chosen = rng.choice(len(self.people), people, replace=len(self.people) < people)
+        return make_batch([self.people[i] for i in chosen], rng, targets, source_size, recolor=recolor)
+
+
+def make_batch(
+    people: list[PersonViews], rng: np.random.Generator, targets: int, source_size: int, *, recolor: bool = False
+) -> Batch:
+    """A batch of these people; the source frame is one of the tracked camera's, targets are any others.
+
+    With `recolor`, half of the people get other colours, the same in source and targets: a network learns colours
+    from the source frame then, not a wardrobe by heart.
+    """
+    images, sources, depths, at, mixes = [], [], [], [], []
+    for p in people:
+        candidates = np.flatnonzero(p.tracked.cpu().numpy())
+        source = int(rng.choice(candidates))
+        others = np.setdiff1d(np.arange(len(p.images)), [source])
+        weight = np.where(np.isin(others, candidates), 1.0, 1.3)
+        picked = rng.choice(others, targets, replace=False, p=weight / weight.sum())
+        mix = color_mix(rng) if recolor and rng.random() < _RECOLORED else np.eye(3)
+        mixes.append(torch.as_tensor(mix, dtype=torch.float32, device=p.images.device))
+        images.append(source_image(mix_colors(p.images[source].float() / 255, mixes[-1]), source_size, rng))
+        sources.append(source)
+        depths.append(p.depth[int(np.searchsorted(candidates, source))].float())
+        at.append(torch.as_tensor(picked, device=p.images.device))
+    pick = lambda name: torch.stack([getattr(p, name)[i] for p, i in zip(people, sources, strict=True)])
+    gather = lambda name: torch.stack([getattr(p, name)[i] for p, i in zip(people, at, strict=True)])
+    rgba = torch.stack([mix_colors(x, m) for x, m in zip(gather("images").float() / 255, mixes, strict=True)])
+    return Batch(
+        Sources(torch.stack(images), pick("vertices"), pick("seen"), torch.stack(depths), pick("viewmats")),
+        Poses(gather("vertices"), gather("turns").float(), gather("viewmats")),
+        Truth(rgba[:, :, :3], rgba[:, :, 3:], gather("boxes")),
+    )
+
+
+def color_mix(rng: np.random.Generator) -> np.ndarray:
+    """[3, 3] a random turn of the hue (about the grey axis), saturation and gain per channel."""
+    turn = axis_angle_to_matrix(torch.full((3,), rng.uniform(-math.pi, math.pi) / math.sqrt(3))).numpy()
+    grey = np.full((3, 3), 1 / 3)
+    saturation = rng.uniform(0.5, 1.4)
+    return np.diag(rng.uniform(0.75, 1.2, 3)) @ (grey + saturation * (turn @ (np.eye(3) - grey)))
+
+
+def mix_colors(rgba: Tensor, mix: Tensor) -> Tensor:
+    """[..., 4, H, W] with colours (times alpha) turned by `mix` [3, 3], kept within 0 and alpha."""
+    rgb, alpha = rgba[..., :3, :, :], rgba[..., 3:, :, :]
+    mixed = torch.einsum("ij,...jhw->...ihw", mix, rgb).clamp(min=0).minimum(alpha)
+    return torch.cat([mixed, alpha], -3)
+
+
+def source_image(rgba: Tensor, size: int, rng: np.random.Generator | None = None) -> Tensor:
+    """[3, size, size] on black of [4, H, W], as the tracker's reader makes it: picture over a background, times mask.
+
+    With `rng` the background is a random colour and the picture a little noisy; else the background is grey.
+    """
+    rgb, alpha = rgba[:3], rgba[3:]
+    color = np.full(3, 0.6) if rng is None else rng.uniform(0, 1, 3)
+    picture = rgb + (1 - alpha) * torch.as_tensor(color, dtype=torch.float32, device=rgb.device)[:, None, None]
+    if rng is not None:
+        picture = (picture + _NOISE * torch.randn_like(picture)).clamp(0, 1)
+    small = F.interpolate((picture * alpha)[None], (size, size), mode="bilinear", antialias=True)
+    return small[0]

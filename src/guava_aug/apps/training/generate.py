@@ -1,0 +1,184 @@
+"""Training people from the generator of synthetic signers: pictures from the tracked camera and from new views.
+
+Textures are made by worker processes, pictures on the device. People appear in POOL one file at a time, so a training
+run can start on the first ones.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import multiprocessing
+import multiprocessing.pool
+import pickle
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guava_aug.apps.synthetic import default_body_path
+from guava_aug.apps.synthetic.backgrounds import make_light
+from guava_aug.apps.synthetic.bank import Bank
+from guava_aug.apps.synthetic.motion import signing_motion
+from guava_aug.apps.synthetic.pairs import HELD_OUT_SEEDS, TRAINING_SEEDS
+from guava_aug.apps.synthetic.raster import Surface, rasterize
+from guava_aug.apps.synthetic.render import project, render_vertices
+from guava_aug.apps.synthetic.scene import expression_names, tracked_camera
+from guava_aug.apps.synthetic.skeleton import INDEX
+from guava_aug.apps.synthetic.subjects import Person, make_person
+from guava_aug.apps.training.data import PersonViews
+from guava_aug.avatar.avatar import vertex_turns
+from guava_aug.avatar.occlusion import nearest_depth, relative_depth
+from guava_aug.body import EhmModel, Motion, load_body_file
+from guava_aug.views.cameras import Cameras, fixed_camera, intrinsics
+
+log = logging.getLogger(__name__)
+_YAW, _PITCH, _ZOOM = 0.56, 0.43, (0.60, 1.45)  # a little beyond `hard`
+_TAKES, _TAKE_FRAMES = 3, 120
+_MOTION_SEEDS = 1_000_000  # takes of training people have seeds from here on, far from any held-out one
+_MARGIN = {"head": 1.9, "left_hand": 1.7, "right_hand": 1.7}
+_HEAD = ("head", "left_eye", "right_eye", "neck")
+_HAND = ("wrist", "index3", "middle3", "pinky3", "thumb3")
+
+
+@dataclass(frozen=True)
+class Cast:
+    """A person with takes of motion, before any picture."""
+
+    index: int
+    seed: int
+    person: Person
+    motion: Motion  # all takes one after the other
+
+
+def cast_person(bank: Bank, index: int, seed: int, motion_seeds: list[int]) -> Cast:
+    """The person of `seed` in takes of `motion_seeds`."""
+    person = make_person(bank, seed)
+    takes = [signing_motion(bank.model, person.identity, expression_names(), s, _TAKE_FRAMES) for s in motion_seeds]
+    return Cast(index, seed, person, Motion.cat(takes))
+
+
+def person_views(
+    bank_model: EhmModel, body: EhmModel, cast: Cast, tracked: int, others: int, size: int = 512, supersample: int = 2
+) -> PersonViews:
+    """Pictures of one person, each in its own pose: `tracked` from the tracked camera, `others` from random new views.
+
+    bank_model: the picture bank's model (helpers included), body: the shipped one; both on the device to draw on.
+    """
+    device = body.assets.faces.device
+    rng = np.random.default_rng([cast.seed, 0x7A1])
+    n = tracked + others
+    frames = torch.as_tensor(rng.choice(len(cast.motion), n, replace=False))
+    motion, identity = cast.motion[frames].to(device), cast.person.identity.to(device)
+    base = tracked_camera(cast.seed)
+    new = [
+        fixed_camera(base, rng.uniform(-_YAW, _YAW), rng.uniform(-_PITCH, _PITCH), _zoom(rng), size).viewmats[0]
+        for _ in range(others)
+    ]
+    cameras = Cameras(torch.stack([base] * tracked + new).to(device), intrinsics(size, size).to(device), size, size)
+    posed = body(identity, motion)
+    skin, light = cast.person.skin.to(device), make_light(cast.seed).to(device)
+    drawn = skin.vertices(bank_model(identity, motion))
+    images = []
+    for i in range(n):
+        rgb, alpha = render_vertices(drawn[i : i + 1], skin, light, cameras[i : i + 1], supersample)
+        images.append((torch.cat([rgb, alpha], 1)[0].clamp(0, 1) * 255 + 0.5).byte())
+    seen = torch.zeros(n, len(body.assets.faces), dtype=torch.bool, device=device)
+    seen[:tracked], depth = source_visibility(posed.vertices[:tracked], body.assets.faces, cameras[:tracked])
+    return PersonViews(
+        images=torch.stack(images), vertices=posed.vertices, turns=vertex_turns(posed.vertex_transforms).half(),
+        viewmats=cameras.viewmats, seen=seen, boxes=part_boxes(posed.joints, cameras),
+        tracked=torch.arange(n, device=device) < tracked, depth=depth,
+    )  # fmt: skip
+
+
+def source_visibility(vertices: Tensor, faces: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
+    """[T, F] which faces own a pixel of the z-buffer, and its half-size depth as `PersonViews` has it."""
+    F = len(faces)
+    none = torch.zeros(F, dtype=torch.bool, device=faces.device)
+    surface = Surface(faces, vertices.new_zeros(F, 3, 2), none, vertices.new_zeros(F), none.new_zeros(1, 1).byte())
+    ids, bary = rasterize(surface, project(vertices, cameras, 1), cameras.width, cameras.height)
+    out = torch.zeros(len(vertices), F + 1, dtype=torch.bool, device=faces.device)
+    out.scatter_(1, ids.flatten(1) + 1, True)
+    z = relative_depth(vertices, cameras.viewmats, vertices)  # [T, P]
+    at = torch.stack([v[faces[i.clamp(min=0)]] for v, i in zip(z, ids, strict=True)])  # [T, H, W, 3]
+    depth = torch.where(ids < 0, torch.inf, (at * bary).sum(-1))
+    return out[:, 1:], nearest_depth(depth).half()
+
+
+def part_boxes(joints: Tensor, cameras: Cameras) -> Tensor:
+    """[T, 3, 4] square boxes (left, top, right, bottom in -1..1) of head and hands."""
+    screen = (project(joints, cameras, 1)[..., :2] + 0.5) / cameras.width * 2 - 1
+    parts = [list(_HEAD)] + [[f"{side}_{n}" for n in _HAND] for side in ("left", "right")]
+    boxes = []
+    for names, part in zip(parts, _MARGIN, strict=True):
+        p = screen[:, [INDEX[n] for n in names]]
+        low, high = p.amin(1), p.amax(1)
+        center, half = (low + high) / 2, (high - low).amax(1, keepdim=True) * _MARGIN[part] / 2
+        boxes.append(torch.cat([center - half, center + half], 1))
+    return torch.stack(boxes, 1)
+
+
+def generate(
+    bank: Bank, out: Path, people: range, device: torch.device | str, *, tracked: int = 8, others: int = 16,
+    workers: int = 0,
+) -> Iterator[Path]:  # fmt: skip
+    """Writes one training person after the other and gives back their files. Existing ones are kept."""
+    out.mkdir(parents=True, exist_ok=True)
+    todo = [i for i in people if not _file(out, i).exists()]
+    casts = _casts(bank, todo, workers)  # starts the workers before the device is touched
+    body = EhmModel(load_body_file(default_body_path(), uv_size=64).to(device))
+    bank_model = EhmModel(bank.assets.to(device))
+    for cast in casts:
+        with torch.no_grad():
+            person_views(bank_model, body, cast, tracked, others).save(_file(out, cast.index))
+        yield _file(out, cast.index)
+
+
+def _file(out: Path, index: int) -> Path:
+    return out / f"person_{index:05d}.npz"
+
+
+def _casts(bank: Bank, todo: list[int], workers: int) -> Iterator[Cast]:
+    if not workers:
+        return (_cast_training(bank, i) for i in todo)
+    global _bank
+    _bank = bank  # forked workers share it
+    context = multiprocessing.get_context("fork")
+    return _ahead(context.Pool(workers, initializer=torch.set_num_threads, initargs=(1,)), todo, 2 * workers)
+
+
+def _ahead(pool: multiprocessing.pool.Pool, todo: list[int], most: int) -> Iterator[Cast]:
+    """Casts in order, at most `most` of them made ahead of use."""
+    waiting = deque(pool.apply_async(_cast_in_worker, (i,)) for i in todo[:most])
+    for k in range(len(todo)):
+        cast = pickle.loads(waiting.popleft().get())
+        if k + most < len(todo):
+            waiting.append(pool.apply_async(_cast_in_worker, (todo[k + most],)))
+        yield cast
+    pool.close()
+
+
+_bank: Bank | None = None
+
+
+def _cast_in_worker(index: int) -> bytes:
+    """Pickled here: torch's own way through a queue needs shared memory of the cast's size."""
+    assert _bank is not None
+    return pickle.dumps(_cast_training(_bank, index))
+
+
+def _cast_training(bank: Bank, index: int) -> Cast:
+    if index in HELD_OUT_SEEDS:
+        return cast_person(bank, index, index, [index])
+    if index not in TRAINING_SEEDS:
+        raise ValueError(f"person {index} is held out; train on seeds of {TRAINING_SEEDS}")
+    return cast_person(bank, index, index, [_MOTION_SEEDS + index * _TAKES + k for k in range(_TAKES)])
+
+
+def _zoom(rng: np.random.Generator) -> float:
+    return math.exp(rng.uniform(math.log(_ZOOM[0]), math.log(_ZOOM[1])))

@@ -1,0 +1,202 @@
+"""The networks as training runs them: several people at once, every person in several poses and views.
+
+Modules, reconstruction and posing are the avatar's own (`ReconstructionNetwork.predict`, `pose_gaussians`). Here are
+what only training has: batches of people, a limit on scales, the differentiable rasteriser and CUDA graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guava_aug.avatar.avatar import CanonicalGeometry, appearance, pose_gaussians
+from guava_aug.avatar.config import ModelConfig
+from guava_aug.avatar.decoders import RawGaussians
+from guava_aug.avatar.network import ReconstructionNetwork, SourceGeometry, embed_directions
+from guava_aug.avatar.styleunet import StyleUNet
+from guava_aug.body import EhmAssets
+from guava_aug.render.rasterize_grad import rasterize_grad
+from guava_aug.views.cameras import Lens, intrinsics
+
+_MAX_FACE_SCALES = 8.0
+
+
+@dataclass(frozen=True)
+class Sources:
+    """B source frames."""
+
+    images: Tensor  # [B, 3, S, S] on black, S = feature_img_size
+    vertices: Tensor  # [B, P, 3] posed
+    seen: Tensor  # [B, F] bool: faces the source camera sees
+    depth: Tensor  # [B, D, D] nearest depth, metres beyond the mean vertex; only visibility "point" looks at it
+    viewmats: Tensor  # [B, 4, 4]
+
+
+@dataclass(frozen=True)
+class Poses:
+    """K poses and cameras of each of B people."""
+
+    vertices: Tensor  # [B, K, P, 3]
+    turns: Tensor  # [B, K, P, 4] wxyz, from the blended skinning matrices
+    viewmats: Tensor  # [B, K, 4, 4]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    rgb: Tensor  # [B, K, 3, H, W] 0..1, refined
+    raw: Tensor  # [B, K, 3, H, W] first three splatted channels, over black
+    alpha: Tensor  # [B, K, 1, H, W]
+    vertex: RawGaussians  # [B, P, .]
+    uv: RawGaussians  # [B, M, .]
+
+
+class TrainingModel(nn.Module):
+    """Reconstruction network and refiner under one roof."""
+
+    def __init__(self, config: ModelConfig, assets: EhmAssets, *, train_noise: bool = False):
+        super().__init__()
+        self.config, self.assets = config, assets
+        self.network = ReconstructionNetwork(config, len(assets.body.v_template))
+        self.refiner = StyleUNet(config.refiner)
+        _soften_start(self.network)
+        for name, p in self.named_parameters():
+            # at zero strength pictures do not depend on noise maps, so videos cannot flicker with them
+            if _is_unused(name) or (not train_noise and _is_noise_strength(name)):
+                p.requires_grad_(False)
+        occupied = assets.uv_face >= 0
+        self.texels = torch.nonzero(occupied.flatten())[:, 0]  # [M] row-major
+        self.texel_face = assets.uv_face[occupied].long()  # [M]
+        self.texel_bary = assets.uv_bary[occupied]  # [M, 3]
+
+        self._graphs: tuple[Callable[..., Any], ...] | None = None
+
+    def speed_up(self, batch: Sources, images: int, *, amp: bool) -> None:
+        """Pixels before channels in memory, and both networks as CUDA graphs for batches of just this size.
+
+        At this scale a step is thousands of small kernels, and launching them one by one takes longer than they do.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        front = (*vars(batch).values(), embed_directions(batch.viewmats))
+        size = self.config.image_size
+        back = torch.rand(images, self.config.color_dim, size, size, device=batch.images.device, requires_grad=True)
+        self._graphs = torch.cuda.make_graphed_callables(
+            (_Front(self, amp), _Back(self, amp)), (tuple(t.clone() for t in front), (back,)), allow_unused_input=True
+        )
+
+    def forward(self, sources: Sources, poses: Poses, *, amp: bool = False) -> Predicted:
+        front, back = self._graphs or (_Front(self, amp), _Back(self, amp))
+        found = front(*vars(sources).values(), embed_directions(sources.viewmats))
+        vertex, uv = RawGaussians(*found[:4]), RawGaussians(*found[4:])
+        size = self.config.image_size
+        K = intrinsics(size, size, self.config.tanfov)
+        means, quats, scales = self.pose(vertex, uv, poses)
+        opacities, features = appearance(vertex, uv)
+        drawn = rasterize_grad(means, quats, scales, opacities, features, poses.viewmats, K, size, size)
+        rgb = back(drawn.image.flatten(0, 1))
+        return Predicted(rgb.unflatten(0, drawn.image.shape[:2]), drawn.image[:, :, :3], drawn.alpha, vertex, uv)
+
+    def reconstruct(self, s: Sources, direction: Tensor) -> tuple[RawGaussians, RawGaussians]:
+        """Canonical Gaussians of B people: of the vertices [B, P, .] and of the occupied texels [B, M, .].
+
+        direction: [B, 27] embedded view directions.
+        """
+        lens = Lens(self.config.invtanfov, self.config.invtanfov)
+        geometry = SourceGeometry(s.vertices, s.viewmats, lens, s.seen, s.depth, from_body=True)
+        images = s.images.contiguous(memory_format=torch.channels_last)
+        no_noise = _no_noise(self.network.uv_feature_decoder, s.images)
+        found = self.network.predict(images, geometry, self.assets, direction, no_noise)
+        return found.vertex, found.uv.rows(lambda v: v.flatten(1, 2)[:, self.texels])
+
+    def pose(self, vertex: RawGaussians, uv: RawGaussians, p: Poses) -> tuple[Tensor, Tensor, Tensor]:
+        """Means, quaternions, scales [B, K, N, .] of the canonical Gaussians in K poses, as `Avatar.pose`."""
+        assert uv.local_pos is not None
+        canonical = CanonicalGeometry(
+            vertex_quats=vertex.rotations[:, None],
+            vertex_scales=vertex.scales[:, None],
+            uv_local=uv.local_pos[:, None],
+            uv_quats=uv.rotations[:, None],
+            # what grows without bound early in training would cover the picture; a trained network stays far below
+            uv_scales=uv.scales[:, None].clamp(max=_MAX_FACE_SCALES),
+        )
+        return pose_gaussians(p.vertices, p.turns, self.assets.faces, self.texel_face, self.texel_bary, canonical)
+
+    def refine(self, features: Tensor) -> Tensor:
+        """[I, 3, H, W] 0..1 of splatted features [I, C, H, W]."""
+        features = features.contiguous(memory_format=torch.channels_last)
+        return torch.sigmoid(self.refiner(features, _no_noise(self.refiner, features)))
+
+
+class _Front(nn.Module):
+    """Source frames to Gaussians, tensors in and tensors out: what a CUDA graph can hold."""
+
+    def __init__(self, owner: TrainingModel, amp: bool):
+        super().__init__()
+        self.network, self.amp = owner.network, amp
+        self._owner = (owner,)  # in a tuple: not a submodule
+
+    def forward(
+        self, images: Tensor, vertices: Tensor, seen: Tensor, depth: Tensor, viewmats: Tensor, direction: Tensor
+    ) -> tuple[Tensor, ...]:
+        with _autocast(images, self.amp):
+            both = self._owner[0].reconstruct(Sources(images, vertices, seen, depth, viewmats), direction)
+        return tuple(v.float() for g in both for v in vars(g).values() if v is not None)
+
+
+class _Back(nn.Module):
+    """Splatted features to pictures."""
+
+    def __init__(self, owner: TrainingModel, amp: bool):
+        super().__init__()
+        self.refiner, self.amp = owner.refiner, amp
+        self._owner = (owner,)
+
+    def forward(self, features: Tensor) -> Tensor:
+        with _autocast(features, self.amp):
+            return self._owner[0].refine(features).float()
+
+
+def _autocast(like: Tensor, amp: bool) -> torch.autocast:
+    return torch.autocast(like.device.type, torch.bfloat16, enabled=amp, cache_enabled=False)
+
+
+def _no_noise(unet: StyleUNet, like: Tensor) -> list[Tensor]:
+    return [like.new_zeros(1, 1, 1, 1)] * len(unet.noise_sizes)
+
+
+def _is_unused(name: str) -> bool:
+    """In the checkpoint for the original's sake, but never part of the forward pass."""
+    return name.endswith("mask_token") or "refinenet.0.resConfUnit1" in name
+
+
+def _is_noise_strength(name: str) -> bool:
+    return "style_conv" in name and name.endswith(".weight") and "modulated_conv" not in name
+
+
+def _soften_start(net: ReconstructionNetwork) -> None:
+    """Start from small, half-transparent Gaussians on the surface: random heads would start from a cloud."""
+    with torch.no_grad():
+        net.vertex_base_feature.mul_(0.2)
+        net.uv_base_feature.mul_(0.2)
+        nn.init.trunc_normal_(net.dino_encoder.dino_model.pos_embed, std=0.02)
+        vertex, uv = net.vertex_gs_decoder, net.uv_point_decoder
+        heads: tuple[tuple[nn.Sequential, float, float], ...] = (
+            (vertex.opacity_layers, 0.3, -1.5),
+            (vertex.scale_layers, 0.3, -2.2),
+            (uv.opacity_head, 0.3, 1.0),
+            (uv.scale_head, 0.3, -0.7),
+            (uv.local_pos_head, 0.1, 0.0),
+            (uv.rot_head, 1.0, 0.0),
+        )
+        for head, gain, bias in heads:
+            last = head[-1]
+            assert isinstance(last, nn.Linear | nn.Conv2d) and last.bias is not None
+            last.weight.mul_(gain)
+            last.bias.fill_(bias)
+            if head is uv.rot_head:
+                last.bias[0] = 1.0  # no turn

@@ -1,0 +1,1 @@
+"""Many videos: plan, execute, journal, status."""

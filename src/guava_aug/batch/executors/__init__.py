@@ -1,0 +1,1 @@
+"""What makes the views of a video: this process, worker processes, Ray actors."""

@@ -1,0 +1,1 @@
+"""What is known on disk of earlier and running work."""

@@ -1,0 +1,223 @@
+"""augmentation_params.json: which camera each view has and how it ended, in the original's form.
+
+Made from the journals (`runlog`), never changed in place. Logs of the original and of older versions are read too.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from guava_aug.batch.journal.lines import NUMBERED, STATUSES
+from guava_aug.errors import OutputError
+from guava_aug.runtime.atomic import atomic_write
+from guava_aug.runtime.plain_json import is_count, is_integer, is_number, is_object, is_plain, is_text
+from guava_aug.runtime.printable import printable_json
+from guava_aug.views.difficulty import DIFFICULTIES
+
+Entry = dict[str, Any]
+Entries = dict[str, dict[str, Entry]]  # video -> view label -> entry
+KEY_ORDER = (
+    "video_name", "difficulty", "view_index", "seed", "yaw", "pitch", "zoom",
+    "status", "tracked_path", "output_dir", "render_time", "error",
+)  # fmt: skip
+KEYS = (*KEY_ORDER, "frames")  # of a journal's fields, those that belong into the log
+
+
+def read_params(path: Path) -> Entries:
+    """{video: {label: entry}} of a log; empty if there is none. Changes nothing.
+
+    Raises:
+        OutputError: the file is not such a log.
+    """
+    found = {}
+    for video, views in iter_params(path):
+        check_entries(path, video, views)
+        found[video] = views
+    return found
+
+
+_ADVICE = "it is left as it is; repair it, or move it away to start a new log"
+
+
+def iter_params(path: Path) -> Iterator[tuple[str, dict[str, Entry]]]:
+    """(video, {label: entry}) of a log, one after the other, so that memory is not that of all.
+
+    What the entries say is not checked: see `check_entries`. Raises OutputError as `read_params`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: the parameter log cannot be read ({error}); {_ADVICE}") from error
+    try:
+        for video, views in _members(text):
+            if type(views) is not dict or not all(type(entry) is dict for entry in views.values()):
+                raise TypeError(video)
+            yield video, views
+    except (ValueError, RecursionError) as error:
+        raise OutputError(f"{path}: the parameter log cannot be read ({error}); {_ADVICE}") from error
+    except TypeError as error:
+        raise OutputError(f"{path}: expected {{video: {{view: entry}}}}, found something else; {_ADVICE}") from error
+
+
+def check_entries(path: Path, video: str, views: Mapping[str, Entry]) -> None:
+    """Raises OutputError when an entry says what could not be written again or used: NaN, a huge number, no text."""
+    for label, entry in views.items():
+        if not (is_text(video) and is_text(label) and _is_sound(entry)):
+            raise OutputError(
+                f"{path}: {video[:200]!a} / {label[:200]!a}: expected text, finite numbers and integers of at most 63 "
+                f"bits, found something else; {_ADVICE}"
+            )
+
+
+def _members(text: str) -> Iterator[tuple[str, Any]]:
+    """(key, value) of a JSON object, read one by one. Raises ValueError; TypeError when it is no object."""
+    read = json.JSONDecoder().raw_decode
+    at = _blank(text, 0)
+    if text[at : at + 1] != "{":
+        json.loads(text)
+        raise TypeError("no object")
+    at = _blank(text, at + 1)
+    if text[at : at + 1] == "}":
+        at = _blank(text, at + 1)
+    else:
+        while True:
+            if text[at : at + 1] != '"':
+                raise json.JSONDecodeError("Expecting property name enclosed in double quotes", text, at)
+            key, at = read(text, at)
+            at = _blank(text, at)
+            if text[at : at + 1] != ":":
+                raise json.JSONDecodeError("Expecting ':' delimiter", text, at)
+            value, at = read(text, _blank(text, at + 1))
+            yield key, value
+            at = _blank(text, at)
+            end, at = text[at : at + 1], _blank(text, at + 1)
+            if end == "}":
+                break
+            if end != ",":
+                raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
+    if at != len(text):
+        raise json.JSONDecodeError("Extra data", text, at)
+
+
+def _blank(text: str, at: int) -> int:
+    """The place after the white space at a place."""
+    found = _WHITE.match(text, at)
+    return at if found is None else found.end()
+
+
+_WHITE = re.compile(r"[ \t\n\r]*")
+
+
+def _is_sound(entry: Entry) -> bool:
+    """Whether nothing of an entry could not be written again; what the original wrote is."""
+    for key, value in entry.items():
+        kind = type(value)
+        if kind is str or kind is int or kind is float or kind is dict or kind is list:
+            check = _CHECKS.get(key, is_plain)
+            if not check(value):
+                return False
+    return all(map(is_text, entry))
+
+
+_CHECKS = {
+    "seed": is_integer, "yaw": is_number, "pitch": is_number, "zoom": is_number, "render_time": is_number,
+    "frames": is_count, "video_name": is_text, "difficulty": is_text, "status": is_text, "error": is_text,
+    "tracked_path": is_text, "output_dir": is_text, "view_index": is_count, "made_with": is_object,
+}  # fmt: skip
+
+
+def adds_nothing(video: str, label: str, entry: Entry, told: Collection[str]) -> bool:
+    """Whether `params_entry` is the same with and without this entry, when the fields `told` are told."""
+    numbered = NUMBERED.fullmatch(label)
+    for key, value in entry.items():
+        if key in told and key in KEYS:
+            continue
+        if key == "video_name" and value == video:
+            continue
+        if key == "difficulty" and value == (numbered[1] if numbered else label):
+            continue
+        if key == "view_index" and numbered and value == int(numbered[2]):
+            continue
+        return False
+    return True
+
+
+def params_entry(video: str, label: str, before: Entry | None, *told: Mapping[str, Any]) -> Entry:
+    """The entry of a view with what was told of it, the last word last; `before`: what an earlier log says.
+
+    video_name, difficulty and view_index follow from the label. In the original's key order.
+    """
+    numbered = NUMBERED.fullmatch(label)
+    entry: Entry = {"video_name": video, "difficulty": numbered[1] if numbered else label}
+    if numbered:
+        entry["view_index"] = int(numbered[2])
+    entry.update(before or {})
+    for fields in told:
+        entry.update({key: fields[key] for key in KEYS if fields.get(key) is not None})
+    if entry["status"] not in STATUSES:
+        raise ValueError(f"status of {video} {label}: expected one of {STATUSES}, found {entry['status']!r}")
+    entry.pop("render_time" if entry["status"] == "failed" else "error", None)
+    ordered = {key: entry.pop(key) for key in KEY_ORDER if key in entry}
+    return {**ordered, **entry}
+
+
+def write_params(path: Path, entries: Entries | Iterable[tuple[str, dict[str, Entry]]]) -> None:
+    """Writes a log in one step: videos by name, views by difficulty and number. The same entries give the same bytes.
+
+    entries: {video: {label: entry}}; or (video, {label: entry}) in the order of the names, made while it is written.
+
+    Raises:
+        OutputError: it cannot be written; the log before is still there.
+    """
+    videos = sorted(entries.items()) if isinstance(entries, dict) else entries
+    try:
+        with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
+            start = "{\n"
+            for video, views in videos:
+                file.write(f"{start}    {_encode(video)}: {_video(views)}")
+                start = ",\n"
+            file.write("{}\n" if start == "{\n" else "\n}\n")
+            file.flush()
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error}); check the disk and run again") from error
+
+
+def _video(views: dict[str, Entry]) -> str:
+    """One video as json.dumps(indent=4) writes it at its depth; that is ten times slower."""
+    blocks = []
+    for label in sorted(views, key=view_order) if len(views) > 1 else views:
+        entry = views[label]
+        if any(type(value) is dict or type(value) is list for value in entry.values()):  # of somebody else's
+            fields = ",\n".join(f"            {_encode(key)}: {_encode(value)}" for key, value in entry.items())
+        else:
+            fields = f"            {_encode_flat(entry)[1:-1]}"
+        blocks.append(f"        {_encode(label)}: {{\n{fields}\n        }}")
+    return "{\n" + ",\n".join(blocks) + "\n    }" if blocks else "{}"
+
+
+@functools.lru_cache(maxsize=4096)
+def view_order(label: str) -> tuple[int, str, int]:
+    """Sorts views by difficulty and number: place of the difficulty, its name, number of the view in it."""
+    numbered = NUMBERED.fullmatch(label)
+    difficulty, number = (numbered[1], int(numbered[2])) if numbered else (label, 0)
+    known = list(DIFFICULTIES)
+    return known.index(difficulty) if difficulty in known else len(known), difficulty, number
+
+
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_flat_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",\n            ", ": "))
+
+
+def _encode(value: Any) -> str:
+    return printable_json(_encoder.encode(value))
+
+
+def _encode_flat(entry: Entry) -> str:
+    return printable_json(_flat_encoder.encode(entry))

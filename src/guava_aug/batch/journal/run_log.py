@@ -1,0 +1,321 @@
+"""What a run says while it works: its journal, and what is made from the journals for others to read.
+
+The door for everything that makes views, also for workers of other engines: one `RunLog` per process and output root.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from guava_aug.batch.journal.history import OVERWRITE_STOPPED, History, ViewHistory
+from guava_aug.batch.journal.journal import Journal
+from guava_aug.batch.journal.lines import is_folder
+from guava_aug.batch.journal.manifest import write_manifest
+from guava_aug.batch.journal.params_log import (
+    Entries,
+    Entry,
+    adds_nothing,
+    check_entries,
+    iter_params,
+    params_entry,
+    write_params,
+)
+from guava_aug.errors import OutputError
+from guava_aug.output.tree import LOG_NAME, manifest_path, params_log_path, view_root
+from guava_aug.runtime.plain_json import as_text
+
+log = logging.getLogger(__name__)
+
+SMALL = 500  # views: up to here the JSON is rewritten after every view
+FIRST_REWRITE = 20.0  # seconds after which a larger one is rewritten first
+REWRITE_SHARE = 0.02  # of a larger one: at most this share of the time goes into rewriting it
+VIDEOS_PER_LINE = 1000  # of plans and skipped views
+Labels = Mapping[str, Sequence[str]]  # video -> views
+
+
+class RunLog:
+    """The journal of this process, the history of the whole output root, and the parameter log of one part.
+
+    part: the part of a cluster job, or None. header: more for the journal's first line (config, versions, ...).
+    Any number of processes may have a RunLog of the same root and part: each writes a journal of its own, and the JSON
+    is made anew from all of them. Not thread-safe.
+
+    Raises:
+        OutputError: a journal or a parameter log is there and cannot be read; a damaged log is left as it is.
+    """
+
+    def __init__(self, root: Path, part: str | None = None, header: Mapping[str, Any] | None = None) -> None:
+        self.root, self.part = root, part
+        self.path = params_log_path(root, part)
+        self.started = time.time()  # before anything is looked at: what others do meanwhile is later
+        self.history = History(root)
+        # what only logs know: of the original, of older versions, or made from journals that are lost
+        self._found = dict(_only_logs_know(self.path, self.history))
+        self._others = merged_logs([root], self.history, but=self.path)
+        self._journal = Journal(root, {"part": part, **(header or {})}, after=self.history.latest)
+        known = sum(map(len, self.history.views.values()))
+        self._next_rewrite = time.monotonic() + FIRST_REWRITE if known > SMALL else 0.0
+        self._dirty = False
+
+    def get(self, video: str, label: str) -> Entry | None:
+        """The parameter-log entry of a view from whoever made it: journals first, then logs; None if there is none."""
+        view = self.history.get(video, label)
+        if view is not None and view.told is not None:
+            return params_entry(video, label, self._found_entry(video, label), *_told(view, view.ended))
+        return self._found_entry(video, label)
+
+    def is_known(self, video: str, label: str) -> bool:
+        """Whether a journal has the camera of a view; what only a log or the file knows is to be told with `ended`."""
+        view = self.history.get(video, label)
+        return view is not None and view.told is not None
+
+    def seed_of(self, video: str, label: str) -> int | None:
+        """The seed of a view in the journals, else in a log; None: it is in neither, or its seed is not known."""
+        view = self.history.get(video, label)
+        told = None if view is None or view.told is None else view.told.fields
+        seed = (told or self._found_entry(video, label) or {}).get("seed")
+        return seed if type(seed) is int else None
+
+    def seeds(self) -> Iterator[tuple[str, str, int]]:
+        """(video, view, seed) of all views of the output root whose seed is known."""
+        known = {(video, label): None for video, label, _ in self.history.items()}
+        for entries in (self._found, self._others):
+            known.update(dict.fromkeys((video, label) for video, views in entries.items() for label in views))
+        for video, label in known:
+            seed = self.seed_of(video, label)
+            if seed is not None:
+                yield video, label, seed
+
+    def begin_run(self, videos: Labels, *, overwrite: bool = False) -> None:
+        """Says which views this process is going to make: they count as left until they end.
+
+        overwrite: what exists of them is not to be trusted from now on.
+        """
+        rows = [("plan", {"views": views, **({"overwrite": True} if overwrite else {})}) for views in _pieces(videos)]
+        self._append(rows, at=self.started)
+        if overwrite and rows:
+            self._rewrite()
+
+    def used(self, used: Mapping[str, Any]) -> None:
+        """Says on what views are made: machine, model, rasteriser."""
+        self._append([("used", used)])
+
+    def begin_video(self, video: str, labels: Sequence[str]) -> None:
+        """Says which views are in flight from now on: should this process die, their unfinished files are known."""
+        self._append([("begin", {"video": video, "views": list(labels)})])
+
+    def ended(self, rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> None:
+        """Says how views ended, and returns when that is on the disk. Rows: video, view, fields.
+
+        fields: JSON values. `status` (success, skipped, failed) and the camera (seed, yaw, pitch, zoom) always; by the
+        original's names tracked_path, output_dir, render_time (seconds), error; and ours, see docs/formats.md: frames,
+        fps, size, bytes, fingerprint, made_with, input, stages, stage, frame, kind. None leaves a field out.
+
+        Raises:
+            OutputError: the journal cannot be written. A JSON file that cannot be written is only a warning.
+        """
+        if not rows:
+            return
+        lines = []
+        for video, label, fields in rows:
+            known = {key: value for key, value in fields.items() if value is not None}
+            if isinstance(known.get("error"), str):
+                known["error"] = as_text(known["error"])
+            lines.append(("view", {"video": video, "view": label, **known}))
+        self._append(lines)
+        if time.monotonic() >= self._next_rewrite:
+            self._rewrite()
+
+    def skipped(self, videos: Labels) -> None:
+        """Says which views are complete already and known to the history. Said before, it is not said again."""
+        self._known("skipped", videos, "skipped")
+
+    def left_alone(self, videos: Labels) -> None:
+        """Says which views failed before and are not tried again. Said before, it is not said again."""
+        self._known("alone", videos, "failed")
+
+    def _known(self, kind: str, videos: Labels, status: str) -> None:
+        new: dict[str, list[str]] = {}
+        for video, labels in videos.items():
+            for label in labels:
+                view = self.history.get(video, label)
+                ended = None if view is None else view.ended_in(self.part)
+                if ended is None or ended[1] != status:
+                    new.setdefault(video, []).append(label)
+        self._append([(kind, {"views": views}) for views in _pieces(new)])
+
+    def same_inputs(self, videos: Mapping[str, tuple[str, str, float | None]]) -> None:
+        """Says that the files of videos have other dates, but this content (signature, digest, fps)."""
+        self._append([("input", {"video": video, "input": list(found)}) for video, found in videos.items()])
+
+    def close(self, why: str | None = "") -> None:
+        """Ends the journal and brings the JSON up to date. why: "" for all done, else the reason; None: say nothing.
+
+        Raises:
+            OutputError: one of them cannot be written; finished views are in the journal.
+        """
+        if self._journal.path is not None and why is not None:
+            self._append([("end", {"why": why})])
+        if self._dirty:
+            self._rewrite(last=True)
+
+    def write_manifest(self) -> None:
+        """Makes manifest.parquet of the whole output root, after `close`. That it cannot be written is a warning."""
+        if self._journal.path is None and manifest_path(self.root).exists():
+            return  # nothing was told
+        try:
+            self.history.refresh()
+            found = {video: dict(views) for video, views in self._others.items()}
+            for video, views in self._found.items():
+                found.setdefault(video, {}).update(views)
+            write_manifest(self.root, self.history, found)
+            while self.history.refresh():
+                write_manifest(self.root, self.history, found)
+        except OutputError as error:
+            log.warning("%s", error)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        try:
+            self.close(str(error) or type(error).__name__)
+        except OutputError as second:  # the first is what matters
+            log.warning("%s", second)
+
+    def _append(self, rows: Sequence[tuple[str, Mapping[str, Any]]], at: float | None = None) -> None:
+        lines = self._journal.append_many(rows, at=at)
+        self.history.add_own(self._journal, lines)
+        self._dirty = self._dirty or bool(lines)
+
+    def _found_entry(self, video: str, label: str) -> Entry | None:
+        for entries in (self._found, self._others):
+            entry = entries.get(video, {}).get(label)
+            if entry is not None:
+                return dict(entry)
+        return None
+
+    def _rewrite(self, last: bool = False) -> None:
+        """Makes the JSON from all journals. In the end everything is in it, without a lock.
+
+        Two workers may write it at the same time, and the one that has read less may be later. If the other one is
+        still at work, it will write again. If it has ended, its last line was written before its file, so whoever
+        comes later finds that line afterwards, and writes again.
+        """
+        begun = time.monotonic()
+        try:
+            self.history.refresh()
+            write_params(self.path, self._entries())
+            while last and self.history.refresh():
+                write_params(self.path, self._entries())
+        except OutputError as error:
+            if last:
+                raise
+            log.warning("%s", error)
+        ended = time.monotonic()
+        many = sum(map(len, self.history.views.values())) > SMALL
+        self._next_rewrite = ended + (ended - begun) / REWRITE_SHARE if many else 0.0
+        self._dirty = False
+
+    def _entries(self) -> Iterator[tuple[str, dict[str, Entry]]]:
+        return log_entries(self.history, self._found, self._others, self.part)
+
+
+def log_entries(
+    history: History, found: Entries, others: Entries, part: str | None, every: bool = False
+) -> Iterator[tuple[str, dict[str, Entry]]]:
+    """(video, {view: entry}) of a part, or of `every`: what the journals say, else what was `found` in the log. Sorted.
+
+    others: entries of other parts' logs, for what only they know of a view.
+    """
+    for video in sorted(found.keys() | history.views.keys()):
+        entries = dict(found.get(video, {}))
+        for label, view in history.views.get(video, {}).items():
+            ended = view.ended if every else view.ended_in(part)
+            if ended is None or view.told is None:
+                continue
+            before = entries.get(label) or others.get(video, {}).get(label)
+            entry = params_entry(video, label, before, *_told(view, ended))
+            worker = view.told.worker
+            if "output_dir" in entry and history.has_moved(worker) and is_folder(video):
+                entry["output_dir"] = str(view_root(history.workers[worker].root or history.root, label, video))
+            entries[label] = entry
+        if entries:
+            yield video, entries
+
+
+def _told(view: ViewHistory, ended: tuple[Any, str] | None) -> tuple[dict[str, Any], ...]:
+    """The fields of a view's lines, older ones first; the last says how it ended."""
+    assert view.told is not None
+    if view.failed is None and view.made is view.told:
+        fields = [view.told.fields]
+    else:
+        lines = sorted({line.key: line for line in (view.made, view.failed, view.told) if line}.items())
+        fields = [line.fields for _, line in lines]
+    if view.is_withdrawn:
+        return *fields, {"status": "failed", "error": OVERWRITE_STOPPED}
+    return *fields, {"status": ended[1] if ended else "failed"}
+
+
+def merge(roots: Sequence[Path]) -> tuple[History, Path, Path]:
+    """The history of all parts of all roots, after augmentation_params.json and manifest.parquet of the first root were
+    made from it; and their paths.
+
+    Raises:
+        OutputError: a journal or the log that would be replaced cannot be read, or one of the files not be written.
+    """
+    path = params_log_path(roots[0])
+    history = History(*roots)
+    found = dict(_only_logs_know(path, history))  # what only a damaged one knows must not be lost
+    for video, views in merged_logs(roots, history, but=path).items():
+        found[video] = {**found.get(video, {}), **views}
+    write_params(path, log_entries(history, found, {}, None, every=True))
+    return history, path, write_manifest(roots[0], history, found)
+
+
+def merged_logs(roots: Sequence[Path], history: History, but: Path | None = None) -> Entries:
+    """What all parameter logs of output roots say beyond the journals. A damaged one is told and passed over."""
+    merged: Entries = {}
+    for other in (path for root in roots for path in sorted(root.glob(f"{LOG_NAME}*.json"))):
+        if other != but:
+            try:
+                for video, views in dict(_only_logs_know(other, history)).items():
+                    merged.setdefault(video, {}).update(views)
+            except OutputError as error:
+                log.warning("%s; its views are not known to this run", error)
+    return merged
+
+
+def _only_logs_know(path: Path, history: History) -> Iterator[tuple[str, dict[str, Entry]]]:
+    """(video, {view: entry}) of those entries of a log that say what the journals do not. Raises OutputError."""
+    for video, views in iter_params(path):
+        known = history.views.get(video, {})
+        kept = {}
+        for label, entry in views.items():
+            view = known.get(label)
+            names: set[str] = set()
+            if view is not None and view.told is not None:
+                names.update(*(line.names for line in (view.made, view.failed, view.told) if line is not None))
+            if not adds_nothing(video, label, entry, names):
+                kept[label] = entry
+        if kept:
+            check_entries(path, video, kept)
+            yield video, kept
+
+
+def _pieces(videos: Labels) -> list[dict[str, list[str]]]:
+    names = list(videos)
+    return [
+        {name: list(videos[name]) for name in names[i : i + VIDEOS_PER_LINE]}
+        for i in range(0, len(names), VIDEOS_PER_LINE)
+    ]

@@ -1,0 +1,407 @@
+"""The work list: which views are asked for, which exist, and whether they are as this run would make them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from guava_aug.batch.config import DEFAULT_FPS, RunConfig
+from guava_aug.batch.config_diff import ConfigMismatchError, Difference, compare
+from guava_aug.batch.fingerprint import RenderSettings, input_digest, input_signature, is_consistent
+from guava_aug.batch.journal.history import DONE, ViewHistory
+from guava_aug.batch.journal.run_log import RunLog
+from guava_aug.batch.keep_cameras import DifficultyLists, lists_of_root, record_lists
+from guava_aug.errors import GuavaAugError, OutputError
+from guava_aug.output.camera_tag import Tag, tag_of_file
+from guava_aug.output.mp4_probe import probe_frame_count
+from guava_aug.output.tree import png_dir, video_path
+from guava_aug.output.verify import verify_view
+from guava_aug.runtime.cpus import usable_cpus
+from guava_aug.runtime.failures import in_short
+from guava_aug.runtime.text import pluralize
+from guava_aug.runtime.version import __version__
+from guava_aug.views import View, plan_views
+from guava_aug.views.difficulty import check_difficulties
+
+if TYPE_CHECKING:
+    from guava_aug.tracked import Timing
+
+log = logging.getLogger(__name__)
+
+LONGEST_NAME = 190  # bytes; file systems allow 255, and the MP4's temporary name is 62 longer than the video's
+FAILED_RUNS = 3  # after so many runs in which a view failed, for whatever reason, it is left alone
+ViewKeys = Collection[tuple[str, str]]  # (video, view)
+
+
+@dataclass(frozen=True, slots=True)
+class ExistingView:
+    """A view whose file is there and whole."""
+
+    bytes: int  # length of the MP4
+    frames: int | None
+    fps: float | None  # None: made by an earlier version or by the original; also for `input`
+    input: str | None  # digest of the tracked data it was made from
+    tag: Tag | None = None  # what the file says of itself, if the journals do not know the view
+    known: bool = False  # to the journals
+    digest: str | None = None  # of the MP4 when it was made; None: not noted
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """One video of the list, with the views asked for."""
+
+    name: str
+    views: tuple[View, ...]
+    done: Mapping[str, ExistingView]  # the views whose file is there and whole, by label
+    refused: str | None = None  # why nothing of the video can be made
+    named: bool = True  # False: its name cannot be a folder
+    signature: str | None = None  # of its tracked data; None: some files are missing
+    circumstances: str = ""  # a digest of what else decides whether its views can be made
+    left_alone: Mapping[str, str] = field(default_factory=dict)  # label -> why it failed; trying again is of no use
+
+    @property
+    def todo(self) -> list[View]:
+        """The views to make."""
+        return [view for view in self.views if view.label not in self.done and view.label not in self.left_alone]
+
+    def attempt(self, view: View) -> str:
+        """A digest of all that decides whether a view can be made: when it is the same, so is the result."""
+        return hashlib.sha256(f"{self.circumstances} {view!r}".encode()).hexdigest()[:16]
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """The names in their order, each once, without the trailing slash a shell's completion leaves."""
+    given = [name.rstrip("/") or name for name in names]
+    once = list(dict.fromkeys(given))
+    if len(once) < len(given):
+        twice = [name for name, count in Counter(given).items() if count > 1]
+        more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
+        log.warning("named more than once, done once: %s%s", ", ".join(twice[:5]), more)
+    return once
+
+
+def warn_of_look_alikes(names: Iterable[str]) -> None:
+    """Logs names that differ only by case or Unicode normalisation: some file systems cannot tell them apart."""
+    from guava_aug.tracked.layout import look_alikes
+
+    if groups := look_alikes(names):
+        more = f" and {pluralize(len(groups) - 5, 'more group')}" if len(groups) > 5 else ""
+        log.warning(
+            "names that differ only by case or Unicode form; on macOS and Windows their outputs are one file: %s%s",
+            "; ".join(" and ".join(group[:5]) for group in groups[:5]), more,
+        )  # fmt: skip
+
+
+def refused_name(name: str) -> str | None:
+    """Why `name` cannot be a folder below the tracked root, or None when it can."""
+    if not name or name in (".", "..") or set(name) & set("/\\\0"):
+        return f"{name!r} is not a video name; expected the name of one folder below --tracked_root"
+    try:
+        encoded = name.encode("utf-8")
+    except UnicodeEncodeError:
+        if (encoding := sys.getfilesystemencoding()) != "utf-8":  # of the locale, as with LC_ALL=C
+            return f"{name!r}: names are read as {encoding} here; set PYTHONUTF8=1, or a locale such as LC_ALL=C.UTF-8"
+        return f"{name!r} is not valid Unicode; rename the folder"
+    if len(encoded) > LONGEST_NAME:
+        return f"{name[:40]!r}... is too long a name ({len(encoded)} bytes, at most {LONGEST_NAME}); rename the folder"
+    return None
+
+
+def make_work_list(
+    config: RunConfig,
+    names: Iterable[str],
+    run_log: RunLog,
+    look: RenderSettings,
+    timings: Mapping[str, Timing] | None = None,
+    *,
+    only: ViewKeys | None = None,
+    again: bool = False,
+) -> list[VideoJob]:
+    """One job per video. Of the files of the output tree only sizes are looked at, and the headers of unknown ones.
+
+    Args:
+        run_log: what is known of earlier runs.
+        look: what of this run decides the pixels.
+        timings: the time map, by video.
+        only: of all views only these.
+        again: also try what was left alone.
+
+    Raises:
+        UsageError: bad difficulties, or a view that exists was made with another camera or configuration than this
+            run would give it.
+    """
+    planner = Planner(config, run_log, look, timings or {}, again)
+    jobs = []
+    for name in names:
+        job = planner.job(name, only)
+        if job.views or only is None:
+            jobs.append(job)
+    jobs = planner.check_changed_inputs(jobs)
+    if planner.differences:
+        raise ConfigMismatchError(planner.differences)
+    if planner.lists is not None:
+        record_lists(config.output_root, planner.lists)
+    run_log.same_inputs(planner.same_inputs)
+    if planner.unsigned:
+        log.warning(
+            "%s made by an earlier version or by the original, which did not write with what: counted as done; "
+            "--overwrite makes them again",
+            pluralize(planner.unsigned, "view"),
+        )
+    return _verified(config, jobs) if config.verify else jobs
+
+
+class Planner:
+    """Makes jobs; collects what has to be told of all of them together."""
+
+    def __init__(
+        self, config: RunConfig, run_log: RunLog, look: RenderSettings, timings: Mapping[str, Timing], again: bool
+    ) -> None:
+        self.config, self.log, self.look, self.timings, self.again = config, run_log, look, timings, again
+        self.differences: list[Difference] = []
+        self.unsigned = 0  # views of whose making nothing is known
+        self.same_inputs: dict[str, tuple[str, str, float | None]] = {}  # read, and found as they were
+        self.lists: DifficultyLists | None = None
+        if config.keep_cameras:
+            check_difficulties(config.difficulties)
+            self.lists = lists_of_root(config.output_root, config.difficulties, config.base_seed, run_log.seeds())
+        self._to_read: dict[str, str] = {}  # videos whose files have changed their dates -> their digest before
+
+    def job(self, name: str, only: ViewKeys | None) -> VideoJob:
+        """What is there of one video, and what is to be made."""
+        config = self.config
+        refused = refused_name(name)
+        speakable = name.encode("utf-8", "replace").decode()
+        views = plan_views(speakable, config.difficulties, config.base_seed, config.views_per_difficulty)
+        if self.lists is not None:
+            views = [self.lists.keep(speakable, view, self.log.seed_of(speakable, view.label)) for view in views]
+        if only is not None:
+            views = [view for view in views if (speakable, view.label) in only]
+        if refused:
+            return VideoJob(speakable, tuple(views), {}, refused, named=False)
+        signature = input_signature(config.tracked_root, name)
+        about: tuple[Any, ...] = (self.look, self.config.fps, signature, self.timings.get(name), __version__)
+        if config.precision != "auto":  # no part of the look, but half precision may be what a view fails of
+            about += (config.precision,)
+        if config.source_frame:
+            about += ("source frame", config.source_frame)
+        if config.accept_tracking:  # what was refused is tried
+            about += ("accept_tracking",)
+        circumstances = hashlib.sha256(repr(about).encode()).hexdigest()
+        job = VideoJob(speakable, tuple(views), {}, signature=signature, circumstances=circumstances)
+        if config.overwrite:
+            return job
+        made_with = self._expected(name, signature)
+        done, left_alone = {}, {}
+        for view in views:
+            found = self._look_at(name, view, made_with)
+            if found is not None:
+                done[view.label] = found
+            elif not self.again and (reason := self._left_alone(job, view)):
+                left_alone[view.label] = reason
+        made_of = next((found.input for found in done.values() if found.input), None)
+        if made_of is None:
+            self._to_read.pop(name, None)
+        elif signature is not None and self.log.history.input_of(name) is None:  # the journals are lost
+            self._to_read[name] = made_of
+        refused = self._tracked_again(name, done, made_with.get("input"))
+        return replace(job, done={} if refused else done, refused=refused, left_alone=left_alone)
+
+    def check_changed_inputs(self, jobs: list[VideoJob]) -> list[VideoJob]:
+        """The jobs again, after those videos were read whose files have other dates than when their views were made."""
+        if not self._to_read:
+            return jobs
+        log.info(
+            "reading %s again: views are there, and files have other dates than then",
+            pluralize(len(self._to_read), "video"),
+        )
+        with ThreadPoolExecutor(min(8, usable_cpus())) as pool:
+            digests = dict(zip(self._to_read, pool.map(self._read, self._to_read), strict=True))
+        checked = []
+        for job in jobs:
+            found = digests.get(job.name)
+            if found is not None and job.refused is None:
+                reason = self._tracked_again(job.name, job.done, found[0])
+                if reason is not None:
+                    job = replace(job, done={}, refused=reason)
+                else:
+                    self.same_inputs[job.name] = (job.signature or "", *found)
+                    self._compare_rates(job, found[1])
+            checked.append(job)
+        return checked
+
+    def _compare_rates(self, job: VideoJob, fps: float | None) -> None:
+        """Notes views with another frame rate than this run would give them; fps: what the data say."""
+        timing = self.timings.get(job.name)
+        now = float(self.config.fps or (timing.fps if timing else None) or fps or DEFAULT_FPS)
+        for view in job.views:
+            then = job.done[view.label].fps if view.label in job.done else None
+            if (
+                then is not None
+                and then != now
+                and not any((d.video, d.label) == (job.name, view.label) for d in self.differences)
+            ):
+                self.differences.append(Difference(job.name, view.label, "fps", then, now))
+
+    def _read(self, name: str) -> tuple[str, float | None] | None:
+        """Digest and frame rate of a video's data; None when they cannot be read: then there is nothing to compare."""
+        from guava_aug.tracked import TrackedVideo
+
+        try:
+            video = TrackedVideo.open(self.config.tracked_root, name)
+            return input_digest(video), None if video.fps is None else float(video.fps)
+        except Exception as error:
+            said = error if isinstance(error, GuavaAugError) else in_short(error)
+            log.warning("%s: its views are there, but its tracked data cannot be read now (%s)", name, said)
+            return None
+
+    def _expected(self, name: str, signature: str | None) -> dict[str, Any]:
+        """What this run would make a video's views with, as far as it is known without reading the video."""
+        expected = self.look.made_with(0.0, "")
+        del expected["fps"], expected["input"]
+        known = self.log.history.input_of(name)
+        timing = self.timings.get(name)
+        fps = self.config.fps or (timing.fps if timing else None)
+        if known is not None and known.signature == signature:
+            expected["input"] = known.digest
+            fps = fps or known.fps or DEFAULT_FPS
+        elif known is not None and signature is not None:
+            self._to_read[name] = known.digest
+        if fps is not None:
+            expected["fps"] = float(fps)
+        return expected
+
+    def _look_at(self, name: str, view: View, made_with: Mapping[str, Any]) -> ExistingView | None:
+        """The view if its file is there, whole and to be kept; else it is to be made."""
+        path = video_path(self.config.output_root, view.label, name)
+        state = self.log.history.get(name, view.label)
+        told, distrusted = self._told(name, view, state)
+        whole = self._whole(path, name, view, told)
+        if whole is None:
+            if told is not None:  # a view that was made once keeps its camera
+                self._differ(name, view, told, {})
+            return None
+        size, frames = whole
+        if told is not None and told.get("bytes") == size:
+            self._differ(name, view, told, made_with)
+            self.unsigned += "made_with" not in told
+            then = told.get("made_with") or {}
+            return ExistingView(size, frames, then.get("fps"), then.get("input"), known=True, digest=told.get("digest"))
+        try:
+            tag = tag_of_file(path)
+            if tag is not None and not is_consistent(tag):
+                raise OutputError(f"{path}: what it says of its camera is damaged")
+        except OutputError as error:
+            log.warning("%s; it is made again", error)
+            return None
+        camera = told if told is not None else tag.camera if tag is not None else {}
+        said = {**camera, "made_with": (tag.made_with if tag is not None else None) or {}}
+        if distrusted and (tag is None or compare(name, view, said, made_with)):
+            return None  # an --overwrite run was to make it again
+        if not camera:
+            log.warning("%s is in no journal and does not say its camera; it counts as done", path)
+        self._differ(name, view, said, made_with)
+        if tag is None or tag.made_with is None:
+            self.unsigned += 1
+            return ExistingView(size, frames, None, None, tag)
+        return ExistingView(size, frames, tag.made_with.get("fps"), tag.made_with.get("input"), tag)
+
+    def _told(self, name: str, view: View, state: ViewHistory | None) -> tuple[Mapping[str, Any] | None, bool]:
+        """What the journals, or else a log, tell of the view that was made last; and whether not to trust it."""
+        if state is not None and state.told is not None:
+            if state.is_distrusted or state.made is None:
+                return None, state.is_distrusted
+            return state.made.fields, False
+        entry = self.log.get(name, view.label)
+        if entry is None or entry.get("status") not in DONE:
+            return None, entry is not None or (state is not None and state.is_distrusted)
+        return entry, state is not None and state.is_distrusted
+
+    def _whole(
+        self, path: Path, name: str, view: View, told: Mapping[str, Any] | None
+    ) -> tuple[int, int | None] | None:
+        """Length and frames of the MP4 if everything asked for is there and whole; a damaged one is told in the log."""
+        frames = (told or {}).get("frames")
+        try:
+            size = os.stat(path).st_size
+            if told is None or told.get("bytes") != size:
+                found = probe_frame_count(path)
+                if found != (frames or found):
+                    raise ValueError(f"it has {pluralize(found, 'frame')}, the log says {frames}")
+                frames = found
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            log.warning("%s is damaged (%s); it is made again", path, error)
+            return None
+        if self.config.save_frame_png and _count_pngs(png_dir(self.config.output_root, view.label, name)) != frames:
+            return None
+        return size, frames
+
+    def _differ(self, name: str, view: View, told: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
+        """Notes in what a view differs from what this run would make; another input is another matter."""
+        wanted = {key: value for key, value in made_with.items() if key != "input"}
+        self.differences += compare(name, view, told, wanted)
+
+    def _tracked_again(self, name: str, done: Mapping[str, ExistingView], now: str | None) -> str | None:
+        """Why a video is refused whose views were made from other data than are there `now` (None: unknown)."""
+        old = [label for label, found in done.items() if now and found.input and found.input != now]
+        if not old:
+            return None
+        return (
+            f"{name} was tracked again since its views were made ({', '.join(sorted(old)[:5])}), or --tracked_root is "
+            "another one: what exists is kept and nothing is added to it. To make all of its views again: --overwrite "
+            f"--video_list {name}; or use another --output_root"
+        )
+
+    def _left_alone(self, job: VideoJob, view: View) -> str | None:
+        """Why a view failed that is of no use to try again; None: it is tried."""
+        state = self.log.history.get(job.name, view.label)
+        if state is None or state.failed is None or state.ended is None or state.ended[1] != "failed":
+            return None
+        told = state.failed.fields
+        if told.get("attempt") != job.attempt(view) or not (told.get("lasting") or state.failed_runs >= FAILED_RUNS):
+            return None
+        return str(told.get("error"))
+
+
+def _verified(config: RunConfig, jobs: list[VideoJob]) -> list[VideoJob]:
+    """The jobs without those files that do not decode as they should; they are made again."""
+
+    views = [(job.name, label, found) for job in jobs for label, found in job.done.items()]
+    log.info("--verify: reading %s", pluralize(len(views), "view"))
+
+    def is_good(view: tuple[str, str, ExistingView]) -> bool:
+        name, label, found = view
+        try:
+            verify_view(
+                config.output_root, label, name, frames=found.frames, fps=found.fps, digest=found.digest,
+                has_sidecar=found.input is not None, has_pngs=config.save_frame_png,
+            )  # fmt: skip
+            return True
+        except OutputError as error:
+            log.warning("%s; this run makes it again", error)
+            return False
+
+    with ThreadPoolExecutor(usable_cpus()) as pool:  # reading and decoding let other threads run
+        good = {(name, label) for (name, label, _), fine in zip(views, pool.map(is_good, views), strict=True) if fine}
+    log.info("--verify: %d of %d are good", len(good), len(views))
+    return [
+        replace(job, done={label: found for label, found in job.done.items() if (job.name, label) in good})
+        for job in jobs
+    ]
+
+
+def _count_pngs(folder: Path) -> int:
+    try:
+        return sum(name.endswith(".png") and not name.startswith(".") for name in os.listdir(folder))
+    except OSError:
+        return 0

@@ -1,0 +1,63 @@
+"""Which failed views are to be tried again, and with what configuration each of them failed."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from guava_aug.batch.config import RunConfig
+from guava_aug.batch.journal.history import History
+from guava_aug.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+_PATHS = ("tracked_root", "model_path", "guava_root", "time_map")
+
+
+def failed_runs(history: History) -> list[tuple[RunConfig, set[tuple[str, str]]]]:
+    """The configurations in which views failed, each with its views (video, label): of those, their videos only.
+
+    Paths are where they were: relative to the folder that each run was started in.
+    """
+    groups: dict[str, tuple[RunConfig, set[tuple[str, str]]]] = {}
+    for video, label, view in sorted(history.items(), key=lambda item: item[:2]):
+        if view.standing != "failed" or view.failed is None:
+            continue
+        header = history.workers[view.failed.worker].header
+        text = json.dumps([header.get("config"), header.get("cwd")], sort_keys=True)
+        if text not in groups:
+            config = _config(header, history.root)
+            if config is None:
+                log.warning("%s / %s failed in a run whose flags are not known; it is left out", video, label)
+                continue
+            groups[text] = config, set()
+        groups[text][1].add((video, label))
+    return [
+        (replace(config, videos=tuple(sorted({video for video, _ in views}))), views)
+        for config, views in groups.values()
+    ]
+
+
+def _config(header: dict[str, Any], root: Path) -> RunConfig | None:
+    """The configuration in a journal's first line, for a run over other videos of the same output root."""
+    try:
+        return _config_of(header, root)
+    except (TypeError, ValueError, OSError, UsageError):  # of another version, or damaged
+        return None
+
+
+def _config_of(header: dict[str, Any], root: Path) -> RunConfig | None:
+    values = dict(header.get("config") or {})
+    if not values:
+        return None
+    start = Path(header.get("cwd") or ".")
+    for name in _PATHS:
+        if values.get(name) is not None and not (name == "model_path" and values[name] == "embedded"):
+            values[name] = str(start / values[name])
+    if values.get("background") and (start / values["background"]).is_file():
+        values["background"] = str(start / values["background"])
+    values |= {"output_root": str(root), "videos": None, "overwrite": False, "verify": False, "shard": None}
+    return RunConfig.from_json(values)

@@ -1,0 +1,57 @@
+"""Frames on their way from a GPU to an encoder."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guava_aug.output.quantize import NotFiniteError
+from guava_aug.runtime import timing
+from guava_aug.runtime.failures import annotate
+
+
+class PendingFrames:
+    """I420 planes on their way into page-locked memory: the encoder's thread waits for them, nobody else does."""
+
+    def __init__(
+        self,
+        planes: Tensor,  # [T, 3 H / 2, W] uint8 on a GPU: BT.601, limited range
+        broken: Tensor,  # [T] int32, not 0: this frame has pixels that are not finite
+    ) -> None:
+        self._planes, self._broken = _pinned(planes), _pinned(broken)
+        self._here = torch.cuda.Event()
+        self._here.record(torch.cuda.current_stream(planes.device))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self._planes.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: slice) -> PendingFrames:
+        part = copy.copy(self)
+        part._planes, part._broken = self._planes[index], self._broken[index]
+        return part
+
+    def planes(self) -> np.ndarray:
+        """uint8 [T, 3 H / 2, W], when they are here. Raises NotFiniteError."""
+        self._here.synchronize()
+        bad = self._broken.numpy()
+        if bad.any():
+            first = int(bad.nonzero()[0][0])
+            error = NotFiniteError(
+                first,
+                "check the pose of that frame with `guava-aug check`; if it is fine, half precision is too narrow for "
+                "this model: use --precision fp32",
+            )
+            raise annotate(error, stage=timing.RENDER)
+        return self._planes.numpy()
+
+
+def _pinned(x: Tensor) -> Tensor:
+    """A copy in page-locked memory that is under way; torch keeps such memory for the next one."""
+    return torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)

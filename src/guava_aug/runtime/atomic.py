@@ -1,0 +1,45 @@
+"""Names of unfinished files: beside the final one, hidden, and recognisable when a killed run left them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from guava_aug.runtime.durable import sync_file
+from guava_aug.runtime.processes import host_id
+from guava_aug.runtime.stale_files import remove_stale_files
+
+
+def temporary_path(path: Path) -> Path:
+    """Return `.{name}.tmp-<host>-<pid>-<random>` in the same folder, so that a rename to `path` is atomic.
+
+    It does not end as `path` does: who collects `*.mp4` below a folder while a run is going on gets whole files only.
+    """
+    return path.with_name(f".{path.name}.tmp-{host_id()}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def remove_stale_temporaries_beside(path: Path) -> None:
+    """Removes what killed runs left in the folder of `path`. See `remove_stale_files`."""
+    remove_stale_files(path.parent)
+
+
+@contextmanager
+def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """A temporary file to write; it takes the name `path` when the block is left well, and is removed when not.
+
+    Readers see the old file or the new one, whole; when `durable` also after a loss of power. Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_path(path)
+    try:
+        yield temporary
+        if durable:
+            sync_file(temporary)
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,182 @@
+"""Which device a run uses, and whether a GPU is to be expected where torch finds none."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from guava_aug.errors import DeviceError, UsageError
+from guava_aug.runtime.cpus import usable_cpus
+from guava_aug.runtime.dependencies import INSTALL_TORCH
+
+log = logging.getLogger(__name__)
+
+ROOT = Path("/")  # of the device nodes and of /proc
+_GIVEN = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "GPU_DEVICE_ORDINAL")  # lists of GPUs; schedulers alone set them
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")  # users set them too
+_JOB = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "SGE_TASK_ID", "FLUX_JOB_ID", "_CONDOR_SLOT")  # set within a job
+_NO_DEVICE = ("", "-1", "none", "void", "nodevfiles")  # values of the above that name no GPU
+_OF_GPU = re.compile(r"CUDA|cuDNN|CUBLAS|\bHIP\b|NVIDIA|no kernel image", re.IGNORECASE)
+_REASON = 400  # characters of what torch says
+
+
+def choose_device(asked: str, *, required: bool = False) -> str:
+    """Return the torch device for `--device`: a GPU number, `cpu`, `cuda`, `cuda:1`, or another torch device.
+
+    A machine without any GPU uses its CPU, which is said once in the log. Where there is a GPU, or the scheduler gave
+    one to this job, and torch cannot use it, that is an error: on a CPU the work would take days without a word.
+
+    Args:
+        required: a GPU was asked for by name, so that a CPU will not do whatever the machine is.
+
+    Raises:
+        DeviceError: there are GPUs, but not this one; torch cannot use the GPU of this machine or job; or torch has no
+            such device on this machine.
+        UsageError: that is not the name of a device, or a GPU is required of a CPU.
+    """
+    text = asked.strip().lower()
+    number = text.removeprefix("cuda").removeprefix(":") if text.startswith("cuda") else text
+    if text == "cuda":
+        number = "0"
+    if number.isdecimal():
+        return _gpu(int(number), asked, required)
+    try:
+        device = torch.device(text)
+        if device.type != "cpu":
+            torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = _first_line(error)
+        if "Expected one of" in reason or "Invalid device" in reason:
+            raise UsageError(f"--device {asked}: expected a GPU number such as 0, cpu, or cuda:1") from None
+        raise DeviceError(f"--device {asked}: torch cannot use it here ({reason}); use a GPU number or cpu") from None
+    return str(device)
+
+
+def keep_threads_within_quota() -> None:
+    """Let torch use no more threads than this process has processors, unless the user says how many.
+
+    It counts those the process is bound to, but does not know the quota of a container or a cluster's job.
+    """
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > usable_cpus():
+        torch.set_num_threads(usable_cpus())
+
+
+def _gpu(index: int, asked: str, required: bool) -> str:
+    if not gpu_usable():
+        why = "a GPU is required" if required else why_expected(os.environ, ROOT)
+        if why is not None:
+            raise DeviceError(
+                f"--device {asked}: {why}, but torch can use none ({why_unusable()}); {advice()}; `guava-aug doctor` "
+                "looks at it more closely; to use the CPU, give --device cpu"
+            )
+        hidden = next((name for name in _VISIBLE if name in os.environ and not _names_gpu(os.environ[name])), None)
+        if hidden is not None:
+            log.warning("no GPU is visible (%s is %r); running on the CPU", hidden, os.environ[hidden])
+        else:
+            log.warning("no GPU that torch can use is on this machine; running on the CPU")
+        return "cpu"
+    if index and index >= (count := torch.cuda.device_count()):  # which takes 0.2 s and is not asked for the first
+        there = "0" if count == 1 else f"0 to {count - 1}"
+        raise DeviceError(f"--device {index}: there is no such GPU; this machine has {there} (or use --device cpu)")
+    return f"cuda:{index}"
+
+
+def gpu_usable() -> bool:
+    """Return whether torch finds a GPU. Its warnings are left out: `why_unusable` has the reason."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.cuda.is_available()
+
+
+def why_expected(environment: Mapping[str, str], root: Path) -> str | None:
+    """Return why a GPU is to be expected here, in words; None where nothing says so.
+
+    The scheduler's word comes first, then an explicit CUDA_VISIBLE_DEVICES without a GPU, then the device nodes.
+
+    Args:
+        root: folder that holds `dev` and `proc`.
+    """
+    given = [name for name in _GIVEN if _names_gpu(environment.get(name, ""))]
+    job = next((name for name in _JOB if environment.get(name)), None)
+    if job is not None:
+        given += [name for name in _VISIBLE if _names_gpu(environment.get(name, ""))]
+    if given:
+        return f"the scheduler gave this job a GPU ({given[0]}={environment[given[0]]})"
+    if any(name in environment and not _names_gpu(environment[name]) for name in _VISIBLE):
+        return None
+    nodes = _device_nodes(root)
+    if nodes and not (job is not None and all(_is_denied(node) for node in nodes)):
+        return f"this machine has a GPU or its driver ({nodes[0]})"
+    return None
+
+
+def _names_gpu(value: str) -> bool:
+    """Return whether the value of such a variable names a GPU."""
+    return value.split(",")[0].strip().lower() not in _NO_DEVICE
+
+
+def _device_nodes(root: Path) -> list[Path]:
+    """Return what the drivers of GPUs put into the file system, those of single GPUs first."""
+    found = sorted((root / "dev").glob("nvidia[0-9]*")) + sorted((root / "dev").glob("nvidia[!0-9]*"))
+    found.append(root / "proc/driver/nvidia")
+    if getattr(torch.version, "hip", None) is not None:
+        found.append(root / "dev/kfd")
+    return [path for path in found if os.path.lexists(path)]
+
+
+def _is_denied(node: Path) -> bool:
+    """Return whether a device is another job's: the scheduler's cgroup forbids to open it."""
+    if node.is_dir():
+        return True  # of the driver, which is there for all jobs
+    try:
+        os.close(os.open(node, os.O_RDWR | os.O_NONBLOCK))
+    except OSError as error:
+        return error.errno == errno.EPERM  # EACCES is the mode of the file: a fault that can be mended
+    return node.name.removeprefix("nvidia")[:1].isalpha()  # nvidiactl, nvidia-uvm: for all jobs too
+
+
+def why_unusable() -> str:
+    """Return what torch says when it is told to use a GPU."""
+    try:
+        torch.cuda.init()
+        torch.empty(1, device="cuda")
+    except Exception as error:  # whatever torch, CUDA and the driver raise
+        return _first_line(error)
+    return "it finds no GPU"
+
+
+def advice() -> str:
+    """Return what to do about a GPU that torch cannot use."""
+    hip = getattr(torch.version, "hip", None)
+    if torch.version.cuda is None and hip is None:
+        return f"torch {torch.__version__} is built for CPUs only: install the build for your GPU ({INSTALL_TORCH})"
+    if hip is not None:
+        return f"see rocm-smi: the driver may be missing, or not fit torch's ROCm {hip}"
+    return f"see nvidia-smi: the driver may be missing, or older than torch's CUDA {torch.version.cuda}"
+
+
+@contextmanager
+def device_errors(device: str) -> Iterator[None]:
+    """Raise what CUDA says against a GPU that is used for the first time as a DeviceError."""
+    try:
+        yield
+    except RuntimeError as error:  # also torch.OutOfMemoryError
+        if not device.startswith("cuda") or not _OF_GPU.search(str(error)):
+            raise
+        raise DeviceError(
+            f"{device}: this GPU cannot be used ({_first_line(error)}); see nvidia-smi for other programs that use it, "
+            "and `guava-aug doctor`; choose another --device, or --device cpu"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:_REASON].rstrip(" .") if text else type(error).__name__

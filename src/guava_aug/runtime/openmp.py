@@ -1,0 +1,29 @@
+"""Settings of the thread pools beneath torch and numba, for machines that do more than one thing at a time."""
+
+from __future__ import annotations
+
+import os
+
+SPINS = "20000"  # about a millisecond; libgomp's default is some ten
+
+
+def shorten_spin() -> None:
+    """Lets threads that have nothing to do give their core away after a millisecond. Call it before torch is imported.
+
+    Between two steps of the network they turn in circles, which is fastest as long as nobody else wants the core: with
+    the default two runs on the same cores take more than twice as long as one after the other
+    (`benchmarks/together.py`). What the user says in OMP_WAIT_POLICY or GOMP_SPINCOUNT is left as it is.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+
+
+def same_threads() -> None:
+    """Let numba start as many threads as OMP_NUM_THREADS says. Call it before numba is imported.
+
+    Without NUMBA_NUM_THREADS it starts one for every processor that it may use, which on a large node is more than a
+    user may have, and each of several processes does so.
+    """
+    threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if threads.isdecimal() and int(threads) > 0:
+        os.environ.setdefault("NUMBA_NUM_THREADS", str(int(threads)))

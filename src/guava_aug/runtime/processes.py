@@ -1,0 +1,85 @@
+"""Processes and the machines they run on: who wrote a file, and is that process still there?"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+import time
+import uuid
+from functools import cache
+from pathlib import Path
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # a random number of every start of a machine
+_SLACK = 2.0  # seconds between clocks of one machine
+
+
+def child_environment() -> dict[str, str]:
+    """This process's environment, for a Python that is to find this very package, also when it runs from a checkout."""
+    search = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(search)}
+
+
+@cache
+def host_name() -> str:
+    """This machine's name, fit for a file name."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", socket.gethostname())[:40].strip("-.") or "host"
+
+
+@cache
+def host_id() -> str:
+    """Return eight hexadecimal digits of this machine and its table of processes.
+
+    They are equal where process numbers mean the same.
+
+    Machines of one image may share a host name, and every machine's first process namespace has the same number, so the
+    identifier of this start of the machine is part of it. Containers share that, but not their processes, so the
+    namespace is part of it too. After a restart the digits are others, and all earlier processes are dead.
+    """
+    parts = [socket.gethostname()]
+    try:
+        parts += [os.readlink("/proc/self/ns/pid"), BOOT_ID.read_text(encoding="ascii")]
+    except (OSError, ValueError):  # no Linux: the hardware address, or where there is none a random number
+        parts += [f"{uuid.getnode():x}"]
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def process_lives(identity: object, pid: object, since: float | None = None) -> bool | None:
+    """Return whether a process lives, by the `host_id` and number it noted; None: it is not of here, nothing is known.
+
+    Not of here are other machines, other containers, earlier starts of this machine, and processes of guava-aug 0.1.0,
+    whose identity had no start in it. since: as for `is_alive`.
+    """
+    if identity != host_id() or isinstance(pid, bool) or not isinstance(pid, int) or pid <= 0:
+        return None
+    return is_alive(pid, since)
+
+
+def is_alive(pid: int, since: float | None = None) -> bool:
+    """Whether process `pid` of this machine runs; `since`: and began before that time (seconds since 1970).
+
+    Numbers of dead processes are given again, hence `since`. Where the beginning is not known it counts as before.
+    """
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's process; or no number a process can have
+        return True
+    begun = _begun(pid) if since is not None else None
+    return begun is None or since is None or begun <= since + _SLACK
+
+
+def _begun(pid: int) -> float | None:
+    """When a process began, seconds since 1970; None where /proc does not say. A zombie's is never: it is dead."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+        with open("/proc/uptime", encoding="ascii") as file:
+            uptime = float(file.read().split()[0])
+        if fields[0] in "ZX":
+            return float("inf")
+        return time.time() - uptime + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None

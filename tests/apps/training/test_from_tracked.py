@@ -1,0 +1,49 @@
+"""Tracked frames as training material, against the inference reader on a bundled clip."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from guava_aug.apps.synthetic import default_body_path
+from guava_aug.apps.training.data import source_image
+from guava_aug.apps.training.from_tracked import video_views
+from guava_aug.avatar.visibility import rasterize_mesh
+from guava_aug.tracked import TrackedVideo
+
+_CLIPS = Path(default_body_path()).parent / "clips"
+
+
+@pytest.fixture(scope="module")
+def video() -> TrackedVideo:
+    return TrackedVideo.open(_CLIPS, "signer_a")
+
+
+@pytest.fixture(scope="module")
+def views(video, body):
+    return video_views(video, body, 3)
+
+
+def test_source_frame_is_what_inference_reads(video, views):
+    ours = source_image(views.images[0].float() / 255, 280)
+    theirs = video.source_at(280).image
+    assert (ours - theirs).abs().mean() < 0.01  # soft edges are multiplied by the mask twice here
+    assert (ours - theirs).abs().amax() < 0.3
+
+
+def test_geometry_is_that_of_the_body_and_camera(video, views, body):
+    last = video.num_frames - 1
+    posed = body(video.identity, video.motion[last : last + 1])
+    torch.testing.assert_close(views.vertices[-1], posed.vertices[0])
+    assert torch.equal(views.viewmats[-1], video.viewmats[last])
+    assert views.tracked.all() and len(views.images) == 3
+    camera = posed.vertices[0] @ video.viewmats[last][:3, :3].T + video.viewmats[last][:3, 3]
+    points = torch.cat([camera[:, :2] * 24 / camera[:, 2:], camera[:, 2:]], 1)
+    owner = rasterize_mesh(points.numpy(), body.assets.faces.numpy(), 512)[0]
+    assert views.seen[-1].sum() == len(set(owner[owner >= 0].tolist()))
+
+
+def test_head_box_lies_on_the_person(views):
+    left, top, right, bottom = ((views.boxes[0, 0] + 1) * 256).long().tolist()
+    assert left < right and top < bottom
+    assert (views.images[0, 3, top:bottom, left:right] > 127).float().mean() > 0.3

@@ -1,0 +1,191 @@
+"""A GPU that is there, or was given by a scheduler, and cannot be used is an error; else a machine uses its CPU."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from fakes import FakeModel, write_clip
+from guava_aug import RunConfig, augment
+from guava_aug.batch.executors.local_workers import worker_slots
+from guava_aug.cli import main
+from guava_aug.errors import DeviceError, UsageError
+from guava_aug.runtime import device
+from guava_aug.runtime.device import choose_device, device_errors, why_expected
+
+TOO_OLD = "The NVIDIA driver on your system is too old (found version 11040)"
+VARIABLES = (*device._GIVEN, *device._VISIBLE, *device._JOB)
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The root of a machine whose GPU, if it has one, torch cannot use; nothing is in it and no variable is set."""
+
+    def fails(*args, **kwargs):
+        raise RuntimeError(f"{TOO_OLD}\nsecond line")
+
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.init", fails)
+    monkeypatch.setattr(device, "ROOT", tmp_path / "root")
+    (tmp_path / "root" / "dev").mkdir(parents=True)
+    return tmp_path / "root"
+
+
+def node(root: Path, name: str) -> None:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+@pytest.mark.parametrize("asked", ["0", "1", "cuda", "cuda:0"])
+def test_a_machine_without_a_gpu_uses_its_cpu(root: Path, asked: str, caplog: pytest.LogCaptureFixture):
+    assert choose_device(asked) == "cpu"
+    assert caplog.text.count("no GPU") == 1
+    assert choose_device("cpu") == "cpu"
+    assert caplog.text.count("no GPU") == 1
+
+
+@pytest.mark.parametrize("name", ["dev/nvidia0", "dev/nvidiactl", "proc/driver/nvidia/version"])
+def test_a_gpu_of_this_machine_that_cannot_be_used(root: Path, name: str):
+    node(root, name)
+    with pytest.raises(DeviceError, match=r"too old \(found version 11040\)\)") as caught:
+        choose_device("0")
+    assert "nvidia" in str(caught.value) and "--device cpu" in str(caught.value)
+    assert "second line" not in str(caught.value)
+    assert choose_device("cpu") == "cpu"
+
+
+def test_a_gpu_of_amd_counts_where_torch_is_built_for_it(root: Path, monkeypatch: pytest.MonkeyPatch):
+    node(root, "dev/kfd")
+    monkeypatch.setattr(torch.version, "hip", None, raising=False)
+    assert choose_device("0") == "cpu"
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    with pytest.raises(DeviceError, match=r"kfd.*ROCm 6\.4"):
+        choose_device("0")
+
+
+def test_the_build_of_torch_is_told_apart_from_the_driver(root: Path, monkeypatch: pytest.MonkeyPatch):
+    node(root, "dev/nvidia0")
+    monkeypatch.setattr(torch.version, "hip", None, raising=False)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(DeviceError, match="built for CPUs only"):
+        choose_device("0")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with pytest.raises(DeviceError, match=r"driver may be missing, or older than torch's CUDA 13\.0"):
+        choose_device("0")
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"SLURM_JOB_GPUS": "0"}, True),
+        ({"SLURM_STEP_GPUS": "2,3"}, True),
+        ({"GPU_DEVICE_ORDINAL": "0"}, True),
+        ({"SLURM_JOB_ID": "7", "CUDA_VISIBLE_DEVICES": "0"}, True),
+        ({"PBS_JOBID": "7.host", "CUDA_VISIBLE_DEVICES": "GPU-1a2b"}, True),
+        ({"SLURM_JOB_GPUS": "1", "CUDA_VISIBLE_DEVICES": ""}, True),  # given, and hidden by somebody else
+        ({"SLURM_JOB_GPUS": "", "GPU_DEVICE_ORDINAL": ""}, False),
+        ({"SLURM_JOB_ID": "7", "CUDA_VISIBLE_DEVICES": "NoDevFiles"}, False),
+        ({"SLURM_JOB_ID": "7", "CUDA_VISIBLE_DEVICES": "-1"}, False),
+        ({"SLURM_JOB_ID": "7"}, False),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, False),  # set by the user, perhaps for another machine
+    ],
+)
+def test_a_gpu_that_the_scheduler_gave(root: Path, environment: dict[str, str], expected: bool):
+    said = why_expected(environment, root)
+    assert (said is not None) == expected
+    assert said is None or "scheduler" in said
+
+
+def test_hidden_gpus_are_not_expected(root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    node(root, "dev/nvidia0")
+    assert why_expected({"CUDA_VISIBLE_DEVICES": "0"}, root) is not None
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert choose_device("0") == "cpu"
+    assert "CUDA_VISIBLE_DEVICES is ''" in caplog.text
+
+
+def test_gpus_of_another_job_are_not_expected(root: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("dev/nvidia0", "dev/nvidiactl", "proc/driver/nvidia/version"):
+        node(root, name)
+    job = {"SLURM_JOB_ID": "7"}
+    assert why_expected(job, root) is not None
+    reason = errno.EPERM
+
+    def denied(path, flags):
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr("os.open", denied)
+    assert why_expected(job, root) is None  # the cgroup of a job without GPUs
+    assert why_expected({}, root) is not None
+    reason = errno.EACCES
+    assert why_expected(job, root) is not None
+
+
+def test_a_required_gpu(root: Path):
+    with pytest.raises(DeviceError, match="a GPU is required"):
+        choose_device("0", required=True)
+    config = RunConfig(Path("t"), Path("o"), gpus=("GPU-1a2b",))
+    with pytest.raises(DeviceError, match=r"--gpus GPU-1a2b.*too old"):
+        worker_slots(config, 1)
+    with pytest.raises(UsageError, match="--require_gpu and --device cpu"):
+        RunConfig(Path("t"), Path("o"), device="cpu", require_gpu=True)
+
+
+def test_the_commands_end_with_2(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    write_clip(tmp_path / "tracked", "one", frames=2)
+    where = ["--tracked_root", str(tmp_path / "tracked"), "--output_root", str(tmp_path / "out")]
+    monkeypatch.setattr("guava_aug.avatar.model.load_model", lambda *args, **kwargs: FakeModel())
+    assert main(["run", *where, "--require_gpu"]) == 2
+    assert main(["run", *where, "--gpus", "0"]) == 2
+    monkeypatch.setenv("SLURM_JOB_GPUS", "0")
+    out = str(tmp_path / "other")
+    for command in (
+        ["run", *where], ["run", *where, "--mode", "subprocess"], ["estimate", *where],
+        ["bench", "--output", out], ["evaluate", "--output", out], ["demo", "--output", out],
+        ["train", "--tracked_root", str(tmp_path / "tracked"), "--out", out],
+    ):  # fmt: skip
+        capsys.readouterr()
+        assert main(command) == 2, command
+        said = capsys.readouterr().err
+        assert "SLURM_JOB_GPUS=0" in said and "too old" in said, command
+    with pytest.raises(DeviceError, match="SLURM_JOB_GPUS=0"):
+        augment(tmp_path / "tracked", tmp_path / "out", device="0")
+
+
+def test_what_cuda_says_of_a_gpu_that_is_there():
+    with pytest.raises(DeviceError, match="busy or unavailable"), device_errors("cuda:0"):
+        raise RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable\nCompile with TORCH_USE_CUDA")
+    with pytest.raises(RuntimeError, match="sizes"), device_errors("cuda:0"):
+        raise RuntimeError("sizes do not fit")
+    with pytest.raises(RuntimeError, match="CUDA"), device_errors("cpu"):
+        raise RuntimeError("CUDA error")
+
+
+def test_doctor_says_why_a_gpu_cannot_be_used(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from guava_aug.apps import doctor
+
+    monkeypatch.setattr(doctor, "_nvidia_smi", list)
+    asked, cpu = RunConfig(tmp_path, tmp_path), RunConfig(tmp_path, tmp_path, device="cpu")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.version, "hip", None, raising=False)
+    (found,) = doctor._gpu(asked)
+    assert (found.level, found.text) == ("warn", "there is none")
+    packages, _ = doctor._packages(asked)
+    assert "1.6 GB" in packages.advice  # a build with CUDA is of no use here
+    node(root, "dev/nvidia0")
+    (found,) = doctor._gpu(asked)
+    assert found.level == "fail" and "nvidia0" in found.text and TOO_OLD in found.text
+    assert next(doctor._gpu(cpu)).level == "warn"
+    packages, _ = doctor._packages(asked)
+    assert packages.advice == ""
+    monkeypatch.setattr(doctor, "_nvidia_smi", lambda: ["NVIDIA H100, 470.1"])
+    assert "NVIDIA H100, 470.1, but torch cannot use it" in next(doctor._gpu(asked)).text
