@@ -5,6 +5,8 @@
 # make test-oldest    all tests with Python 3.10 and the lowest versions that pyproject.toml allows (OLDEST=python3.10)
 # make test-newest    all tests with Python 3.13 and the newest versions there are (NEWEST=python3.13)
 # make lint     ruff and mypy                         make test-gpu  only those that need a GPU
+# make test-fast   the quick ones, in less than a minute, and how much of the code they cover
+# make docs     the documentation site, into docs/_build/html; a warning is an error
 
 PYTHON ?= python3
 OLDEST ?= python3.10
@@ -13,13 +15,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test parity test-cluster test-faults test-gpu test-oldest test-newest lint format clean
+.PHONY: docs demo test test-fast parity test-cluster test-faults test-gpu test-oldest test-newest lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/guava-aug demo --output demo_output $(ARGS)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "fast and not parity" --cov=guava_aug --cov-report= $(ARGS)
+	@$(BIN)/python -m coverage report --format=total | sed 's/$$/ % of the lines are covered by the quick tests/'
 
 parity: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m parity --forbid-skips $(ARGS)
@@ -69,6 +75,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
 	touch $@
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 clean:
 	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest demo_output build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

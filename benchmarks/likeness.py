@@ -2,8 +2,8 @@
 
 `python benchmarks/likeness.py PACK [--fit NAME] [--cameras CAM ...] [--steps N] [--device cuda] [--json FILE]`
 
-PACK is a folder of calibrated, synchronised views of a person (`guava_aug.apps.evaluation.real` says what it holds; none
-comes with the project). The avatar is made from the source camera's video, measured in every camera, fitted to the
+PACK is a folder of calibrated, synchronised views of a person (`guava_aug.apps.evaluation.real` says what it holds;
+none comes with the project). The avatar is made from the source camera's video, measured in every camera, fitted to the
 frames of `--cameras` (default: the source camera alone), every fourth frame kept back, and measured again. With all
 cameras given it tells the ceiling: what this avatar, these poses and these masks allow at all; read it in the rows of
 the held-out frames.

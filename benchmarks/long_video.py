@@ -25,13 +25,14 @@ import torch
 
 import setting
 from guava_aug.batch.config import RunConfig
-from guava_aug.batch.executors.in_process import InProcessExecutor, Made
+from guava_aug.batch.executors.base import FramesDone, ViewDone
+from guava_aug.batch.executors.in_process import InProcessExecutor
+from guava_aug.batch.jobs import Clip, VideoJob
 from guava_aug.errors import OutputError
 from guava_aug.output.video import PRESET
 from guava_aug.runtime.allocator import keep_freed_memory
 from guava_aug.runtime.progress import NoProgress, hms
 from guava_aug.runtime.text import pluralize
-from guava_aug.runtime.timing import StageTimer
 from guava_aug.views import plan_views
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
@@ -58,7 +59,7 @@ class Watch(NoProgress):
         self._said, self._stop = 0.0, threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def frames(self, done: int, total: int) -> None:
+    def frames(self, name: str, done: int, total: int) -> None:
         """See `Progress`."""
         self.done += done
 
@@ -120,14 +121,18 @@ def say(text: str) -> None:
 def make(config: RunConfig, views: int, watch: Watch) -> float:
     """Seconds for the views of the one video of `config`, watched from when the model is loaded."""
     assert config.videos is not None
-    engine, made = InProcessExecutor(config, StageTimer(), watch), list[Made]()
-    engine.check()
-    engine.prepare()
+    executor = InProcessExecutor(config)
+    executor.check()
+    executor.start()
     plan = plan_views(config.videos[0], [DIFFICULTY], config.base_seed, views)
     begun = time.perf_counter()
+    failed = []
     with watch:
-        engine.make(config.videos[0], plan, made.append)
-    failed = [view.error for view in made if view.error is not None]
+        for event in executor.execute(VideoJob(config.videos[0], tuple(plan), Clip.of(config.videos[0]))):
+            if isinstance(event, FramesDone):
+                watch.frames(event.video, event.done, event.total)
+            elif isinstance(event, ViewDone) and event.record.error is not None:
+                failed.append(event.record.error)
     if failed:
         raise OutputError(f"{config.videos[0]}: a view could not be made: {failed[0]}")
     return time.perf_counter() - begun

@@ -25,13 +25,13 @@ from guava_aug.apps.benchmark.clock import time_calls, union_seconds
 from guava_aug.apps.benchmark.gpu_trace import COPIES, KERNELS, gpu_trace
 from guava_aug.avatar.model import GuavaModel
 from guava_aug.batch.config import RunConfig
-from guava_aug.batch.pipeline import Settings, augment_video
+from guava_aug.batch.pipeline import ClipVideos, PipelineSettings, augment_video
 from guava_aug.body import Motion
 from guava_aug.output import to_video_bytes
 from guava_aug.output.gpu_frames import PendingFrames
+from guava_aug.output.view_writer import ViewEnd
 from guava_aug.render.composite import composite
 from guava_aug.render.rasterize import rasterize
-from guava_aug.runtime.progress import NoProgress
 from guava_aug.runtime.timing import StageTimer
 from guava_aug.tracked import TrackedVideo
 from guava_aug.views import plan_views
@@ -132,15 +132,14 @@ def as_the_original(scene: Scene, frames: int, refiner: Callable[[Tensor], Tenso
 def through_the_pipeline(scene: Scene, views: int, chunk: int) -> float:
     """Wall seconds of the video with so many views, frames thrown away."""
     plan = plan_views(scene.video.name, ["medium"], 42, views)
-    settings = Settings("black", chunk, RunConfig.views_in_flight)
-    outcomes: list[Any] = []
+    settings = PipelineSettings("black", chunk, RunConfig.views_in_flight)
     begun = time.perf_counter()
-    augment_video(
-        scene.model, scene.video, plan, lambda view: Nowhere(), outcomes.append, settings,  # type: ignore[arg-type,return-value]
-        stages=StageTimer(str(scene.model.device)), progress=NoProgress(),
+    events = augment_video(
+        scene.model, ClipVideos.of(scene.video), plan, lambda view: Nowhere(), settings,  # type: ignore[arg-type,return-value]
+        StageTimer(str(scene.model.device)),
     )  # fmt: skip
+    failed = [event.error for event in events if isinstance(event, ViewEnd) and event.error is not None]
     seconds = time.perf_counter() - begun
-    failed = [outcome.error for outcome in outcomes if outcome.error is not None]
     if failed:
         raise failed[0]
     return seconds

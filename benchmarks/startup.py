@@ -28,11 +28,11 @@ class FirstFrame(Exception):
 def child(job: dict[str, Any]) -> None:
     """Runs until the first frames reach a file; prints the clock at every step."""
     clock = {"python": time.time()}
-    import guava_aug.batch.executors.in_process as engine
-    import guava_aug.batch.pipeline as pipeline
     from guava_aug.batch.config import RunConfig
+    from guava_aug.batch.executors.in_process import InProcessExecutor
+    from guava_aug.batch.pipeline import ClipVideos, PipelineSettings, augment_video
+    from guava_aug.output.view_writer import ViewEnd
     from guava_aug.runtime.allocator import keep_freed_memory
-    from guava_aug.runtime.progress import NoProgress
     from guava_aug.runtime.timing import StageTimer
     from guava_aug.tracked import TrackedVideo
     from guava_aug.views import plan_views
@@ -41,8 +41,8 @@ def child(job: dict[str, Any]) -> None:
     clock["imports"] = time.time()
     config = RunConfig.from_json(job)
     stages = StageTimer(config.device)
-    here = engine.InProcessExecutor(config, stages, NoProgress())
-    here.prepare()
+    here = InProcessExecutor(config)
+    here.start()
     clock["model loading"] = time.time()
     assert here.model is not None and config.videos is not None
 
@@ -56,15 +56,15 @@ def child(job: dict[str, Any]) -> None:
         def abort(self) -> None: ...
 
     video = TrackedVideo.open(config.tracked_root, config.videos[0])
-    settings = pipeline.Settings(config.background, config.chunk_length(config.device), 1)
-    errors: list[Exception | None] = []
-    pipeline.augment_video(
-        here.model, video, plan_views(video.name, ["medium"]), lambda view: File(),  # type: ignore[arg-type,return-value]
-        lambda outcome: errors.append(outcome.error), settings, stages=stages, progress=NoProgress(),
+    settings = PipelineSettings(config.background, config.chunk_length(config.device), 1)
+    events = augment_video(
+        here.model, ClipVideos.of(video), plan_views(video.name, ["medium"]), lambda view: File(),  # type: ignore[arg-type,return-value]
+        settings, stages,
     )  # fmt: skip
+    errors = [event.error for event in events if isinstance(event, ViewEnd)]
     if not isinstance(errors[0], FirstFrame):
         raise SystemExit(f"no frame was rendered: {errors[0]!r}")
-    found = {"clock": clock, "stages": {row.name: row.seconds for row in stages.rows()}}
+    found = {"clock": clock, "stages": {row.name: row.seconds for row in [*here.stages.rows(), *stages.rows()]}}
     print(json.dumps({**found, "bytecode": Path(sys.modules["torch"].__cached__).is_file()}))
 
 

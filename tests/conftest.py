@@ -126,7 +126,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--forbid-skips", action="store_true", help="a skipped parity test fails the run")
 
 
+# What `make test-fast` runs: the rules of the source, and the small parts that all others rest on.
+FAST = (
+    "test_architecture.py", "views/", "batch/executors/", "batch/journal/test_params_log.py", "batch/test_sharding.py",
+    "runtime/test_text.py", "runtime/test_timing.py", "runtime/test_cpus.py", "runtime/test_device.py",
+    "runtime/test_progress.py", "runtime/test_moved_modules.py", "runtime/test_processes.py",
+    "output/test_mp4_probe.py",
+    "render/test_inpaint.py", "tracked/test_mdb.py", "tracked/test_timemap.py", "tracked/test_layout.py",
+)  # fmt: skip
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        place = item.path.relative_to(REPO / "tests").as_posix()
+        if place.startswith(FAST) and not item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.fast)
     if torch.cuda.is_available():
         return
     for item in items:

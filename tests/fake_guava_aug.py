@@ -13,5 +13,5 @@ from guava_aug.cli import main
 if __name__ == "__main__":
     seconds = float(sys.argv[1])
     guava_aug.avatar.model.load_model = lambda *args, **kwargs: FakeModel(seconds)  # type: ignore[assignment]
-    guava_aug.batch.executors.in_process.known_weights = lambda *args: "fake"  # type: ignore[assignment]
+    guava_aug.batch.validate.cached_weights_digest = lambda *args: "fake"  # type: ignore[assignment]
     raise SystemExit(main(sys.argv[2:]))

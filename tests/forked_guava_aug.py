@@ -31,7 +31,7 @@ def _load(seconds: float, *args: object, **kwargs: object) -> FakeModel:
 
 
 if __name__ == "__main__":
-    guava_aug.batch.executors.in_process.known_weights = lambda *args: "fake"  # type: ignore[assignment]
+    guava_aug.batch.validate.cached_weights_digest = lambda *args: "fake"  # type: ignore[assignment]
     for line in sys.stdin:
         seconds, arguments = json.loads(line)
         child = os.fork()

@@ -1,8 +1,7 @@
-"""What the documentation says is run: the Python blocks of docs/architecture.md, its import rule, and examples/."""
+"""What the documentation says is run: the Python blocks of docs/walkthrough.md, and examples/."""
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import subprocess
@@ -17,7 +16,7 @@ from guava_aug.tracked import TrackedVideo, list_videos, write_tracked
 from tiny_model import write_tiny_model
 
 REPO = Path(__file__).resolve().parent.parent
-PAGE = REPO / "docs" / "architecture.md"
+PAGE = REPO / "docs" / "walkthrough.md"
 PACKAGE = REPO / "src" / "guava_aug"
 
 
@@ -63,49 +62,6 @@ def test_all_examples_of_the_page(shared_golden: Path, official_assets: Path, tm
     assert text.count("np.load(GOLDEN") >= 9
     script.write_text(text, encoding="utf-8")
     _run(script, GOLDEN=shared_golden, ASSETS=official_assets, TMPDIR=tmp_path)
-
-
-def test_imports_go_one_way() -> None:
-    """Each module imports only from lines of the page's list below its own, and the list names every module."""
-    text = PAGE.read_text(encoding="utf-8").split("```text\n")[1].split("```")[0]
-    rank = {
-        name: i for i, line in enumerate(text.splitlines()) for name in re.split(r"\s{2,}", line)[0].split(", ") if name
-    }
-    rooms = {p.relative_to(PACKAGE).with_suffix("").parts[0] for p in PACKAGE.rglob("*.py")}
-    assert rooms - {"__init__", "__main__"} == set(rank)
-    wrong = [
-        f"{path.relative_to(PACKAGE)} imports {there}"
-        for path in sorted(PACKAGE.rglob("*.py"))
-        if (here := path.relative_to(PACKAGE).with_suffix("").parts[0]) in rank
-        for there in _imported_rooms(path) & set(rank) - {here}
-        if rank[there] <= rank[here]
-    ]
-    assert not wrong
-
-
-def test_the_mathematics_knows_nothing_of_runs() -> None:
-    """No configuration of a run, no journal and no command line in what renders; only each other and small tools."""
-    mathematics = {"avatar", "body", "model", "render", "views"}
-    tools = {"compiled", "errors", "plural", "safe_pickle", "triton_support"}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        room = path.relative_to(PACKAGE).with_suffix("").parts[0]
-        if room in mathematics:
-            also = {"tracked"} if room == "model" else set()  # `Source`, what a model reconstructs from
-            assert _imported_rooms(path) <= mathematics | tools | also, path.relative_to(PACKAGE)
-
-
-def _imported_rooms(path: Path) -> set[str]:
-    """Top-level modules of the package that a file imports, also those it imports late."""
-    folder = ("guava_aug", *path.relative_to(PACKAGE).parent.parts)
-    names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = ".".join(folder[: len(folder) - node.level + 1]) if node.level else ""
-            module = ".".join(part for part in (base, node.module) if part)
-            names += [f"{module}.{alias.name}" for alias in node.names]
-    return {name.split(".")[1] for name in names if name.startswith("guava_aug.")}
 
 
 def test_places_that_the_parity_page_names_exist() -> None:

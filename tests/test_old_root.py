@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 import pyarrow.parquet as pq
 import pytest
 
 from fakes import FakeModel, write_clip
 from guava_aug import TrackedVideo, UsageError, augment
-from guava_aug.batch.fingerprint import fingerprint, input_digest, input_signature
+from guava_aug.batch.config import RunConfig
+from guava_aug.batch.fingerprint import RenderSettings, fingerprint, input_digest, input_signature
 from guava_aug.batch.journal.history import History
+from guava_aug.batch.options import Declared, options_of
 from guava_aug.output.camera_tag import tag_comment, tag_of_file
 from guava_aug.output.tree import sidecar_path, video_path
 from guava_aug.views import View, plan_views
@@ -71,7 +74,7 @@ def test_a_complete_root_is_complete(root: Path) -> None:
     for label in LABELS:  # no new field
         assert {**after[label], "status": "success"} == before[label]
         assert list(after[label]) == list(before[label])
-    assert {(video, label): view.standing for video, label, view in History(root).items()} == {
+    assert {(video, label): view.status for video, label, view in History(root).items()} == {
         (NAME, label): "done" for label in LABELS
     }
     table = pq.read_table(root / "manifest.parquet").to_pylist()
@@ -131,3 +134,60 @@ def test_labels_fingerprints_and_tags_are_those_of_that_version() -> None:
         "View(difficulty='easy', index=0, seed=196342, yaw=0.07059442705321939, pitch=0.01885692214733288, "
         "zoom=0.9419546355412561, trajectory='fixed')"
     )
+
+
+PIXELS = [declared for declared in options_of(RunConfig) if declared.decides_pixels]
+SHOWN = {"crf", "base_seed"}  # in every fingerprint or camera since then, as crf, preset, background and the seeds
+MORE = {"overwrite", "views_per_difficulty", "save_frame_png"}  # make views or files that are not there
+ELSEWHERE = {"workers", "timeout", "cpus_per_worker", "require_gpu"}  # in processes that have no fake model; not here
+OTHERS = [
+    declared
+    for declared in options_of(RunConfig)
+    if not declared.decides_pixels
+    and declared.name not in SHOWN | MORE | ELSEWHERE
+    and any(kind in (int, float, bool) for kind in (declared.kind, *get_args(declared.kind)))
+    and declared.option.parse is None
+]
+
+
+def another(declared: Declared, value: Any) -> Any:
+    """Return a value of an option that is not `value`, and not a usual one."""
+    if declared.is_switch:
+        return not value
+    for kind in (declared.kind, *get_args(declared.kind)):
+        if get_origin(kind) is Literal:
+            return next(choice for choice in get_args(kind) if choice != value)
+        if kind in (int, float):
+            return (value or 0) + 1
+        if kind is str:
+            return f"{value}x"
+    raise TypeError(f"{declared.name}: how is another value of {declared.kind} made?")
+
+
+def test_there_are_such_options() -> None:
+    assert "source_frame" in {declared.name for declared in PIXELS} and len(OTHERS) > 5
+
+
+@pytest.mark.parametrize("declared", PIXELS, ids=lambda declared: declared.name)
+def test_an_option_that_decides_pixels(root: Path, declared: Declared) -> None:
+    """At the value of that version nothing is told of it; another value is a difference that is shown."""
+    before = declared.option.in_0_1_0
+    other = another(declared, before)
+    settings = [RenderSettings.of(RunConfig(root, root, **{declared.name: value}), "w") for value in (before, other)]
+    assert [declared.name in each.made_with(30, "i") for each in settings] == [False, True]
+    assert repr(settings[0]) == repr(settings[1])  # in the digest by which a failed view is left alone
+    assert declared.name not in {"seed", "yaw", "pitch", "zoom", "sampler", "params", "trajectory", *MADE_WITH}
+    model = FakeModel()
+    assert run(root, model, **{declared.name: before}).count() == {"skipped": 2} and not model.calls
+    assert all(declared.name not in entry for entry in entries(root).values())
+    with pytest.raises(UsageError, match=rf"--{declared.flag}: made with {before}, this run {other} \(clip / easy"):
+        run(root, model, **{declared.name: other})
+    assert not model.calls
+
+
+@pytest.mark.parametrize("declared", OTHERS, ids=lambda declared: declared.name)
+def test_an_option_that_decides_no_pixel(root: Path, declared: Declared) -> None:
+    """With whatever value, what is there is complete."""
+    model = FakeModel()
+    result = run(root, model, **{declared.name: another(declared, declared.default)})
+    assert result.count() == {"skipped": 2} and not model.calls

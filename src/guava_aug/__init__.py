@@ -12,26 +12,29 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from guava_aug.runtime import moved_modules
+
 if TYPE_CHECKING:
     from guava_aug.avatar.model import load_model
     from guava_aug.batch.config import RunConfig
-    from guava_aug.batch.run import RunResult, ViewResult, augment, run
+    from guava_aug.batch.results import RunResult, ViewResult
+    from guava_aug.batch.run import augment, run
     from guava_aug.errors import AssetError, DeviceError, GuavaAugError, InputError, OutputError, UsageError
     from guava_aug.runtime.version import __version__
     from guava_aug.tracked import TrackedVideo
     from guava_aug.views import View, plan_views
 
 _WHERE = {
-    "RunConfig": "config",
-    "RunResult": "jobs",
+    "RunConfig": "batch.config",
+    "RunResult": "batch.results",
     "TrackedVideo": "tracked",
     "View": "views",
-    "ViewResult": "jobs",
-    "__version__": "_version",
-    "augment": "jobs",
-    "load_model": "model",
+    "ViewResult": "batch.results",
+    "__version__": "runtime.version",
+    "augment": "batch.run",
+    "load_model": "avatar.model",
     "plan_views": "views",
-    "run": "jobs",
+    "run": "batch.run",
     "AssetError": "errors",
     "DeviceError": "errors",
     "GuavaAugError": "errors",
@@ -58,6 +61,9 @@ __all__ = [
     "plan_views",
     "run",
 ]
+
+
+moved_modules.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""`python -m guava_aug` is `guava-aug`."""
+"""Run the command line: `python -m guava_aug` is the same as `guava-aug`."""
 
 from guava_aug.cli import main
 

@@ -71,7 +71,7 @@ def test_names_are_those_of_the_user(
     monkeypatch.setattr(guava_aug.apps.estimate, "clip_of_length", clip)
     rates = measure(config, amounts(config)[0][:2], frames=4)
     assert seen == [seen[0], seen[0], rates.video, rates.video] and {seen[0], rates.video} == {"a", "b"}
-    monkeypatch.setattr("guava_aug.batch.pipeline._refuse_empty", _refuse)
+    monkeypatch.setattr("guava_aug.batch.pipeline.source_fault", lambda image, name: f"{name} is empty")
     caplog.clear()
     with pytest.raises(InputError, match=r"^none of [ab], [ab] can be measured; see `guava-aug check`$"):
         measure(config, amounts(config)[0][:2], frames=4)
@@ -107,10 +107,6 @@ def test_paths_are_those_of_the_user(
     with pytest.raises(InputError, match="none of a can be"):
         measure(config, [Amount("a", 2, 3)], frames=4)
     assert f"a cannot be measured: {config.tracked_root / 'a'} is odd" in caplog.messages
-
-
-def _refuse(image: object, name: str) -> None:
-    raise InputError(f"{name} is empty")
 
 
 def test_the_command(config: RunConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):

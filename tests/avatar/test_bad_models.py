@@ -25,7 +25,7 @@ WEIGHT = "model.uv_style_mapping.0.bias"
 @pytest.fixture(scope="module")
 def embedded() -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     with safe_open(EMBEDDED_DIR / "model.safetensors", framework="pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118  (not a dict)
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
 
 
 def _model(folder: Path, embedded, change: Callable[[dict, dict], Any]) -> Path:

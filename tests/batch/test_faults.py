@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_jobs import logged, tree
 
 from fakes import FakeModel, write_clip
 from guava_aug import augment
 from guava_aug.output.tree import video_path
 from guava_aug.runtime.processes import host_id
 from guava_aug.runtime.stale_files import STALE_AFTER, remove_stale_files
+from run_outputs import logged, tree
 
 FAKE = Path(__file__).parents[1] / "fake_guava_aug.py"
 VIEWS = ("easy", "medium", "hard")

@@ -16,12 +16,12 @@ import lmdb
 import numpy as np
 import pytest
 import torch
-from test_jobs import logged, tree
 
 from fakes import FakeModel, write_clip
 from guava_aug import augment
 from guava_aug.batch.journal.history import History
 from guava_aug.cli import main
+from run_outputs import logged, tree
 
 FAKE = Path(__file__).parents[1] / "fake_guava_aug.py"
 
@@ -171,7 +171,7 @@ def test_a_full_disk_while_pngs_are_written(tmp_path: Path, monkeypatch: pytest.
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("guava_aug.avatar.model.load_model", lambda *args, **kwargs: FakeModel())
-    monkeypatch.setattr("guava_aug.output.pngs.replacing", full)
+    monkeypatch.setattr("guava_aug.output.pngs.atomic_write", full)
     for name in ("a", "b"):
         write_clip(tmp_path / "tracked", name, frames=3)
     command = ["run", "--tracked_root", str(tmp_path / "tracked"), "--output_root", str(tmp_path / "out")]

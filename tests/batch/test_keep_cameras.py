@@ -9,11 +9,16 @@ import pytest
 
 from fakes import FakeModel, write_clip
 from guava_aug import UsageError, augment
+from guava_aug.batch.config import RunConfig
+from guava_aug.batch.fingerprint import RenderSettings
+from guava_aug.batch.jobs import VideoJob
 from guava_aug.batch.journal.history import History
+from guava_aug.batch.journal.run_log import RunLog
 from guava_aug.batch.keep_cameras import lists_of_root, record_lists
+from guava_aug.batch.plan import make_work_list
 from guava_aug.errors import OutputError
 from guava_aug.output.tree import video_path
-from guava_aug.views import seed_for
+from guava_aug.views import plan_views, seed_for
 
 NAMES = ("one", "two", "three")
 
@@ -115,17 +120,14 @@ def test_a_damaged_record_is_told(tmp_path: Path, content: str):
         lists_of_root(tmp_path, ["easy", "hard"], 42, [])
 
 
-def test_processes_of_their_own_keep_cameras_too(tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A worker and a child plan for themselves; they are told the seeds."""
-    from guava_aug.batch.config import RunConfig
-    from guava_aug.batch.executors.worker import Worker
-    from guava_aug.views import plan_views
-
-    config = RunConfig(tracked, tmp_path, difficulties=("easy", "hard"), device="cpu")
-    asked: list = []
-    worker = Worker(config, lambda event: None)
-    monkeypatch.setattr(worker.engine, "make", lambda name, views, on_view: asked.extend(views))
-    old = plan_views("one", ["easy"])[0]
-    new = plan_views("one", ["easy", "hard"])[1]
-    worker.make("one", {"easy": old.seed, "hard": new.seed})
-    assert asked == [old, new]
+def test_workers_get_the_kept_cameras(tracked: Path, tmp_path: Path):
+    """A job carries its views, so a process of its own plans nothing again."""
+    augment(tracked, tmp_path, ["one"], ["easy"], model=FakeModel())
+    config = RunConfig(
+        tracked, tmp_path, difficulties=("easy", "hard"), device="cpu", keep_cameras=True, overwrite=True
+    )
+    with RunLog(tmp_path) as log:
+        (planned,) = make_work_list(config, ["one"], log, RenderSettings("w", "plate", 10, "veryfast"))
+    old, new = plan_views("one", ["easy"])[0], plan_views("one", ["easy", "hard"])[1]
+    assert planned.job.views == (old, new)
+    assert VideoJob.from_json(json.loads(json.dumps(planned.job.to_json()))) == planned.job

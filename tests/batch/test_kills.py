@@ -129,7 +129,7 @@ def finish(tracked: Path, out: Path, whole: dict) -> None:
     result = augment(tracked, out, model=FakeModel(), **OPTIONS)
     assert result.count() == {k: v for k, v in {"skipped": there, "success": VIEWS - there}.items() if v}
     assert left_by(out) == whole
-    assert {view.standing for _, _, view in History(out).items()} == {"done"}
+    assert {view.status for _, _, view in History(out).items()} == {"done"}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_every_point_is_passed() -> None:
     """A point that is not in the program cannot be killed at."""
     source = Path(__file__).parents[2] / "src" / "guava_aug"
     text = "".join(path.read_text(encoding="utf-8") for path in source.rglob("*.py"))
-    assert all(text.count(f'faults.point("{name}")') == 1 for name in POINTS)
+    assert all(text.count(f'fault_points.fault_point("{name}")') == 1 for name in POINTS)
 
 
 def test_killed_at_random_times(tracked: Path, tmp_path: Path, whole: dict):

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from fakes import FakeModel, write_clip
-from guava_aug.batch.pipeline import Settings, _even_length, augment_video
+from guava_aug.batch.pipeline import ClipVideos, PipelineSettings, _even_length, augment_video
 from guava_aug.errors import InputError
-from guava_aug.output.view_writer import FrameBatch, Outcome
-from guava_aug.runtime.progress import NoProgress
+from guava_aug.output.sinks import FrameBatch
+from guava_aug.output.view_writer import ViewEnd
 from guava_aug.runtime.timing import StageTimer
 from guava_aug.tracked import TrackedVideo
 from guava_aug.views import View, plan_views
@@ -66,13 +66,12 @@ def go(
     model: FakeModel, video: TrackedVideo, disk: Disk, views: int = 3, chunk: int = 2, in_flight: int = 16,
     background: str = "black",
 ):  # fmt: skip
-    ended: list[Outcome] = []
     plan = plan_views("clip", ["hard"], 42, views)
-    augment_video(
-        model, video, plan, disk.open, ended.append, Settings(background, chunk, in_flight),  # type: ignore[arg-type]
-        stages=StageTimer(), progress=NoProgress(),
+    events = augment_video(
+        model, ClipVideos.of(video), plan, disk.open, PipelineSettings(background, chunk, in_flight),  # type: ignore[arg-type]
+        StageTimer(),
     )  # fmt: skip
-    return ended
+    return [event for event in events if isinstance(event, ViewEnd)]
 
 
 def test_chunks_outside_views_inside(video: TrackedVideo):

@@ -19,7 +19,6 @@ from fakes import FakeModel, write_clip
 from guava_aug import UsageError, augment
 from guava_aug.batch.config import RunConfig
 from guava_aug.batch.config_diff import ConfigMismatchError
-from guava_aug.batch.executors.in_process import Content, render_settings
 from guava_aug.batch.fingerprint import (
     cached_weights_digest,
     fingerprint,
@@ -28,6 +27,7 @@ from guava_aug.batch.fingerprint import (
     weights_digest,
 )
 from guava_aug.batch.journal.history import History
+from guava_aug.batch.validate import render_settings
 from guava_aug.output.camera_tag import tag_of_file
 from guava_aug.output.sidecar import read_sidecar
 from guava_aug.output.tree import png_dir, sidecar_path, video_path
@@ -205,7 +205,7 @@ def test_precision_may_change_and_is_a_new_attempt(tracked: Path, tmp_path: Path
     monkeypatch.setattr(FakeModel, "render", lambda *args: torch.full((3, 3, 128, 128), float("nan")))
     for _ in range(4):
         again = run(tracked, tmp_path / "out", ["one"], difficulties=["easy"], precision="fp16")
-    assert again.failed and "left alone" in (again.failed[0].error or "")
+    assert again.failed and "not tried again" in (again.failed[0].error or "")
     monkeypatch.undo()
     assert run(tracked, tmp_path / "out", ["one"], difficulties=["easy"], precision="fp16").count() == {"failed": 1}
     assert run(tracked, tmp_path / "out", ["one"], difficulties=["easy"], precision="fp32").count() == {"success": 1}
@@ -370,10 +370,8 @@ def test_damage_is_made_again(tracked: Path, tmp_path: Path, damage, journals: s
 
 def test_a_root_of_0_1_0_is_verified_by_decoding(tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Its journals have neither a digest nor an exact frame rate, and its sidecars no exact frame rate."""
-    out, made = tmp_path / "out", Content
-    monkeypatch.setattr(
-        "guava_aug.batch.executors.in_process.Content", lambda *a, **k: made(*a, **{**k, "frame_rate": None})
-    )
+    out = tmp_path / "out"
+    monkeypatch.setattr("guava_aug.batch.executors.open_clip.rate_text", lambda fps: None)
     monkeypatch.setattr("guava_aug.batch.executors.in_process.file_digest", lambda path: None)
     run(tracked, out, difficulties=["easy"], fps=29.97)
     monkeypatch.undo()
@@ -421,7 +419,7 @@ def test_odd_names(tmp_path: Path, name: str):
     result = run(tmp_path / "tracked", tmp_path / "out", difficulties=["easy"])
     assert result.ok and result.views[0].path.is_file()
     assert run(tmp_path / "tracked", tmp_path / "out", difficulties=["easy"]).count() == {"skipped": 1}
-    assert History(tmp_path / "out").get(name, "easy").standing == "done"
+    assert History(tmp_path / "out").get(name, "easy").status == "done"
 
 
 def test_overwrite_that_failed_early_leaves_nothing_old_behind(tracked: Path, tmp_path: Path):
@@ -461,7 +459,7 @@ def test_bad_data_are_tried_once_and_then_left_alone(tracked: Path, tmp_path: Pa
         result = run(tracked, tmp_path / "out")
         assert opened == ["one", "two"]
     assert result.count() == {"failed": 3, "skipped": 3}
-    assert "truncated" in result.failed[0].error and "left alone" in result.failed[0].error
+    assert "truncated" in result.failed[0].error and "not tried again" in result.failed[0].error
     assert f"guava-aug retry {tmp_path / 'out'}" in caplog.text
     path.write_bytes(good)  # mended: its files have other dates
     assert run(tracked, tmp_path / "out").count() == {"success": 3, "skipped": 3}

@@ -7,8 +7,6 @@ import logging
 import shutil
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 
 from fakes import SIZE, FakeModel, write_clip
@@ -17,6 +15,7 @@ from guava_aug.batch.journal.journal import Journal
 from guava_aug.errors import AssetError
 from guava_aug.output.tree import video_path
 from guava_aug.output.video import read_comment
+from run_outputs import frames_of, logged, tree
 
 VIEWS = ("easy", "medium", "hard")
 
@@ -28,25 +27,6 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_clip(root, "one", frames=5)
     write_clip(root, "two words é", frames=3, fps=25.0)
     return root
-
-
-def tree(root: Path) -> dict[str, bytes]:
-    """What a run leaves, without its record: path -> bytes."""
-    return {
-        str(p.relative_to(root)): p.read_bytes()
-        for p in sorted(root.rglob("*"))
-        if p.is_file() and ".guava-aug" not in p.parts and p.suffix == ".mp4"
-    }
-
-
-def logged(root: Path, part: str = "") -> dict:
-    return json.loads((root / f"augmentation_params{part}.json").read_text(encoding="utf-8"))
-
-
-def frames_of(path: Path) -> tuple[list[np.ndarray], float]:
-    with av.open(str(path)) as container:
-        rate = float(container.streams.video[0].average_rate or 0)
-        return [f.to_ndarray(format="rgb24") for f in container.decode(video=0)], rate
 
 
 def test_all_views_of_all_videos(tracked: Path, tmp_path: Path):
@@ -107,7 +87,7 @@ def test_second_run_makes_nothing_and_loads_nothing(tracked: Path, tmp_path: Pat
     before = tree(tmp_path)
     monkeypatch.setattr("guava_aug.avatar.model.load_model", lambda *a, **k: pytest.fail("the model was loaded"))
     monkeypatch.setattr("guava_aug.tracked.TrackedVideo.open", lambda *a, **k: pytest.fail("a video was opened"))
-    monkeypatch.setattr("guava_aug.batch.executors.in_process.known_weights", lambda *a: "fake")
+    monkeypatch.setattr("guava_aug.batch.validate.cached_weights_digest", lambda *a: "fake")
     result = augment(tracked, tmp_path)
     assert {v.status for v in result.views} == {"skipped"}
     assert tree(tmp_path) == before
@@ -225,8 +205,7 @@ def test_only_bad_names_and_complete_videos_load_no_model(
 ):
     augment(tracked, tmp_path, ["one"], model=(model := FakeModel()))
     monkeypatch.setattr(
-        "guava_aug.batch.executors.in_process.InProcessExecutor.prepare",
-        lambda self: pytest.fail("the model was loaded"),
+        "guava_aug.batch.executors.in_process.InProcessExecutor.start", lambda self: pytest.fail("the model was loaded")
     )
     assert augment(tracked, tmp_path, ["one", ".."], model=model).count() == {"skipped": 3, "failed": 3}
     shutil.copytree(tracked, moved := tmp_path / "moved", ignore=shutil.ignore_patterns("one"))

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_jobs import logged, tree
 
 from fakes import FakeModel, write_clip
 from guava_aug import UsageError, augment
 from guava_aug.batch.sharding import Shard, number_of, shard_of_slurm_array
+from run_outputs import logged, tree
 
 NAMES = [f"clip {i} é" for i in range(11)]
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from test_input_faults import put_images
-from test_jobs import logged
 
 from fakes import FakeModel, write_clip
 from guava_aug import augment
@@ -18,6 +17,7 @@ from guava_aug.batch.config import RunConfig
 from guava_aug.batch.fingerprint import RenderSettings
 from guava_aug.errors import InputError, UsageError
 from guava_aug.tracked import TrackedVideo, check_videos
+from run_outputs import logged
 
 
 def test_what_the_avatar_is_made_from(tmp_path: Path) -> None:
@@ -48,7 +48,8 @@ def test_a_video_whose_first_frame_shows_nobody(tmp_path: Path) -> None:
     write_clip(root, "short", frames=2)
     assert "another frame as the source (--source_frame)" in check_videos(root, ["late"])[0].problems[0]
     late, short = check_videos(root, source_frame=3)
-    assert late.ok and late.warnings == ("frame 'frame_000000': the mask is empty",)
+    assert late.ok and late.warnings[0] == "frame 'frame_000000': the mask is empty"
+    assert len(late.warnings) == 2 and "nothing of the clean plate is taken from it" in late.warnings[1]
     assert "expected 0 to 1, as it has 2 frames" in short.problems[0]
     result = augment(root, tmp_path / "out", None, ["easy"], model=FakeModel(), source_frame=3, background="black")
     assert [(view.video, view.status) for view in result.views] == [("late", "success"), ("short", "failed")]

@@ -150,7 +150,7 @@ def test_retry_makes_the_failed_and_only_them(
     tracked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("guava_aug.avatar.model.load_model", lambda *a, **k: FakeModel())
-    monkeypatch.setattr("guava_aug.batch.executors.in_process.known_weights", lambda *a: "fake")
+    monkeypatch.setattr("guava_aug.batch.validate.cached_weights_digest", lambda *a: "fake")
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "out"
     options = {"difficulties": ["hard", "easy"], "base_seed": 5, "crf": 20, "background": "black"}
@@ -165,7 +165,7 @@ def test_retry_makes_the_failed_and_only_them(
     assert main(["retry", str(out), "--quiet"]) == 0
     assert not video_path(out, "hard", "one").exists()
     views = History(out).views["bad"]
-    assert {label: view.standing for label, view in views.items()} == dict.fromkeys(
+    assert {label: view.status for label, view in views.items()} == dict.fromkeys(
         ["hard", "hard_001", "easy", "easy_001"], "done"
     )
     assert {view.made.fields["made_with"]["crf"] for view in views.values()} == {20}
@@ -334,7 +334,7 @@ def test_merge_and_a_run_with_nothing_to_do_need_no_torch(tracked: Path, tmp_pat
     words = ["run", *flags, "--video_list", "one", "--difficulties", "easy"]
     code = (
         "import sys, guava_aug.batch.executors.in_process; from guava_aug.cli import main; "
-        "guava_aug.batch.executors.in_process.known_weights = lambda *a: 'fake'; "
+        "guava_aug.batch.validate.cached_weights_digest = lambda *a: 'fake'; "
         f"codes = main({words!r}), main(['merge', {str(tmp_path / 'out')!r}]); print(codes, 'torch' in sys.modules)"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

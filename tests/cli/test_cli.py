@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from test_jobs import logged, tree
 
 import guava_aug
 from fakes import FakeModel, write_clip
@@ -19,6 +18,7 @@ from guava_aug.cli.flags import RunFlags, read_names
 from guava_aug.cli.parsing import parse
 from guava_aug.errors import UsageError
 from guava_aug.output.tree import video_path
+from run_outputs import logged, tree
 from tiny_model import write_tiny_model
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "run_guava_augmentation.py"
@@ -333,7 +333,7 @@ def test_convert_replaces_no_file_unasked(tiny_model: Path, tmp_path: Path, caps
     out.write_bytes(b"mine")
     argv = ["convert", str(tiny_model), str(out)]
     assert main(argv) == 2
-    assert f"{out} is there already" in (said := capsys.readouterr().err) and "--overwrite" in said
+    assert f"{out} exists already" in (said := capsys.readouterr().err) and "--overwrite" in said
     assert out.read_bytes() == b"mine"
     assert main([*argv, "--overwrite"]) == 0
     assert out.stat().st_size > 1000
@@ -368,7 +368,7 @@ def test_demo_into_a_folder_of_another_version(
     monkeypatch.setattr("guava_aug.apps.synthetic.demo_root", lambda: tracked)
     argv = ["demo", "--output", str(tmp_path / "out"), "--moments", "2", "--clips", "one", "--difficulties", "easy"]
     assert main(argv) == 0
-    monkeypatch.setattr("guava_aug.batch.executors.in_process.known_weights", lambda *args: "newer weights")
+    monkeypatch.setattr("guava_aug.batch.validate.cached_weights_digest", lambda *args: "newer weights")
     capsys.readouterr()
     assert main(argv) == 2
     said = capsys.readouterr().err
@@ -409,9 +409,9 @@ def test_progress_on_a_terminal(tmp_path: Path):
     bars = Bars(console)
     bars.start(2, 4)
     bars.video("clip [bold]", 2)
-    bars.frames(5, 10)
+    bars.frames("clip [bold]", 5, 10)
     assert bars.clock.done == 0.5
-    bars.finish_video("good")
+    bars.finish_video("clip [bold]", "good")
     assert bars.clock.done == 2
     bars.close()
     assert "clip [bold]" in console.file.getvalue()

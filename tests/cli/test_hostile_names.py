@@ -48,7 +48,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("guava_aug.avatar.model.load_model", lambda *args, **kwargs: FakeModel())
-    monkeypatch.setattr("guava_aug.batch.executors.in_process.known_weights", lambda *args: "fake")
+    monkeypatch.setattr("guava_aug.batch.validate.cached_weights_digest", lambda *args: "fake")
 
 
 def commands(root: Path, out: Path) -> list[list[str]]:

@@ -49,11 +49,11 @@ def _fill_disk_after(views: int, folder: str) -> None:
     """Makes the disk full once so many videos are below `folder`."""
     import guava_aug.output.video as video
 
-    sync = video._sync
+    sync = video.sync_file
 
     def sync_or_full(path: Path) -> None:
-        if Path(path).is_file() and len(list(Path(folder).glob("*/*/*/*/*_video.mp4"))) >= views:
+        if len(list(Path(folder).glob("*/*/*/*/*_video.mp4"))) >= views:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         sync(path)
 
-    video._sync = sync_or_full
+    video.sync_file = sync_or_full

@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-from test_jobs import logged, tree
 
 from cluster.conftest import NAMES, ended, fake_environment, start, wait_until
 from guava_aug.batch.config import RunConfig
 from guava_aug.batch.executors.ray_workers import portable, share_out
 from guava_aug.errors import DeviceError
+from run_outputs import logged, tree
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
-from test_jobs import logged, tree
 
 from cluster.conftest import HERE, ended, fake_environment, start, wait_until
 from fakes import write_clip
 from guava_aug.batch.sharding import Shard
 from guava_aug.cli import main
 from guava_aug.cli.slurm import run_words
+from run_outputs import logged, tree
 
 
 def written(capsys: pytest.CaptureFixture[str], out: Path, *more: str, code: int = 0) -> str:

@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
-from test_jobs import logged, tree
 
 from cluster.conftest import NAMES, ended, start, wait_until
 from guava_aug import UsageError
 from guava_aug.batch.config import RunConfig
 from guava_aug.batch.executors.local_workers import worker_slots
 from guava_aug.errors import DeviceError
+from run_outputs import logged, tree
 
 
 def command(tracked: Path, out: Path, *more: str) -> list[str]:

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from guava_aug.errors import OutputError, UsageError
+from guava_aug.errors import OutputError, UsageError, location
 from guava_aug.output import PngWriter, params_log_path, png_dir, to_png_bytes, to_video_bytes, video_path
 from guava_aug.output.contact_sheet import Block, contact_sheet
-from guava_aug.runtime.failures import location
 
 
 def read(path):

@@ -13,12 +13,11 @@ import cv2
 import numpy as np
 import pytest
 
-from guava_aug.errors import OutputError, UsageError
+from guava_aug.errors import OutputError, UsageError, location
 from guava_aug.output import video as video_module
 from guava_aug.output.gpu_frames import PendingFrames
 from guava_aug.output.quantize import NotFiniteError
 from guava_aug.output.video import VideoWriter, verify_video
-from guava_aug.runtime.failures import location
 from guava_aug.runtime.processes import host_id
 from guava_aug.runtime.stale_files import STALE_AFTER
 

@@ -60,8 +60,12 @@ def test_the_smaller_of_affinity_and_quota_counts(monkeypatch: pytest.MonkeyPatc
 
 def test_no_pool_asks_for_the_processors_of_the_machine():
     """`os.cpu_count` counts those of the whole machine; only the record of a run names them."""
-    package = Path(cpus.__file__).parent
-    asking = {p.name for p in package.rglob("*.py") if "os.cpu_count" in p.read_text(encoding="utf-8")}
+    package = Path(cpus.__file__).parents[1]
+    asking = {
+        p.relative_to(package).as_posix()
+        for p in package.rglob("*.py")
+        if "os.cpu_count" in p.read_text(encoding="utf-8")
+    }
     assert asking == {"runtime/cpus.py", "batch/journal/run_record.py"}
 
 

@@ -91,7 +91,7 @@ def test_commands_name_what_is_too_old(monkeypatch: pytest.MonkeyPatch, capsys: 
 OLD_TYRO = """
 import sys, types
 sys.modules["tyro"] = types.ModuleType("tyro")  # from which nothing can be imported
-from guava_aug import dependencies
+from guava_aug.runtime import dependencies
 dependencies.requires = lambda name: ["tyro>=0.9.17", "rich>=13"]
 dependencies.version = lambda name: "0.9.1" if name == "tyro" else "13.0"
 import guava_aug.apps.doctor

@@ -32,7 +32,7 @@ def write_all(folder: Path) -> None:
 @pytest.fixture
 def answer(monkeypatch: pytest.MonkeyPatch):
     """A function that makes fsync of files fail with an error number."""
-    monkeypatch.setattr(durable, "_told", False)
+    monkeypatch.setattr(durable, "_warned", False)
 
     def with_error(number: int) -> None:
         def fsync(descriptor: int) -> None:

@@ -67,7 +67,7 @@ def test_a_rate_is_itself_again_after_json(tmp_path: Path):
 
 def test_tracked_data_and_time_maps_may_give_a_fraction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("guava_aug.avatar.model.load_model", lambda *args, **kwargs: FakeModel())
-    monkeypatch.setattr("guava_aug.batch.executors.in_process.known_weights", lambda *args: "fake")
+    monkeypatch.setattr("guava_aug.batch.validate.cached_weights_digest", lambda *args: "fake")
     tracked, out = tmp_path / "tracked", tmp_path / "out"
     write_clip(tracked, "data", frames=2, fps=NTSC)
     write_clip(tracked, "json", frames=2)
@@ -93,7 +93,7 @@ def test_a_fraction_reaches_workers_child_processes_and_retry(tmp_path: Path, mo
     broken = FakeModel(on_render=lambda: (_ for _ in ()).throw(RuntimeError("boom")))
     models = iter([broken, FakeModel()])
     monkeypatch.setattr("guava_aug.avatar.model.load_model", lambda *args, **kwargs: next(models))
-    monkeypatch.setattr("guava_aug.batch.executors.in_process.known_weights", lambda *args: "fake")
+    monkeypatch.setattr("guava_aug.batch.validate.cached_weights_digest", lambda *args: "fake")
     write_clip(tmp_path / "tracked", "a", frames=2)
     out = tmp_path / "out"
     command = ["run", "--tracked_root", str(tmp_path / "tracked"), "--output_root", str(out), "--device", "cpu"]

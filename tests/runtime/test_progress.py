@@ -37,14 +37,14 @@ def test_the_first_frames_do_not_decide_the_time_left(time: Time):
     clock.video("clip", 10)  # of 1000 frames in views of 100, at ten frames a second
     assert clock.eta() == "?"
     time.now += 60  # compiled, reconstructed
-    clock.frames(4, 100)
+    clock.frames("clip", 4, 100)
     assert clock.eta() == "?"
     for _ in range(4):
         time.now += 0.4
-        clock.frames(4, 100)
+        clock.frames("clip", 4, 100)
         assert clock.eta() == "?"  # 1.6 s and 2 %
     time.now += 0.4
-    clock.frames(4, 100)
+    clock.frames("clip", 4, 100)
     assert clock.eta() == "0:01:38"  # 976 frames, with the rate of the last two seconds
 
 
@@ -53,10 +53,10 @@ def test_five_percent_are_enough(time: Time):
     clock.start(1, 1)
     clock.video("clip", 1)
     time.now += 30
-    clock.frames(4, 100)
+    clock.frames("clip", 4, 100)
     time.now += 0.4
     assert clock.eta() == "?"
-    clock.frames(4, 100)
+    clock.frames("clip", 4, 100)
     assert clock.eta() == "0:00:09"
 
 
@@ -66,18 +66,18 @@ def test_a_long_video_counts_more_than_a_short_one(time: Time):
     clock.video("short", 2)
     for _ in range(2):
         time.now += 1
-        clock.frames(10, 10)
+        clock.frames("short", 10, 10)
     assert (clock.frames_done, clock.frames_left, clock.is_exact) == (20, 40, False)  # the others are taken for short
-    clock.finish_video()
+    clock.finish_video("short")
     clock.video("long", 2)
     time.now += 10
-    clock.frames(100, 1000)
+    clock.frames("long", 100, 1000)
     assert clock.video_frames == (100, 2000)
     assert (clock.frames_done, clock.frames_left) == (120, 1900 + 1010)
     assert clock.done == 2.1
-    clock.finish_video()  # it failed
+    clock.finish_video("long")  # it failed
     clock.video("last", 2)
-    clock.frames(10, 10)
+    clock.frames("last", 10, 10)
     assert (clock.frames_left, clock.is_exact) == (10, True)
 
 
@@ -86,7 +86,7 @@ def test_a_view_that_is_tried_again_counts_once(time: Time):
     clock.start(1, 2)
     clock.video("clip", 2)
     for _ in range(30):
-        clock.frames(1, 10)
+        clock.frames("clip", 1, 10)
     assert (clock.done, clock.frames_left) == (2, 0)
 
 
@@ -94,11 +94,33 @@ def test_a_video_that_fails_before_its_first_frame(time: Time):
     clock = ProgressEstimate()
     clock.start(2, 2)
     clock.video("broken", 1)
-    clock.finish_video()
+    clock.finish_video("broken")
     assert (clock.done, clock.frames_left, clock.eta()) == (1, 0, "?")
     clock.video("clip", 1)
-    clock.frames(10, 100)
+    clock.frames("clip", 10, 100)
     assert clock.frames_left == 90
+
+
+def test_several_videos_at_the_same_time():
+    clock = ProgressEstimate()
+    clock.start(3, 6)
+    clock.video("here", 2)
+    clock.frames("here", 5, 10)
+    clock.video("there", 2)
+    clock.frames("there", 10, 10)
+    assert (clock.name, clock.video_index, clock.video_frames) == ("there", 2, (10, 20))
+    assert clock.done == 1.5
+    clock.frames("here", 5, 10)
+    assert (clock.name, clock.video_index, clock.video_frames) == ("here", 1, (10, 20))
+    assert (clock.done, clock.frames_done, clock.frames_left) == (2, 20, 20 + 20)
+    clock.finish_video("there")
+    assert (clock.name, clock.video_index) == ("there", 2)
+    assert (clock.done, clock.frames_done, clock.frames_left) == (3, 30, 10 + 20)
+    clock.video("last", 2)
+    clock.frames("last", 10, 10)
+    clock.finish_video("here")
+    clock.finish_video("last")
+    assert (clock.done, clock.frames_left, clock.is_exact) == (6, 0, True)
 
 
 def test_plain_lines_count_frames(time: Time, caplog: pytest.LogCaptureFixture):
@@ -107,23 +129,23 @@ def test_plain_lines_count_frames(time: Time, caplog: pytest.LogCaptureFixture):
     lines.start(1, 2)
     lines.video("clip", 2)
     time.now += 31
-    lines.frames(4, 100)
+    lines.frames("clip", 4, 100)
     assert "clip: frame 4 of 200; in all view 0.0 of 2, ETA ?" in caplog.text
     time.now += 31
-    lines.frames(4, 100)
+    lines.frames("clip", 4, 100)
     assert "clip: frame 8 of 200; in all view 0.1 of 2, ETA 0:24:48" in caplog.text
 
 
 COMPILES = """
 import logging
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-from guava_aug.runtime.numba_cache import compiled
+from guava_aug.runtime.numba_cache import cached_njit
 
-@compiled()
+@cached_njit()
 def double(x):
     return 2 * x
 
-@compiled()
+@cached_njit()
 def triple(x):
     return 3 * x
 

@@ -180,7 +180,7 @@ def _hostile() -> dict[str, tuple[bytes, str]]:
         "dotted name": (b"\x80\x04\x8c\x05numpy\x8c\x0flib.npyio.NpzFi\x93.", "numpy.lib.npyio"),
         "attribute of an allowed name": (b"\x80\x04\x8c\x05numpy\x8c\x10ndarray.__init__\x93.", r"ndarray\.__init__"),
         "reconstruct a function": (
-            b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\ndtype\n(I0\ntS'b'\ntR.", "no ndarray"),
+            b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\ndtype\n(I0\ntS'b'\ntR.", "not an ndarray"),
         "reconstruct os.system": (
             b"cnumpy.core.multiarray\n_reconstruct\n(cos\nsystem\n(I0\ntS'b'\ntR.", r"os\.system"),
         "codecs of another kind": (b"c_codecs\nencode\n(S'x'\nS'rot13'\ntR.", "encode"),
@@ -275,7 +275,8 @@ def test_tiny_files_do_not_fill_the_memory(tmp_path: Path) -> None:
     ]
     paths = [_write(tmp_path / f"{i}.pkl", data) for i, data in enumerate(bombs)]
     code = (
-        "import resource, sys; from guava_aug.runtime.safe_pickle import load_pickle; from guava_aug.errors import InputError\n"
+        "import resource, sys\n"
+        "from guava_aug.runtime.safe_pickle import load_pickle\nfrom guava_aug.errors import InputError\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak()\n"
         "for path in sys.argv[1:]:\n"
@@ -483,7 +484,8 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     names = [name for name in BOMBS if name.startswith(("copies", "sparse", "memo", "empty"))]
     paths = [_write(tmp_path / f"{i}.pkl", BOMBS[name][0]) for i, name in enumerate(names)]
     code = (
-        "import resource, sys; from guava_aug.runtime.safe_pickle import load_pickle; from guava_aug.errors import InputError\n"
+        "import resource, sys\n"
+        "from guava_aug.runtime.safe_pickle import load_pickle\nfrom guava_aug.errors import InputError\n"
         "for path in sys.argv[1:]:\n"
         "    try: load_pickle(path)\n"
         "    except InputError: pass\n"

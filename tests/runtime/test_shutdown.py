@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from test_jobs import logged, tree
 
 from fakes import FakeModel, write_clip
 from guava_aug.cli import main
 from guava_aug.output.tree import video_path
 from guava_aug.runtime.shutdown import GracefulShutdown, ShutdownRequested
+from run_outputs import logged, tree
 
 FAKE = Path(__file__).parents[1] / "fake_guava_aug.py"
 LABELS = ("easy", "medium", "hard")
@@ -60,7 +60,7 @@ def test_the_video_in_flight_is_finished_and_the_next_is_not_begun(
             signal.raise_signal(signals.pop())
 
     monkeypatch.setattr("guava_aug.avatar.model.load_model", lambda *args, **kwargs: FakeModel(on_render=once))
-    monkeypatch.setattr("guava_aug.batch.executors.in_process.known_weights", lambda *args: "fake")
+    monkeypatch.setattr("guava_aug.batch.validate.cached_weights_digest", lambda *args: "fake")
     out = tmp_path / "out"
     command = ["run", "--tracked_root", str(tracked), "--output_root", str(out), "--device", "cpu"]
     assert main(command) == (130 if number == signal.SIGINT else 75)

@@ -122,13 +122,13 @@ ODD: dict[str, tuple[Callable[[Path], None], str]] = {
     "sparse identity": (_instead(IDENTITY, _sparse), "8589934592 bytes"),
     "sparse images": (_instead(DATA, _sparse), "no LMDB header"),
     "sparse map": (_instead("frame_index_map.json", _sparse), "is not text"),
-    "pipe info": (_instead(INFO, os.mkfifo), "is no regular file"),
+    "pipe info": (_instead(INFO, os.mkfifo), "is not a regular file"),
     "pipe tracking": (_instead(TRACKING, os.mkfifo), "is a pipe"),
     "pipe identity": (_instead(IDENTITY, os.mkfifo), "is a pipe"),
     "pipe images": (_instead(DATA, os.mkfifo), "is a pipe"),
-    "pipe map": (_instead("frame_index_map.json", os.mkfifo), "is no regular file"),
+    "pipe map": (_instead("frame_index_map.json", os.mkfifo), "is not a regular file"),
     "pipe skipped": (_instead("skipped.txt", os.mkfifo), "tracking of video .* failed"),
-    "device info": (_instead(INFO, _zero), "is no regular file"),
+    "device info": (_instead(INFO, _zero), "is not a regular file"),
     "device images": (_instead(DATA, _zero), "is a device"),
     "device skipped": (_instead("skipped.txt", _zero), "tracking of video .* failed"),
     "folder": (_instead(TRACKING, os.mkdir), "is a folder; expected a regular file"),
@@ -200,12 +200,12 @@ def test_whatever_goes_wrong_is_that_video_s(write, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(guava_aug.tracked.check.TrackedVideo, "open", open_video)
     monkeypatch.setattr(guava_aug.tracked.check.TrackedVideo, "read_frame", read_frame)
     a, b, c = check_videos(tmp_path)
-    assert "'a' cannot be looked at: MemoryError: xxx" in a.problems[0] and len(a.problems[0]) < 300
-    assert b.problems == ("video 'b', frame 'frame_000001': it cannot be looked at: RecursionError",)
+    assert "'a' could not be checked: MemoryError: xxx" in a.problems[0] and len(a.problems[0]) < 300
+    assert b.problems == ("video 'b', frame 'frame_000001': it could not be checked: RecursionError",)
     assert c.ok
     monkeypatch.setattr("guava_aug.tracked.layout.find_video", lambda root, name: 1 / (name != "b"))
     rows = check_videos(tmp_path, ["b"])
-    assert rows[0].problems == ("it cannot be looked at: ZeroDivisionError: division by zero",)
+    assert rows[0].problems == ("it could not be checked: ZeroDivisionError: division by zero",)
     assert "b" in amounts(RunConfig(tmp_path, tmp_path / "out"))[1]
 
 

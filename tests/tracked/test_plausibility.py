@@ -78,7 +78,7 @@ def test_impossible_cameras_are_refused_alike(tmp_path: Path, change, word: str)
     assert not check_videos(root, decode=False)[0].ok  # needs neither body nor pictures
     (failed,) = rendered(root, tmp_path / "out").failed
     assert row.problems[0] in failed.error and "--accept_tracking" in failed.error and "'v'" in failed.error
-    assert "left alone" in rendered(root, tmp_path / "out").failed[0].error
+    assert "not tried again" in rendered(root, tmp_path / "out").failed[0].error
     assert rendered(root, tmp_path / "out", accept_tracking=True).ok  # is tried, though nothing else has changed
     accepted = check(root, accept_tracking=True)
     assert accepted.ok and row.problems[0] in accepted.warnings

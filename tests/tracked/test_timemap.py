@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from guava_aug.errors import InputError
-from guava_aug.tracked import Timing, load_time_map, warn_of_strangers
+from guava_aug.tracked import Timing, load_time_map, warn_unknown_videos
 
 
 def _map(tmp_path: Path, name: str, text: str) -> dict[str, Timing]:
@@ -77,9 +77,9 @@ def test_names_that_are_no_videos_are_told(write, tmp_path: Path, kind: str, cap
     write("a", count=1, layout_kind=kind)
     write("b", count=1, layout_kind=kind)
     nothing = Timing(None, None)
-    warn_of_strangers({"a": nothing, "b": nothing}, Path("map.csv"), tmp_path)
+    warn_unknown_videos({"a": nothing, "b": nothing}, Path("map.csv"), tmp_path)
     assert not caplog.messages
-    warn_of_strangers({"a": nothing, **{f"z{i}": nothing for i in range(5)}}, Path("map.csv"), tmp_path)
+    warn_unknown_videos({"a": nothing, **{f"z{i}": nothing for i in range(5)}}, Path("map.csv"), tmp_path)
     assert caplog.messages == [f"time map map.csv: no such video below {tmp_path}: z0, z1, z2 and 2 more"]
 
 
@@ -103,5 +103,5 @@ def test_names_in_another_unicode_form_are_found(write, tmp_path: Path, caplog) 
     found = _map(tmp_path, "t.csv", f"video,fps\n{here},10\n")
     assert found.get(there) == found.get(here) == Timing(10.0, None) and found.get("x") is None
     (tmp_path / "root" / there).mkdir(parents=True)
-    warn_of_strangers(found, tmp_path / "t.csv", tmp_path / "root")
+    warn_unknown_videos(found, tmp_path / "t.csv", tmp_path / "root")
     assert not caplog.messages

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
+import platform
 import shutil
 import subprocess
+import sysconfig
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 from guava_aug.batch.config import RunConfig
+from guava_aug.batch.validate import model_source
 from guava_aug.errors import GuavaAugError
+from guava_aug.runtime.cpus import usable_cpus
 from guava_aug.runtime.dependencies import CPU_FIRST, lacking
 from guava_aug.runtime.text import pluralize
 from guava_aug.runtime.version import __version__
@@ -67,9 +73,7 @@ def _versions(config: RunConfig) -> Iterator[Finding]:
 
 
 def _packages(config: RunConfig) -> Iterator[Finding]:
-    import platform
-
-    import torch
+    import torch  # noqa: PLC0415 - the report is made also where it is missing
 
     cuda = f", CUDA {torch.version.cuda}" if torch.version.cuda else ", built without CUDA"
     yield Finding(
@@ -85,9 +89,9 @@ def _packages(config: RunConfig) -> Iterator[Finding]:
 
 
 def _gpu(config: RunConfig) -> Iterator[Finding]:
-    import torch
+    import torch  # noqa: PLC0415 - the report is made also where it is missing
 
-    from guava_aug.runtime import device
+    from guava_aug.runtime import device  # noqa: PLC0415 - the report is made also where it is missing
 
     there = _nvidia_smi()
     asked_cpu = config.device.strip().lower() == "cpu"
@@ -120,7 +124,7 @@ def _gpu(config: RunConfig) -> Iterator[Finding]:
 
 def _has_gpu() -> bool:
     """Return whether there is a GPU for torch, also one that it cannot use as it is."""
-    from guava_aug.runtime import device
+    from guava_aug.runtime import device  # noqa: PLC0415 - the report is made also where it is missing
 
     return device.gpu_usable() or bool(_nvidia_smi()) or device.why_expected(os.environ, device.ROOT) is not None
 
@@ -138,7 +142,7 @@ def _nvidia_smi() -> list[str]:
 
 
 def _triton(config: RunConfig) -> Iterator[Finding]:
-    import torch
+    import torch  # noqa: PLC0415 - the report is made also where it is missing
 
     if not torch.cuda.is_available():
         yield Finding("ok", "triton", "not needed without a GPU")
@@ -156,8 +160,6 @@ def _triton(config: RunConfig) -> Iterator[Finding]:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "a.c"
         source.write_text("#include <stdint.h>\n#include <Python.h>\nint main(void) { return 0; }\n", encoding="ascii")
-        import sysconfig
-
         done = subprocess.run(
             [compiler, "-I", sysconfig.get_paths()["include"], "-c", str(source), "-o", os.devnull],
             capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=60, check=False,
@@ -171,7 +173,7 @@ def _triton(config: RunConfig) -> Iterator[Finding]:
 
 
 def _encoders(config: RunConfig) -> Iterator[Finding]:
-    import av
+    import av  # noqa: PLC0415 - the report is made also where it is missing
 
     problem = _encode_problem("libx264")
     if problem is None:
@@ -185,10 +187,8 @@ def _encoders(config: RunConfig) -> Iterator[Finding]:
 
 def _encode_problem(codec: str) -> str | None:
     """Why a codec cannot encode a few frames; None when it can."""
-    import io
-
-    import av
-    import numpy as np
+    import av  # noqa: PLC0415 - the report is made also where it is missing
+    import numpy as np  # noqa: PLC0415 - the report is made also where it is missing
 
     try:
         with av.open(io.BytesIO(), "w", format="mp4") as container:
@@ -204,8 +204,7 @@ def _encode_problem(codec: str) -> str | None:
 
 
 def _model(config: RunConfig) -> Iterator[Finding]:
-    from guava_aug.avatar.model import EMBEDDED, load_model
-    from guava_aug.batch.executors.in_process import model_source
+    from guava_aug.avatar.model import EMBEDDED, load_model  # noqa: PLC0415 - the report is made also where it is missing
 
     source = model_source(config)
     if source == EMBEDDED:
@@ -233,8 +232,6 @@ def _disk(config: RunConfig) -> Iterator[Finding]:
 
 
 def _memory(config: RunConfig) -> Iterator[Finding]:
-    from guava_aug.runtime.cpus import usable_cpus
-
     found = pluralize(usable_cpus(), "core")
     if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -247,32 +244,30 @@ def _memory(config: RunConfig) -> Iterator[Finding]:
 
 def _clip(config: RunConfig) -> Iterator[Finding]:
     """Some frames of a bundled clip, with the model and the device of the run, to an MP4 that is decoded again."""
-    import time
-
-    from guava_aug.apps.benchmark.clips import clip_of_length
-    from guava_aug.apps.synthetic import demo_root
-    from guava_aug.batch.executors.in_process import InProcessExecutor, Made
-    from guava_aug.runtime.progress import NoProgress
-    from guava_aug.runtime.timing import StageTimer
-    from guava_aug.tracked import list_videos
-    from guava_aug.views import plan_views
+    from guava_aug.apps.benchmark.clips import clip_of_length  # noqa: PLC0415 - the report is made also where it is missing
+    from guava_aug.apps.synthetic import demo_root  # noqa: PLC0415 - the report is made also where it is missing
+    from guava_aug.batch.executors.dispatch import run_alone  # noqa: PLC0415 - the report is made also where it is missing
+    from guava_aug.batch.executors.in_process import InProcessExecutor  # noqa: PLC0415 - the report is made also where it is missing
+    from guava_aug.batch.jobs import Clip, VideoJob  # noqa: PLC0415 - the report is made also where it is missing
+    from guava_aug.tracked import list_videos  # noqa: PLC0415 - the report is made also where it is missing
+    from guava_aug.views import plan_views  # noqa: PLC0415 - the report is made also where it is missing
 
     name = list_videos(demo_root())[0]
     with tempfile.TemporaryDirectory(prefix="guava-aug-doctor-") as folder:
         root = Path(folder)
         clip_of_length(demo_root(), name, CLIP_FRAMES, root / "tracked")
         small = replace(config, tracked_root=root / "tracked", output_root=root / "out", videos=(name,), time_map=None)
-        engine, made = InProcessExecutor(small, StageTimer(), NoProgress()), list[Made]()
+        executor = InProcessExecutor(small)
         try:
-            engine.check()
-            engine.prepare()
+            executor.check()
+            executor.start()
             begun = time.perf_counter()
-            engine.make(name, plan_views(name, ["easy"], 42, 1), made.append)
+            records = run_alone(executor, VideoJob(name, tuple(plan_views(name, ["easy"], 42, 1)), Clip.of(name)))
         except GuavaAugError as error:
             yield Finding("fail", "end to end", str(error), "see the lines above")
             return
-        seconds, used = time.perf_counter() - begun, engine.describe()
-    problem = next((m.error for m in made if m.error), None)
+        seconds, used = time.perf_counter() - begun, executor.describe()
+    problem = next((record.error for record in records if record.error), None)
     if problem is not None:
         yield Finding("fail", "end to end", problem, "see the lines above; --verbose has the traceback")
     else:

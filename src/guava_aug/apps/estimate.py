@@ -17,16 +17,16 @@ import torch
 from guava_aug.apps.benchmark.clips import clip_of_length
 from guava_aug.avatar.model import GuavaModel
 from guava_aug.batch.config import RunConfig
-from guava_aug.batch.executors.in_process import DedupLogFilter, InProcessExecutor, Made
+from guava_aug.batch.executors.dispatch import run_alone
+from guava_aug.batch.executors.in_process import DedupLogFilter, InProcessExecutor
+from guava_aug.batch.jobs import Clip, VideoJob
 from guava_aug.batch.plan import refused_name, unique_names
 from guava_aug.batch.sharding import Shard
 from guava_aug.errors import AssetError, DeviceError, InputError, OutputError, UsageError
 from guava_aug.output.tree import video_path
-from guava_aug.runtime.failures import in_short
+from guava_aug.runtime.explain import in_short
 from guava_aug.runtime.presence import is_there
-from guava_aug.runtime.progress import NoProgress
 from guava_aug.runtime.text import pluralize
-from guava_aug.runtime.timing import StageTimer
 from guava_aug.tracked import TrackedVideo, layout, scan_videos
 from guava_aug.views import View, plan_views
 
@@ -117,11 +117,11 @@ def measure(config: RunConfig, todo: Sequence[Amount], frames: int | None = None
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="guava-aug-estimate-") as folder:
         scratch = Path(folder)
-        engine = InProcessExecutor(config, StageTimer(), NoProgress())
-        engine.check()
-        engine.prepare()
+        executor = InProcessExecutor(config)
+        executor.check()
+        executor.start()
         start = time.perf_counter() - begun
-        model = engine.model
+        model = executor.model
         assert model is not None
         chunk = config.chunk_length(str(model.device))
         many = max(2, frames or 2 * chunk)
@@ -210,14 +210,11 @@ def _cut(config: RunConfig, name: str, lengths: Mapping[str, int], scratch: Path
 
 def _make(config: RunConfig, name: str, views: Sequence[View], model: GuavaModel) -> tuple[float, int]:
     """Seconds that views of a clip take, and the bytes of their files."""
-    made: list[Made] = []
     begun = time.perf_counter()
-    engine = InProcessExecutor(
-        replace(config, overwrite=True, time_map=None, source_frame=0), StageTimer(), NoProgress(), model
-    )
-    engine.make(name, views, made.append)
+    executor = InProcessExecutor(replace(config, overwrite=True, time_map=None, source_frame=0), model)
+    records = run_alone(executor, VideoJob(name, tuple(views), Clip.of(name)))
     seconds = time.perf_counter() - begun
-    failed = [view.error for view in made if view.error is not None]
+    failed = [record.error for record in records if record.error is not None]
     if failed:
         raise InputError(f"the measurement failed: {failed[0]}")
     size = 0

@@ -1,6 +1,6 @@
-"""GUAVA's networks: a source frame becomes an avatar, an avatar becomes posed Gaussians.
+"""GUAVA's networks: from a source frame to an avatar, and from an avatar to posed Gaussians.
 
-Imported when they are first used: to find a checkpoint needs no torch.
+Modules are imported on first use, so that finding a checkpoint does not import torch.
 """
 
 from __future__ import annotations

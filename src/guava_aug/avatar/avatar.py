@@ -1,4 +1,4 @@
-"""The avatar: canonical Gaussians of one person, and how they follow the body."""
+"""The avatar: canonical Gaussians of one person, and how they are posed with the body."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SAFE_SQUARED_LENGTH = 1e-20
 
 @dataclass(frozen=True)
 class PosedGaussians:
-    """T frames of N Gaussians in the tracked world. Opacity and features do not change with the pose."""
+    """T frames of N Gaussians in the tracked world. Opacities and features do not change with the pose."""
 
     means: Tensor  # [T, N, 3] metres
     quats: Tensor  # [T, N, 4] wxyz; vertex Gaussians unit, UV Gaussians as predicted
@@ -26,6 +26,7 @@ class PosedGaussians:
     joints: Tensor | None = None  # [T, J, 3] posed joints of the body, metres; None: not made by `Avatar.pose`
 
     def __len__(self) -> int:
+        """Return the number of frames T."""
         return self.means.shape[0]
 
     def __getitem__(self, index: slice) -> PosedGaussians:
@@ -40,9 +41,9 @@ class PosedGaussians:
 
 @dataclass(frozen=True)
 class Avatar:
-    """Canonical Gaussians: one per body vertex (first P), then one per kept UV texel (M).
+    """Canonical Gaussians: one per body vertex (the first P), then one per kept UV texel (M).
 
-    Immutable: building it never changes the tensors it is built from, posing never changes the avatar.
+    Immutable: building an avatar never changes the tensors it is built from, posing never changes the avatar.
     """
 
     body: EhmModel
@@ -52,7 +53,7 @@ class Avatar:
     uv_local: Tensor  # [M, 3] position in the frame of its face, units of the face scale
     uv_quats: Tensor  # [M, 4]
     uv_scales: Tensor  # [M, 3] units of the face scale
-    uv_face: Tensor  # [M] int64 face each UV Gaussian rides
+    uv_face: Tensor  # [M] int64 face each UV Gaussian is attached to
     uv_bary: Tensor  # [M, 3]
     opacities: Tensor  # [P + M]
     features: Tensor  # [P + M, C]
@@ -60,13 +61,14 @@ class Avatar:
 
     @property
     def num_gaussians(self) -> int:
+        """Return the number of Gaussians N = P + M."""
         return len(self.opacities)
 
     @staticmethod
     def build(
         body: EhmModel, identity: Identity, vertex: RawGaussians, uv: RawGaussians, opacity_threshold: float
     ) -> Avatar:
-        """The avatar of predicted Gaussians; UV points at or below `opacity_threshold` are dropped.
+        """Return the avatar of predicted Gaussians; UV points at or below `opacity_threshold` are dropped.
 
         Source: the original's `Ubody_Gaussian` with `pruning=True`.
         """
@@ -91,11 +93,11 @@ class Avatar:
         )
 
     def with_identity(self, identity: Identity) -> Avatar:
-        """The same appearance on another body shape (cross-identity reenactment)."""
+        """Return the avatar with the same appearance on another body shape (cross-identity reenactment)."""
         return replace(self, rest=self.body.shape(identity))
 
     def pose(self, motion: Motion) -> PosedGaussians:
-        """The Gaussians of T frames. Depends on identity and motion, never on a camera."""
+        """Return the Gaussians of T frames. They depend on identity and motion, never on a camera."""
         return self.on_body(self.body.pose(self.rest, motion))
 
     def on_body(self, posed: PosedBody) -> PosedGaussians:
@@ -109,7 +111,7 @@ class Avatar:
 
 @dataclass(frozen=True)
 class CanonicalGeometry:
-    """Where Gaussians sit on a body before it is posed, vertex Gaussians (P) and UV Gaussians (M) apart."""
+    """Positions of Gaussians on a body at rest, vertex Gaussians (P) and UV Gaussians (M) separately."""
 
     vertex_quats: Tensor  # [..., P, 4] wxyz
     vertex_scales: Tensor  # [..., P, 3] metres
@@ -128,7 +130,8 @@ def appearance(vertex: RawGaussians, uv: RawGaussians) -> tuple[Tensor, Tensor]:
 def vertex_turns(vertex_transforms: Tensor) -> Tensor:
     """Return quaternions [..., 4] (wxyz) of blended skinning matrices [..., 3, 4].
 
-    Vertex Gaussians turn with the blended matrix, which is no rotation: the branch rule of `matrix_to_quat` decides.
+    A vertex Gaussian is rotated by the blended matrix, which is not a rotation; the branch rule of `matrix_to_quat`
+    decides.
     """
     return matrix_to_quat(vertex_transforms[..., :3])
 
@@ -147,7 +150,7 @@ def pose_gaussians(
     """
     quats = F.normalize(quat_multiply(turns, canonical.vertex_quats), dim=-1)
 
-    # UV Gaussians ride the frame of their face
+    # UV Gaussians follow the frame of their face
     frames, face_scale = face_frames(vertices[..., faces, :])  # [..., F, 3, 3], [..., F]
     face_quats = matrix_to_quat(frames)
     s = face_scale[..., uv_face, None]  # [..., M, 1]
@@ -163,10 +166,10 @@ def pose_gaussians(
 
 
 def face_frames(corners: Tensor) -> tuple[Tensor, Tensor]:
-    """Frames [..., 3, 3] (columns are the axes) and scales [...] of triangles given by corners [..., 3, 3].
+    """Return frames [..., 3, 3] (columns are the axes) and scales [...] of triangles with corners [..., 3, 3].
 
-    First axis along the first edge, second the normal, third in the plane; the scale is the mean of the first
-    edge's length and of the height over it.
+    The first axis lies along the first edge, the second is the normal, the third lies in the plane. The scale is the
+    mean of the length of the first edge and the height over it.
     """
     v0, v1, v2 = corners.unbind(-2)
     e1, e2 = v1 - v0, v2 - v0
@@ -178,11 +181,12 @@ def face_frames(corners: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def matrix_to_quat(m: Tensor) -> Tensor:
-    """Unit quaternions [..., 4] (wxyz) of rotation matrices [..., 3, 3], which may be somewhat off a rotation.
+    """Return unit quaternions [..., 4] (wxyz) of matrices [..., 3, 3], which may deviate slightly from rotations.
 
-    The rows of 4 q q^T are written in the matrix's entries; the one with the largest diagonal, the first of x, y, z, w
-    among equals, gives q. Source: Markley, Unit quaternion from rotation matrix, 2008. The branch rule is that of roma,
-    which the original uses, but whose arg-max over a strided diagonal is more than half of posing on a CPU.
+    The rows of 4 q q^T are expressed in the entries of the matrix; the row with the largest diagonal entry (the first
+    of x, y, z, w among equals) gives q. Source: Markley, Unit quaternion from rotation matrix, 2008. The branch rule is
+    that of roma, which the original uses, but whose arg-max over a strided diagonal takes more than half of the posing
+    time on a CPU.
     """
     (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in m.unbind(-2))
     w = [1 + a + e + i, h - f, c - g, d - b]
@@ -193,11 +197,12 @@ def matrix_to_quat(m: Tensor) -> Tensor:
     quat = torch.stack(w, -1)
     for k, row in enumerate((x, y, z)):
         quat = torch.where(largest == k, torch.stack(row, -1), quat)
-    return quat / quat.norm(dim=-1, keepdim=True)
+    unit: Tensor = quat / quat.norm(dim=-1, keepdim=True)
+    return unit
 
 
 def quat_multiply(p: Tensor, q: Tensor) -> Tensor:
-    """Hamilton product of quaternions [..., 4] in wxyz order."""
+    """Return the Hamilton product of quaternions [..., 4] in wxyz order."""
     pw, px, py, pz = p.unbind(-1)
     qw, qx, qy, qz = q.unbind(-1)
     return torch.stack(

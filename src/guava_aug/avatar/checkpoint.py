@@ -1,7 +1,7 @@
-"""Checkpoints: the official `.pt`, read strictly and lean, and our own `.safetensors`.
+"""Checkpoints: the official `.pt`, read strictly and without code execution, and our own `.safetensors`.
 
-Every key of a checkpoint is accounted for: it is a network weight, it is part of the body model, or it is listed
-in `UNUSED` with the reason. Anything else, and anything missing, is an error.
+Every key of a checkpoint is accounted for: it is a network weight, it belongs to the body model, or it is listed in
+`UNUSED` with the reason. Any other key, and any missing key, is an error.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _FILLS = {"normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_un
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The weights of one model and, when the file has it, the body model."""
+    """The weights of one model and, if the file has it, the body model."""
 
     path: Path
     network: dict[str, Tensor]
@@ -72,10 +72,16 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path, config: ModelConfig | None = None, assets_root: Path | None = None) -> Checkpoint:
-    """The checkpoint of either format. Tensors are memory-mapped; nothing is copied yet.
+    """Return the checkpoint of a file of either format. Tensors are memory-mapped; nothing is copied yet.
 
-    `assets_root` (holding SMPLX/ and FLAME/) is where an official checkpoint's index files are. An official
-    checkpoint without a body model inside comes back with `assets=None`.
+    Args:
+        path: A `.pt` or `.safetensors` file.
+        config: The model's configuration; may be None for a `.safetensors` file, which contains its own.
+        assets_root: Folder with SMPLX/ and FLAME/, where the index files of an official checkpoint are. An official
+            checkpoint without a body model gives `assets=None`.
+
+    Raises:
+        AssetError: The file cannot be read or does not fit.
     """
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
@@ -84,13 +90,13 @@ def read_checkpoint(path: Path, config: ModelConfig | None = None, assets_root: 
 
 @contextlib.contextmanager
 def bare_modules() -> Iterator[None]:
-    """Modules are made without memory and values in here, for weights that come from a file."""
-    with torch.device("meta"), _NoFilling():
+    """Create modules without memory and values inside the block, for weights that are read from a file."""
+    with torch.device("meta"), _SkipInit():
         yield
 
 
-class _NoFilling(TorchFunctionMode):
-    """Leaves out the drawing of random values: on the meta device it takes seconds, for it imports torch's compiler."""
+class _SkipInit(TorchFunctionMode):
+    """Skip random initialisation: on the meta device it takes seconds, as it imports torch's compiler."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -100,7 +106,11 @@ class _NoFilling(TorchFunctionMode):
 
 
 def load_weights(checkpoint: Checkpoint, network: ReconstructionNetwork, refiner: StyleUNet) -> None:
-    """Put the weights into the modules, strictly: same keys, same shapes. Raises AssetError with the differences."""
+    """Load the weights into the modules strictly: same keys, same shapes.
+
+    Raises:
+        AssetError: Keys or shapes differ; the message lists the differences.
+    """
     for part, module, state in (
         ("network", network, checkpoint.network),
         ("refiner", refiner, checkpoint.refiner),
@@ -131,14 +141,14 @@ def load_weights(checkpoint: Checkpoint, network: ReconstructionNetwork, refiner
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether no value is NaN or infinite."""
+    """Return whether no value is NaN or infinite."""
     if not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum(dtype=torch.float32))):
         return True  # after one pass over the memory
     return bool(torch.isfinite(tensor).all())
 
 
 def classify_key(key: str) -> str:
-    """Where a key of the `model` part of an official checkpoint goes: `network`, `body` or `unused: <reason>`."""
+    """Return the use of a key of an official checkpoint's `model` part: `network`, `body` or `unused: <reason>`."""
     if _BODY_KEYS.fullmatch(key):
         return "body"
     for pattern, reason in UNUSED:
@@ -155,8 +165,11 @@ def write_safetensors(
     assets: EhmAssets | None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Our checkpoint format, documented in docs/formats.md. `dtype` casts the network's floating-point weights."""
-    cast = lambda t: t.to(dtype) if dtype is not None and t.is_floating_point() else t
+    """Write our checkpoint format (docs/formats.md). `dtype` casts the network's floating-point weights."""
+
+    def cast(tensor: Tensor) -> Tensor:
+        return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+
     tensors = {f"model.{k}": cast(v) for k, v in network.items()}
     tensors |= {f"render_model.{REFINER_PREFIX}{k}": cast(v) for k, v in refiner.items()}
     if assets is not None:
@@ -164,10 +177,10 @@ def write_safetensors(
     metadata = {"format": _FORMAT, "config": json.dumps(config.to_dict())}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        # a folder of a random name that is ours alone: in a shared one, others could lay a link in the file's way
+        # a private folder with a random name: in a shared one, other users could place a link at the file's path
         with tempfile.TemporaryDirectory(prefix=".guava-aug-", dir=out.parent, ignore_cleanup_errors=True) as folder:
             part = Path(folder) / "part.safetensors"
-            part.touch()  # so that it gets the rights of any other new file
+            part.touch()  # so that it has the default permissions of a new file
             mode = part.stat().st_mode
             save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata)
             part.chmod(mode)
@@ -202,17 +215,7 @@ def _read_official(path: Path, config: ModelConfig, assets_root: Path | None) ->
             if value.numel() > max(_MAX_EXPANDED, value.untyped_storage().nbytes() // value.element_size()):
                 raise AssetError(f"{path}: {key[:100]} claims the shape {tuple(value.shape)}, which is not stored")
     has_body = any(k.startswith("smplx.") for k in model)
-    assets = None
-    if has_body and assets_root is not None:
-        try:
-            assets = assets_from_checkpoint(model, assets_root)
-        except KeyError as e:
-            raise AssetError(f"{path}: the body model inside lacks {e}") from e
-        except AssetError as e:
-            raise AssetError(f"{path}: {e}") from e
-        except (RuntimeError, IndexError, ValueError, TypeError) as e:
-            raise AssetError(f"{path}: the body model inside does not fit together: {str(e).splitlines()[0]}") from e
-        check_assets(assets, f"{path}: the body model inside")
+    assets = _official_body(path, model, assets_root) if has_body and assets_root is not None else None
     return Checkpoint(
         path=path,
         network={k: v for k, v in model.items() if kinds[k] == "network"},
@@ -220,6 +223,19 @@ def _read_official(path: Path, config: ModelConfig, assets_root: Path | None) ->
         assets=assets,
         config=config,
     )
+
+
+def _official_body(path: Path, model: Mapping[str, Tensor], assets_root: Path) -> EhmAssets:
+    try:
+        assets = assets_from_checkpoint(model, assets_root)
+    except KeyError as e:
+        raise AssetError(f"{path}: the body model inside lacks {e}") from e
+    except AssetError as e:
+        raise AssetError(f"{path}: {e}") from e
+    except (RuntimeError, IndexError, ValueError, TypeError) as e:
+        raise AssetError(f"{path}: the body model inside does not fit together: {str(e).splitlines()[0]}") from e
+    check_assets(assets, f"{path}: the body model inside")
+    return assets
 
 
 def _named_tensors(path: Path, saved: Any, part: str) -> dict[str, Any]:
@@ -242,7 +258,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as f:
             metadata = f.metadata() or {}
-            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118  (not a dict)
+            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118  # no dictionary
     except Exception as e:  # the library raises many kinds for a damaged or foreign file
         raise AssetError(f"cannot read the checkpoint {path}: {' '.join(str(e).split())[:300]}") from e
     if metadata.get("format") != _FORMAT:
@@ -254,7 +270,10 @@ def _read_safetensors(path: Path) -> Checkpoint:
         raise AssetError(f"{path}: its header has no entry 'config'; convert the checkpoint again") from None
     except (ValueError, RecursionError) as e:
         raise AssetError(f"{path}: the entry 'config' of its header is not valid JSON ({str(e)[:100]})") from e
-    part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
     body = part("body.")
     return Checkpoint(
         path=path,
@@ -276,7 +295,9 @@ def _flatten_assets(assets: EhmAssets) -> dict[str, Tensor]:
 
 
 def _unflatten_assets(flat: Mapping[str, Tensor], path: Path) -> EhmAssets:
-    linear = lambda prefix: LinearModel(**{f.name: flat[f"{prefix}.{f.name}"] for f in fields(LinearModel)})
+    def linear(prefix: str) -> LinearModel:
+        return LinearModel(**{f.name: flat[f"{prefix}.{f.name}"] for f in fields(LinearModel)})
+
     try:
         rest = {f.name: flat[f.name] for f in fields(EhmAssets) if f.name not in ("body", "head")}
         assets = EhmAssets(body=linear("body"), head=linear("head"), **rest)

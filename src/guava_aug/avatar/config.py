@@ -1,4 +1,4 @@
-"""The network's sizes, as the official `config.yaml` (section MODEL) gives them."""
+"""The sizes of the network, as given by the official `config.yaml` (section MODEL)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 from guava_aug.errors import AssetError
 
 _MAX_YAML = 2**20  # bytes
-# Smallest and largest value of what the configuration holds: a typing error must not ask for all memory there is.
+# Smallest and largest values of the configuration: a typing error must not allocate all memory.
 _SIZES = {
     **dict.fromkeys(("color_dim", "dino_out_dim", "uv_out_dim", "uv_base_dim"), (1, 4096)),
     **dict.fromkeys(("smplx_fea_dim", "prj_out_dim", "global_vertex_dim"), (1, 4096)),
@@ -31,7 +31,7 @@ _STYLEUNET_SIDES = tuple(8 << i for i in range(8))  # 8 to 1024, for which the o
 
 @dataclass(frozen=True)
 class VitConfig:
-    """DINOv2's transformer. The official one is ViT-B/14 pre-trained at 37 x 37 patches."""
+    """DINOv2's transformer. The official one is ViT-B/14, pre-trained at 37 x 37 patches."""
 
     embed_dim: int = 768
     depth: int = 12
@@ -41,6 +41,8 @@ class VitConfig:
 
 @dataclass(frozen=True)
 class StyleUNetConfig:
+    """Sizes of a `StyleUNet`; the defaults are those of the official refiner."""
+
     in_size: int = 512
     out_size: int = 512
     in_dim: int = 32
@@ -48,13 +50,16 @@ class StyleUNetConfig:
     num_style_feat: int = 512
     num_mlp: int = 8
     channel_scale: float = 1  # divides every channel count
-    max_channels: int = 256  # and none is larger; ours: the original's widest is 256
+    max_channels: int = 256  # upper limit of every channel count; the original's largest is 256
     small: bool = True
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Defaults are the official configuration. `vit`, `projects` and `uv_decoder` are ours: the original fixes them."""
+    """Sizes of the whole model; the defaults are the official configuration.
+
+    `vit`, `projects` and `uv_decoder` are additions: they are constant in the original.
+    """
 
     color_dim: int = 32
     uvmap_size: int = 512
@@ -68,7 +73,7 @@ class ModelConfig:
     prj_out_dim: int = 128
     global_vertex_dim: int = 256
     opacity_threshold: float = 0.001
-    visibility: str = "face"  # ours: "point" hides texels and vertices one by one (`avatar.occlusion`)
+    visibility: str = "face"  # not in the original: "point" hides texels and vertices one by one (`avatar.occlusion`)
     vit: VitConfig = VitConfig()
     projects: tuple[int, int, int, int] = (256, 512, 1024, 1024)  # widths of the feature pyramid
     uv_decoder: StyleUNetConfig = field(default_factory=lambda: StyleUNetConfig(in_dim=35, out_dim=96, small=False))
@@ -76,15 +81,20 @@ class ModelConfig:
 
     @property
     def tanfov(self) -> float:
-        """Tangent of half the field of view."""
+        """Return the tangent of half the field of view."""
         return 1.0 / self.invtanfov
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as nested dictionaries of plain values."""
         return asdict(self)
 
     @staticmethod
     def from_dict(d: Any, where: str = "the configuration") -> ModelConfig:
-        """The inverse of `to_dict`. Raises AssetError, with `where` in front, if it is not one."""
+        """Return the configuration of a dictionary made by `to_dict`.
+
+        Raises:
+            AssetError: The dictionary is not a configuration; the message begins with `where`.
+        """
         if not isinstance(d, Mapping):
             raise AssetError(f"{where} is a {type(d).__name__}, expected the entries of a model's configuration")
         parts = {"vit": VitConfig, "uv_decoder": StyleUNetConfig, "refiner": StyleUNetConfig}
@@ -99,11 +109,15 @@ class ModelConfig:
         return config.checked(where)
 
     def checked(self, where: str) -> ModelConfig:
-        """This configuration. Raises AssetError, with `where` in front, naming a value that no model can have."""
+        """Return this configuration after checking its values.
+
+        Raises:
+            AssetError: A value that no model can have; the message begins with `where`.
+        """
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         for part, kind in (("vit", VitConfig), ("uv_decoder", StyleUNetConfig), ("refiner", StyleUNetConfig)):
             if not isinstance(values[part], kind):
-                raise AssetError(f"{where}: {part} is no section of its own")
+                raise AssetError(f"{where}: {part} is not a section")
             values |= {f"{part}.{f.name}": getattr(values[part], f.name) for f in fields(kind)}
         limits = dict(_SIZES)
         for part in ("uv_decoder", "refiner"):
@@ -122,22 +136,17 @@ class ModelConfig:
             raise _wrong(where, "visibility", self.visibility, "'face' or 'point'")
         if self.vit.embed_dim % self.vit.num_heads:
             raise _wrong(where, "vit.num_heads", self.vit.num_heads, f"a divisor of embed_dim {self.vit.embed_dim}")
-        for part, side in (("uv_decoder", self.uvmap_size), ("refiner", self.image_size)):
-            for name in ("in_size", "out_size"):
-                found = values[f"{part}.{name}"]
-                if type(found) is not int or found not in _STYLEUNET_SIDES or found != side:
-                    named = "uvmap_size" if part == "uv_decoder" else "image_size"
-                    raise _wrong(where, f"{part}.{name}", found, f"a power of two from 8 to 1024, as {named} ({side})")
-            scale = values[f"{part}.channel_scale"]
-            if not _is_number(scale) or not 1 / 64 <= scale <= 64:
-                raise _wrong(where, f"{part}.channel_scale", scale, "a number from 1/64 to 64")
-            if type(values[f"{part}.small"]) is not bool:
-                raise _wrong(where, f"{part}.small", values[f"{part}.small"], "true or false")
+        for part, sized_as in (("uv_decoder", "uvmap_size"), ("refiner", "image_size")):
+            _check_styleunet(where, part, values, sized_as)
         return self
 
     @staticmethod
     def from_yaml(path: Path | str) -> ModelConfig:
-        """The configuration of an official `config.yaml`. Raises AssetError if it is not one."""
+        """Return the configuration of an official `config.yaml`.
+
+        Raises:
+            AssetError: The file is not one.
+        """
         path = Path(path)
         try:
             section = read_yaml(path)["MODEL"]
@@ -182,11 +191,26 @@ class ModelConfig:
         return config.checked(str(path))
 
 
+def _check_styleunet(where: str, part: str, values: Mapping[str, Any], sized_as: str) -> None:
+    """Check the sides, the scale and the kind of a StyleUNet, whose sides have to be those of `values[sized_as]`."""
+    side = values[sized_as]
+    for name in ("in_size", "out_size"):
+        found = values[f"{part}.{name}"]
+        if type(found) is not int or found not in _STYLEUNET_SIDES or found != side:
+            raise _wrong(where, f"{part}.{name}", found, f"a power of two from 8 to 1024, as {sized_as} ({side})")
+    scale = values[f"{part}.channel_scale"]
+    if not _is_number(scale) or not 1 / 64 <= scale <= 64:
+        raise _wrong(where, f"{part}.channel_scale", scale, "a number from 1/64 to 64")
+    if type(values[f"{part}.small"]) is not bool:
+        raise _wrong(where, f"{part}.small", values[f"{part}.small"], "true or false")
+
+
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file of plain values.
+    """Return the content of a YAML file of plain values.
 
     Raises:
-        OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError: it cannot be read, or is no such file.
+        OSError: The file cannot be read.
+        UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError: The file is not such YAML.
     """
     with path.open(encoding="utf-8") as file:
         text = file.read(_MAX_YAML + 1)
@@ -196,16 +220,19 @@ def read_yaml(path: Path) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Without containers that are used again: merged (`<<`) or walked through, a few lines are 2**60 entries."""
+    """YAML loader that refuses containers used twice.
+
+    With merge keys (`<<`) or aliases, a few lines can expand to 2**60 entries.
+    """
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
-        """As the base class; a repeated container is refused."""
+        """Construct as the base class does; refuse a container that is used again."""
         if node in self.constructed_objects and not isinstance(node, yaml.ScalarNode):
             raise yaml.constructor.ConstructorError(None, None, "an alias of a list or section", node.start_mark)
         return super().construct_object(node, deep)
 
     def flatten_mapping(self, node: Any) -> None:
-        """Merge keys are refused."""
+        """Refuse merge keys."""
         for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
                 raise yaml.constructor.ConstructorError(None, None, "a merge key (<<)", key.start_mark)

@@ -18,6 +18,8 @@ _NUM_BLOCKS = 5  # the first feeds the low-level branch, the other four the pyra
 
 @dataclass(frozen=True)
 class ImageFeatures:
+    """Feature maps of B source images."""
+
     uv_map: Tensor  # [B, dino_out_dim, S, S] for the UV branch (`f_map1`)
     vertex_map: Tensor  # [B, prj_out_dim, S, S] for the vertex branch (`f_map2`)
     global_feature: Tensor  # [B, D]
@@ -32,7 +34,10 @@ class ImageEncoder(nn.Module):
         dim, hidden, widths = cfg.vit.embed_dim, cfg.prj_out_dim // 2, cfg.projects
         self.output_size = cfg.image_size
         self.dino_model = VisionTransformer(cfg.vit, cfg.feature_img_size // cfg.vit.patch_size)
-        conv3 = lambda i, o, **kw: nn.Conv2d(i, o, 3, padding=1, **kw)
+
+        def conv3(inputs: int, outputs: int, stride: int = 1, bias: bool = True) -> nn.Conv2d:
+            return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=bias)
+
         self.projects = nn.ModuleList(nn.Conv2d(dim, w, 1) for w in widths)
         self.resize_layers = nn.ModuleList(
             [
@@ -62,6 +67,7 @@ class ImageEncoder(nn.Module):
         images: Tensor,  # [B, 3, S, S] RGB 0..1 on black, S = feature_img_size
     ) -> ImageFeatures:
         # filled on the device: a copy from the host could not be part of a CUDA graph
+        """Return the features of images [B, 3, S, S], RGB 0..1."""
         mean, std = (
             torch.cat([images.new_full((1, 1, 1), v) for v in values]) for values in (IMAGENET_MEAN, IMAGENET_STD)
         )
@@ -84,13 +90,16 @@ class ImageEncoder(nn.Module):
         path = self.refinenet[3](path, levels[0], [2 * s for s in levels[0].shape[-2:]])
 
         size = (self.output_size, self.output_size)
-        resize_to = lambda x: F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+        def resize_to(x: Tensor) -> Tensor:
+            return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
         path = torch.cat([resize_to(path), resize_to(images)], 1)
         path = self.fuse_l(torch.cat([path, resize_to(self.project_l(low))], 1)) + self.skip_l(path)
         return ImageFeatures(
             uv_map=self.output_conv(path),
             vertex_map=self.output_conv_2(path),
-            # The top-left patch, not the class token: the class token was dropped one step before. Trained so.
+            # The top-left patch, as the class token was dropped one step before. The weights depend on it.
             global_feature=tokens[-1][:, 0],
             tokens=tokens,
         )
@@ -107,7 +116,8 @@ class _FusionBlock(nn.Module):
         if skip is not None:
             x = x + self.resConfUnit1(skip)
         x = F.interpolate(self.resConfUnit2(x), tuple(size), mode="bilinear", align_corners=False)
-        return self.out_conv(x)
+        out: Tensor = self.out_conv(x)
+        return out
 
 
 class _ResidualConv(nn.Module):
@@ -117,4 +127,5 @@ class _ResidualConv(nn.Module):
         self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(F.relu(self.conv1(F.relu(x)))) + x
+        out: Tensor = self.conv2(F.relu(self.conv1(F.relu(x))))
+        return out + x

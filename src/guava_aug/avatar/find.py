@@ -1,4 +1,4 @@
-"""Where a model's checkpoint is; without torch, for a work list asks for it."""
+"""Location of a model's checkpoint; without torch, as it is needed for planning."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import os
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from guava_aug.assets import embedded_path
 from guava_aug.errors import AssetError
 from guava_aug.runtime.presence import is_folder
 
 EMBEDDED = "embedded"  # the name of the model that ships with the package
-EMBEDDED_DIR = Path(__file__).parent.parent / "demo" / "data"
+EMBEDDED_DIR = embedded_path()
 
 
 def find_checkpoint(model_dir: Path) -> Path:
-    """The checkpoint of a model directory: `*.safetensors`, else newest `best*.pt`, else newest `latest*.pt`."""
+    """Return the checkpoint of a model directory.
+
+    That is `*.safetensors`, else the newest `best*.pt`, else the newest `latest*.pt`.
+    """
     folders = [d for d in (model_dir, model_dir / "checkpoints") if is_folder(d, AssetError)]
     try:
         files = [d / name for d in folders for name in os.listdir(d)]  # glob would pass over what it may not read

@@ -1,4 +1,4 @@
-"""The model as a user holds it: load once, reconstruct once per video, render any number of views."""
+"""The model: load once, reconstruct once per video, render any number of views."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BODY_FILE = "body.npz"  # a model directory may bring its own body model
+BODY_FILE = "body.npz"  # a model directory may contain its own body model
 REFINER_NOISE_SEED = 10  # the original seeds its run with 10, then draws anew for every frame
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """T frames before they are composited."""
+    """T frames before compositing."""
 
     rgb: Tensor  # [T, 3, H, W] 0..1, refined
     alpha: Tensor  # [T, 1, H, W] 0..1
@@ -83,21 +83,24 @@ class GuavaModel:
 
     @property
     def fast(self) -> bool:
-        """Whether `render` takes the half-precision path, and `render_planes` can be used."""
+        """Return whether `render` uses half precision; only then `render_planes` can be used."""
         return self._half is not None
 
     @property
     def precision(self) -> str:
-        """Of rendering: "fp16" or "fp32"."""
+        """Return the precision of rendering: "fp16" or "fp32"."""
         return "fp16" if self.fast else "fp32"
 
     @property
     def keeps_memory(self) -> bool:
-        """Whether memory of the GPU is kept only to be faster."""
+        """Return whether GPU memory is held only for speed."""
         return self._half is not None and self._half.keeps_memory
 
     def save_memory(self, tried: int) -> None:
-        """After memory ran out with so many frames at a time: gives up what is kept, or else takes half as many."""
+        """Reduce memory use after `tried` frames at a time did not fit.
+
+        Release caches if there are any, else halve the number of frames.
+        """
         if self._half is not None and self._half.keeps_memory:
             self._half.release()
         else:
@@ -106,15 +109,19 @@ class GuavaModel:
 
     @torch.no_grad()
     def _half_refiner(self, asked: Precision) -> HalfRefiner | None:
-        """The refiner's half-precision twin; None, and a word in the log, if it cannot be. DeviceError if asked for."""
-        from guava_aug.avatar.refiner_triton import HalfRefiner
+        """Return the half-precision refiner; None, with a warning in the log, if it is not available.
+
+        Raises:
+            DeviceError: It is not available and "fp16" was requested.
+        """
+        from guava_aug.avatar.refiner_triton import HalfRefiner  # noqa: PLC0415 - needs Triton
 
         config, why = self.config.refiner, "its refiner is not of the official structure"
         if config.small and config.out_dim == 3:
             half = HalfRefiner(self.refiner, self.refiner_noise)
             if torch.cuda.get_device_capability(self.device) >= (8, 0):
                 return half
-            try:  # older GPUs have less shared memory: whether it is enough shows when the kernels are compiled
+            try:  # older GPUs have less shared memory: only compiling the kernels shows whether it is enough
                 half(torch.zeros(1, half.size, half.size, half.width, device=self.device).half().permute(0, 3, 1, 2))
                 return half
             except Exception as error:  # whatever Triton and its compilers raise
@@ -128,7 +135,7 @@ class GuavaModel:
 
     @torch.no_grad()
     def reconstruct(self, source: Source, *, uv_noise: Sequence[Tensor] | None = None) -> Avatar:
-        """The avatar of the person in one source frame.
+        """Return the avatar of the person in one source frame.
 
         `uv_noise` replaces the checkpoint's noise maps of the UV decoder, one [1, 1, s, s] per
         `model.network.uv_feature_decoder.noise_sizes`.
@@ -137,7 +144,7 @@ class GuavaModel:
 
     @torch.no_grad()
     def avatar(self, raw: Reconstruction, identity: Identity) -> Avatar:
-        """The avatar of predicted Gaussians on one body shape; transparent UV points are dropped."""
+        """Return the avatar of predicted Gaussians on one body shape; transparent UV points are dropped."""
         shape_used = self.body.assets.body.shapedirs.shape[-1]
         if identity.betas[shape_used:].any():
             log.warning(
@@ -151,19 +158,24 @@ class GuavaModel:
     def infer(
         self, source: Source, *, uv_noise: Sequence[Tensor] | None = None, pixel_faces: Tensor | None = None
     ) -> Reconstruction:
-        """Everything the network computes on the way to an avatar.
+        """Return everything the network computes for an avatar.
 
-        `pixel_faces` [S, S] int32 replaces the result of the z-buffer: the face each source pixel sees, -1 for none.
+        `pixel_faces` [S, S] int32 replaces the result of the z-buffer: the visible face of each source pixel, -1 for
+        none.
         """
         posed = self.body(source.identity.to(self.device), source.motion.to(self.device))
         image, viewmat = source.image[None].to(self.device), source.viewmat.to(self.device)
         S = source.image.shape[-1]
         lens = None if source.K is None else Lens.of(source.K, S, S)
-        return self.network(image, posed, viewmat, self.body.assets, uv_noise, pixel_faces, lens)
+        raw: Reconstruction = self.network(image, posed, viewmat, self.body.assets, uv_noise, pixel_faces, lens)
+        return raw
 
     @torch.no_grad()
     def render(self, posed: PosedGaussians, cameras: Cameras, background: Tensor) -> Tensor:
-        """[T, 3, H, W] RGB 0..1 of T posed frames through T cameras (or one), over `background` [T or 1, 3, H, W]."""
+        """Return RGB [T, 3, H, W] 0..1 of T posed frames through T cameras (or one).
+
+        `background` is [T or 1, 3, H, W], 0..1.
+        """
         if self.fast:
             rgb, alpha = self._render_half(posed, cameras)
         else:
@@ -173,17 +185,21 @@ class GuavaModel:
 
     @torch.no_grad()
     def render_planes(self, posed: PosedGaussians, cameras: Cameras, background: Tensor) -> tuple[Tensor, Tensor]:
-        """As `render`, but as the encoder wants it: uint8 I420 planes [T, 3 H / 2, W] on the GPU, not waited for.
+        """Return frames in the encoder's format: uint8 I420 planes [T, 3 H / 2, W] on the GPU, without synchronisation.
 
-        Second: [T] int32, not 0 for frames with pixels that are not finite. Only when `fast`.
+        The second result, int32 [T], is not 0 for frames with pixels that are not finite. Arguments as `render`;
+        available only when `fast`.
         """
-        from guava_aug.render.finish_triton import finish
+        from guava_aug.render.finish_triton import finish  # noqa: PLC0415 - needs Triton
 
         return finish(*self._render_half(posed, cameras), background.to(self.device))
 
     def _render_half(self, posed: PosedGaussians, cameras: Cameras) -> tuple[Tensor, Tensor]:
-        """RGB [T, 3, H, W] float16 and alpha [T, 1, H, W]: what is splatted has passed the refiner's first layer."""
-        from guava_aug.render.rasterize_triton import draw
+        """Return RGB [T, 3, H, W] float16 and alpha [T, 1, H, W].
+
+        The refiner's first layer is applied to the features before splatting.
+        """
+        from guava_aug.render.rasterize_triton import draw  # noqa: PLC0415 - needs Triton
 
         assert self._half is not None
         self._check_size(cameras)
@@ -197,13 +213,13 @@ class GuavaModel:
 
     @torch.no_grad()
     def render_layers(self, posed: PosedGaussians, cameras: Cameras) -> Rendered:
-        """Refined colour, alpha and the raw feature render."""
+        """Return refined colour, alpha and the raw feature render."""
         raster = self.rasterize(posed, cameras)
         return Rendered(self.refine(raster.image), raster.alpha, raster)
 
     @torch.no_grad()
     def rasterize(self, posed: PosedGaussians, cameras: Cameras) -> Raster:
-        """The feature channels, alpha and inverse depth of T posed frames through T cameras (or one)."""
+        """Return the feature channels, alpha and inverse depth of T posed frames through T cameras (or one)."""
         self._check_size(cameras)
         cameras = cameras.to(self.device)
         return rasterize(
@@ -221,11 +237,11 @@ class GuavaModel:
 
     @torch.no_grad()
     def refine(self, features: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
-        """[T, 3, H, W] RGB 0..1 from rendered features [T, C, H, W].
+        """Return RGB [T, 3, H, W] 0..1 of rendered features [T, C, H, W].
 
-        The original draws the generator's noise anew for every frame, so its videos flicker and no two runs agree.
-        Here it is one fixed set of maps (seed `REFINER_NOISE_SEED`) unless `noise` gives others: one [1, 1, s, s]
-        per `model.refiner.noise_sizes`.
+        The original draws the generator's noise anew for every frame, so its videos flicker and no two runs agree. Here
+        it is one fixed set of maps (seed `REFINER_NOISE_SEED`) unless `noise` replaces them: one [1, 1, s, s] per
+        `model.refiner.noise_sizes`.
         """
         noise = self.refiner_noise if noise is None else noise
         # a CPU gains nothing from a batch, and the activations of one frame stay nearer to its caches
@@ -235,7 +251,12 @@ class GuavaModel:
 
 
 def choose_precision(asked: str, device: torch.device | str, backend: str = "auto") -> str:
-    """ "fp16" or "fp32": what rendering uses on `device`. Raises DeviceError if fp16 is asked for and cannot be."""
+    """Return "fp16" or "fp32": the precision of rendering on `device`.
+
+    Raises:
+        UsageError: There is no such precision.
+        DeviceError: "fp16" was requested and is not available.
+    """
     if asked not in PRECISIONS:
         raise UsageError(f"--precision is {asked!r}; expected one of {', '.join(PRECISIONS)}")
     can = backend in ("auto", "triton") and triton_support.is_usable(device)
@@ -248,7 +269,7 @@ def choose_precision(asked: str, device: torch.device | str, backend: str = "aut
 
 
 def refiner_noise(refiner: StyleUNet, seed: int, device: torch.device | str) -> list[Tensor]:
-    """The refiner's fixed noise maps, the same on every machine and device."""
+    """Return the refiner's fixed noise maps, the same on every machine and device."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(1, 1, s, s, generator=generator).to(device) for s in refiner.noise_sizes]
 
@@ -261,16 +282,22 @@ def load_model(
     backend: Backend = "auto",
     precision: Precision = "auto",
 ) -> GuavaModel:
-    """A model on `device`.
+    """Return a model on `device`.
 
-    `precision`: "fp16" renders in half precision (a GPU with Triton; within 2/255 of "fp32"), "auto" does so where it
-    can, "fp32" is the original's arithmetic. Reconstruction and posing are float32 either way.
+    Args:
+        model_path: A directory in GUAVA's layout (config.yaml, checkpoints/best*.pt), a `.pt`, a `.safetensors` written
+            by `guava-aug convert`, or None / "embedded" for the small free model that ships with the package.
+            Body-model and index files are searched beside the model directory (assets/SMPLX, assets/FLAME) and then
+            below `guava_root`/assets.
+        device: Torch device.
+        guava_root: Folder of a GUAVA checkout, see above.
+        backend: Rasteriser, see `render.rasterize.rasterize`.
+        precision: "fp16" renders in half precision (a GPU with Triton; within 2/255 of "fp32"), "auto" does so where
+            possible, "fp32" is the original's arithmetic. Reconstruction and posing are float32 in all cases.
 
-    `model_path` is a directory as GUAVA has it (config.yaml, checkpoints/best*.pt), a `.pt`, a `.safetensors`
-    made by `guava-aug convert`, or None / "embedded" for the small free model that ships with the package.
-    Body-model and index files are looked for beside the model directory (assets/SMPLX, assets/FLAME) and then below
-    `guava_root`/assets. Raises AssetError naming what is missing or does not fit, DeviceError when `device` cannot be
-    used, or `backend` or `precision` cannot be had on it.
+    Raises:
+        AssetError: A file is missing or does not fit; names it.
+        DeviceError: `device` cannot be used, or does not support `backend` or `precision`.
     """
     check_backend(backend, device)
     path = EMBEDDED_DIR if model_path is None or str(model_path) == EMBEDDED else Path(model_path)
@@ -298,7 +325,11 @@ def load_model(
 
 
 def load_body(model_path: Path | str | None = None, *, guava_root: Path | str | None = None) -> EhmModel:
-    """The body model alone, on the CPU, of a model as `load_model` takes it. Raises AssetError as that does."""
+    """Return only the body model, on the CPU, of a model given as in `load_model`.
+
+    Raises:
+        AssetError: As in `load_model`.
+    """
     path = EMBEDDED_DIR if model_path is None or str(model_path) == EMBEDDED else Path(model_path)
     checkpoint, _ = open_model_files(path, guava_root=guava_root)
     return EhmModel(_body_of(checkpoint, guava_root))
@@ -322,16 +353,19 @@ def convert_checkpoint(
     guava_root: Path | str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write the lean form of an official checkpoint: weights, body model and configuration in one safetensors file.
+    """Write an official checkpoint as one safetensors file: weights, body model and configuration.
 
-    `source` is a `.pt` file or a model directory. Returns the path written. The file holds licensed body-model
-    data, as the checkpoint does: keep it to yourself. Raises UsageError when `out` is there, unless `overwrite`.
+    `source` is a `.pt` file or a model directory. The file contains licensed body-model data, as the checkpoint does,
+    and must not be redistributed. Return the path written.
+
+    Raises:
+        UsageError: `out` exists, unless `overwrite`.
     """
     out = Path(out)
     if out.suffix != ".safetensors":
         raise UsageError(f"{out} should end in .safetensors")
     if out.exists() and not overwrite:
-        raise UsageError(f"{out} is there already; choose another name, or give --overwrite to replace it")
+        raise UsageError(f"{out} exists already; choose another name, or give --overwrite to replace it")
     if out.is_dir():
         raise UsageError(f"{out} is a folder; give the name of a file to write")
     checkpoint, cfg = open_model_files(Path(source), config=config, guava_root=guava_root)
@@ -344,7 +378,7 @@ def convert_checkpoint(
 def open_model_files(
     path: Path, *, config: Path | str | None = None, guava_root: Path | str | None = None
 ) -> tuple[Checkpoint, ModelConfig]:
-    """The checkpoint and configuration at `path`, with the body model from wherever it is found."""
+    """Return the checkpoint and configuration at `path`, with the body model from wherever it is found."""
     path = Path(os.path.abspath(path))  # the siblings of "." too; links stay, a model folder may be one
     if not is_there(path, AssetError):
         raise AssetError(
@@ -358,7 +392,7 @@ def open_model_files(
     config_file = Path(config) if config else next((f for f in found if is_file(f, AssetError)), None)
     cfg = ModelConfig.from_yaml(config_file) if config_file else None
     if cfg is None and file.suffix != ".safetensors":
-        read_checkpoint(file)  # what is no checkpoint at all is told first
+        read_checkpoint(file)  # a file that is not a checkpoint is reported first
         raise AssetError(f"no config.yaml beside {file}; expected {roots[0] / 'config.yaml'} as in GUAVA's assets")
 
     asset_roots = [r.parent for r in roots] + ([Path(guava_root) / "assets", Path(guava_root)] if guava_root else [])

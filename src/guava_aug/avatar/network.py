@@ -1,4 +1,4 @@
-"""GUAVA's inference network: one source frame in, canonical Gaussians out."""
+"""GUAVA's inference network: from one source frame to canonical Gaussians."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DEPTH_EPS = 1e-7  # added to the depth before dividing by it
 
 @dataclass(frozen=True)
 class SourceGeometry:
-    """B posed bodies in front of their source cameras, and what each camera sees of its body."""
+    """B posed bodies in their source cameras, and which parts of the body each camera sees."""
 
     vertices: Tensor  # [B, P, 3] world, metres
     viewmats: Tensor  # [B, 4, 4] world to camera
@@ -46,7 +46,7 @@ class SourceGeometry:
             return torch.stack([x, y, camera[..., 2] * self.lens.scale_x / z], -1)
 
     def depth(self, points: Tensor) -> Tensor:
-        """Return the depth [B, n] of world points [B, n, 3] in metres, measured from where `nearest` is."""
+        """Return depths [B, n] in metres of world points [B, n, 3], with the same origin as `nearest`."""
         if self.from_body:
             return relative_depth(points, self.viewmats, self.vertices)
         with torch.autocast(points.device.type, enabled=False):
@@ -55,7 +55,7 @@ class SourceGeometry:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network computes from B source frames; UV Gaussians still lie in their chart."""
+    """Output of the network for B source frames; UV Gaussians are still in the layout of the UV chart."""
 
     vertex: RawGaussians  # [B, P, .]
     uv: RawGaussians  # [B, U, U, .]
@@ -69,7 +69,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Canonical Gaussians of one source frame, and what they were made from."""
+    """Canonical Gaussians of one source frame, and the data they were made from."""
 
     vertex: RawGaussians  # rows [P, .]
     uv: RawGaussians  # rows [M, .], one per occupied texel, row-major
@@ -77,7 +77,7 @@ class Reconstruction:
     prj_xy: Tensor  # [P, 3] projected vertices: x, y in -1..1, third value unused
     vertex_features: Tensor  # [P, prj_out_dim] sampled at the projected vertices
     pixel_faces: Tensor  # [S, S] int32 face per source pixel, -1 none
-    uv_visible: Tensor  # [U, U] bool: texel occupied and seen by the source camera, by face or by point
+    uv_visible: Tensor  # [U, U] bool: texel occupied and visible to the source camera, by face or by point
     uv_input: Tensor  # [dino_out_dim + 3, U, U]
     uv_features: Tensor  # [uv_out_dim, U, U]
 
@@ -90,9 +90,10 @@ class ReconstructionNetwork(nn.Module):
         self.cfg = cfg
         dim, wide = cfg.vit.embed_dim, cfg.global_vertex_dim
         self.dino_encoder = ImageEncoder(cfg)
-        mlp = lambda w: nn.Sequential(
-            nn.Linear(dim, w), nn.LeakyReLU(), nn.Linear(w, w), nn.LeakyReLU(), nn.Linear(w, w)
-        )
+
+        def mlp(w: int) -> nn.Sequential:
+            return nn.Sequential(nn.Linear(dim, w), nn.LeakyReLU(), nn.Linear(w, w), nn.LeakyReLU(), nn.Linear(w, w))
+
         self.global_feature_mapping = mlp(wide)
         self.vertex_base_feature = nn.Parameter(torch.randn(num_vertices, cfg.smplx_fea_dim))
         self.vertex_gs_decoder = VertexDecoder(cfg.prj_out_dim + cfg.smplx_fea_dim + wide, _DIR_DIM, cfg.color_dim)
@@ -111,8 +112,19 @@ class ReconstructionNetwork(nn.Module):
         pixel_faces: Tensor | None = None,  # [S, S] to replace the z-buffer's result
         lens: Lens | None = None,  # the source camera's; default the original's, `invtanfov`
     ) -> Reconstruction:
+        """Return the canonical Gaussians of one source frame.
+
+        Args:
+            image: [1, 3, S, S] RGB 0..1.
+            posed: The body in the source frame.
+            viewmat: [4, 4] world to camera.
+            assets: The body model.
+            uv_noise: Noise maps of the UV decoder; None: those of the checkpoint.
+            pixel_faces: [S, S] int32 visible faces in place of the z-buffer's result.
+            lens: The lens of the source camera; None: the original's.
+        """
         lens = Lens(self.cfg.invtanfov, self.cfg.invtanfov) if lens is None else lens
-        geometry, pixel_faces = self._look_through(posed.vertices, viewmat[None], lens, assets, pixel_faces)
+        geometry, pixel_faces = self._source_geometry(posed.vertices, viewmat[None], lens, assets, pixel_faces)
         found = self.predict(image, geometry, assets, embed_directions(viewmat[None]), uv_noise)
         occupied = assets.uv_face >= 0
         return Reconstruction(
@@ -135,7 +147,7 @@ class ReconstructionNetwork(nn.Module):
         direction: Tensor,  # [B, 27] of `embed_directions`
         uv_noise: Sequence[Tensor] | None = None,
     ) -> Prediction:
-        """Return the Gaussians of B source frames. Inference and training call it; nothing in it waits for a GPU."""
+        """Return the Gaussians of B source frames, for inference and training; nothing synchronises with a GPU."""
         features = self.dino_encoder(images)
         vertices = geometry.vertices
         B, P = vertices.shape[:2]
@@ -145,7 +157,9 @@ class ReconstructionNetwork(nn.Module):
         sampled = F.grid_sample(
             features.vertex_map.float(), prj_xy[:, None, :, :2], padding_mode="border", align_corners=False
         )[:, :, 0].transpose(1, 2)  # [B, P, prj_out_dim]; positions need more than bfloat16's eight bits
-        if self.cfg.visibility == "point":  # a vertex turned away keeps what it sees through the body: the same clothes
+        if (
+            self.cfg.visibility == "point"
+        ):  # a vertex that faces away keeps the feature sampled through the body: the same clothes
             covered = ~unhidden(prj_xy[..., :2], geometry.depth(vertices), geometry.nearest)
             covered &= facing(vertices, assets.faces, geometry.viewmats)
             sampled = sampled * ~covered[..., None]
@@ -173,14 +187,14 @@ class ReconstructionNetwork(nn.Module):
         surface: Tensor,  # [B, U, U, 3] the texels in the world
         xy: Tensor,  # [B, U, U, 2] the texels in the image, -1..1
     ) -> Tensor:
-        """Return [B, U, U] bool: the texel is occupied and the source camera sees it, by face or by point."""
+        """Return [B, U, U] bool: whether a texel is occupied and visible to the source camera, by face or by point."""
         visible = (assets.uv_face >= 0) & geometry.seen[:, assets.uv_face.clamp(min=0).long()]
         if self.cfg.visibility == "point":
             z = geometry.depth(surface.flatten(1, 2))
             visible = visible & unhidden(xy.flatten(1, 2), z, geometry.nearest).view_as(visible)
         return visible
 
-    def _look_through(
+    def _source_geometry(
         self,
         vertices: Tensor,  # [1, P, 3]
         viewmats: Tensor,  # [1, 4, 4]
@@ -188,7 +202,7 @@ class ReconstructionNetwork(nn.Module):
         assets: EhmAssets,
         pixel_faces: Tensor | None,  # [S, S]
     ) -> tuple[SourceGeometry, Tensor]:
-        """Return what the z-buffer finds, and the face of every pixel, int32 [S, S]."""
+        """Return the result of the z-buffer, and the visible face of every pixel, int32 [S, S]."""
         device, F_ = vertices.device, len(assets.faces)
         geometry = SourceGeometry(
             vertices, viewmats, lens, torch.zeros(1, F_, dtype=torch.bool, device=device), vertices.new_zeros(1, 1, 1)
@@ -209,14 +223,14 @@ class ReconstructionNetwork(nn.Module):
         uv_map: Tensor,  # [B, dino_out_dim, image_size, image_size]
         uv_xy: Tensor,  # [B, U, U, 2] where each texel is in the source image
     ) -> Tensor:
-        """[B, 3 + dino_out_dim, U, U] source colour and features at each texel."""
+        """Return source colour and features at each texel, [B, 3 + dino_out_dim, U, U]."""
         size = (self.cfg.image_size, self.cfg.image_size)
         rgb = F.interpolate(images, size, mode="bilinear", align_corners=False)
         return F.grid_sample(torch.cat([rgb, uv_map], 1), uv_xy, padding_mode="zeros", align_corners=False)
 
 
 def _depth(points: Tensor, viewmat: Tensor) -> Tensor:
-    """[...] camera depth in metres of points [..., 3]."""
+    """Return camera depths [...] in metres of points [..., 3]."""
     return points @ viewmat[2, :3] + viewmat[2, 3]
 
 
@@ -227,5 +241,5 @@ def embed_directions(viewmats: Tensor) -> Tensor:
     the weights were trained with it.
     """
     direction = viewmats[:, :3, 2]
-    phase = (direction[..., None] * direction.new_tensor(_FREQUENCIES)).flatten(1)  # x's four, y's four, z's four
+    phase = (direction[..., None] * direction.new_tensor(_FREQUENCIES)).flatten(1)  # four of x, four of y, four of z
     return torch.cat([phase.sin(), phase.cos(), direction], 1)

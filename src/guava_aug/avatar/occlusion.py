@@ -1,8 +1,9 @@
-"""Which points of the body the source camera really sees, point by point.
+"""Visibility of body points from the source camera, tested point by point.
 
-The original marks whole faces: one visible pixel makes every texel of a face visible, so the colour of a hand that lies
-on the chest is taken over to the chest beside and behind it, and stays there as a stain when the hand moves away.
-Models with `visibility: point` ask for each texel and vertex whether anything nearer lies on its pixel or next to it.
+The original marks whole faces: one visible pixel makes every texel of a face visible, so the colour of a hand in front
+of the chest is also assigned to the chest beside and behind it, and remains there as an artefact when the hand moves
+away. Models with `visibility: point` test for each texel and vertex whether anything nearer lies on its pixel or next
+to it.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NEARER = 0.02  # metres: what is this much nearer is something else, not the slope of the own surface
+NEARER = 0.02  # metres: anything this much nearer is another surface, not the slope of the same one
 _AROUND = 3  # half-resolution pixels: an edge of the tracked mesh is at most about this uncertain
 
 
 def nearest_depth(
-    depth: Tensor,  # [B, S, S] metres, inf where nothing is seen, S even
+    depth: Tensor,  # [B, S, S] metres, inf where nothing is visible, S even
 ) -> Tensor:
-    """[B, S/2, S/2] the nearest depth of every 2 x 2 pixels."""
+    """Return the nearest depth of every 2 x 2 pixels, [B, S/2, S/2]."""
     return -F.max_pool2d(-depth[:, None], 2)[:, 0]
 
 
@@ -27,7 +28,7 @@ def unhidden(
     z: Tensor,  # [B, n] metres
     nearest: Tensor,  # [B, S/2, S/2] of `nearest_depth`
 ) -> Tensor:
-    """[B, n] bool: nothing of the body lies in front of the point, or next to it in front."""
+    """Return [B, n] bool: whether no part of the body lies in front of the point, on its pixel or next to it."""
     around = -F.max_pool2d(-nearest[:, None].float(), _AROUND, stride=1, padding=_AROUND // 2)
     around = around.clamp(max=1e6)  # no infinity times zero
     found = F.grid_sample(around, xy[:, None], mode="nearest", padding_mode="border", align_corners=False)
@@ -39,7 +40,7 @@ def facing(
     faces: Tensor,  # [F, 3]
     viewmats: Tensor,  # [B, 4, 4]
 ) -> Tensor:
-    """[B, P] bool: the surface at the vertex is turned towards the camera."""
+    """Return [B, P] bool: whether the surface at the vertex faces the camera."""
     corner = [vertices[:, faces[:, k]] for k in range(3)]
     normal = torch.linalg.cross(corner[1] - corner[0], corner[2] - corner[0])  # [B, F, 3] area-weighted
     total = torch.zeros_like(vertices)
@@ -54,7 +55,7 @@ def relative_depth(
     viewmats: Tensor,  # [B, 4, 4]
     vertices: Tensor,  # [B, P, 3]
 ) -> Tensor:
-    """[B, n] depth of points beyond that of the mean vertex, metres: small enough for half precision."""
+    """Return depths [B, n] relative to that of the mean vertex, metres: small enough for half precision."""
     with torch.autocast(points.device.type, enabled=False):
         axis = viewmats[:, None, 2, :3]
         return ((points - vertices.mean(1, keepdim=True)) * axis).sum(-1)

@@ -1,7 +1,7 @@
-"""The refiner's convolutions with their packed weights: what `refiner_triton` is made of.
+"""The refiner's convolutions with packed weights, the components of `refiner_triton`.
 
-Pictures are [T, H, W, C] float16 with C padded to a power of two. Every class holds one convolution and launches one
-kernel for it and what stands around it.
+Images are [T, H, W, C] float16 with C padded to a power of two. Every class holds one convolution and launches one
+kernel for it and for the operations around it.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ _SMALLEST = 16  # channels a matrix product needs; fewer are padded with zeros
 
 
 def padded(channels: int) -> int:
+    """Return the number of channels after padding: a power of two, at least 16."""
     return max(_SMALLEST, 1 << (channels - 1).bit_length())
 
 
 def pad(w: Tensor, outputs: int, inputs: int) -> Tensor:
-    """[outputs, inputs, k, k] of a weight with fewer, zeros in between."""
+    """Return a weight [outputs, inputs, k, k], padded with zeros from one with fewer channels."""
     return nn.functional.pad(w, (0, 0, 0, 0, 0, inputs - w.shape[1], 0, outputs - w.shape[0]))
 
 
 def _banded(w: Tensor, height: int, width: int) -> Tensor:
-    """[height + 2, (width + 2) I, height width O] of a 3 x 3 weight [O, I, 3, 3]: blocks of pixels."""
+    """Return [height + 2, (width + 2) I, height width O] of a 3 x 3 weight [O, I, 3, 3]: blocks of pixels."""
     outputs, inputs = w.shape[:2]
     out = w.new_zeros(height + 2, width + 2, inputs, height, width, outputs)
     for p in range(height):
@@ -48,15 +49,16 @@ def _banded(w: Tensor, height: int, width: int) -> Tensor:
 
 
 def _diagonal(w: Tensor, span: int) -> Tensor:
-    """[span I, span O] of a matrix [I, O]: the same for each of `span` pixels."""
-    return torch.block_diag(*[w] * span)
+    """Return [span I, span O] of a matrix [I, O]: the same matrix for each of `span` pixels."""
+    blocks: Tensor = torch.block_diag(*[w] * span)
+    return blocks
 
 
 class Packed:
-    """A 3 x 3 convolution's weight and bias as the kernels want them, and how they are launched.
+    """Weight and bias of a 3 x 3 convolution in the layout of the kernels, and their launch parameters.
 
-    together: whether a row of the product may be several pixels. Not at 4 x 4: a product needs 16 rows, up to Triton
-    3.4 at least.
+    `together` says whether a row of the product may cover several pixels. Not at 4 x 4: a product needs 16 rows, at
+    least up to Triton 3.4.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, together: bool = True):
@@ -72,7 +74,7 @@ class Packed:
     def launch(
         self, T: int, H: int, W: int, rows: int = 0, columns: int = _COLUMNS
     ) -> tuple[tuple[int, int, int], dict[str, int]]:
-        """Grid and sizes for pictures of H x W pixels; so many rows and columns of a product at most."""
+        """Return grid and sizes for images of H x W pixels, with at most so many rows and columns of a product."""
         pixels = self.pixels
         rows = rows or (_ROWS if pixels > 1 else _WIDE_ROWS)
         warps = _WARPS if rows == _ROWS and columns <= _COLUMNS else _WIDE_WARPS
@@ -88,14 +90,14 @@ class Packed:
 
 
 def _block(cin: int, cout: int, together: bool = True) -> tuple[int, int]:
-    """Height and width in pixels of what one row of a product computes."""
+    """Return height and width in pixels of the block that one row of a product computes."""
     if together and cin <= _SQUARE_CHANNELS[0] and cout <= _SQUARE_CHANNELS[1]:
         return 2, 2
     return (1, 2) if together and max(cin, cout) <= _PAIR_CHANNELS else (1, 1)
 
 
 class Conv(Packed):
-    """lrelu(conv(x) + b), and what may follow in a residual block."""
+    """Compute lrelu(conv(x) + b), and optionally the following operations of a residual block."""
 
     def __init__(self, conv: nn.Conv2d, skip: Tensor | None = None, together: bool = True):
         assert conv.bias is not None
@@ -107,11 +109,11 @@ class Conv(Packed):
             self.skip = _diagonal(matrix, self.pixels).half().contiguous()
 
     def __call__(self, x: Tensor, side: Tensor | None = None) -> Tensor:
-        """[T, H, W, C out]; with `side` [T, H, W, C side] also its 1 x 1 convolution is added."""
+        """Return [T, H, W, C out]; with `side` [T, H, W, C side], its 1 x 1 convolution is added."""
         return self._run(x, x if side is None else side, 0 if side is None else 1, None)[0]
 
     def pooled(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """2 x 2 means of the result and of x."""
+        """Return 2 x 2 means of the result and of x."""
         T, H, W, C = x.shape
         out, own = x.new_empty(T, H // 2, W // 2, self.cout), x.new_empty(T, H // 2, W // 2, C)
         grid, sizes = self.launch(T, H, W)
@@ -122,7 +124,7 @@ class Conv(Packed):
         return out, own
 
     def doubled(self, x: Tensor, side: Tensor, more: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The result of x at twice its size, plus the 1 x 1 convolution of `side` likewise; and that plus `more`."""
+        """Return the result at twice the size plus the convolution of the enlarged `side`; and the sum with `more`."""
         return self._run(double(x), side, 2, more)
 
     def _run(self, x: Tensor, side: Tensor, kind: int, more: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -138,7 +140,7 @@ class Conv(Packed):
 
 
 class StyleConv(Packed):
-    """lrelu(demodulated convolution * sqrt 2 + noise [S, S] + bias) of an input that is modulated already."""
+    """Compute lrelu(demodulated convolution * sqrt 2 + noise [S, S] + bias) of an input that is already modulated."""
 
     def __init__(self, conv: styleunet._StyleConv, noise: Tensor, together: bool = True):
         weight = conv.modulated_conv.weight[0]
@@ -147,6 +149,7 @@ class StyleConv(Packed):
         self.energy = _energy(weight)
 
     def __call__(self, x: Tensor, scale: Tensor) -> Tensor:
+        """Return [T, H, W, C out] of an input [T, H, W, C in] that was modulated by `scale` [T, C in]."""
         T, H, W, _ = x.shape
         out = x.new_empty(T, H, W, self.cout)
         grid, sizes = self.launch(T, H, W)
@@ -157,26 +160,27 @@ class StyleConv(Packed):
         return out
 
     def doubled(self, x: Tensor, scale: Tensor) -> Tensor:
-        """The same of x at twice its size."""
+        """Return the result of x at twice its size."""
         return self(double(x), scale)
 
 
 def _energy(weight: Tensor) -> Tensor:
-    """[padded I, padded O] of a weight [O, I, 3, 3]: sums of squares."""
+    """Return the sums of squares [padded I, padded O] of a weight [O, I, 3, 3]."""
     cout, cin = (padded(n) for n in weight.shape[:2])
     return pad(weight.float(), cout, cin).square().sum((2, 3)).T.contiguous()
 
 
 def _demodulation(scale: Tensor, energy: Tensor) -> Tensor:
-    """[T, O] of the input's scales [T, I]."""
+    """Return the demodulation [T, O] for the input's scales [T, I]."""
     return torch.rsqrt(scale.square() @ energy + styleunet._EPS) * math.sqrt(2)
 
 
 class Phases:
-    """A 3 x 3 convolution of a picture at twice its size that reads the small one.
+    """A 3 x 3 convolution of an image enlarged to twice its size that reads the small image.
 
-    Enlarging bilinearly and convolving are one linear step: each of the four pixels that a small one becomes is a 3 x 3
-    convolution of its own. A row of the product is a small pixel, its columns are the four.
+    Bilinear enlargement followed by a convolution is one linear operation: each of the four output pixels of a small
+    pixel is a 3 x 3 convolution of its own. A row of the product is a small pixel, its columns are the four output
+    pixels.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor):
@@ -185,7 +189,7 @@ class Phases:
         self.bias = nn.functional.pad(bias.float(), (0, self.cout - len(bias))).contiguous()
 
     def launch(self, T: int, H: int, W: int) -> tuple[tuple[int, int, int], dict[str, int]]:
-        """Grid and sizes for small pictures of H x W pixels; no program has two opposite edges of one."""
+        """Return grid and sizes for small images of H x W pixels; no program contains two opposite borders of one."""
         width = min(W // 2, 16)
         height = min(H // 2, _WIDE_ROWS // width)
         block = min(4 * self.cout, _COLUMNS)
@@ -195,10 +199,11 @@ class Phases:
 
 
 def _phases(w: Tensor) -> Tensor:
-    """[25, I, 4 O] of a 3 x 3 weight [O, I, 3, 3]: nine taps on small pixels for the four they become.
+    """Return [25, I, 4 O] of a 3 x 3 weight [O, I, 3, 3]: nine taps on small pixels for their four output pixels.
 
-    The taps read beyond the picture what is at its edge, as enlarging does; but there the convolution has zeros. So 16
-    more are to be added at the edges: 3 at the top, bottom, left, right each, and one in every corner.
+    Taps beyond the border read the border pixel, as bilinear enlargement does, but the convolution pads with zeros
+    there. Therefore 16 more taps correct the borders: 3 each at the top, bottom, left and right, and one in every
+    corner.
     """
     share = w.new_tensor(  # of the small pixels -1, 0, 1 in the large ones -1, 0, 1 around the first, second of a pixel
         [[[0.75, 0.25, 0], [0.25, 0.75, 0], [0, 0.75, 0.25]], [[0.25, 0.75, 0], [0, 0.75, 0.25], [0, 0.25, 0.75]]]
@@ -222,7 +227,7 @@ class UpConv(Phases):
         self.skip = _phases(wide)[:9].half().contiguous()
 
     def doubled(self, x: Tensor, side: Tensor, more: Tensor | None) -> tuple[Tensor, Tensor]:
-        """As `Conv.doubled`."""
+        """Return the same as `Conv.doubled`."""
         T, H, W, _ = x.shape
         out = x.new_empty(T, 2 * H, 2 * W, self.cout)
         both = out if more is None else torch.empty_like(out)
@@ -244,7 +249,7 @@ class UpStyleConv(Phases):
         self.energy = _energy(weight)
 
     def doubled(self, x: Tensor, scale: Tensor) -> Tensor:
-        """As `StyleConv.doubled`."""
+        """Return the same as `StyleConv.doubled`."""
         T, H, W, _ = x.shape
         out = x.new_empty(T, 2 * H, 2 * W, self.cout)
         grid, sizes = self.launch(T, H, W)
@@ -256,13 +261,14 @@ class UpStyleConv(Phases):
 
 
 class Transform:
-    """g * scale + shift, where scale and shift are convolutions of the two halves of x."""
+    """Compute g * scale + shift, where scale and shift are convolutions of the two halves of x."""
 
     def __init__(self, scale: nn.Conv2d, shift: nn.Conv2d):
         assert scale.bias is not None and shift.bias is not None
         self.scale, self.shift = Packed(scale.weight, scale.bias), Packed(shift.weight, shift.bias)
 
     def __call__(self, x: Tensor, g: Tensor) -> Tensor:
+        """Return the transformed g [T, H, W, C]."""
         T, H, W, _ = g.shape
         out = torch.empty_like(g)
         grid, sizes = self.scale.launch(T, H, W, rows=_ROWS)
@@ -274,7 +280,7 @@ class Transform:
 
 
 class ConvRGB(Packed):
-    """lrelu(conv(x) + b), and the RGB head of that."""
+    """Compute lrelu(conv(x) + b), and the RGB head of the result."""
 
     def __init__(self, conv: nn.Conv2d, head: Tensor, head_bias: Tensor):
         assert conv.bias is not None
@@ -286,14 +292,17 @@ class ConvRGB(Packed):
         self.head_bias = nn.functional.pad(head_bias.float().repeat(self.pixels), (0, 16 - wide.shape[1])).contiguous()
 
     def __call__(self, x: Tensor, scale: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-        """The result times `after` [T, C]; and RGB [T, H, W, 3] of it times `scale` [T, C], plus `before` enlarged."""
+        """Return the result times `after` [T, C], and RGB [T, H, W, 3].
+
+        The RGB is that of the result times `scale` [T, C], plus the enlarged `before`.
+        """
         T, H, W, _ = x.shape
         out, rgb = x.new_empty(T, H, W, self.cout), x.new_empty(T, H, W, 3)
         self._run(x, scale, before, after, out, rgb, last=False)
         return out, rgb
 
     def last(self, x: Tensor, scale: Tensor, before: Tensor, into: Tensor | None) -> Tensor:
-        """RGB of the last level, 0..1, `into` memory that is there or new; nobody needs the result itself."""
+        """Return RGB 0..1 of the last level, in `into` if given, else in new memory."""
         rgb = x.new_empty(*x.shape[:3], 3) if into is None else into
         self._run(x, scale, before, scale, x, rgb, last=True)
         return rgb
@@ -315,7 +324,7 @@ _stages: dict[tuple[object, ...], int] = {}  # of launches for which fewer than 
 
 
 def start(kernel: Any, grid: tuple[int, int, int], *args: Any, num_stages: int, **sizes: Any) -> None:
-    """Launches with as many of `num_stages` as the GPU's shared memory holds: 227 KiB on an H100, 99 on many others."""
+    """Launch with as many of `num_stages` as shared memory holds: 227 KiB on an H100, 99 KiB on many other GPUs."""
     key = (id(kernel), *sorted(sizes.items()))
     while True:
         try:

@@ -1,7 +1,7 @@
-"""The kernels of `refiner_triton`: 3 x 3 convolutions and what stands around them, in half precision.
+"""Kernels of `refiner_triton`: 3 x 3 convolutions and the operations around them, in half precision.
 
-Pictures are [T, H, W, C] float16, sums float32. A program computes M rows of a product for one frame; a row is a block
-of PH x PW neighbouring pixels, its columns are their channels.
+Images are [T, H, W, C] float16, sums float32. A program computes M rows of a product for one frame; a row is a block of
+PH x PW neighbouring pixels, its columns are their channels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ def _lrelu(v):
 
 @triton.jit
 def _pixels(W, SQUARES: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr):
-    """Picture row and column of the first pixel of this program's rows; SQUARES: those of a 2 x 2 square in turn."""
+    """Return image row and column of the first pixel of this program's rows.
+
+    SQUARES: those of 2 x 2 squares in turn.
+    """
     tile = tl.program_id(0)
     across = W // BW
     m = tl.arange(0, BH * BW // (PH * PW))
@@ -35,7 +38,10 @@ def _taps(
     x, w, y, xx, n, H, W, CIN: tl.constexpr, STRIDE: tl.constexpr, COLUMNS: tl.constexpr, PH: tl.constexpr,
     PW: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
-    """3 x 3 convolution [M, BN] of CIN of the STRIDE channels of a frame x, w [PH + 2, (PW + 2) CIN, COLUMNS]."""
+    """Return the 3 x 3 convolution [M, BN] of CIN of the STRIDE channels of a frame x.
+
+    w is [PH + 2, (PW + 2) CIN, COLUMNS].
+    """
     acc = tl.zeros([M, BN], tl.float32)
     DEPTH: tl.constexpr = (PW + 2) * CIN
     for step in range((PH + 2) * (DEPTH // BK)):
@@ -52,13 +58,13 @@ def _taps(
 
 @triton.jit
 def _to(n, W, COUT: tl.constexpr, PW: tl.constexpr):
-    """Where column n of a product is in memory: pixels of a row lie together, the next row is W pixels on."""
+    """Return the memory offset of column n of a product: pixels of a row are adjacent, the next row is W pixels on."""
     return n // (PW * COUT) * (W * COUT) + n % (PW * COUT)
 
 
 @triton.jit
 def _between(x, y, xx, c, h, w, C: tl.constexpr):
-    """float32 channels c of x (h x w pixels of C channels), bilinear at pixels (y, xx) of twice its size."""
+    """Return float32 channels c of x (h x w pixels of C channels), bilinear at pixels (y, xx) of twice its size."""
     y0, x0 = (y + 1) // 2 - 1, (xx + 1) // 2 - 1
     fy, fx = tl.where(y % 2 == 0, 0.75, 0.25), tl.where(xx % 2 == 0, 0.75, 0.25)  # share of the second
     ya, yb = tl.maximum(y0, 0) * w, tl.minimum(y0 + 1, h - 1) * w
@@ -78,6 +84,7 @@ def conv(
     PW: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr, CSKIP: tl.constexpr,
     POOL: tl.constexpr, SKIP: tl.constexpr, MORE: tl.constexpr,
 ):  # fmt: skip
+    """Compute a `Conv` of `refiner_convs`."""
     PIXELS: tl.constexpr = PH * PW
     M: tl.constexpr = BH * BW // PIXELS
     COLUMNS: tl.constexpr = PIXELS * COUT
@@ -133,6 +140,7 @@ def style(
     x, w, bias, after, noise, out, H, W, CIN: tl.constexpr, COUT: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
     BN: tl.constexpr, BK: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
 ):  # fmt: skip
+    """Compute a `StyleConv` of `refiner_convs`."""
     M: tl.constexpr = BH * BW // (PH * PW)
     t = tl.program_id(2).to(tl.int64)
     y, xx = _pixels(W, False, PH, PW, BH, BW)
@@ -150,6 +158,7 @@ def phases(
     x, w, bias, after, noise, side, ws, out, out2, more, H, W, CIN: tl.constexpr, COUT: tl.constexpr, BN: tl.constexpr,
     BK: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr, CSKIP: tl.constexpr, MORE: tl.constexpr, STYLE: tl.constexpr,
 ):  # fmt: skip
+    """Compute a convolution at twice the size: `UpConv` or, with STYLE, `UpStyleConv` of `refiner_convs`."""
     M: tl.constexpr = BH * BW
     STEPS: tl.constexpr = CIN // BK
     t = tl.program_id(2).to(tl.int64)
@@ -185,7 +194,7 @@ def phases(
 def _nine(
     acc, x, w, y, xx, n, H, W, CIN: tl.constexpr, COLUMNS: tl.constexpr, BK: tl.constexpr
 ):  # fmt: skip
-    """acc plus a 3 x 3 convolution of x [H, W, CIN], continued at its edges; w [9, CIN, COLUMNS]."""
+    """Return acc plus a 3 x 3 convolution of x [H, W, CIN], continued at its borders; w [9, CIN, COLUMNS]."""
     for step in range(9 * (CIN // BK)):
         tap, k = step // (CIN // BK), step % (CIN // BK) * BK + tl.arange(0, BK)
         py = tl.minimum(tl.maximum(y + tap // 3 - 1, 0), H - 1)
@@ -200,7 +209,10 @@ def _edge(
     acc, x, w, y, xx, where, first, steps, n, H, W, DOWN: tl.constexpr, ACROSS: tl.constexpr, CIN: tl.constexpr,
     COLUMNS: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """acc plus taps from slice `first` on, in the rows `where` they count: three in a column, in a row, or one."""
+    """Return acc plus the taps from slice `first` on, in the rows `where` they apply.
+
+    These are three taps in a column, in a row, or one.
+    """
     step = 0
     while step < steps:  # for Triton's interpreter a `range` must be known before
         tap, k = step // (CIN // BK), step % (CIN // BK) * BK + tl.arange(0, BK)
@@ -220,6 +232,7 @@ def transform(
     x, w_scale, w_shift, b_scale, b_shift, g, out, H, W, CIN: tl.constexpr, COUT: tl.constexpr, PH: tl.constexpr,
     PW: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
 ):  # fmt: skip
+    """Compute a `Transform` of `refiner_convs`."""
     M: tl.constexpr = BH * BW // (PH * PW)
     COLUMNS: tl.constexpr = PH * PW * COUT
     t = tl.program_id(2).to(tl.int64)
@@ -240,6 +253,7 @@ def rgb(
     COUT: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BH: tl.constexpr,
     BW: tl.constexpr,
 ):  # fmt: skip
+    """Compute a `ConvRGB` of `refiner_convs`."""
     PIXELS: tl.constexpr = PH * PW
     M: tl.constexpr = BH * BW // PIXELS
     t = tl.program_id(2).to(tl.int64)
@@ -267,6 +281,7 @@ def rgb(
 
 @triton.jit
 def double(x, out, H, W, total, C: tl.constexpr, BLOCK: tl.constexpr):
+    """Enlarge bilinearly to twice the size."""
     t = tl.program_id(1).to(tl.int64)
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     pixel = i // C

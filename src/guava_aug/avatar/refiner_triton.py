@@ -1,19 +1,19 @@
-"""The refiner in half precision on a GPU: the same network as `styleunet`, in few passes over memory.
+"""The refiner in half precision on a GPU: the same network as `styleunet`, with few passes over memory.
 
-At 512 x 512 with 16 to 64 channels the network is bound by memory, not by arithmetic, so every convolution here also
-does what stands around it: bias, activation, pooling, skip connection, noise, feature transform, RGB head. Pixels come
-before channels in memory, products are float16, sums float32. Algebra that is exact is used:
+At 512 x 512 with 16 to 64 channels the network is limited by memory, not by arithmetic, so every kernel here also
+computes the operations around its convolution: bias, activation, pooling, skip connection, noise, feature transform,
+RGB head. Images are channels-last, products float16, sums float32. Only exact algebra is used:
 
-- the first layer is linear and one pixel wide, so it is applied to the Gaussians' features instead of the picture
+- the first layer is linear and one pixel wide, so it is applied to the Gaussians' features instead of the image
   (`project`), and half as many channels are splatted;
 - the modulation of a style convolution is part of the end of the kernel before it, the demodulation of its own end;
 - the two condition branches of a level are one convolution of twice the width;
-- enlarging bilinearly and convolving are one linear step on the small picture (`refiner_convs.Phases`), a quarter of
-  the reading;
-- with few channels a row of a product covers two or four neighbouring pixels: what they read lies together, and what
-  moves between memory and the matrix units, which is the limit, falls by a third or more.
+- bilinear enlargement followed by a convolution is one linear operation on the small image (`refiner_convs.Phases`),
+  with a quarter of the reads;
+- with few channels a row of a product covers two or four neighbouring pixels: their inputs are adjacent, and the
+  traffic between memory and the matrix units, which is the limit, falls by a third or more.
 
-No part of it is compiled ahead: Triton keeps the kernels on disk after the first use. The kernels are in
+Nothing is compiled ahead of time: Triton caches the kernels on disk after the first use. The kernels are in
 `refiner_kernels`.
 """
 
@@ -45,10 +45,18 @@ log = logging.getLogger(__name__)
 
 
 class HalfRefiner:
-    """Float16 twin of a `StyleUNet` refiner on a CUDA device: packed weights, and recorded launches by batch size."""
+    """Float16 version of a `StyleUNet` refiner on a CUDA device.
+
+    It holds packed weights, and recorded launches by batch size.
+    """
 
     def __init__(self, net: StyleUNet, noise: list[Tensor]):
-        """`noise`: one [1, 1, s, s] per `net.noise_sizes`."""
+        """Pack the weights of a refiner.
+
+        Args:
+            net: The refiner, on a CUDA device.
+            noise: Noise maps, one [1, 1, s, s] per `net.noise_sizes`.
+        """
         self._seen: set[int] = set()  # sizes of batches
         self._recorded: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}  # by size: launches and their result
         self._canvases: dict[int, tuple[Tensor, Tensor]] = {}  # what they read, and where their result goes
@@ -88,16 +96,19 @@ class HalfRefiner:
         ]
 
     def project(self, features: Tensor) -> Tensor:
-        """[N, width] float16: features [N, C] of Gaussians after the first layer's matrix; its bias comes later."""
+        """Return [N, width] float16: features [N, C] of Gaussians after the first layer's matrix, without its bias."""
         return (features.float() @ self._first).half()
 
     def canvas(self, frames: int) -> Tensor | None:
-        """Where a batch of so many frames is best drawn, [T, width, S, S] float16, channels last; None: anywhere."""
+        """Return the preferred output memory of rasterisation for a batch; None: any memory.
+
+        It is [T, width, S, S] float16, channels last.
+        """
         kept = self._kept(frames)
         return None if kept is None else kept[0]
 
     def _kept(self, frames: int) -> tuple[Tensor, Tensor] | None:
-        """The canvas of a batch, and where its recorded launches leave their result [T, S, S, 3]."""
+        """Return the canvas of a batch, and the memory [T, S, S, 3] of the result of its recorded launches."""
         if self._memory is None or not 0 < frames <= _RECORDED:
             return None
         size = max(_SMALLEST_CANVAS, 1 << (frames - 1).bit_length())  # shared by batches of similar sizes
@@ -109,20 +120,20 @@ class HalfRefiner:
 
     @property
     def keeps_memory(self) -> bool:
-        """Whether there is anything to release."""
+        """Return whether there is memory to release."""
         return bool(self._canvases)
 
     def release(self) -> None:
-        """Gives back what is kept for recorded launches, and records no more: the GPU's memory is too small."""
+        """Release the memory of recorded launches, and stop recording: the GPU's memory is too small."""
         self._memory, self._recorded, self._canvases = None, {}, {}
 
     def __call__(
         self,
         x: Tensor,  # [T, width, S, S] float16, channels last: the first layer's output
     ) -> Tensor:
-        """[T, 3, S, S] float16 RGB 0..1, channels last; the next call may overwrite it.
+        """Return [T, 3, S, S] float16 RGB 0..1, channels last; the next call may overwrite it.
 
-        From the second batch of a size on (the first may compile) it is one launch, recorded, in place of some 190.
+        From the second batch of a size on (the first may compile), one recorded launch replaces about 190.
         """
         with torch.cuda.device_of(x):  # kernels run on the current device
             kept = self._kept(len(x))
@@ -143,16 +154,16 @@ class HalfRefiner:
             return result
 
     def _record(self, enter: Tensor, into: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        """Launches to repeat on what is in `enter`, and their result, which is in `into`."""
+        """Return launches to repeat on the content of `enter`, and their result, which is in `into`."""
         graph = torch.cuda.CUDAGraph()
-        if self._stream is None:  # torch's own one is of the GPU that recorded first, of whichever model
+        if self._stream is None:  # torch's default belongs to the GPU that recorded first
             self._stream = torch.cuda.Stream(enter.device)
         record = torch.cuda.graph(graph, self._memory, self._stream, capture_error_mode="thread_local")
-        with record:  # other threads go on
+        with record:  # other threads continue
             return graph, self._run(enter, into)
 
     def _run(self, x: Tensor, into: Tensor | None = None) -> Tensor:
-        """The result, in memory of its own or in `into` [T, S, S, 3]."""
+        """Return the result, in new memory or in `into` [T, S, S, 3]."""
         x = x.permute(0, 2, 3, 1)  # [T, S, S, C]
         skips: list[Tensor] = []
         for conv1, conv2 in self.down:
@@ -194,12 +205,12 @@ def _blocks(modules: nn.ModuleList) -> list[styleunet._ResBlock]:
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """[T, H, W, padded C] float16 of [T, C, H, W]."""
+    """Return [T, H, W, padded C] float16 of [T, C, H, W]."""
     return nn.functional.pad(x.permute(0, 2, 3, 1), (0, padded(x.shape[1]) - x.shape[1])).half().contiguous()
 
 
 def _side_by_side(a: nn.Conv2d, b: nn.Conv2d) -> nn.Conv2d:
-    """One convolution with the outputs of both (each padded)."""
+    """Return one convolution with the outputs of both (each padded)."""
     P = padded(a.out_channels)
     both = nn.Conv2d(a.in_channels, 2 * P, 3, padding=1, device=a.weight.device).requires_grad_(False)
     both.weight.copy_(torch.cat([pad(c.weight, P, a.in_channels) for c in (a, b)]))
@@ -210,7 +221,7 @@ def _side_by_side(a: nn.Conv2d, b: nn.Conv2d) -> nn.Conv2d:
 
 
 def _pack_modulation(convs: list[styleunet._ModulatedConv]) -> tuple[Tensor, Tensor]:
-    """One matrix [d, sum of padded C in] and bias for the scales of all modulated convolutions."""
+    """Return one matrix [d, sum of padded C in] and bias for the scales of all modulated convolutions."""
     weights, biases = [], []
     for c in convs:
         more = padded(c.weight.shape[2]) - c.weight.shape[2]
@@ -220,24 +231,24 @@ def _pack_modulation(convs: list[styleunet._ModulatedConv]) -> tuple[Tensor, Ten
 
 
 def _up_conv(block: styleunet._ResBlock, level: int) -> UpConv | Conv:
-    """What doubles a picture of 4 << level pixels at the end of a residual block."""
+    """Return the operation that doubles an image of 4 << level pixels at the end of a residual block."""
     if _in_phases(block.conv2.weight, level):
         return UpConv(block.conv2, block.skip.weight)
     return Conv(block.conv2, skip=block.skip.weight)
 
 
 def _up_style(conv: styleunet._StyleConv, noise: Tensor, level: int) -> UpStyleConv | StyleConv:
-    """The style convolution that doubles a picture of 4 << level pixels."""
+    """Return the style convolution that doubles an image of 4 << level pixels."""
     return (UpStyleConv if _in_phases(conv.modulated_conv.weight[0], level) else StyleConv)(conv, noise)
 
 
 def _in_phases(weight: Tensor, level: int) -> bool:
-    """Whether there are few enough channels for `Phases`, and pixels for a product of 16 rows."""
+    """Return whether `Phases` applies: few enough channels, and enough pixels for a product of 16 rows."""
     return level > 0 and padded(weight.shape[0]) <= PHASE_CHANNELS
 
 
 def _first_rgb(g: Tensor, head: styleunet._ToRGB, scale: Tensor) -> Tensor:
-    """[T, 4, 4, 3] the RGB head of the first level; small, so in plain torch."""
+    """Return the RGB head of the first level, [T, 4, 4, 3]; small, so in plain torch."""
     matrix = head.modulated_conv.weight[0, :, :, 0, 0]
     n = matrix.shape[1]
     rgb = torch.einsum("thwc,tc,oc->thwo", g[..., :n].float(), scale[:, :n], matrix)

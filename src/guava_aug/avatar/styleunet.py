@@ -1,7 +1,7 @@
-"""StyleUNet: a U-Net whose features steer a StyleGAN2 generator by spatial feature transform.
+"""StyleUNet: a U-Net whose features condition a StyleGAN2 generator by spatial feature transform.
 
-Used twice: the "large" one decodes the UV map, the "small" one refines the rendered features into RGB.
-Module names are the checkpoint's. Generator: Karras et al., StyleGAN2 (2020); SFT: Wang et al. (2018).
+Used twice: the "large" one decodes the UV map, the "small" one refines the rendered features into RGB. Module names are
+the checkpoint's. Generator: Karras et al., StyleGAN2 (2020); SFT: Wang et al. (2018).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _channels(cfg: StyleUNetConfig) -> dict[int, int]:
 
 
 class StyleUNet(nn.Module):
-    """Image [B, in_dim, S, S] -> image [B, out_dim, S, S], no activation at the end."""
+    """Image [B, in_dim, S, S] -> image [B, out_dim, S, S], without an activation at the end."""
 
     def __init__(self, cfg: StyleUNetConfig, extra_style_dim: int = 0):
         super().__init__()
@@ -56,16 +56,13 @@ class StyleUNet(nn.Module):
                 nn.LeakyReLU(_SLOPE),
                 nn.Linear(cfg.num_style_feat, cfg.num_style_feat),
             )
-        condition = lambda c: nn.Sequential(
-            nn.Conv2d(c, c, 3, padding=1), nn.LeakyReLU(_SLOPE), nn.Conv2d(c, c, 3, padding=1)
-        )
-        self.condition_scale = nn.ModuleList(condition(ch[s]) for s in up[1:])
-        self.condition_shift = nn.ModuleList(condition(ch[s]) for s in up[1:])
+        self.condition_scale = nn.ModuleList(_condition(ch[s]) for s in up[1:])
+        self.condition_shift = nn.ModuleList(_condition(ch[s]) for s in up[1:])
         self.stylegan_decoder = (_SmallGenerator if cfg.small else _Generator)(cfg)
 
     @property
     def noise_sizes(self) -> list[int]:
-        """Side of the noise map of every style convolution, in order."""
+        """Return the side of the noise map of every style convolution, in order."""
         return self.stylegan_decoder.noise_sizes
 
     def forward(
@@ -74,11 +71,13 @@ class StyleUNet(nn.Module):
         noise: Sequence[Tensor],  # one [1, 1, s, s] per `noise_sizes`
         extra_style: Tensor | None = None,  # [B, extra_style_dim]
     ) -> Tensor:
+        """Return the image [B, out_dim, S, S]."""
         style, conditions = self.encode(x, extra_style)
-        return self.stylegan_decoder(style, conditions, noise)
+        image: Tensor = self.stylegan_decoder(style, conditions, noise)
+        return image
 
     def encode(self, x: Tensor, extra_style: Tensor | None = None) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Style code [B, num_style_feat] and per level the (scale, shift) maps, coarse to fine."""
+        """Return the style code [B, num_style_feat] and per level the (scale, shift) maps, coarse to fine."""
         x = _lrelu(self.conv_body_first(x))
         skips = []
         for block in self.conv_body_down:
@@ -95,6 +94,14 @@ class StyleUNet(nn.Module):
         return style, conditions
 
 
+def _condition(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1),
+        nn.LeakyReLU(_SLOPE),
+        nn.Conv2d(channels, channels, 3, padding=1),
+    )
+
+
 class _ResBlock(nn.Module):
     def __init__(self, c_in: int, c_out: int, factor: float):
         super().__init__()
@@ -105,7 +112,8 @@ class _ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = _lrelu(self.conv2(_resize(_lrelu(self.conv1(x)), self.factor)))
-        return y + self.skip(_resize(x, self.factor))
+        skip: Tensor = self.skip(_resize(x, self.factor))
+        return y + skip
 
 
 class _Generator(nn.Module):
@@ -143,14 +151,14 @@ class _Generator(nn.Module):
             self.noises.register_buffer(f"noise{i}", torch.zeros(1, 1, size, size))
 
     def stored_noise(self) -> list[Tensor]:
-        """The checkpoint's noise maps. Right in size for the large generator only."""
+        """Return the checkpoint's noise maps. Their sizes fit the large generator only."""
         return [getattr(self.noises, f"noise{i}") for i in range(len(self.noise_sizes))]
 
     def forward(self, style: Tensor, conditions: list[tuple[Tensor, Tensor]], noise: Sequence[Tensor]) -> Tensor:
         latent = self.style_mlp(style)  # one code for all layers
         x = self.constant_input(len(style))
         x = self.style_conv1(x, latent, noise[0])
-        rgb = self.to_rgb1(x, latent)
+        rgb: Tensor = self.to_rgb1(x, latent)
         for i, (scale, shift) in enumerate(conditions):
             j = i * self.convs_per_level
             x = self.style_convs[j](x, latent, noise[j + 1])
@@ -159,12 +167,14 @@ class _Generator(nn.Module):
         return rgb
 
     def second(self, level: int, x: Tensor, latent: Tensor, noise: Sequence[Tensor]) -> Tensor:
+        """Return the result of a level's second convolution."""
         j = 2 * level + 1
-        return self.style_convs[j](x, latent, noise[j + 1])
+        out: Tensor = self.style_convs[j](x, latent, noise[j + 1])
+        return out
 
 
 class _SmallGenerator(_Generator):
-    """The refiner's: the second convolution of a level is a plain one."""
+    """The refiner's generator: the second convolution of a level is not modulated."""
 
     convs_per_level = 1
 
@@ -176,7 +186,8 @@ class _SmallGenerator(_Generator):
         )
 
     def second(self, level: int, x: Tensor, latent: Tensor, noise: Sequence[Tensor]) -> Tensor:
-        return self.normal_convs[level](x)
+        out: Tensor = self.normal_convs[level](x)
+        return out
 
 
 class _NormStyle(nn.Module):
@@ -196,9 +207,9 @@ class _Constant(nn.Module):
 class _ModulatedConv(nn.Module):
     """Convolution whose weight is scaled per sample and input channel, then optionally demodulated.
 
-    A batch moves the scale from the weight to the activations before, and the demodulation to those after: the
-    same sum, and one ordinary convolution instead of a grouped one. A single sample scales the weight, which is
-    smaller than the activations, in the original's order.
+    For a batch the scale is applied to the activations before the convolution, and the demodulation to those after it:
+    the same sum, with one ordinary convolution instead of a grouped one. For a single sample the weight is scaled,
+    which is smaller than the activations, in the original's order.
     """
 
     def __init__(self, c_in: int, c_out: int, kernel: int, style_dim: int, demodulate: bool):
@@ -245,4 +256,5 @@ class _ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, c_out, 1, 1))
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
-        return self.modulated_conv(x, latent) + self.bias
+        rgb: Tensor = self.modulated_conv(x, latent) + self.bias
+        return rgb

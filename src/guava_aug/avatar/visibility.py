@@ -1,8 +1,8 @@
-"""Which face of the posed mesh each source pixel sees: a hard z-buffer.
+"""Visible face of the posed mesh at each source pixel: a z-buffer.
 
-The rules are those of PyTorch3D's rasteriser with one face per pixel and no blur, which the original
-uses: pixel centres, a pixel is inside only if all three barycentrics are positive, no back-face
-culling, perspective-correct depth, the nearest face wins and the lower index on a tie.
+The rules are those of PyTorch3D's rasteriser with one face per pixel and no blur, as the original uses it: pixel
+centres, a pixel is inside only if all three barycentrics are positive, no back-face culling, perspective-correct depth,
+the nearest face wins, and the lower index on a tie.
 """
 
 from __future__ import annotations
@@ -15,22 +15,25 @@ _EPS = np.float32(1e-8)
 
 
 def rasterize_mesh(points: np.ndarray, faces: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Face (size, size) int32, depth (size, size) and perspective-correct barycentrics (size, size, 3); -1 for none.
+    """Return face (size, size) int32, depth (size, size) and perspective-correct barycentrics (size, size, 3).
+
+    The face is -1 where there is none.
 
     Args:
         points: (P, 3) x, y in -1..1 over the image (x right, y down), z in metres.
         faces: (F, 3) integers into `points`.
+        size: Side of the square image in pixels.
     """
     return _rasterize(np.ascontiguousarray(points, np.float32), np.ascontiguousarray(faces, np.int64), size)
 
 
 @cached_njit()
-def _edge(px, py, ax, ay, bx, by):
+def _edge(px: float, py: float, ax: float, ay: float, bx: float, by: float) -> float:
     return (px - ax) * (by - ay) - (py - ay) * (bx - ax)
 
 
 @cached_njit()
-def _rasterize(points, faces, size):
+def _rasterize(points: np.ndarray, faces: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     face_of = np.full((size, size), -1, np.int32)
     depth = np.full((size, size), np.float32(-1.0), np.float32)
     bary = np.full((size, size, 3), np.float32(-1.0), np.float32)

@@ -28,6 +28,7 @@ class VisionTransformer(nn.Module):
         images: Tensor,  # [B, 3, S, S], ImageNet-normalised; S = grid * patch size
         num_blocks: int,
     ) -> list[Tensor]:  # num_blocks x [B, grid * grid, D], class token dropped
+        """Return the patch tokens of the last `num_blocks` blocks, normalised, for images [B, 3, H, W]."""
         x = self.patch_embed(images)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
         outputs = []
@@ -44,7 +45,8 @@ class _PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, cfg.embed_dim, cfg.patch_size, stride=cfg.patch_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.proj(images).flatten(2).transpose(1, 2)
+        patches: Tensor = self.proj(images)
+        return patches.flatten(2).transpose(1, 2)
 
 
 class _Block(nn.Module):
@@ -59,7 +61,8 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.ls1(self.attn(self.norm1(x)))
-        return x + self.ls2(self.mlp(self.norm2(x)))
+        y: Tensor = self.ls2(self.mlp(self.norm2(x)))
+        return x + y
 
 
 class _Attention(nn.Module):
@@ -71,7 +74,8 @@ class _Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        out: Tensor = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return out
 
 
 class _Mlp(nn.Module):
@@ -81,7 +85,8 @@ class _Mlp(nn.Module):
         self.fc2 = nn.Linear(4 * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
 
 
 class _LayerScale(nn.Module):

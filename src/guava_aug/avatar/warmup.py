@@ -1,4 +1,4 @@
-"""Libraries whose start takes a moment are started on threads, beside the reading of the model."""
+"""Warm-up of slow libraries in threads while the model is being read."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ THREADS = "guava-aug-warmup"
 
 
 def warm_up(device: torch.device | str, with_triton: bool = True) -> None:
-    """Start CUDA and its libraries, Triton, and numba: together 2 s of a start, beside the reading of the model.
+    """Start CUDA and its libraries, Triton, and numba in threads: together 2 s, while the model is being read.
 
-    Does not wait. What goes wrong here goes wrong again where it is used, and is told there. Nothing for a CPU, where
-    only numba would be left: it and the reading take turns, as both are Python.
+    Return at once. A failure here occurs again where the library is used, and is reported there. Does nothing for a
+    CPU, where only numba would be left: compiling and reading are both Python and would only alternate.
     """
     gpu = torch.device(device)
     if gpu.type != "cuda":

@@ -1,14 +1,17 @@
-"""What a run is asked to do: one frozen record, the same for the command line and for Python."""
+"""What a run is asked to do: one frozen record, the same for the command line and for Python.
+
+A field of `RunConfig` is all that an option needs: with its help, its group on the command line and its checks. Flags,
+workers, `retry`, configuration files and the reference of all flags follow; see `batch.options`.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal
 
+from guava_aug.batch.options import option, options_of
 from guava_aug.batch.sharding import Shard
 from guava_aug.errors import UsageError
 from guava_aug.render.backends import Backend, Precision
@@ -22,75 +25,186 @@ EngineName = Literal["local", "ray"]
 DEFAULT_DIFFICULTIES = ("easy", "medium", "hard")
 DEFAULT_MODEL_PATH = Path("assets/GUAVA")
 DEFAULT_FPS = 30.0  # the original's, whatever the source's rate
-MOST_BASE_SEED = 1 << 62
+MOST_BASE_SEED = 1 << 62  # seeds must fit into 64 bits with a sign
 FRAMES_PER_CHUNK_CPU = 4
 FRAMES_PER_CHUNK_GPU = 32
+
+COUNT: dict[str, Any] = {"metavar": "N", "valid": lambda n: n >= 1, "expected": "1 or more"}
 
 
 @dataclass(frozen=True)
 class RunConfig:
     """Everything that decides a run. Paths are relative to the caller's working directory."""
 
-    tracked_root: Path
-    output_root: Path
-    videos: tuple[str, ...] | None = None  # directory names below tracked_root; None: all of them
-    difficulties: tuple[str, ...] = DEFAULT_DIFFICULTIES  # number and order decide the seeds
-    base_seed: int = 42
-    views_per_difficulty: int = 1
-    keep_cameras: bool = False  # logged views keep their cameras when `difficulties` became longer at its end
-    overwrite: bool = False  # make existing views again, also with another camera
-    part_id: str | None = None  # names the parameter log of this part of a cluster job; None with a shard: its index
-    shard: str | None = None  # "i/n": only the videos of part i (from 0) of n, by a hash of their names
-    retries: int = 1  # times that a failed view is tried again within the run
-    verify: bool = False  # decode what exists, and make again what does not decode
-    mode: Literal["batch", "subprocess"] = "batch"
-    engine: EngineName = "local"  # who runs the worker processes, if there are any
-    gpus: tuple[str, ...] | None = None  # a worker process on each: numbers among the visible GPUs, or UUIDs
-    workers: int | None = None  # worker processes on each GPU, or on the device; None: 1, and none without `gpus`
-    timeout: float | None = None  # seconds without a sign of life until a worker is ended; None: by what was measured
-    ray_address: str | None = None  # of a running cluster; None: the environment's, else a new one on this machine
-    cpus_per_worker: int | None = None  # of a Ray actor; None: all, shared evenly
+    tracked_root: Path = field(metadata=option(
+        "Folder that holds one folder per tracked video, as EHM-Tracker writes them.", "common", metavar="PATH",
+    ))  # fmt: skip
+    output_root: Path = field(metadata=option(
+        "Folder of the results; a second run with the same command makes only what is missing.",
+        "common", metavar="PATH",
+    ))  # fmt: skip
+    videos: tuple[str, ...] | None = field(default=None, metadata=option(  # directory names below tracked_root
+        "Names of the videos (folders below --tracked_root), also as one list with commas. A name may begin with - "
+        "when there is such a folder. Left out: all of them.",
+        "common", metavar="NAME [NAME ...]", flag="video_list", one_run=True,
+    ))  # fmt: skip
+    difficulties: tuple[str, ...] = field(default=DEFAULT_DIFFICULTIES, metadata=option(
+        "How far the camera may move: easy, medium, hard. Their number and order decide the seeds, as in the "
+        "original.",
+        "common", metavar="NAME [NAME ...]",
+    ))  # fmt: skip
+    base_seed: int = field(default=42, metadata=option(
+        "Another number gives other cameras.", "view", metavar="INT",
+        valid=lambda n: -MOST_BASE_SEED <= n <= MOST_BASE_SEED,
+        expected=f"at most {MOST_BASE_SEED}, with either sign",
+    ))  # fmt: skip
+    views_per_difficulty: int = field(default=1, metadata=option(
+        "Views of each difficulty; the first is the original's, the others go to {difficulty}_001 and so on.",
+        "common", metavar="K",
+    ))  # fmt: skip
+    keep_cameras: bool = field(default=False, metadata=option(
+        "The list of --difficulties became longer at its end: views that are in the log keep their cameras and "
+        "files, new ones get those of the longer list. Give it with every run of this output folder from then on.",
+        "view",
+    ))  # fmt: skip
+    overwrite: bool = field(default=False, metadata=option(
+        "Make existing views again, also with another camera than the log says.", "common", one_run=True,
+    ))  # fmt: skip
+    part_id: str | None = field(default=None, metadata=option(  # None with a shard: its index
+        "Name of this part of a cluster job: the log is augmentation_params_part_ID.json. Left out with --shard: i.",
+        "output", metavar="ID",
+    ))  # fmt: skip
+    shard: str | None = field(default=None, metadata=option(
+        "Only part i of n of the videos, 0/4 to 3/4, by a hash of their names. Left out: in a task of a SLURM array "
+        "its own part, unless --part_id is given; none: all videos.",
+        "input", metavar="i/n", auto="none", one_run=True,
+    ))  # fmt: skip
+    limit: int | None = field(default=None, metadata=option(
+        "Only the first N of the videos that have something to make; the others wait for another run.",
+        "input", one_run=True, **COUNT,
+    ))  # fmt: skip
+    retries: int = field(default=1, metadata=option(
+        "How often a view that failed is tried again at once. Bad tracked data are not: they would fail again.",
+        "execution", metavar="K", valid=lambda n: n >= 0, expected="0 or more",
+    ))  # fmt: skip
+    verify: bool = field(default=False, metadata=option(
+        "Read the videos that exist and what lies beside them first, to the last byte, and make again what is "
+        "damaged.",
+        "output", one_run=True,
+    ))  # fmt: skip
+    mode: Literal["batch", "subprocess"] = field(default="batch", metadata=option(
+        "batch, or subprocess: a fresh process per view that loads everything, as the original without --batch.",
+        "execution", metavar="batch|subprocess", show_default=False,
+    ))  # fmt: skip
+    engine: EngineName = field(default="local", metadata=option(
+        "ray: a worker per GPU, or without GPUs per --cpus_per_worker cores, of a Ray cluster.",
+        "execution", metavar="local|ray",
+    ))  # fmt: skip
+    gpus: tuple[str, ...] | None = field(default=None, metadata=option(  # numbers among the visible GPUs, or UUIDs
+        "GPUs of this machine to use at the same time, each by a process of its own (instead of --device).",
+        "common", metavar="0,1,2,3", joined=True,
+    ))  # fmt: skip
+    workers: int | None = field(default=None, metadata=option(  # None: 1, and none without `gpus`
+        "Worker processes on each GPU, or with --device cpu on this machine. A worker that dies is replaced.",
+        "execution", **COUNT,
+    ))  # fmt: skip
+    timeout: float | None = field(default=None, metadata=option(  # None: by what was measured
+        "Give a video up when nothing happened for so long; a number works in a worker process of its own. Left "
+        "out, or auto: with --gpus, --workers or --engine ray after 20 times the longest step so far, at least "
+        "600 s.",
+        "execution", metavar="SECONDS|auto", auto="auto",
+        valid=lambda t: 0 < t < float("inf"), expected="seconds, more than 0",
+    ))  # fmt: skip
+    ray_address: str | None = field(default=None, metadata=option(
+        "Of a running Ray cluster, or auto. Left out: RAY_ADDRESS, else Ray is started on this machine.",
+        "execution", metavar="ADDRESS",
+    ))  # fmt: skip
+    cpus_per_worker: int | None = field(default=None, metadata=option(
+        "Cores per Ray worker. Left out: with GPUs an even share of them; else 4, or all cores of a smaller machine.",
+        "execution", **COUNT,
+    ))  # fmt: skip
 
-    model_path: Path | None = None  # None: assets/GUAVA if it is there, else the embedded default
-    guava_root: Path | None = None  # where the config's assets/SMPLX and assets/FLAME are relative to
-    device: str = "0"  # GPU id, "cpu" or a torch device
-    require_gpu: bool = False  # a machine without a GPU is an error, too
-    backend: Backend = "auto"  # rasteriser
-    precision: Precision = "auto"  # auto: fp16 where the fast GPU path runs
+    model_path: Path | None = field(default=None, metadata=option(
+        "Folder or file of the GUAVA model. Left out: assets/GUAVA if it is there, else the embedded free model.",
+        "common", metavar="PATH",
+    ))  # fmt: skip
+    guava_root: Path | None = field(default=None, metadata=option(
+        "Folder that assets/SMPLX and assets/FLAME of the model's config are relative to, if not beside "
+        "--model_path.",
+        "model", metavar="PATH",
+    ))  # fmt: skip
+    device: str = field(default="0", metadata=option(
+        "GPU number, cpu, or a torch device such as cuda:1. A machine without a GPU uses its CPU and says so; a GPU "
+        "that is there, or that a scheduler gave, but cannot be used is an error.",
+        "common", metavar="ID",
+    ))  # fmt: skip
+    require_gpu: bool = field(default=False, metadata=option("A machine without a GPU is an error, too.", "model"))
+    backend: Backend = field(default="auto", metadata=option(
+        "Rasteriser: auto takes the fastest that works here.", "model",
+    ))  # fmt: skip
+    precision: Precision = field(default="auto", metadata=option(
+        "Of rendering: auto is fp16 where the fast GPU path works (within 2/255 of fp32), else fp32.", "model",
+    ))  # fmt: skip
 
-    background: str = "plate"  # the clean plate; "original", "black", "#rrggbb" or a file
-    fps: Rate | None = None  # None: what the tracked data says, else 30; also as text, "30000/1001"
-    crf: int = 10
-    preset: str = "veryfast"
-    save_frame_png: bool = False
-    time_map: Path | None = None
-    source_frame: int = 0  # number of the tracked frame (from 0) that avatars are made from
-    accept_tracking: bool = False  # also render videos whose tracking cannot be right
+    background: str = field(default="plate", metadata=option(
+        "plate: without the person, from other frames; original: the fill of the original; black; #rrggbb; or an "
+        "image.",
+        "common", metavar="MODE", maybe_path=True,
+    ))  # fmt: skip
+    fps: Rate | None = field(default=None, metadata=option(  # also as text, "30000/1001"
+        "Frame rate of the videos: 25, 29.97, or exactly 30000/1001. Left out: what the tracked data says, else 30.",
+        "output", metavar="FPS", parse=parse_rate,
+    ))  # fmt: skip
+    crf: int = field(default=10, metadata=option(
+        "x264 quality, lower is better and bigger.", "output", metavar="CRF",
+        valid=lambda n: 0 <= n <= 51, expected="0 (lossless) to 51 (worst)",
+    ))  # fmt: skip
+    preset: str = field(default="veryfast", metadata=option(
+        "x264 preset, ultrafast to veryslow.", "output", metavar="PRESET",
+    ))  # fmt: skip
+    save_frame_png: bool = field(default=False, metadata=option(
+        "Also write every frame as render/00000.png ...", "output",
+    ))  # fmt: skip
+    sinks: tuple[str, ...] = field(default=(), metadata=option(  # see `output.sinks`
+        "Further kinds of files to write of each view beside its MP4, such as png. An unknown name lists them.",
+        "output", metavar="NAME [NAME ...]",
+    ))  # fmt: skip
+    time_map: Path | None = field(default=None, metadata=option(
+        "File that gives fps and source frame numbers, which the tracker does not store.", "input", metavar="PATH",
+    ))  # fmt: skip
+    source_frame: int = field(default=0, metadata=option(
+        "Number of the tracked frame (from 0) that shows the person best: the avatars are made from it.",
+        "input", metavar="N", in_0_1_0=0,
+        valid=lambda n: n >= 0, expected="the number of a frame, 0 or more",
+    ))  # fmt: skip
+    accept_tracking: bool = field(default=False, metadata=option(
+        "Render also videos whose tracking cannot be right: impossible cameras, masks far from the posed body.",
+        "input",
+    ))  # fmt: skip
 
-    grace: float = GRACE  # seconds that views in flight may take when the run is asked to end
-    views_in_flight: int = 16  # writers open at once
-    frames_per_chunk: int | None = None  # None: 4 on the CPU, 32 on a GPU
+    grace: float = field(default=GRACE, metadata=option(
+        "How long views in flight may take after SIGUSR1, SIGTERM (at most 20 s; the exit code is 75) or Ctrl-C "
+        "(130).",
+        "execution", metavar="SECONDS", valid=lambda t: 0 <= t < float("inf"), expected="seconds, 0 or more",
+    ))  # fmt: skip
+    views_in_flight: int = field(default=16, metadata=option(
+        "Video files written at the same time, and the most that is lost when the process is killed.",
+        "execution", **COUNT,
+    ))  # fmt: skip
+    frames_per_chunk: int | None = field(default=None, metadata=option(
+        "Frames rendered at a time. Left out: 4 on a CPU, 32 on a GPU. The pictures depend on it by rounding at "
+        "most.",
+        "execution", **COUNT,
+    ))  # fmt: skip
 
     def __post_init__(self) -> None:
-        """Refuses what makes no sense whatever the files are.
+        """Refuse what makes no sense whatever the files are.
 
         Raises:
             UsageError: names the flag, what was given, and what would do.
         """
-        for flag in ("views_in_flight", "frames_per_chunk", "workers", "cpus_per_worker"):
-            value = getattr(self, flag)
-            if value is not None and value < 1:
-                raise UsageError(f"--{flag} is {value}; expected 1 or more")
-        if not 0 <= self.grace < float("inf"):
-            raise UsageError(f"--grace is {self.grace:g}; expected seconds, 0 or more")
-        if self.retries < 0:
-            raise UsageError(f"--retries is {self.retries}; expected 0 or more")
-        if not 0 <= self.crf <= 51:
-            raise UsageError(f"--crf is {self.crf}; expected 0 (lossless) to 51 (worst)")
-        if self.source_frame < 0:
-            raise UsageError(f"--source_frame is {self.source_frame}; expected the number of a frame, 0 or more")
-        if not -MOST_BASE_SEED <= self.base_seed <= MOST_BASE_SEED:  # seeds must fit into 64 bits with a sign
-            raise UsageError(f"--base_seed is {self.base_seed}; expected at most {MOST_BASE_SEED}, with either sign")
+        for declared in options_of(type(self)):
+            declared.check(getattr(self, declared.name))
         if self.fps is not None:
             try:
                 fps = parse_rate(self.fps) if isinstance(self.fps, str) else self.fps
@@ -109,8 +223,6 @@ class RunConfig:
     def _check_workers(self) -> None:
         if self.require_gpu and self.device.strip().lower() == "cpu":
             raise UsageError("--require_gpu and --device cpu exclude each other; leave one out")
-        if self.timeout is not None and not 0 < self.timeout < float("inf"):
-            raise UsageError(f"--timeout is {self.timeout:g}; expected seconds, more than 0")
         if self.gpus is not None and (len(set(self.gpus)) < len(self.gpus) or not all(self.gpus) or not self.gpus):
             raise UsageError(f"--gpus is {','.join(self.gpus)!r}; expected different GPUs, such as 0,1,2,3")
         if self.mode == "subprocess" and (self.has_workers or self.engine != "local"):
@@ -121,6 +233,11 @@ class RunConfig:
             raise UsageError("--ray_address and --cpus_per_worker belong to --engine ray")
 
     @property
+    def all_sinks(self) -> tuple[str, ...]:
+        """What is written of each view."""
+        return tuple(dict.fromkeys(("mp4", *(("png",) if self.save_frame_png else ()), *self.sinks)))
+
+    @property
     def has_workers(self) -> bool:
         """Whether worker processes are asked for."""
         return self.engine == "ray" or any(x is not None for x in (self.gpus, self.workers, self.timeout))
@@ -128,9 +245,9 @@ class RunConfig:
     @property
     def output(self) -> OutputSettings:
         """What of it concerns the files of views."""
-        from guava_aug.output.settings import OutputSettings  # late: its package loads the encoders
+        from guava_aug.output.settings import OutputSettings  # late: its package loads the encoders  # noqa: PLC0415 - slow to load, and not always needed
 
-        return OutputSettings(self.output_root, self.overwrite, self.save_frame_png, self.crf, self.preset)
+        return OutputSettings(self.output_root, self.overwrite, self.all_sinks, self.crf, self.preset)
 
     def chunk_length(self, device: str) -> int:
         """Frames posed and rendered at a time on `device`."""
@@ -139,43 +256,24 @@ class RunConfig:
         return FRAMES_PER_CHUNK_GPU if device.startswith("cuda") else FRAMES_PER_CHUNK_CPU
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, as the run record and the child processes of `subprocess` mode get them."""
-        plain = (Path, Fraction)  # a frame rate as "30000/1001"
-        return {
-            f.name: str(v) if isinstance(v := getattr(self, f.name), plain) else v for f in dataclasses.fields(self)
-        }
+        """Return plain values, as the run record and the child processes of `subprocess` mode get them."""
+        return {declared.name: declared.plain(getattr(self, declared.name)) for declared in options_of(type(self))}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> RunConfig:
-        """The record that `to_json` was made from (also after a trip through JSON text).
+        """Return the record that `to_json` was made from (also after a trip through JSON text).
 
         Raises:
             TypeError: a value is not of its field's type, or there is no such field.
             UsageError: as when it is made.
         """
         values = json.loads(json.dumps(values))
-        for name in ("tracked_root", "output_root", "model_path", "guava_root", "time_map"):
-            if values.get(name) is not None:
-                values[name] = Path(values[name])
-        for name in ("videos", "difficulties", "gpus"):
-            if values.get(name) is not None:
-                values[name] = tuple(values[name])
-        kinds = get_type_hints(cls)
+        known = {declared.name: declared for declared in options_of(cls)}
         for name, value in values.items():
-            if name not in kinds or not _fits(value, kinds[name]):
+            if name not in known:
                 raise TypeError(f"RunConfig: {name} cannot be {value!r:.100}")
+            try:
+                values[name] = known[name].from_plain(value)
+            except TypeError as error:
+                raise TypeError(f"RunConfig: {error}") from None
         return cls(**values)
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of a field's type."""
-    origin, args = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return value in args
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_fits(item, args[0]) for item in value)
-    if args:  # a union
-        return any(_fits(value, one) for one in args)
-    if kind is float:
-        return type(value) in (int, float)
-    return type(value) is kind if kind in (int, bool, str) else isinstance(value, kind)

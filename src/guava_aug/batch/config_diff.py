@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from guava_aug.batch.config import RunConfig
+from guava_aug.batch.options import options_of, pixel_options
 from guava_aug.errors import UsageError
 from guava_aug.runtime.printable import printable
 from guava_aug.runtime.text import pluralize
@@ -19,7 +21,7 @@ FLAGS = {
     "preset": "--preset",
     "fps": "frames per second (--fps, --time_map)",
     "render": "way of rendering (version of guava-aug)",
-    "source_frame": "--source_frame",
+    **{declared.name: f"--{declared.flag}" for declared in options_of(RunConfig) if declared.decides_pixels},
 }
 ADVICE = "Use those of the earlier run, or another --output_root, or --overwrite to make these views again"
 
@@ -51,6 +53,8 @@ class ConfigMismatchError(UsageError):
 def compare(video: str, view: View, told: Mapping[str, Any], made_with: Mapping[str, Any]) -> list[Difference]:
     """Return every value of a view that differs; what one side does not know is no difference.
 
+    An option that is absent has the value of version 0.1.0.
+
     told: `View.record` and `made_with` of the view that exists. made_with: of this run.
     """
     sampler, params = recorded_params(told)
@@ -58,8 +62,9 @@ def compare(video: str, view: View, told: Mapping[str, Any], made_with: Mapping[
     cameras = [("sampler", sampler, view.sampler)] if sampler is not None else []
     cameras += [(key, params[key], now[key]) for key in now if key in params]
     then = dict(told.get("made_with") or {})
-    if made_with and then:  # the first frame is not told
-        made_with, then = {"source_frame": 0, **made_with}, {"source_frame": 0, **then}
+    if made_with and then:  # what is as in version 0.1.0 is not told
+        before = pixel_options(RunConfig)
+        made_with, then = {**before, **made_with}, {**before, **then}
     settings = [(key, then[key], value) for key, value in made_with.items() if key in then]
     return [
         Difference(video, view.label, key, before, value, camera)

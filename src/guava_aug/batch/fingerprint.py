@@ -18,12 +18,13 @@ import os
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guava_aug.avatar.find import find_checkpoint
 from guava_aug.batch.config import RunConfig
+from guava_aug.batch.options import options_of, pixel_options
 from guava_aug.errors import AssetError, InputError
 from guava_aug.runtime.atomic import atomic_write
 from guava_aug.runtime.cpus import usable_cpus
@@ -52,7 +53,7 @@ _MODEL_EXTRAS = ("config.yaml", "body.npz")  # read beside a checkpoint, and sma
 _MEMORY = Path(".guava-aug") / "weights.json"  # below the output root
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class RenderSettings:
     """The part of the fingerprint that all views of a run share."""
 
@@ -60,8 +61,22 @@ class RenderSettings:
     background: str  # the mode; of a picture, its digest
     crf: int
     preset: str
-    render: int = RENDER_VERSION
-    source_frame: int = field(default=0, repr=False)  # 0 is not told: views made before there was a choice have none
+    render: int
+    # Declared options (`batch.options`) that have another value than in version 0.1.0. At that value nothing is told of
+    # them, so that views made before there was a choice are as they would be made now.
+    changed: tuple[tuple[str, Any], ...] = field(repr=False)
+
+    def __init__(
+        self, weights: str, background: str, crf: int, preset: str, render: int = RENDER_VERSION, **options: Any
+    ) -> None:
+        """Take what is told always, and the options of `pixel_options` by name; those left out are as in 0.1.0."""
+        before = pixel_options(RunConfig)
+        if unknown := set(options) - set(before):
+            raise TypeError(f"no option that decides pixels: {', '.join(sorted(unknown))}")
+        changed = tuple((name, options[name]) for name in before if options.get(name, before[name]) != before[name])
+        values = (weights, background, crf, preset, render, changed)
+        for f, value in zip(fields(self), values, strict=True):
+            object.__setattr__(self, f.name, value)
 
     @classmethod
     def of(cls, config: RunConfig, weights: str) -> RenderSettings:
@@ -73,21 +88,17 @@ class RenderSettings:
                 background = "picture " + _digest_of_files([picture])
             except OSError as error:
                 raise InputError(f"--background {picture} cannot be read ({error.strerror or error})") from error
-        return cls(weights, background, config.crf, config.preset, source_frame=config.source_frame)
+        options = {d.name: d.plain(getattr(config, d.name)) for d in options_of(RunConfig) if d.decides_pixels}
+        return cls(weights, background, config.crf, config.preset, **options)
 
     def made_with(self, fps: Rate, input_digest: str) -> dict[str, Any]:
         """Everything but the camera: this, the frame rate and the digest of the tracked video."""
-        said = asdict(self)
-        if not self.source_frame:
-            del said["source_frame"]
-        return {**said, "fps": float(fps), "input": input_digest}
-
-
-SETTINGS_FIELDS = tuple(f.name for f in fields(RenderSettings))
+        said = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "changed"}
+        return {**said, **dict(self.changed), "fps": float(fps), "input": input_digest}
 
 
 def fingerprint(view: View, made_with: Mapping[str, Any]) -> str:
-    """Return 32 hexadecimal digits of a view's sampler and parameters and of `Look.made_with`."""
+    """Return 32 hexadecimal digits of a view's sampler and parameters and of `RenderSettings.made_with`."""
     return _of_values({**made_with, **view.record()})
 
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from guava_aug.batch.executors.base import FramesDone
 from guava_aug.errors import InputError
 from guava_aug.output.gpu_frames import PendingFrames
 from guava_aug.output.quantize import to_png_bytes, to_video_bytes
-from guava_aug.output.view_writer import FrameBatch, Outcome, ViewWriter, ViewWriters
+from guava_aug.output.sinks import FrameBatch, Need, needs_of
+from guava_aug.output.view_writer import ViewEnd, ViewWriter, ViewWriters
 from guava_aug.render.background import Background, background_for
+from guava_aug.render.composite import composite
 from guava_aug.runtime import timing
-from guava_aug.runtime.progress import Progress
 from guava_aug.runtime.text import pluralize
 from guava_aug.runtime.timing import StageTimer
 from guava_aug.tracked.masks import left_out
@@ -27,86 +29,103 @@ from guava_aug.tracked.plausibility import source_fault
 if TYPE_CHECKING:
     from guava_aug.avatar import PosedGaussians
     from guava_aug.avatar.model import GuavaModel
-    from guava_aug.tracked import BodyOutline, TrackedVideo
+    from guava_aug.tracked import BodyOutline, Chunk, TrackedVideo
     from guava_aug.views import Cameras, View
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What the loop needs beside the model, the video and the views."""
+class PipelineSettings:
+    """What the loop needs beside the model, the clip and the views."""
 
     background: str  # see `background_for`
     frames_per_chunk: int  # frames posed at a time and rendered in one call
-    views_in_flight: int  # files open at once; more views than that go through the video in groups
+    views_in_flight: int  # views written at once; more than that go through the video in groups
+    sinks: tuple[str, ...] = ("mp4",)  # names of what is written of each view
+
+
+@dataclass(frozen=True)
+class ClipVideos:
+    """The opened videos of a clip's three roles; usually one and the same."""
+
+    identity: TrackedVideo  # whose avatar is made
+    motion: TrackedVideo  # whose poses it takes, frame by frame
+    background: TrackedVideo  # what is seen behind it, without the person
+
+    @classmethod
+    def of(cls, video: TrackedVideo) -> ClipVideos:
+        """Return a clip whose three roles are one video."""
+        return cls(video, video, video)
 
 
 def augment_video(
     model: GuavaModel,
-    video: TrackedVideo,
+    clip: ClipVideos,
     views: Sequence[View],
-    open_file: Callable[[View], ViewWriter],
-    on_view: Callable[[Outcome], None],
-    settings: Settings,
-    *,
-    want_png: bool = False,
+    open_writer: Callable[[View], ViewWriter],
+    settings: PipelineSettings,
     stages: StageTimer,
-    progress: Progress,
     outline: BodyOutline | None = None,
-    on_background: Callable[[Background], None] = lambda background: None,
-) -> Background:
-    """The background that was used, after `video` was rendered through every view.
+) -> Generator[Background | FramesDone | ViewEnd, None, None]:
+    """Render a clip through every view, and report the progress.
 
-    Each view ends in one call of `on_view`, as soon as its file is complete. A view that
-    fails does not stop the others. What all views share (reading, reconstructing, posing) raises.
+    Gives the background that is used, once, before any file is begun; `FramesDone` after every chunk of a view; and one
+    `ViewEnd` per view, as soon as its files are complete or it has failed. A view that fails does not stop the others.
+    What all views share (reading, reconstructing, posing) raises. Files in flight are removed by any exception, and
+    when the generator is closed.
 
     Args:
-        open_file: begins the file of a view.
-        on_view: called in the caller's thread.
+        model: reconstructs, poses and renders.
+        clip: whose avatar, whose poses, before which background.
+        views: of the clip, all of them.
+        open_writer: begins the files of a view.
+        settings: background, length of chunks, group size and sinks.
+        stages: gets the time of every stage.
         outline: of the body model in use: frames whose masks are far from the posed body give nothing to the plate.
-        on_background: told of the background before any file is opened.
 
     Raises:
-        InputError: the video cannot be read or rendered. Files in flight are removed, as with any other exception.
+        InputError: a video cannot be read or rendered.
     """
-    size = model.config.image_size
+    size, needs = model.config.image_size, needs_of(settings.sinks)
     with stages(timing.DATA):
-        source = video.source_at(model.config.feature_img_size)
-        fault = source_fault(source.image, video.name)
+        source = clip.identity.source_at(model.config.feature_img_size)
+        fault = source_fault(source.image, clip.identity.name)
         if fault is not None:
             raise InputError(fault)
     with ThreadPoolExecutor(1) as beside:  # the plate needs no GPU, and is ready when the avatar is
         missing = partial(left_out, outline=outline)
-        plate_of = beside.submit(background_for, video, settings.background, size, missing=missing)  # image
+        plate_of = beside.submit(background_for, clip.background, settings.background, size, missing=missing)  # image
         with stages(timing.SOURCE, sync=True):
             raw = model.infer(source)  # identity
         with stages(timing.GAUSSIAN_SETUP, sync=True):
             avatar = model.avatar(raw, source.identity)
             del raw  # some hundred MB at official size
         with stages(timing.PRECOMPUTE):
-            background = plate_of.result()
-    on_background(background)
+            behind = plate_of.result()
+    yield behind
 
-    lens = video.lens_at(size)
-    length = _even_length(video.num_frames, settings.frames_per_chunk)
+    lens = clip.motion.lens_at(size)
+    length = _even_length(clip.motion.num_frames, settings.frames_per_chunk)
     for group in _groups(views, settings.views_in_flight):
-        with ViewWriters(group, open_file, on_view, stages) as files:
-            chunks = video.chunks(length, size, images=background.needs_images)
-            for chunk in _timed(chunks, stages):  # bounded memory
+        with ViewWriters(group, open_writer, stages) as writers:
+            yield from writers.ended()  # files that could not be begun
+            for chunk in _timed(clip.motion.chunks(length, size, images=behind.needs_images), stages):  # bounded memory
                 with stages(timing.PRECOMPUTE, sync=True):
                     posed = avatar.pose(chunk.motion.to(model.device))  # identity x motion, batched over frames
-                    _refuse_non_finite(posed.means, video.name, chunk.start)
-                    plate = background.frames(chunk, model.device)
-                for view in files.well():  # camera
-                    with files.rendering(view):
+                    _refuse_non_finite(posed.means, clip.motion.name, chunk.start)
+                    plate = behind.frames(chunk, model.device)
+                for view in writers.active():  # camera
+                    with writers.guard(view):
                         cameras = view.cameras(source.viewmat, len(chunk), size, start=chunk.start, K=lens)
-                        for batch in _render(model, posed, cameras, plate, want_png):
-                            files.write(view, batch)
-                        progress.frames(len(chunk), video.num_frames)
-                if not files.well():
+                        for batch in _render(model, posed, cameras, plate, needs):
+                            writers.write(view, batch)
+                    if writers.is_active(view):
+                        yield FramesDone(len(chunk), clip.motion.num_frames)
+                    yield from writers.ended()
+                if not writers.active():
                     break
-    return background
+            yield from writers.complete()
 
 
 def _groups(views: Sequence[View], size: int) -> Iterator[Sequence[View]]:
@@ -115,12 +134,12 @@ def _groups(views: Sequence[View], size: int) -> Iterator[Sequence[View]]:
 
 
 def _even_length(frames: int, most: int) -> int:
-    """Frames per chunk, at most `most`, so that the last chunk is about as long as the others: short ones are slow."""
+    """Return frames per chunk, at most `most`, so that the last chunk is not much shorter: short ones are slow."""
     return -(-frames // -(-frames // most)) if frames else most
 
 
-def _timed(chunks: Iterable, stages: StageTimer) -> Iterator:
-    """The same chunks; the time spent waiting for them is the stage `data`."""
+def _timed(chunks: Iterable[Chunk], stages: StageTimer) -> Iterator[Chunk]:
+    """Give the same chunks; the time spent waiting for them is the stage `data`."""
     iterator = iter(chunks)
     while True:
         with stages(timing.DATA):
@@ -135,11 +154,11 @@ def _render(
     posed: PosedGaussians,  # T frames
     cameras: Cameras,  # T or one
     plate: Tensor,  # [T or 1, 3, H, W]
-    want_png: bool,
+    needs: frozenset[Need],
 ) -> Iterator[FrameBatch]:
-    """The frames as bytes, in order; in smaller and smaller parts while the GPU has too little memory.
+    """Give the frames in order, with what the sinks need; in smaller and smaller parts while the GPU lacks memory.
 
-    From a fast GPU they come as planes that are still on their way, so that it can go on with the next view.
+    From a fast GPU the pictures come as planes that are still on their way, so that it can go on with the next view.
     """
     T, start = len(posed), 0
     while start < T:
@@ -149,11 +168,7 @@ def _render(
         part_plate = plate[s] if len(plate) > 1 else plate
         batch = None
         try:
-            if model.fast and not want_png:
-                batch = FrameBatch(PendingFrames(*model.render_planes(posed[s], part_cameras, part_plate)), None)
-            else:
-                frames = model.render(posed[s], part_cameras, part_plate)
-                batch = FrameBatch(to_video_bytes(frames), to_png_bytes(frames) if want_png else None)
+            batch = _render_part(model, posed[s], part_cameras, part_plate, needs)
         except torch.OutOfMemoryError:
             if part == 1 and not model.keeps_memory:
                 raise
@@ -166,6 +181,32 @@ def _render(
             continue
         yield batch
         start += part
+
+
+def _render_part(
+    model: GuavaModel, posed: PosedGaussians, cameras: Cameras, plate: Tensor, needs: frozenset[Need]
+) -> FrameBatch:
+    """Render frames in one call. What no sink needs is not computed."""
+    extras: dict[str, Any] = {}
+    if "cameras" in needs:
+        viewmats = cameras.viewmats.expand(len(posed), -1, -1)
+        extras["cameras"] = cameras.K.cpu().numpy(), viewmats.cpu().numpy()
+    if "joints" in needs:
+        assert posed.joints is not None, "given by Avatar.pose"
+        extras["joints"] = posed.joints.float().cpu().numpy()
+    frames: Tensor | None = None
+    if layers := needs & {"alpha", "inverse_depth"}:
+        if model.fast:  # half precision gives no depth
+            raster = model.rasterize(posed, cameras)
+        else:
+            rendered = model.render_layers(posed, cameras)
+            raster, frames = rendered.raster, composite(rendered.rgb, rendered.alpha, plate.to(model.device))
+        extras |= {name: getattr(raster, name).float().cpu().numpy() for name in layers}
+    if model.fast and "rgb8" not in needs:
+        return FrameBatch(PendingFrames(*model.render_planes(posed, cameras, plate)), **extras)
+    if frames is None:
+        frames = model.render(posed, cameras, plate)
+    return FrameBatch(to_video_bytes(frames), to_png_bytes(frames) if "rgb8" in needs else None, **extras)
 
 
 def _refuse_non_finite(

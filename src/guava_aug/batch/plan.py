@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from guava_aug.batch.config import DEFAULT_FPS, RunConfig
 from guava_aug.batch.config_diff import ConfigMismatchError, Difference, compare
 from guava_aug.batch.fingerprint import RenderSettings, input_digest, input_signature, is_consistent
-from guava_aug.batch.journal.history import DONE, ViewHistory
+from guava_aug.batch.jobs import Clip, VideoJob
+from guava_aug.batch.journal.history import DONE, ViewHistory, no_collection
 from guava_aug.batch.journal.run_log import RunLog
 from guava_aug.batch.keep_cameras import DifficultyLists, lists_of_root, record_lists
 from guava_aug.errors import GuavaAugError, OutputError
-from guava_aug.output.camera_tag import Tag, tag_of_file
 from guava_aug.output.mp4_probe import probe_frame_count
-from guava_aug.output.tree import png_dir, video_path
-from guava_aug.output.verify import verify_view
+from guava_aug.output.sinks import MP4, find_sinks
+from guava_aug.output.tree import relative_paths
 from guava_aug.runtime.cpus import usable_cpus
-from guava_aug.runtime.failures import in_short
+from guava_aug.runtime.explain import in_short
 from guava_aug.runtime.text import pluralize
 from guava_aug.runtime.version import __version__
 from guava_aug.views import View, plan_views
 from guava_aug.views.difficulty import check_difficulties
 
 if TYPE_CHECKING:
+    from guava_aug.output.camera_tag import Tag
     from guava_aug.tracked import Timing
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,9 @@ log = logging.getLogger(__name__)
 LONGEST_NAME = 190  # bytes; file systems allow 255, and the MP4's temporary name is 62 longer than the video's
 FAILED_RUNS = 3  # after so many runs in which a view failed, for whatever reason, it is left alone
 ViewKeys = Collection[tuple[str, str]]  # (video, view)
+_TOLD = (  # of a view that was made
+    "sampler", "params", "trajectory", "seed", "yaw", "pitch", "zoom", "made_with", "bytes", "frames", "digest",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,26 +60,53 @@ class ExistingView:
 
 
 @dataclass(frozen=True)
-class VideoJob:
-    """One video of the list, with the views asked for."""
+class PlannedVideo:
+    """One video of the list, with the views asked for and what is there of them."""
 
     name: str
-    views: tuple[View, ...]
+    views: Sequence[View]
     done: Mapping[str, ExistingView]  # the views whose file is there and whole, by label
     refused: str | None = None  # why nothing of the video can be made
     named: bool = True  # False: its name cannot be a folder
     signature: str | None = None  # of its tracked data; None: some files are missing
     circumstances: str = ""  # a digest of what else decides whether its views can be made
-    left_alone: Mapping[str, str] = field(default_factory=dict)  # label -> why it failed; trying again is of no use
+    not_retried: Mapping[str, str] = field(default_factory=dict)  # label -> why it failed; trying again is of no use
 
     @property
     def todo(self) -> list[View]:
-        """The views to make."""
-        return [view for view in self.views if view.label not in self.done and view.label not in self.left_alone]
+        """Return the views to make."""
+        if len(self.done) + len(self.not_retried) == len(self.views):
+            return []
+        return [view for view in self.views if view.label not in self.done and view.label not in self.not_retried]
+
+    @property
+    def job(self) -> VideoJob:
+        """Return what an executor is to do."""
+        attempts = {view.label: self.attempt(view) for view in self.todo}
+        return VideoJob(self.name, tuple(self.todo), Clip.of(self.name), attempts, self.refused, self.named)
 
     def attempt(self, view: View) -> str:
-        """A digest of all that decides whether a view can be made: when it is the same, so is the result."""
+        """Return a digest of all that decides whether a view can be made: when it is the same, so is the result."""
         return hashlib.sha256(f"{self.circumstances} {view!r}".encode()).hexdigest()[:16]
+
+
+class _AsPlanned(Sequence[View]):
+    """The views of a video of which nothing is to be made, planned again when they are asked for: they take memory."""
+
+    __slots__ = ("_labels", "_plan")
+
+    def __init__(self, plan: Callable[[], list[View]], labels: Collection[str]) -> None:
+        self._plan, self._labels = plan, labels  # of what is planned only these, which come in its order
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    @overload
+    def __getitem__(self, index: int) -> View: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[View]: ...
+    def __getitem__(self, index: int | slice) -> View | Sequence[View]:
+        return [view for view in self._plan() if view.label in self._labels][index]
 
 
 def unique_names(names: Iterable[str]) -> list[str]:
@@ -90,7 +122,7 @@ def unique_names(names: Iterable[str]) -> list[str]:
 
 def warn_of_look_alikes(names: Iterable[str]) -> None:
     """Logs names that differ only by case or Unicode normalisation: some file systems cannot tell them apart."""
-    from guava_aug.tracked.layout import look_alikes
+    from guava_aug.tracked.layout import look_alikes  # noqa: PLC0415 - slow to load, and not always needed
 
     if groups := look_alikes(names):
         more = f" and {pluralize(len(groups) - 5, 'more group')}" if len(groups) > 5 else ""
@@ -115,7 +147,7 @@ def refused_name(name: str) -> str | None:
     return None
 
 
-def make_work_list(
+def make_work_list(  # noqa: D417 - the types say it
     config: RunConfig,
     names: Iterable[str],
     run_log: RunLog,
@@ -124,7 +156,8 @@ def make_work_list(
     *,
     only: ViewKeys | None = None,
     again: bool = False,
-) -> list[VideoJob]:
+    dry_run: bool = False,
+) -> list[PlannedVideo]:
     """One job per video. Of the files of the output tree only sizes are looked at, and the headers of unknown ones.
 
     Args:
@@ -133,6 +166,7 @@ def make_work_list(
         timings: the time map, by video.
         only: of all views only these.
         again: also try what was left alone.
+        dry_run: write nothing of what is found.
 
     Raises:
         UsageError: bad difficulties, or a view that exists was made with another camera or configuration than this
@@ -140,16 +174,18 @@ def make_work_list(
     """
     planner = Planner(config, run_log, look, timings or {}, again)
     jobs = []
-    for name in names:
-        job = planner.job(name, only)
-        if job.views or only is None:
-            jobs.append(job)
+    with no_collection():
+        for name in names:
+            job = planner.job(name, only)
+            if job.views or only is None:
+                jobs.append(job)
     jobs = planner.check_changed_inputs(jobs)
     if planner.differences:
         raise ConfigMismatchError(planner.differences)
-    if planner.lists is not None:
+    if planner.lists is not None and not dry_run:
         record_lists(config.output_root, planner.lists)
-    run_log.same_inputs(planner.same_inputs)
+    if not dry_run:
+        run_log.same_inputs(planner.same_inputs)
     if planner.unsigned:
         log.warning(
             "%s made by an earlier version or by the original, which did not write with what: counted as done; "
@@ -173,49 +209,58 @@ class Planner:
         if config.keep_cameras:
             check_difficulties(config.difficulties)
             self.lists = lists_of_root(config.output_root, config.difficulties, config.base_seed, run_log.seeds())
+        self._root = os.fspath(config.output_root) or "."
+        self._compared: tuple[Any, Any] = None, None  # with what views were made and are to be; they do not differ
+        self._output = config.output
+        self._other_sinks = find_sinks(name for name in config.all_sinks if name != MP4)  # the journals know of the MP4
         self._to_read: dict[str, str] = {}  # videos whose files have changed their dates -> their digest before
 
-    def job(self, name: str, only: ViewKeys | None) -> VideoJob:
+    def job(self, name: str, only: ViewKeys | None) -> PlannedVideo:  # noqa: C901 - one case per line
         """What is there of one video, and what is to be made."""
         config = self.config
         refused = refused_name(name)
         speakable = name.encode("utf-8", "replace").decode()
-        views = plan_views(speakable, config.difficulties, config.base_seed, config.views_per_difficulty)
+        plan = functools.partial(
+            plan_views, speakable, config.difficulties, config.base_seed, config.views_per_difficulty
+        )
+        views = plan()
         if self.lists is not None:
             views = [self.lists.keep(speakable, view, self.log.seed_of(speakable, view.label)) for view in views]
         if only is not None:
             views = [view for view in views if (speakable, view.label) in only]
         if refused:
-            return VideoJob(speakable, tuple(views), {}, refused, named=False)
+            return PlannedVideo(speakable, tuple(views), {}, refused, named=False)
         signature = input_signature(config.tracked_root, name)
         about: tuple[Any, ...] = (self.look, self.config.fps, signature, self.timings.get(name), __version__)
         if config.precision != "auto":  # no part of the look, but half precision may be what a view fails of
             about += (config.precision,)
-        if config.source_frame:
-            about += ("source frame", config.source_frame)
+        for option, value in self.look.changed:
+            about += (option.replace("_", " "), value)
         if config.accept_tracking:  # what was refused is tried
             about += ("accept_tracking",)
         circumstances = hashlib.sha256(repr(about).encode()).hexdigest()
-        job = VideoJob(speakable, tuple(views), {}, signature=signature, circumstances=circumstances)
+        job = PlannedVideo(speakable, tuple(views), {}, signature=signature, circumstances=circumstances)
         if config.overwrite:
             return job
         made_with = self._expected(name, signature)
-        done, left_alone = {}, {}
+        done, not_retried = {}, {}
         for view in views:
             found = self._look_at(name, view, made_with)
             if found is not None:
                 done[view.label] = found
-            elif not self.again and (reason := self._left_alone(job, view)):
-                left_alone[view.label] = reason
+            elif not self.again and (reason := self._not_retried(job, view)):
+                not_retried[view.label] = reason
         made_of = next((found.input for found in done.values() if found.input), None)
         if made_of is None:
             self._to_read.pop(name, None)
         elif signature is not None and self.log.history.input_of(name) is None:  # the journals are lost
             self._to_read[name] = made_of
         refused = self._tracked_again(name, done, made_with.get("input"))
-        return replace(job, done={} if refused else done, refused=refused, left_alone=left_alone)
+        if len(done) == len(views) and self.lists is None and not refused:
+            job = replace(job, views=_AsPlanned(plan, done))
+        return replace(job, done={} if refused else done, refused=refused, not_retried=not_retried)
 
-    def check_changed_inputs(self, jobs: list[VideoJob]) -> list[VideoJob]:
+    def check_changed_inputs(self, jobs: list[PlannedVideo]) -> list[PlannedVideo]:
         """The jobs again, after those videos were read whose files have other dates than when their views were made."""
         if not self._to_read:
             return jobs
@@ -238,7 +283,7 @@ class Planner:
             checked.append(job)
         return checked
 
-    def _compare_rates(self, job: VideoJob, fps: float | None) -> None:
+    def _compare_rates(self, job: PlannedVideo, fps: float | None) -> None:
         """Notes views with another frame rate than this run would give them; fps: what the data say."""
         timing = self.timings.get(job.name)
         now = float(self.config.fps or (timing.fps if timing else None) or fps or DEFAULT_FPS)
@@ -253,7 +298,7 @@ class Planner:
 
     def _read(self, name: str) -> tuple[str, float | None] | None:
         """Digest and frame rate of a video's data; None when they cannot be read: then there is nothing to compare."""
-        from guava_aug.tracked import TrackedVideo
+        from guava_aug.tracked import TrackedVideo  # noqa: PLC0415 - slow to load, and not always needed
 
         try:
             video = TrackedVideo.open(self.config.tracked_root, name)
@@ -281,7 +326,7 @@ class Planner:
 
     def _look_at(self, name: str, view: View, made_with: Mapping[str, Any]) -> ExistingView | None:
         """The view if its file is there, whole and to be kept; else it is to be made."""
-        path = video_path(self.config.output_root, view.label, name)
+        path = f"{self._root}/{relative_paths(view.label, name)[0]}"  # no Path: there may be a hundred thousand
         state = self.log.history.get(name, view.label)
         told, distrusted = self._told(name, view, state)
         whole = self._whole(path, name, view, told)
@@ -291,12 +336,15 @@ class Planner:
             return None
         size, frames = whole
         if told is not None and told.get("bytes") == size:
-            self._differ(name, view, told, made_with)
+            if not self._is_alike(view, told, made_with):
+                self._differ(name, view, told, made_with)
             self.unsigned += "made_with" not in told
             then = told.get("made_with") or {}
             return ExistingView(size, frames, then.get("fps"), then.get("input"), known=True, digest=told.get("digest"))
+        from guava_aug.output.camera_tag import tag_of_file  # with PyAV  # noqa: PLC0415 - slow to load, and not always needed
+
         try:
-            tag = tag_of_file(path)
+            tag = tag_of_file(Path(path))
             if tag is not None and not is_consistent(tag):
                 raise OutputError(f"{path}: what it says of its camera is damaged")
         except OutputError as error:
@@ -319,21 +367,20 @@ class Planner:
         if state is not None and state.told is not None:
             if state.is_distrusted or state.made is None:
                 return None, state.is_distrusted
-            return state.made.fields, False
+            told = zip(_TOLD, state.made.pick(_TOLD), strict=True)
+            return {key: value for key, value in told if value is not None}, False
         entry = self.log.get(name, view.label)
         if entry is None or entry.get("status") not in DONE:
             return None, entry is not None or (state is not None and state.is_distrusted)
         return entry, state is not None and state.is_distrusted
 
-    def _whole(
-        self, path: Path, name: str, view: View, told: Mapping[str, Any] | None
-    ) -> tuple[int, int | None] | None:
+    def _whole(self, path: str, name: str, view: View, told: Mapping[str, Any] | None) -> tuple[int, int | None] | None:
         """Length and frames of the MP4 if everything asked for is there and whole; a damaged one is told in the log."""
         frames = (told or {}).get("frames")
         try:
             size = os.stat(path).st_size
             if told is None or told.get("bytes") != size:
-                found = probe_frame_count(path)
+                found = probe_frame_count(Path(path))
                 if found != (frames or found):
                     raise ValueError(f"it has {pluralize(found, 'frame')}, the log says {frames}")
                 frames = found
@@ -342,9 +389,25 @@ class Planner:
         except (OSError, ValueError) as error:
             log.warning("%s is damaged (%s); it is made again", path, error)
             return None
-        if self.config.save_frame_png and _count_pngs(png_dir(self.config.output_root, view.label, name)) != frames:
+        if self._other_sinks and not all(
+            sink.is_complete(self._output, name, view.label, frames) for sink in self._other_sinks
+        ):
             return None
         return size, frames
+
+    def _is_alike(self, view: View, told: Mapping[str, Any], made_with: Mapping[str, Any]) -> bool:
+        """Whether `compare` would find nothing, quickly; False: it is to be asked."""
+        if not view.is_original or "sampler" in told or told.get("trajectory", "fixed") != view.sampler:
+            return False
+        if any(told.get(key) != value for key, value in view.params.items()):
+            return False
+        then = told.get("made_with")  # the same object for all views of a video
+        if then is not self._compared[0] or made_with is not self._compared[1]:
+            wanted = {key: value for key, value in made_with.items() if key != "input"}
+            if compare("", view, {"made_with": then}, wanted):
+                return False
+            self._compared = then, made_with
+        return True
 
     def _differ(self, name: str, view: View, told: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
         """Notes in what a view differs from what this run would make; another input is another matter."""
@@ -362,7 +425,7 @@ class Planner:
             f"--video_list {name}; or use another --output_root"
         )
 
-    def _left_alone(self, job: VideoJob, view: View) -> str | None:
+    def _not_retried(self, job: PlannedVideo, view: View) -> str | None:
         """Why a view failed that is of no use to try again; None: it is tried."""
         state = self.log.history.get(job.name, view.label)
         if state is None or state.failed is None or state.ended is None or state.ended[1] != "failed":
@@ -373,8 +436,9 @@ class Planner:
         return str(told.get("error"))
 
 
-def _verified(config: RunConfig, jobs: list[VideoJob]) -> list[VideoJob]:
+def _verified(config: RunConfig, jobs: list[PlannedVideo]) -> list[PlannedVideo]:
     """The jobs without those files that do not decode as they should; they are made again."""
+    from guava_aug.output.verify import verify_view  # with PyAV  # noqa: PLC0415 - slow to load, and not always needed
 
     views = [(job.name, label, found) for job in jobs for label, found in job.done.items()]
     log.info("--verify: reading %s", pluralize(len(views), "view"))
@@ -398,10 +462,3 @@ def _verified(config: RunConfig, jobs: list[VideoJob]) -> list[VideoJob]:
         replace(job, done={label: found for label, found in job.done.items() if (job.name, label) in good})
         for job in jobs
     ]
-
-
-def _count_pngs(folder: Path) -> int:
-    try:
-        return sum(name.endswith(".png") and not name.startswith(".") for name in os.listdir(folder))
-    except OSError:
-        return 0

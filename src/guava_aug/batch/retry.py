@@ -10,11 +10,10 @@ from typing import Any
 
 from guava_aug.batch.config import RunConfig
 from guava_aug.batch.journal.history import History
+from guava_aug.batch.options import options_of
 from guava_aug.errors import UsageError
 
 log = logging.getLogger(__name__)
-
-_PATHS = ("tracked_root", "model_path", "guava_root", "time_map")
 
 
 def failed_runs(history: History) -> list[tuple[RunConfig, set[tuple[str, str]]]]:
@@ -24,7 +23,7 @@ def failed_runs(history: History) -> list[tuple[RunConfig, set[tuple[str, str]]]
     """
     groups: dict[str, tuple[RunConfig, set[tuple[str, str]]]] = {}
     for video, label, view in sorted(history.items(), key=lambda item: item[:2]):
-        if view.standing != "failed" or view.failed is None:
+        if view.status != "failed" or view.failed is None:
             continue
         header = history.workers[view.failed.worker].header
         text = json.dumps([header.get("config"), header.get("cwd")], sort_keys=True)
@@ -54,10 +53,13 @@ def _config_of(header: dict[str, Any], root: Path) -> RunConfig | None:
     if not values:
         return None
     start = Path(header.get("cwd") or ".")
-    for name in _PATHS:
-        if values.get(name) is not None and not (name == "model_path" and values[name] == "embedded"):
-            values[name] = str(start / values[name])
-    if values.get("background") and (start / values["background"]).is_file():
-        values["background"] = str(start / values["background"])
-    values |= {"output_root": str(root), "videos": None, "overwrite": False, "verify": False, "shard": None}
-    return RunConfig.from_json(values)
+    for declared in options_of(RunConfig):
+        name, value = declared.name, values.get(declared.name)
+        if declared.option.one_run:
+            values.pop(name, None)
+        elif value is not None and (
+            (declared.is_path and not (name == "model_path" and value == "embedded"))
+            or (declared.option.maybe_path and (start / value).is_file())
+        ):
+            values[name] = str(start / value)
+    return RunConfig.from_json({**values, "output_root": str(root)})

@@ -80,7 +80,7 @@ class RunStatus:
 def run_status(history: History, now: float | None = None) -> RunStatus:
     """How the work stands. now: seconds since 1970, else the clock's."""
     now = time.time() if now is None else now
-    counts = Counter(view.standing for _, _, view in history.items())
+    counts = Counter(view.status for _, _, view in history.items())
     missing = _missing_files(history)
     workers = [_worker(history, worker, now) for worker in history.workers.values()]
     running = [history.workers[w.name] for w in workers if w.life == "running"]
@@ -115,7 +115,7 @@ def _missing_files(history: History) -> int:
     done = [
         (view.made, video, label)
         for video, label, view in history.items()
-        if view.made is not None and view.standing == "done"
+        if view.made is not None and view.status == "done"
     ]
 
     def is_missing(made: JournalLine, video: str, label: str) -> bool:
@@ -135,7 +135,7 @@ def active_workers(history: History, views: Iterable[tuple[str, str]]) -> dict[W
     planned = Counter(
         view.planned[1]
         for video, label in views
-        if (view := history.get(video, label)) is not None and view.planned is not None and view.standing == "left"
+        if (view := history.get(video, label)) is not None and view.planned is not None and view.status == "left"
     )
     found = {_worker(history, worker, now): planned[name] for name, worker in history.workers.items() if planned[name]}
     return {worker: count for worker, count in found.items() if worker.life == "running"}
@@ -188,7 +188,7 @@ def _reasons(history: History) -> list[Reason]:
     """The failures in groups of one reason, the most frequent first."""
     groups: dict[tuple[str | None, str], list[tuple[str, str, ViewHistory]]] = {}
     for video, label, view in sorted(history.items(), key=lambda item: item[:2]):
-        if view.standing == "failed" and view.failed is not None:
+        if view.status == "failed" and view.failed is not None:
             fields = view.failed.fields
             reason = _without_particulars(str(fields.get("error") or "?"), video)
             groups.setdefault((fields.get("stage"), reason), []).append((video, label, view))

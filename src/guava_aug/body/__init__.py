@@ -1,4 +1,4 @@
-"""EHM: identity and motion in, posed vertices and their frames out."""
+"""EHM: posed vertices and joint transforms of an identity and a motion."""
 
 from guava_aug.body.assets import EhmAssets, LinearModel, check_assets
 from guava_aug.body.ehm import EhmModel, PosedBody, RestShape

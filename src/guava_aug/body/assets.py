@@ -1,4 +1,4 @@
-"""The body model's numbers: one frozen object, wherever they were loaded from."""
+"""The arrays of the body model in one frozen object, independent of the file they were loaded from."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ class LinearModel:
     parents: Tensor  # [J] int64, parents[0] == -1
 
     def to(self, device: torch.device | str) -> LinearModel:
+        """Return a copy on `device`."""
         return LinearModel(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 @dataclass(frozen=True)
 class EhmAssets:
-    """Everything the EHM forward pass and the UV chart need. Topology is free: counts come from here."""
+    """The arrays of the EHM forward pass and the UV chart. Any topology: all counts are read from the shapes."""
 
     body: LinearModel  # P vertices, teeth included
     head: LinearModel  # Ph vertices
@@ -51,19 +52,23 @@ class EhmAssets:
 
     @property
     def uv_size(self) -> int:
+        """Return the side of the UV chart in texels."""
         return self.uv_face.shape[0]
 
     def to(self, device: torch.device | str) -> EhmAssets:
+        """Return a copy on `device`."""
         return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 def check_assets(assets: EhmAssets, what: str) -> None:
-    """Refuses what cannot be posed: shapes that do not fit together, numbers that lead nowhere, NaN.
+    """Check that a body model can be posed: consistent shapes, indices in range, finite numbers.
 
-    what: begins the message, such as "the body model of FILE".
+    Args:
+        assets: The body model.
+        what: Beginning of the message, such as "the body model of FILE".
 
     Raises:
-        AssetError: names the entry, what it is and what it should be.
+        AssetError: Names the entry, its value and the expected one.
     """
     a = assets
     for name, model in (("body.v_template", a.body), ("head.v_template", a.head)):
@@ -100,7 +105,7 @@ def check_assets(assets: EhmAssets, what: str) -> None:
 
 def _check_floats(what: str, name: str, value: Tensor, shape: tuple[int, ...]) -> None:
     fits = value.ndim == len(shape) and all(n in (-1, m) for n, m in zip(shape, value.shape, strict=True))
-    _expect(fits and value.is_floating_point(), what, name, value, f"numbers {_spelled(shape)}")
+    _expect(fits and value.is_floating_point(), what, name, value, f"numbers {_shape_text(shape)}")
     if not bool(torch.isfinite(value.sum())) and not bool(torch.isfinite(value).all()):
         raise AssetError(f"{what}: {name} has values that are not finite; the file is damaged")
 
@@ -108,17 +113,17 @@ def _check_floats(what: str, name: str, value: Tensor, shape: tuple[int, ...]) -
 def _check_indices(what: str, name: str, value: Tensor, shape: tuple[int, ...], low: int, end: int) -> None:
     fits = value.ndim == len(shape) and all(n in (-1, m) for n, m in zip(shape, value.shape, strict=True))
     whole = value.dtype in (torch.int64, torch.int32)
-    _expect(fits and whole, what, name, value, f"int32 or int64 {_spelled(shape)}")
+    _expect(fits and whole, what, name, value, f"int32 or int64 {_shape_text(shape)}")
     if value.numel() and not low <= int(value.min()) <= int(value.max()) < end:
         raise AssetError(
             f"{what}: {name} goes from {int(value.min())} to {int(value.max())}, expected {low} to {end - 1}"
         )
 
 
-def _spelled(shape: tuple[int, ...]) -> str:
+def _shape_text(shape: tuple[int, ...]) -> str:
     return "[" + ", ".join("any" if n < 0 else str(n) for n in shape) + "]"
 
 
 def _expect(fits: bool, what: str, name: str, value: Tensor, expected: str) -> None:
     if not fits:
-        raise AssetError(f"{what}: {name} is {value.dtype} {_spelled(tuple(value.shape))}, expected {expected}")
+        raise AssetError(f"{what}: {name} is {value.dtype} {_shape_text(tuple(value.shape))}, expected {expected}")

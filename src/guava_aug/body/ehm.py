@@ -35,7 +35,7 @@ class PosedBody:
 
 @dataclass(frozen=True)
 class RestShape:
-    """What the identity alone decides. Computed once per video."""
+    """Everything that depends on the identity only. Computed once per video."""
 
     identity: Identity
     head: Tensor  # [Ph, 3] FLAME template + shape
@@ -47,7 +47,7 @@ class RestShape:
 class EhmModel:
     """The body model, ready to pose batches of frames.
 
-    Holds no state but its assets, so one object serves any number of identities and threads.
+    It holds no state but its assets, so one object serves any number of identities and threads.
     """
 
     def __init__(self, assets: EhmAssets):
@@ -56,14 +56,15 @@ class EhmModel:
         self._body_chain = _Chain(assets.body.parents)
 
     def to(self, device: torch.device | str) -> EhmModel:
+        """Return a copy on `device`."""
         return EhmModel(self.assets.to(device))
 
     def __call__(self, identity: Identity, motion: Motion) -> PosedBody:
-        """Posed bodies of T frames; see `shape` and `pose` for the two halves."""
+        """Return posed bodies of T frames; see `shape` and `pose` for the two steps."""
         return self.pose(self.shape(identity), motion)
 
     def shape(self, identity: Identity) -> RestShape:
-        """The rest shape of one identity, before expression and pose."""
+        """Return the rest shape of one identity, before expression and pose."""
         expected, found = tuple(self.assets.body.J_regressor.shape[:1]), tuple(identity.joints_offset.shape[:1])
         if found != expected:
             raise InputError(
@@ -75,10 +76,10 @@ class EhmModel:
         return RestShape(identity, head, self.assets.head.J_regressor @ head, body)
 
     def pose(self, rest: RestShape, motion: Motion) -> PosedBody:
-        """T posed bodies of one rest shape.
+        """Return T posed bodies of one rest shape.
 
-        Global and neck rotation of the head model are forced to zero and the jaw and eyes of the body
-        model too: the head model alone moves the face, the body model carries the head.
+        Global and neck rotation of the head model are set to zero, and so are jaw and eyes of the body model: the head
+        model deforms the face, the body model moves the head.
         """
         a, identity, T = self.assets, rest.identity, len(motion)
 
@@ -113,9 +114,11 @@ class EhmModel:
         return PosedBody(*_skin(a.body, self._body_chain, body, joints, _joint_rotations(motion)))
 
     def pose_joints(self, joints_rest: Tensor, motion: Motion) -> tuple[Tensor, Tensor]:
-        """Posed joints [T, J, 3] and their transforms from rest [T, J, 4, 4], without any vertex.
+        """Return posed joints [T, J, 3] and their transforms from rest [T, J, 4, 4], without computing vertices.
 
-        joints_rest: [J, 3] metres, as `PosedBody.joints_rest` of one frame.
+        Args:
+            joints_rest: [J, 3] metres, as `PosedBody.joints_rest` of one frame.
+            motion: T frames.
         """
         rest = joints_rest.expand(len(motion), -1, -1)
         world, relative = self._body_chain.transforms(axis_angle_to_matrix(_joint_rotations(motion)), rest)
@@ -123,34 +126,47 @@ class EhmModel:
 
 
 def _joint_rotations(motion: Motion) -> Tensor:
-    """[T, 55, 3] axis-angle of all joints of the body model; its jaw and eyes rest."""
+    """Return the axis-angle vectors [T, 55, 3] of all joints of the body model; its jaw and eyes stay at rest."""
     zeros = motion.jaw_pose.new_zeros(len(motion), 3, 3)
     return torch.cat(
         [motion.global_orient[:, None], motion.body_pose, zeros, motion.left_hand_pose, motion.right_hand_pose], 1
     )
 
 
+def canonical_template(body: LinearModel, head: LinearModel, head_to_body: Tensor) -> Tensor:
+    """Return the body template [P, 3] with the head template as its head, mean eye joint on mean eye joint."""
+
+    def eyes(model: LinearModel, ids: slice) -> Tensor:
+        return (model.J_regressor[ids] @ model.v_template).mean(0)
+
+    out = body.v_template.clone()
+    out[head_to_body] = head.v_template - eyes(head, HEAD_EYES) + eyes(body, BODY_EYES)
+    return out
+
+
 def axis_angle_to_matrix(r: Tensor) -> Tensor:
-    """[..., 3, 3] rotation of an axis-angle vector [..., 3] in radians (Rodrigues' formula)."""
+    """Return rotations [..., 3, 3] of axis-angle vectors [..., 3] in radians (Rodrigues' formula)."""
     angle = (r + _RODRIGUES_EPS).norm(dim=-1, keepdim=True)
     x, y, z = (r / angle).unbind(-1)
     zero = torch.zeros_like(x)
     K = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
     angle = angle[..., None]
-    return torch.eye(3, dtype=r.dtype, device=r.device) + angle.sin() * K + (1 - angle.cos()) * (K @ K)
+    R: Tensor = torch.eye(3, dtype=r.dtype, device=r.device) + angle.sin() * K + (1 - angle.cos()) * (K @ K)
+    return R
 
 
 def _blend(v: Tensor, dirs: Tensor, coefficients: Tensor) -> Tensor:
-    """v + dirs @ coefficients. Coefficients beyond those the model has count as zero, and the reverse."""
+    """Return v + dirs @ coefficients. Missing coefficients count as zero, and surplus ones are ignored."""
     n = min(dirs.shape[-1], coefficients.shape[-1])
     if n == 0:
         return v
     offsets = coefficients[..., :n] @ dirs[..., :n].flatten(0, 1).T  # [..., P * 3]
-    return v + offsets.unflatten(-1, (-1, 3))
+    moved: Tensor = v + offsets.unflatten(-1, (-1, 3))
+    return moved
 
 
 class _Chain:
-    """The kinematic tree by depth, so that a pose takes one product per level and not one per joint."""
+    """The kinematic tree by depth, so that a pose takes one product per level instead of one per joint."""
 
     def __init__(self, parents: Tensor):
         self.parents = parents
@@ -164,7 +180,7 @@ class _Chain:
         ]
 
     def transforms(self, rotations: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:
-        """World transforms [T, J, 4, 4] of joints, and the same taken relative to the rest pose."""
+        """Return world transforms [T, J, 4, 4] of joints, and the same relative to the rest pose."""
         T, J = joints.shape[:2]
         local = torch.zeros(T, J, 4, 4, dtype=joints.dtype, device=joints.device)
         local[..., :3, :3] = rotations
@@ -186,7 +202,7 @@ def _skin(
     joints: Tensor,  # [T, J, 3]
     pose: Tensor,  # [T, J, 3] axis-angle
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Linear blend skinning: vertices, rest joints, posed joints, vertex and joint transforms."""
+    """Return vertices, rest joints, posed joints, vertex and joint transforms of linear blend skinning."""
     T = pose.shape[0]
     rotations = axis_angle_to_matrix(pose)  # [T, J, 3, 3]
     if len(model.posedirs):

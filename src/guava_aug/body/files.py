@@ -1,4 +1,4 @@
-"""A body model in one file: the free body that ships with the package, or any other baked to its schema."""
+"""A body model in one file: the free body of the package, or any other in the same schema."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from guava_aug.body.assets import EhmAssets, LinearModel, check_assets
-from guava_aug.body.official import canonical_template
+from guava_aug.body.ehm import canonical_template
 from guava_aug.body.uv import rasterize_uv
 from guava_aug.errors import AssetError
 from guava_aug.runtime.saved_tensors import SavedTensorsError, check_members
@@ -21,9 +21,10 @@ _MAX_ARRAYS = 2**31  # bytes of all arrays of a file; the official body has 0.3e
 
 
 def load_body_file(path: Path | str, uv_size: int = 512) -> EhmAssets:
-    """The body model of one `.npz`; see docs/formats.md for its keys.
+    """Return the body model of an `.npz` file; see docs/formats.md for its keys.
 
-    Raises AssetError when the file is missing, lacks a key or its arrays do not fit together.
+    Raises:
+        AssetError: The file is missing, lacks a key, or its arrays are inconsistent.
     """
     path = Path(path)
     raw = read_arrays(path, "the body model")
@@ -52,8 +53,8 @@ def load_body_file(path: Path | str, uv_size: int = 512) -> EhmAssets:
         head_to_body = i64("head_to_body")
         faces_uv = raw["faces_uv"].astype(np.int64)
         uv_face, uv_bary = rasterize_uv(raw["texcoords"], faces_uv, uv_size)
-        # texels of triangles that round to a line have no weights; their Gaussians would float at the world's origin.
-        # Official weights were trained with them, ours do without.
+        # texels of triangles that round to a line have no weights; their Gaussians would be at the world's origin.
+        # Official weights were trained with them, the embedded ones without.
         uv_face[uv_bary.sum(-1) == 0] = -1
         assets = EhmAssets(
             body=body,
@@ -101,7 +102,7 @@ _INDICES = {
 
 
 def _check_arrays(raw: dict[str, np.ndarray], what: str) -> None:
-    """What must be so before anything is computed from the arrays; `check_assets` looks at the rest."""
+    """Check what has to hold before anything is computed from the arrays; `check_assets` checks the rest."""
     for kinds, wanted, named in (("fiu", _DIMENSIONS, "numbers"), ("iu", _INDICES, "integers")):
         for key, dimensions in wanted.items():
             found = raw.get(key)
@@ -123,9 +124,10 @@ def _check_arrays(raw: dict[str, np.ndarray], what: str) -> None:
 
 
 def read_arrays(path: Path, what: str, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz`, all or those with these names; none is a pickle.
+    """Return the arrays of an `.npz` file, all or those with these names; pickled ones are refused.
 
-    Raises AssetError when the file is missing, is none, lacks a name, or claims more than such a file can hold.
+    Raises:
+        AssetError: The file is missing, is not an `.npz`, lacks a name, or claims more data than it can hold.
     """
     try:
         with path.open("rb") as file:

@@ -1,6 +1,6 @@
-"""The licensed SMPL-X and FLAME files, in the asset tree GUAVA's users have.
+"""Reading of the licensed SMPL-X and FLAME files, in GUAVA's asset tree.
 
-Vertex numbers and file names of the official models live here and in `teeth.py` only.
+Vertex numbers and file names of the official models are only in this module and in `teeth.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from guava_aug.body.assets import EhmAssets, LinearModel, check_assets
-from guava_aug.body.ehm import BODY_EYES, HEAD_EYES
+from guava_aug.body.ehm import canonical_template
+from guava_aug.body.files import read_arrays
 from guava_aug.body.teeth import (
     FLAME_TEETH,
     LOWER_LIP,
@@ -41,14 +42,13 @@ _FLAME_FILE = "FLAME/FLAME2020/generic_model.pkl"
 
 
 def load_official_assets(assets_root: Path | str, uv_size: int = 512) -> EhmAssets:
-    """The body model from the official files below `assets_root` (which holds SMPLX/ and FLAME/).
+    """Return the body model of the official files below `assets_root` (which contains SMPLX/ and FLAME/).
 
-    Raises AssetError naming the file that is missing or does not have the official shape.
+    Raises:
+        AssetError: A file is missing or does not have the official shape; names it.
     """
     root = Path(assets_root)
     smplx_path, flame_path = _need(root, _SMPLX_FILE), _need(root, _FLAME_FILE)
-    from guava_aug.body.files import read_arrays
-
     smplx = read_arrays(smplx_path, "the SMPL-X model file (of smpl-x.is.tue.mpg.de)", list(_RAW_KEYS))
     flame = load_pickle(flame_path, error=AssetError)
     missing = [k for k in _RAW_KEYS if not (isinstance(flame, dict) and isinstance(flame.get(k), np.ndarray))]
@@ -86,10 +86,10 @@ def _official_assets(
 
 
 def assets_from_checkpoint(state: Mapping[str, Tensor], assets_root: Path | str) -> EhmAssets:
-    """The body model from an official checkpoint's own buffers, plus the public index files.
+    """Return the body model of an official checkpoint's own buffers and the public index files.
 
-    `state` is the `model` part of the checkpoint (keys `smplx.*`, `ehm.flame.*`, `ehm.v_template`).
-    The licensed SMPL-X and FLAME files are not needed.
+    `state` is the `model` part of the checkpoint (keys `smplx.*`, `ehm.flame.*`, `ehm.v_template`). The licensed SMPL-X
+    and FLAME files are not needed.
     """
 
     def take(key: str, dimensions: int) -> Tensor:
@@ -100,7 +100,10 @@ def assets_from_checkpoint(state: Mapping[str, Tensor], assets_root: Path | str)
         return value
 
     def linear(prefix: str) -> LinearModel:
-        get = lambda k: state[f"{prefix}.{k}"].float()
+        def get(key: str) -> Tensor:
+            value: Tensor = state[f"{prefix}.{key}"]
+            return value.float()
+
         dirs = take(f"{prefix}.shapedirs", 3).float()
         return LinearModel(
             v_template=get("v_template"),
@@ -141,7 +144,7 @@ _RAW_KEYS = {  # and how many dimensions they have
 def _with_teeth(
     raw: Mapping[str, np.ndarray], upper: np.ndarray, lower: np.ndarray, rule: TeethRule, path: Path
 ) -> tuple[LinearModel, np.ndarray]:
-    """One official model with the teeth appended, and its faces."""
+    """Return one official model with the teeth appended, and its faces."""
     v = np.asarray(raw["v_template"], np.float64)
     shapedirs = np.asarray(raw["shapedirs"], np.float32)
     if shapedirs.ndim != 3 or shapedirs.shape[2] < NUM_SHAPE + NUM_EXPRESSION:
@@ -157,7 +160,10 @@ def _with_teeth(
     parents = np.asarray(raw["kintree_table"][0]).astype(np.int64)
     parents[0] = -1  # stored as 2**32 - 1
     regressor = np.asarray(raw["J_regressor"], np.float32)
-    zeros = lambda *s: np.zeros(s, np.float32)
+
+    def zeros(*shape: int) -> np.ndarray:
+        return np.zeros(shape, np.float32)
+
     model = LinearModel(
         v_template=_t(np.concatenate([v, teeth_vertices(v[upper], v[lower], rule)])),
         shapedirs=_t(np.concatenate([shape, teeth_shapedirs(shape, upper, lower)])),
@@ -196,14 +202,6 @@ def _assemble(
     )
 
 
-def canonical_template(body: LinearModel, head: LinearModel, head_to_body: Tensor) -> Tensor:
-    """[P, 3] the body template whose head is the head template, mean eye joint on mean eye joint."""
-    eyes = lambda m, ids: (m.J_regressor[ids] @ m.v_template).mean(0)
-    out = body.v_template.clone()
-    out[head_to_body] = head.v_template - eyes(head, HEAD_EYES) + eyes(body, BODY_EYES)
-    return out
-
-
 class _PublicFiles:
     """Index maps, chart and eyelids: the files of the tree that need no registration."""
 
@@ -215,13 +213,13 @@ class _PublicFiles:
         for name in ("left_hand", "right_hand"):
             ids = hands.get(name) if isinstance(hands, dict) else None
             if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu" or ids.ndim != 1:
-                raise AssetError(f"{path}: {name} is no list of vertex numbers; take the file from GUAVA's assets/")
+                raise AssetError(f"{path}: {name} is not a list of vertex numbers; take the file from GUAVA's assets/")
         self.left_hand, self.right_hand = (hands[k].astype(np.int64) for k in ("left_hand", "right_hand"))
         if need_chart:
             _need(root, "SMPLX/smplx_uv.obj")
 
     def vertex_maps(self, num_body_vertices: int) -> dict[str, Tensor]:
-        """The maps into body vertices; the teeth come after the `num_body_vertices` of the plain model."""
+        """Return the maps into body vertices; the teeth follow the `num_body_vertices` of the plain model."""
         teeth = num_body_vertices + teeth_order_in_head_map()
         return {
             "head_to_body": torch.from_numpy(np.concatenate([self.head_ids, teeth])),
@@ -230,7 +228,7 @@ class _PublicFiles:
         }
 
     def chart(self, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Chart coordinates (Vt, 2) and corners (F, 3), teeth included."""
+        """Return chart coordinates (Vt, 2) and corners (F, 3), teeth included."""
         path = self.root / "SMPLX/smplx_uv.obj"
         texcoords, faces_uv = _read_obj_chart(path)
         if len(faces_uv) != len(faces) - len(teeth_faces()):
@@ -272,7 +270,7 @@ def _need(root: Path, name: str) -> Path:
     if not is_file(path, AssetError):
         licensed = name in (_SMPLX_FILE, _FLAME_FILE)
         hint = (
-            "it is licensed: register at smpl-x.is.tue.mpg.de (SMPL-X) or flame.is.tue.mpg.de (FLAME) and put it there"
+            "it is licensed: register at smpl-x.is.tue.mpg.de (SMPL-X) or flame.is.tue.mpg.de (FLAME) and copy it there"
             if licensed
             else "it is part of the GUAVA repository's assets/ folder"
         )

@@ -28,7 +28,7 @@ _UV_V_OF_ROW = (3, 2, 0, 1, 3, 4, 6, 5)  # of 7 steps from _UV_V[0] to _UV_V[1]
 
 @dataclass(frozen=True)
 class TeethRule:
-    """How far edges and backs stand off, in units of the mean lip opening d. (y, z) offsets."""
+    """Offsets (y, z) of edges and backs, in units of the mean lip opening d."""
 
     upper_edge: tuple[float, float]
     lower_edge: tuple[float, float]
@@ -42,7 +42,7 @@ FLAME_TEETH = TeethRule((0.1, 0.0), (-0.1, -0.4), 1.0, upper_joint=1, lower_join
 
 
 def teeth_vertices(upper: np.ndarray, lower: np.ndarray, rule: TeethRule) -> np.ndarray:
-    """(120, 3) teeth from the 15 upper and 15 lower outer-lip vertices (15, 3), metres."""
+    """Return teeth (120, 3) of the 15 upper and 15 lower outer-lip vertices (15, 3), metres."""
     d = np.linalg.norm(upper - lower, axis=1).mean()
     middle = (upper + lower) / 2
     middle[:, 1] = middle[:, 1].mean()
@@ -57,13 +57,13 @@ def teeth_vertices(upper: np.ndarray, lower: np.ndarray, rule: TeethRule) -> np.
 
 
 def teeth_shapedirs(shapedirs: np.ndarray, upper_ids: np.ndarray, lower_ids: np.ndarray) -> np.ndarray:
-    """(120, 3, S) blend shapes: the mean of the two lip partners, the same in every row."""
+    """Return blend shapes (120, 3, S): the mean of the two lip partners, the same in every row."""
     mean = (shapedirs[upper_ids] + shapedirs[lower_ids]) / 2
     return np.tile(mean, (8, 1, 1))
 
 
 def teeth_weights(num_joints: int, rule: TeethRule) -> np.ndarray:
-    """(120, J) skinning weights: each row hangs on one joint."""
+    """Return skinning weights (120, J): each row is attached to one joint."""
     weights = np.zeros((8, ROW, num_joints), np.float32)
     weights[list(UPPER_ROWS), :, rule.upper_joint] = 1
     weights[list(LOWER_ROWS), :, rule.lower_joint] = 1
@@ -71,7 +71,7 @@ def teeth_weights(num_joints: int, rule: TeethRule) -> np.ndarray:
 
 
 def teeth_faces() -> np.ndarray:
-    """(168, 3) triangles into the 120 teeth vertices: six strips of 14 quads, mirrored at the middle."""
+    """Return triangles (168, 3) of the 120 teeth vertices: six strips of 14 quads, mirrored at the middle."""
     # a0, a1 are neighbours in row A, b0, b1 below them in row B; the names are the diagonals' shapes
     kinds = {
         1: ("a0 b1 b0", "a0 a1 b1"),
@@ -90,17 +90,17 @@ def teeth_faces() -> np.ndarray:
 
 
 def teeth_texcoords() -> np.ndarray:
-    """(120, 2) chart coordinates, final (not to be flipped)."""
+    """Return chart coordinates (120, 2), final (not to be flipped)."""
     u = np.linspace(*_UV_U, ROW)
     v = np.linspace(*_UV_V, 7)[list(_UV_V_OF_ROW)]
     return np.stack([np.tile(u, 8), np.repeat(v, ROW)], 1)
 
 
 def teeth_order_in_head_map() -> np.ndarray:
-    """(120,) order in which the teeth are appended to the head-to-body map.
+    """Return the order (120,) in which the teeth are appended to the head-to-body map.
 
-    Upper rows first, then lower rows; FLAME keeps its natural order, so the inserted teeth come out
-    permuted against the faces. Trained weights know them so: kept as the original has it.
+    Upper rows first, then lower rows. FLAME keeps its natural order, so the inserted teeth are permuted against the
+    faces. Trained weights depend on it, so the original's order is kept.
     """
     rows = [np.arange(ROW) + r * ROW for r in (*UPPER_ROWS, *LOWER_ROWS)]
     return np.concatenate(rows)

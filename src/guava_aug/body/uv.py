@@ -1,20 +1,24 @@
-"""The UV chart: which face, and where in it, each texel belongs to."""
+"""The UV chart: the face of each texel, and the position in it."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-_FARTHEST = 2.0  # of a chart's coordinates from 0; beyond it they are no chart's, and filling would take for ever
+_FARTHEST = (
+    2.0  # of a chart's coordinates from 0; larger ones are not those of a chart, and filling would take too long
+)
 
 
 def rasterize_uv(texcoords: np.ndarray, faces_uv: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Face index (size, size) int32 with -1 for none, and barycentrics (size, size, 3) float32.
+    """Return face indices (size, size) int32, -1 for none, and barycentrics (size, size, 3) float32.
 
-    Corners are rounded to whole texels and every face is filled with its outline in index order, later
-    faces over earlier ones, as the original does; so border texels lie outside their triangle, and
-    texels of triangles that round to a line get the weights (0, 0, 0). Trained maps depend on it.
-    Raises ValueError for coordinates far outside of 0..1.
+    Corners are rounded to whole texels, and every face is filled with its outline in index order, later faces over
+    earlier ones, as in the original. Hence border texels lie outside their triangle, and texels of triangles that are
+    rounded to a line get the weights (0, 0, 0). Trained maps depend on it.
+
+    Raises:
+        ValueError: Coordinates are far outside 0..1.
     """
     if not (np.abs(texcoords) <= _FARTHEST).all():
         raise ValueError(f"texcoords go beyond {_FARTHEST:g}, expected 0 to 1")
@@ -33,7 +37,7 @@ def rasterize_uv(texcoords: np.ndarray, faces_uv: np.ndarray, size: int) -> tupl
 
 
 def vertex_texcoords(texcoords: np.ndarray, faces: np.ndarray, faces_uv: np.ndarray) -> np.ndarray:
-    """(P, 2) one chart coordinate per vertex: the last corner in face order that uses it."""
+    """Return one chart coordinate per vertex (P, 2): that of the last corner in face order that uses it."""
     out = np.zeros((int(faces.max()) + 1, 2), texcoords.dtype)
     out[faces.reshape(-1)] = texcoords[faces_uv.reshape(-1)]
     return out
@@ -41,4 +45,5 @@ def vertex_texcoords(texcoords: np.ndarray, faces: np.ndarray, faces_uv: np.ndar
 
 def _area(p: np.ndarray, q: np.ndarray, r: np.ndarray) -> np.ndarray:
     d, e = q - p, r - p
-    return np.abs(d[:, 0] * e[:, 1] - d[:, 1] * e[:, 0]) / 2
+    area: np.ndarray = np.abs(d[:, 0] * e[:, 1] - d[:, 1] * e[:, 0]) / 2
+    return area

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+from guava_aug.cli.commands import COMMANDS
 from guava_aug.cli.exit_codes import BUG, CANCELLED, FAILED_TO_START, OK, explain_codes
 from guava_aug.cli.streams import guarded_streams
 from guava_aug.errors import GuavaAugError
@@ -16,30 +17,14 @@ from guava_aug.runtime.openmp import same_threads, shorten_spin
 from guava_aug.runtime.shutdown import INTERRUPTED, ShutdownRequested
 from guava_aug.runtime.version import __version__
 
-# name -> module below guava_aug.cli with `main(argv) -> exit code`, and what the overview says.
-COMMANDS = {
-    "run": ("run", "Render tracked videos again from new cameras."),
-    "status": ("status", "Say how the work on an output folder stands, also while it is going on."),
-    "retry": ("retry", "Try the failed views of an output folder again."),
-    "merge": ("merge", "Make one parameter log and one manifest of all parts."),
-    "check": ("check", "Check tracked videos; print what is wrong and where."),
-    "convert": ("convert", "Make a lean .safetensors file of an official checkpoint."),
-    "demo": ("demo", "Augment the bundled clips with the embedded model and make a contact sheet."),
-    "train": ("train", "Train a network on tracked videos or on synthetic people."),
-    "estimate": ("estimate", "Say the hours, disk and memory a run will need, from a short measurement."),
-    "doctor": ("doctor", "Check this machine: GPU, compiler, encoders, model, disk, and a clip end to end."),
-    "slurm": ("slurm", "Write a job script for a SLURM array."),
-    "bench": ("bench", "Measure what views cost on this machine, stage by stage."),
-    "evaluate": ("evaluate", "Measure a model on held-out synthetic people: PSNR, SSIM, baselines."),
-}
 HIDDEN = {"one-view": "one_view", "worker": "worker"}  # the child processes of --mode subprocess, of --gpus
 
 EXAMPLES = """\
 examples:
   guava-aug demo
   guava-aug check tracked/
-  guava-aug run --tracked_root tracked --output_root augmented
-  guava-aug run --tracked_root tracked --output_root augmented --video_list clip_a clip_b --difficulties easy hard
+  guava-aug run tracked augmented
+  guava-aug run tracked augmented --video_list clip_a clip_b --device cpu
 """
 
 
@@ -51,7 +36,7 @@ def overview() -> str:
         "usage: guava-aug [-h] [--version] COMMAND ...\n\n"
         "Re-render tracked upper-body videos from new cameras with GUAVA avatars.\n\n"
         f"commands:\n{rows}\n\n"
-        "options:\n  -h, --help  this text; `guava-aug COMMAND --help` or `guava-aug help COMMAND` explains a command\n"
+        "options:\n  -h, --help  this text; `guava-aug help COMMAND` explains a command\n"
         "  --version   the version, as `guava-aug version`\n\n"
         f"{EXAMPLES}\n{explain_codes()}"
     )
@@ -62,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     if args[:1] == ["help"] and len(args) > 1:
         args = [args[1], "--help"]
+    if args[:1] == ["--tyro-print-completion"]:  # as of any program made with tyro
+        args = ["completion", *args[1:]]
     if not args or args[0] in ("-h", "--help", "help"):
         print(overview(), end="", file=sys.stdout if args else sys.stderr)
         return OK if args else FAILED_TO_START

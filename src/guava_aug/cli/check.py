@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     from guava_aug.batch.plan import unique_names
     from guava_aug.cli.terminal import Terminal, speaking
     from guava_aug.errors import InputError, UsageError
-    from guava_aug.tracked import iter_checks, load_time_map, warn_of_strangers
+    from guava_aug.tracked import iter_checks, load_time_map, warn_unknown_videos
     from guava_aug.tracked.layout import why_no_videos
 
     if flags.source_frame < 0:
@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
     waiting, console = Terminal(stderr=True), Terminal()
     with speaking(quiet=True, verbose=False), waiting.status("checking") as status:
         if flags.time_map and time_map:
-            warn_of_strangers(time_map, flags.time_map, flags.tracked_root)
+            warn_unknown_videos(time_map, flags.time_map, flags.tracked_root)
         outline = None if flags.fast else _outline(flags)
         for row in iter_checks(
             flags.tracked_root,

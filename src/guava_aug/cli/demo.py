@@ -144,7 +144,7 @@ def _block(tracked_root: Path, result: RunResult, name: str, moments: int) -> Bl
     rows = [("input", [video.read_frame(i)[0] for i in indices])]
     for view in result.views:
         if view.video == name and view.status != "failed" and view.path is not None:
-            cameras = View.of(view.label, view.sampler, view.params).cameras(video.viewmats[0], 1)
+            cameras = View.of(view.label, view.sampler or "fixed", view.params).cameras(video.viewmats[0], 1)
             azimuth, elevation = (float(angle[0]) for angle in viewing_angles(cameras.viewmats))
             label = f"{view.label}\nazimuth {azimuth:+.0f} deg\nelevation {elevation:+.0f} deg"
             nominal = [f"{key} {value:+.2f}" for key, value in view.params.items() if key in ("yaw", "pitch")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import arg
 
 from guava_aug.cli.exit_codes import OK, SOME_FAILED, catch_sigterm
-from guava_aug.cli.flags import RunFlags
+from guava_aug.cli.flags import POSITIONALS, RunFlags, expand
 from guava_aug.cli.parsing import Switch, parse
 from guava_aug.cli.streams import say
 from guava_aug.errors import UsageError
@@ -33,9 +34,9 @@ Exit code 3 when the disk is too small.
 
 EXAMPLES = """\
 examples:
-  guava-aug estimate --tracked_root tracked --output_root augmented
-  guava-aug estimate --tracked_root tracked --output_root augmented --views_per_difficulty 10 --shards 64
-  srun --gres gpu:1 guava-aug estimate --tracked_root tracked --output_root augmented --shards 64
+  guava-aug estimate tracked augmented
+  guava-aug estimate tracked augmented --views_per_difficulty 10 --shards 64
+  srun --gres gpu:1 guava-aug estimate tracked augmented --shards 64
 """
 
 GIB = 2**30
@@ -45,7 +46,7 @@ GIB = 2**30
 class EstimateFlags:
     """Flags of estimate; the others are those of `guava-aug run`."""
 
-    run: RunFlags
+    run: Annotated[RunFlags, arg(name="")]
     shards: Annotated[int, arg(metavar="N")] = 1
     """Into how many parts the job is divided (as `guava-aug slurm --array N`)."""
     sample_frames: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
@@ -56,7 +57,8 @@ class EstimateFlags:
 
 def main(argv: Sequence[str]) -> int:
     """0; 3 when the free disk is less than what is needed."""
-    flags = parse(EstimateFlags, argv, "guava-aug estimate", DESCRIPTION, EXAMPLES)
+    prog = "guava-aug estimate"
+    flags = parse(EstimateFlags, expand(EstimateFlags, argv, prog), prog, DESCRIPTION, EXAMPLES, POSITIONALS)
     if flags.shards < 1 or (flags.sample_frames or 1) < 1:
         raise UsageError("--shards and --sample_frames are counts of 1 or more")
     config = flags.run.config("batch")
@@ -68,14 +70,17 @@ def main(argv: Sequence[str]) -> int:
     from guava_aug.batch.sharding import number_of
     from guava_aug.cli.terminal import speaking
 
-    with speaking(flags.run.running.quiet, flags.run.running.verbose):
+    with speaking(flags.run["quiet"], flags.run["verbose"]):
         flags.run.say_part()
         videos, bad = amounts(config)
-        todo = [video for video in videos if video.views]
+        todo = [video for video in videos if video.views][: config.limit]
         if not todo:
-            say(f"nothing is left to make of {pluralize(len(videos), 'video')}{_unreadable(bad)}")
+            if flags.json:
+                print(json.dumps({"videos": 0, "videos_unreadable": len(bad), "views": 0, "hours": 0.0}, indent=2))
+            else:
+                say(f"nothing is left to make of {pluralize(len(videos), 'video')}{_unreadable(bad)}")
             return OK
-        with _quiet_rendering(flags.run.running.verbose):
+        with _quiet_rendering(flags.run["verbose"]):
             rates = measure(config, todo, flags.sample_frames)
 
     parts = [0.0] * flags.shards

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from guava_aug.apps.evaluation.measure import PersonResult, Scores
     from guava_aug.apps.evaluation.report import Floor
+    from guava_aug.runtime.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,8 @@ whose figures theirs cannot be compared. The bank (12 MB) is packed once from Ma
   git clone --depth 1 https://github.com/makehumancommunity/makehuman-assets
   git clone --depth 1 https://github.com/makehumancommunity/makehuman
   pip install 'guava-aug[bake]'
-  python -m guava_aug.apps.synthetic.bake.pack_bank --assets makehuman-assets/base --assets makehuman/makehuman/data bank.npz
+  python -m guava_aug.apps.synthetic.bake.pack_bank --assets makehuman-assets/base \\
+      --assets makehuman/makehuman/data bank.npz
 """
 
 EXAMPLES = """\
@@ -114,15 +117,16 @@ def main(argv: Sequence[str]) -> int:
         progress.start(len(seeds), views * len(seeds))
         try:
             for i, seed in enumerate(seeds):
-                progress.video(measure.person_name(seed), views)
+                name = measure.person_name(seed)
+                progress.video(name, views)
                 person = measure.measure_person(
                     model, bank, seed, frames, difficulties, base_seed=flags.base_seed,
                     examples_of=shown if i < max(report.SHEET_ROWS, on_sheet) else (),
-                    on_frame=lambda view: progress.frames(1, len(frames)),
+                    on_frame=partial(_frame_done, progress, name, len(frames)),
                 )  # fmt: skip
                 people.append(person)
                 ours = person.scores[measure.SELF]["ours"].person_psnr
-                progress.finish_video(f"self {ours:.2f} dB on the person" if ours is not None else "measured")
+                progress.finish_video(name, f"self {ours:.2f} dB on the person" if ours is not None else "measured")
         finally:
             progress.close()
     mean = report.mean_scores(people)
@@ -225,6 +229,10 @@ def scores_table(mean: dict[str, dict[str, Scores]], title: str) -> Table:
             cells = [cell_text(name, getattr(scores, name), digits=2) for name in TABLE]
             table.add_row("" if i else view, method, *cells, end_section=i == len(by_method) - 1)
     return table
+
+
+def _frame_done(progress: Progress, name: str, frames: int, view: str) -> None:
+    progress.frames(name, 1, frames)
 
 
 def floors_table(floors: Sequence[Floor]) -> Table:

@@ -16,15 +16,18 @@ CANCELLED = INTERRUPTED  # 130
 _MEANING = {
     OK: "all is done",
     BUG: "an error in guava-aug itself",
-    FAILED_TO_START: "wrong usage, or a model, device, folder or full disk that stops the run",
-    SOME_FAILED: "some videos or views failed (named in the summary); the others are done",
-    PREEMPTED: "asked to end (SIGTERM, SIGUSR1); unfinished files are removed; run it again to go on",
-    CANCELLED: "interrupted by Ctrl-C; unfinished files are removed; run it again to go on",
+    FAILED_TO_START: "wrong usage, or a model, device, folder or full disk stops the run",
+    SOME_FAILED: "some views failed (named in the summary); the others are done",
+    PREEMPTED: "asked to end (SIGTERM, SIGUSR1), no file is unfinished; run it again",
+    CANCELLED: "interrupted by Ctrl-C, no file is unfinished; run it again to go on",
 }
 
 
+WHERE_EXPLAINED = "exit codes: 0 when all is done; the others are explained in guava-aug --help"
+
+
 def explain_codes() -> str:
-    """The block of --help about exit codes."""
+    """Return the block about exit codes in the overview of all commands."""
     return "exit codes:\n" + "".join(f"  {code:<3}  {meaning}\n" for code, meaning in _MEANING.items())
 
 

@@ -1,245 +1,292 @@
-"""The flags of `guava-aug run` and of the original script, as they are typed and explained."""
+"""The flags of `guava-aug run` and of the original script: made over the declarations of `RunConfig`'s fields."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, make_dataclass
+from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
-from tyro.conf import arg
+from tyro.conf import Fixed, Suppress, arg
 
-from guava_aug.batch.config import DEFAULT_DIFFICULTIES, EngineName, RunConfig
+from guava_aug.batch.config import RunConfig
+from guava_aug.batch.config_file import read_config
+from guava_aug.batch.options import GROUPS, Declared, option, options_of
 from guava_aug.batch.sharding import shard_of_slurm_array
-from guava_aug.cli.parsing import MaybePath, Switch
-from guava_aug.errors import UsageError
-from guava_aug.render.backends import Backend, Precision
-from guava_aug.runtime.frame_rate import Rate, parse_rate
-from guava_aug.runtime.shutdown import GRACE
+from guava_aug.cli.parsing import GIVEN, scan
+from guava_aug.errors import InputError, UsageError
 from guava_aug.runtime.text_files import briefly, read_text
 
 log = logging.getLogger(__name__)
 
+POSITIONALS = "[TRACKED_ROOT OUTPUT_ROOT]"
+_ROOTS = ("tracked_root", "output_root")  # may be given as words without a flag, in this order
 _HEADERS = ("video", "videos", "name", "names", "video_name", "id", "video_id", "file", "filename", "path")  # of CSV
 
-Mode = Annotated[Literal["batch", "subprocess"] | None, arg(metavar="batch|subprocess", help_behavior_hint="")]
-Names = Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]")]
-
 
 @dataclass(frozen=True)
-class Videos:
-    """What to read."""
+class CommandLineOnly:
+    """Flags that mean something only where they are typed; the others are the fields of `RunConfig`."""
 
-    tracked_root: Path
-    """Folder that holds one folder per tracked video, as EHM-Tracker writes them."""
-    video_list: Annotated[tuple[str, ...] | None, arg(metavar="NAME [NAME ...]", help_behavior_hint="")] = None
-    """Names of the videos (folders below --tracked_root). A name may begin with - when there is such a folder."""
-    video_list_file: MaybePath = None
-    """File with one name per line; empty lines and lines that begin with # do not count."""
-    shard: Annotated[str | None, arg(metavar="i/n", help_behavior_hint="")] = None
-    """Only part i of n of the videos, 0/4 to 3/4, by a hash of their names. Left out: in a task of a SLURM array its
-    own part, unless --part_id is given; none: all videos."""
-    time_map: MaybePath = None
-    """File that gives fps and source frame numbers, which the tracker does not store."""
-    source_frame: Annotated[int, arg(metavar="N")] = 0
-    """Number of the tracked frame (from 0) that shows the person best: the avatars are made from it."""
-    accept_tracking: Switch = False
-    """Render also videos whose tracking cannot be right: impossible cameras, masks far from the posed body."""
-
-
-@dataclass(frozen=True)
-class Views:
-    """Which cameras."""
-
-    difficulties: Names = DEFAULT_DIFFICULTIES
-    """How far the camera may move: easy, medium, hard. Their number and order decide the seeds, as in the original."""
-    base_seed: Annotated[int, arg(metavar="INT")] = 42
-    """Another number gives other cameras."""
-    views_per_difficulty: Annotated[int, arg(metavar="K")] = 1
-    """Views of each difficulty; the first is the original's, the others go to {difficulty}_001 and so on."""
-    keep_cameras: Switch = False
-    """The list of --difficulties became longer at its end: views that are in the log keep their cameras and files, new
-    ones get those of the longer list. Give it with every run of this output folder from then on."""
+    config: Path | None = field(default=None, metadata=option(
+        "YAML or TOML file of flags, such as OUTPUT_ROOT/.guava-aug/run_config.yaml of an earlier run. What is on the "
+        "command line wins; --no_FLAG turns off a switch that the file turns on.", "input", metavar="FILE",
+    ))  # fmt: skip
+    video_list_file: Path | None = field(default=None, metadata=option(
+        "File with one name per line; empty lines and lines that begin with # do not count.", "input", metavar="PATH",
+    ))  # fmt: skip
+    skip_frame_png: bool = field(default=False, metadata=option(
+        "Write no PNGs (the default; for command lines of the original).", "output",
+    ))  # fmt: skip
+    batch: bool = field(default=False, metadata=option(
+        "One process does everything: the model is loaded once and each video is prepared once.", "execution",
+    ))  # fmt: skip
+    quiet: bool = field(default=False, metadata=option("Only problems and the summary.", "message"))
+    verbose: bool = field(default=False, metadata=option("Also details and tracebacks.", "message"))
 
 
-@dataclass(frozen=True)
-class Output:
-    """What to write. Videos that are complete are not made again."""
-
-    output_root: Path
-    """Folder of the results; a second run with the same command makes only what is missing."""
-    overwrite: Switch = False
-    """Make existing views again, also with another camera than the log says."""
-    verify: Switch = False
-    """Read the videos that exist and what lies beside them first, to the last byte, and make again what is damaged."""
-    retries: Annotated[int, arg(metavar="K")] = 1
-    """How often a view that failed is tried again at once. Bad tracked data are not: they would fail again."""
-    part_id: Annotated[str | None, arg(metavar="ID", help_behavior_hint="")] = None
-    """Name of this part of a cluster job: the log is augmentation_params_part_ID.json. Left out with --shard: i."""
-    background: Annotated[str, arg(metavar="MODE")] = "plate"
-    """plate: without the person, from other frames; original: the fill of the original; black; #rrggbb; or an image."""
-    fps: Annotated[str | None, arg(metavar="FPS", help_behavior_hint="")] = None
-    """Frame rate of the videos: 25, 29.97, or exactly 30000/1001. Left out: what the tracked data says, else 30."""
-    crf: Annotated[int, arg(metavar="CRF")] = 10
-    """x264 quality, lower is better and bigger."""
-    preset: Annotated[str, arg(metavar="PRESET")] = "veryfast"
-    """x264 preset, ultrafast to veryslow."""
-    save_frame_png: Switch = False
-    """Also write every frame as render/00000.png ..."""
-    skip_frame_png: Switch = False
-    """Write no PNGs (the default; for command lines of the original)."""
+_OPPOSITES = (("batch", "mode"), ("save_frame_png", "skip_frame_png"), ("quiet", "verbose"))
+_EXCLUDE = {  # flag on the command line -> what it replaces of a configuration file
+    **{one: other for pair in _OPPOSITES for one, other in (pair, pair[::-1])},
+    "video_list": "video_list_file",
+    "video_list_file": "video_list",
+}
 
 
-@dataclass(frozen=True)
-class Model:
-    """With which model, on which machine."""
+class _RunFlags:
+    """The values of all flags. Made by `flags_of` with one dataclass per group."""
 
-    model_path: MaybePath = None
-    """Folder or file of the GUAVA model. Left out: assets/GUAVA if it is there, else the embedded free model."""
-    guava_root: MaybePath = None
-    """Folder that assets/SMPLX and assets/FLAME of the model's config are relative to, if not beside --model_path."""
-    device: Annotated[str, arg(metavar="ID")] = "0"
-    """GPU number, cpu, or a torch device such as cuda:1. A machine without a GPU uses its CPU and says so; a GPU that
-    is there, or that a scheduler gave, but cannot be used is an error."""
-    require_gpu: Switch = False
-    """A machine without a GPU is an error, too."""
-    backend: Backend = "auto"
-    """Rasteriser: auto takes the fastest that works here."""
-    precision: Precision = "auto"
-    """Of rendering: auto is fp16 where the fast GPU path works (within 2/255 of fp32), else fp32."""
+    given: tuple[str, ...]  # names of flags on the command line
+    configuration: ClassVar[type[RunConfig]]
 
+    def is_given(self, flag: str) -> bool:
+        """Return whether a flag is on the command line or in its --config file."""
+        return flag in self._all[1]
 
-@dataclass(frozen=True)
-class Running:
-    """How to run, and what to say meanwhile."""
+    def __getitem__(self, flag: str) -> Any:
+        """Return the value of a flag, as `RunConfig` takes it."""
+        return self._all[0][flag]
 
-    batch: Switch = False
-    """One process does everything: the model is loaded once and each video is prepared once."""
-    mode: Mode = None
-    """batch, or subprocess: a fresh process per view that loads everything, as the original without --batch."""
-    gpus: Annotated[str | None, arg(metavar="0,1,2,3", help_behavior_hint="")] = None
-    """GPUs of this machine to use at the same time, each by a process of its own (instead of --device)."""
-    workers: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
-    """Worker processes on each GPU, or with --device cpu on this machine. A worker that dies is replaced."""
-    engine: Annotated[EngineName, arg(metavar="local|ray", help_behavior_hint="")] = "local"
-    """ray: a worker per GPU, or without GPUs per --cpus_per_worker cores, of a Ray cluster."""
-    ray_address: Annotated[str | None, arg(metavar="ADDRESS", help_behavior_hint="")] = None
-    """Of a running Ray cluster, or auto. Left out: RAY_ADDRESS, else Ray is started on this machine."""
-    cpus_per_worker: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
-    """Cores per Ray worker. Left out: with GPUs an even share of them; else 4, or all cores of a smaller machine."""
-    timeout: Annotated[float | Literal["auto"] | None, arg(metavar="SECONDS|auto", help_behavior_hint="")] = None
-    """Give a video up when nothing happened for so long; a number works in a worker process of its own. Left out, or
-    auto: with --gpus, --workers or --engine ray after 20 times the longest step so far, at least 600 s."""
-    grace: Annotated[float, arg(metavar="SECONDS")] = GRACE
-    """How long views in flight may take after SIGUSR1, SIGTERM (at most 20 s; the exit code is 75) or Ctrl-C (130)."""
-    views_in_flight: Annotated[int, arg(metavar="N")] = 16
-    """Video files written at the same time, and the most that is lost when the process is killed."""
-    frames_per_chunk: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
-    """Frames rendered at a time. Left out: 4 on a CPU, 32 on a GPU. The pictures depend on it by rounding at most."""
-    quiet: Switch = False
-    """Only problems and the summary."""
-    verbose: Switch = False
-    """Also details and tracebacks."""
-
-
-@dataclass(frozen=True)
-class RunFlags:
-    """All flags."""
-
-    videos: Videos
-    output: Output
-    views: Views
-    model: Model
-    running: Running
+    @cached_property
+    def _all(self) -> tuple[dict[str, Any], frozenset[str]]:
+        """The values of all flags, and which of them were given."""
+        typed: dict[str, Any] = {}
+        for group in GROUPS:
+            typed.update(vars(getattr(self, group)))
+        known = {declared.flag: declared for declared in _declared(self.configuration)}
+        given = {flag: _value(known[flag], typed[flag]) for flag in self.given if flag in known}
+        values: dict[str, Any] = {f: None if d.required else d.default for f, d in known.items()}
+        filed = _read(typed["config"], known) if typed["config"] is not None else {}
+        for flag in given:
+            filed.pop(_EXCLUDE.get(flag, ""), None)
+        values |= {**{flag: typed[flag] for flag in _ROOTS}, **filed, **given}
+        if "video_list" in given:
+            values["video_list"] = _names(values["tracked_root"], given["video_list"])
+        return values, frozenset({*filed, *given})
 
     def config(self, default_mode: Literal["batch", "subprocess"]) -> RunConfig:
-        """The run these flags ask for. Raises UsageError for flags that exclude each other."""
-        o, m, r = self.output, self.model, self.running
-        if r.batch and r.mode == "subprocess":
+        """Return the run these flags ask for. Raises UsageError for flags that exclude each other."""
+        values, given = dict(self._all[0]), self._all[1]
+        mode = values["mode"] if "mode" in given else None
+        if values["batch"] and mode == "subprocess":
             raise UsageError("--batch and --mode subprocess exclude each other; leave one out")
-        if o.save_frame_png and o.skip_frame_png:
+        if values["save_frame_png"] and values["skip_frame_png"]:
             raise UsageError("--save_frame_png and --skip_frame_png exclude each other; leave one out")
-        if r.quiet and r.verbose:
+        if values["quiet"] and values["verbose"]:
             raise UsageError("--quiet and --verbose exclude each other; leave one out")
-        return RunConfig(
-            tracked_root=self.videos.tracked_root,
-            output_root=o.output_root,
-            videos=self._names(),
-            difficulties=self.views.difficulties,
-            base_seed=self.views.base_seed,
-            views_per_difficulty=self.views.views_per_difficulty,
-            keep_cameras=self.views.keep_cameras,
-            overwrite=o.overwrite,
-            part_id=o.part_id,
-            verify=o.verify,
-            retries=o.retries,
-            shard=self._shard(),
-            mode="batch" if r.batch else r.mode or default_mode,
-            model_path=m.model_path,
-            guava_root=m.guava_root,
-            device=m.device,
-            require_gpu=m.require_gpu,
-            backend=m.backend,
-            precision=m.precision,
-            background=o.background,
-            fps=None if o.fps is None else _rate(o.fps),
-            crf=o.crf,
-            preset=o.preset,
-            save_frame_png=o.save_frame_png,
-            time_map=self.videos.time_map,
-            source_frame=self.videos.source_frame,
-            accept_tracking=self.videos.accept_tracking,
-            engine=r.engine,
-            gpus=None if r.gpus is None else tuple(gpu.strip() for gpu in r.gpus.split(",")),
-            workers=r.workers,
-            timeout=None if r.timeout == "auto" else r.timeout,
-            ray_address=r.ray_address,
-            cpus_per_worker=r.cpus_per_worker,
-            grace=r.grace,
-            views_in_flight=r.views_in_flight,
-            frames_per_chunk=r.frames_per_chunk,
+        values["mode"] = "batch" if values["batch"] else mode or default_mode
+        values["video_list"] = self._videos(values)
+        if "shard" not in given:
+            values["shard"] = self.part_of_array()
+        return self.configuration(
+            **{declared.name: values[declared.flag] for declared in options_of(self.configuration)}
         )
 
-    def _shard(self) -> str | None:
-        """What --shard says, else the task of a SLURM array this process belongs to."""
-        given = self.videos.shard
-        if given is not None:
-            return None if given == "none" else given
-        return self.part_of_array()
-
     def part_of_array(self) -> str | None:
-        """The part that was chosen without being asked for: that of this task of a SLURM array."""
-        if self.videos.shard is not None or self.output.part_id is not None:
+        """Return the part that was chosen without being asked for: that of this task of a SLURM array."""
+        if self.is_given("shard") or self.is_given("part_id"):
             return None
         found = shard_of_slurm_array(os.environ)
         return None if found is None else str(found)
 
     def say_part(self) -> None:
-        """Tells in the log of a part that nobody asked for."""
+        """Log a part that nobody asked for."""
         if (part := self.part_of_array()) is not None:
             words = (
                 "this is a task of a SLURM array: only its part of the videos is taken, --shard %s (all: --shard none)"
             )
             log.info(words, part)
 
-    def _names(self) -> tuple[str, ...] | None:
-        if self.videos.video_list == ():  # as of an unset variable of the shell
+    @staticmethod
+    def _videos(values: Mapping[str, Any]) -> tuple[str, ...] | None:
+        names, file = values["video_list"], values["video_list_file"]
+        if names == ():  # as of an unset variable of the shell
             raise UsageError("--video_list names no video; give names, or leave it out for all videos")
-        if self.videos.video_list is None and self.videos.video_list_file is None:
-            return None
-        names = list(self.videos.video_list or ())
-        if self.videos.video_list_file is not None:
-            names += read_names(self.videos.video_list_file)
-        return tuple(names)
+        if file is None:
+            return names
+        return (*(names or ()), *read_names(file))
 
 
-def _rate(text: str) -> Rate:
+def flags_of(configuration: type[RunConfig]) -> type[_RunFlags]:
+    """Return a dataclass for `parse`: the options of a configuration and those of `CommandLineOnly`, by groups."""
+    groups: dict[str, list[tuple[str, Any, Any]]] = {group: [] for group in GROUPS}
+    for declared in _declared(configuration):
+        groups[declared.option.group].append(_flag(declared))
+    classes = [
+        (group, make_dataclass(group.title(), rows, frozen=True, kw_only=True, namespace={"__doc__": GROUPS[group]}))
+        for group, rows in groups.items()
+    ]
+    given = (GIVEN, Annotated[tuple[str, ...], Suppress, Fixed], field(default=()))
+    namespace = {"__doc__": "All flags.", "configuration": configuration, "__module__": __name__}
+    return make_dataclass("RunFlags", [*classes, given], bases=(_RunFlags,), frozen=True, namespace=namespace)
+
+
+def _declared(configuration: type) -> list[Declared]:
+    return [*options_of(configuration), *options_of(CommandLineOnly)]
+
+
+def _flag(declared: Declared) -> tuple[str, Any, Any]:
+    """The field that the parser makes a flag of: name, type, field."""
+    said, kind, default = declared.option, declared.kind, declared.default
+    if said.joined or said.parse is not None:
+        kind, default = (str, dataclasses.MISSING) if declared.required else (str | None, None)
+    elif said.auto and not _takes_text(kind):
+        kind = kind | Literal[said.auto]
+    more: dict[str, Any] = {"help": said.help}
+    if said.metavar:
+        more["metavar"] = said.metavar
+    if not declared.required and (default is None or default is False or default == () or not said.show_default):
+        more["help_behavior_hint"] = ""
+    return declared.flag, Annotated[kind, arg(**more)], field(default=default)
+
+
+def expand(flags: type, argv: Sequence[str], prog: str) -> list[str]:
+    """Return a command line with flags for the words without one (TRACKED_ROOT OUTPUT_ROOT), and for --config's roots.
+
+    Raises:
+        UsageError: there are more such words than roots that are not given; the --config file cannot be read.
+    """
+    scanned = scan(flags, argv)
+    words, missing = list(argv), [root for root in _ROOTS if root not in scanned.given]
+    if not scanned.unknown and scanned.loose:
+        loose = [words[place] for place in scanned.loose]
+        if len(loose) > len(missing):
+            room = " and ".join(root.upper() for root in missing)
+            raise UsageError(
+                f"{prog}: {loose[len(missing)]!r} belongs to no flag; "
+                + (f"without a flag only {room} can be given" if missing else "both roots are given already")
+            )
+        words = [word for place, word in enumerate(words) if place not in scanned.loose]
+        for root, word in zip(missing, loose, strict=False):
+            words += [f"--{root}", word]
+        missing = missing[len(loose) :]
+    if missing and "config" in scanned.values:
+        filed = read_config(Path(scanned.values["config"]))
+        words += [word for root in missing if isinstance(filed.get(root), str) for word in (f"--{root}", filed[root])]
+    return words
+
+
+def _takes_text(kind: Any) -> bool:
+    return str in (get_args(kind) or (kind,))
+
+
+def _value(declared: Declared, typed: Any) -> Any:
+    """What was typed for a flag, or stands in a file, as its field has it. Raises UsageError."""
+    said = declared.option
+    if typed is None or (said.auto and typed == said.auto):
+        return None
+    if said.joined and isinstance(typed, str):
+        return tuple(part.strip() for part in typed.split(","))
+    if said.parse is not None and isinstance(typed, str):
+        try:
+            return said.parse(typed)
+        except ValueError as error:
+            raise UsageError(f"--{declared.flag}: {error}") from None
+    if declared.is_list and declared.flag != "video_list":  # names of videos may hold commas
+        return tuple(part for word in typed for part in _parts(word))
+    return typed
+
+
+def _read(path: Path, known: Mapping[str, Declared]) -> dict[str, Any]:
+    """The values of a configuration file, by flag. Raises UsageError."""
+    names = {declared.name: flag for flag, declared in known.items()}  # `videos` is `video_list`
+    values = {}
+    for key, value in read_config(path).items():
+        flag = key if key in known else names.get(key)
+        if flag is None or flag == "config":
+            near = get_close_matches(key, known, n=1)
+            advice = f"; did you mean {near[0]}?" if near else "; see guava-aug run --help"
+            raise UsageError(f"--config {path}: there is no flag {key}{advice}")
+        values[flag] = _value_of_file(known[flag], value, f"--config {path}: {key}")
+    return values
+
+
+def _value_of_file(declared: Declared, value: Any, what: str) -> Any:
+    if declared.is_list:
+        items = value if isinstance(value, list) else _parts(value) if isinstance(value, str) else [value]
+        value = [_text(item) for item in items]
+        if not all(isinstance(item, str) for item in value):
+            raise UsageError(f"{what} is {briefly(value)}; expected {_in_words(declared)}")
+    elif _takes_text(declared.kind) or declared.option.parse is not None:
+        value = _text(value)
+    value = _value(declared, value)
     try:
-        return parse_rate(text)
-    except ValueError as error:
-        raise UsageError(f"--fps: {error}") from None
+        return declared.from_plain(value) if value is not None else None
+    except TypeError:
+        raise UsageError(f"{what} is {briefly(value)}; expected {_in_words(declared)}") from None
+
+
+def _text(value: Any) -> Any:
+    """A number as the word it would be on the command line."""
+    return str(value) if type(value) in (int, float) else value
+
+
+def _in_words(declared: Declared) -> str:
+    if declared.is_switch:
+        return "true or false"
+    if declared.is_list:
+        return "a list of names"
+    words = []
+    for kind in get_args(declared.kind) if get_origin(declared.kind) in (Union, UnionType) else (declared.kind,):
+        if get_origin(kind) is Literal:
+            words.append(f"one of {', '.join(map(str, get_args(kind)))}")
+        elif kind is not type(None):
+            words.append({int: "a whole number", float: "a number", Path: "a path"}.get(kind, "a word"))
+    return " or ".join(words)
+
+
+def _parts(word: str) -> list[str]:
+    """The items of a list with commas; a word without one is one item."""
+    return [part for part in (part.strip() for part in word.split(",")) if part] or [word]
+
+
+def _names(root: Path, words: Iterable[str]) -> tuple[str, ...]:
+    """Names of videos: a word with commas is a list, unless a video has this name or none has any of the list's."""
+    names: list[str] = []
+    for word in words:
+        parts = _parts(word) if "," in word else [word]
+        split = len(parts) > 1 and not _is_there(root, word) and any(_is_there(root, part) for part in parts)
+        names += parts if split else [word]
+    return tuple(names)
+
+
+def _is_there(root: Path, name: str) -> bool:
+    from guava_aug.tracked.layout import find_video  # late: only for names with commas
+
+    try:
+        if os.path.lexists(root / name):
+            return True
+        find_video(root, name)
+    except (InputError, OSError, ValueError):
+        return False
+    return True
 
 
 def read_names(path: Path) -> list[str]:
@@ -280,3 +327,9 @@ def _other_than_list(text: str, path: Path) -> str | None:
     if lines[0].strip().strip('"').lower() in _HEADERS and path.suffix.lower() == ".csv":
         return f"CSV (it begins with the header {lines[0].strip()[:60]!r})"
     return None
+
+
+if TYPE_CHECKING:
+    RunFlags = _RunFlags
+else:
+    RunFlags = flags_of(RunConfig)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from guava_aug.cli.exit_codes import OK
 from guava_aug.cli.parsing import parse
@@ -32,7 +33,9 @@ examples:
 class MergeFlags:
     """Flags of merge."""
 
-    output_root: Positional[tuple[Path, ...]]
+    output_root: Annotated[
+        Positional[tuple[Path, ...]], arg(metavar="OUTPUT_ROOT [OUTPUT_ROOT ...]", help_behavior_hint="")
+    ]
     """The --output_root of the runs."""
 
 
@@ -51,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     if not flags.output_root:
         raise UsageError("give at least one --output_root of a run")
     history, log, manifest = merge(flags.output_root)
-    count = Counter(view.standing for _, _, view in history.items())
+    count = Counter(view.status for _, _, view in history.items())
     parts = len({worker.part for worker in history.workers.values()})
     print(
         f"{pluralize(sum(count.values()), 'view')} of {pluralize(parts, 'part')} by "

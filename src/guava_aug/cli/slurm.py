@@ -15,7 +15,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from guava_aug.cli.exit_codes import OK
-from guava_aug.cli.flags import RunFlags
+from guava_aug.cli.flags import POSITIONALS, RunFlags, expand
 from guava_aug.cli.parsing import MaybePath, parse
 from guava_aug.errors import AssetError, InputError, OutputError, UsageError
 from guava_aug.runtime.printable import printable
@@ -30,10 +30,11 @@ drops the views in flight and is queued again; finished views are never made twi
 
 EXAMPLES = """\
 examples:
-  guava-aug slurm --tracked_root tracked --output_root augmented --array 64 --time 8:00:00 --gres gpu:1 > job.sbatch
+  guava-aug slurm tracked augmented --array 64 --time 8:00:00 > job.sbatch
   sbatch job.sbatch
-  sbatch --array=3,7 job.sbatch         # some tasks once more
-  guava-aug status augmented            # how far it is; when all is done: guava-aug merge augmented
+  sbatch --array=3,7 job.sbatch      # some tasks once more
+  guava-aug status augmented         # how far it is
+  guava-aug merge augmented          # when all is done
 """
 
 SPARE = 30  # seconds between the end of the grace time and SLURM's limit, for removing files and the last lines
@@ -87,14 +88,16 @@ class SlurmFlags:
     """All flags."""
 
     job: JobFlags
-    run: RunFlags
+    run: Annotated[RunFlags, arg(name="")]
 
 
 def main(argv: Sequence[str]) -> int:
     """0 when the script is written."""
-    flags = parse(SlurmFlags, argv, "guava-aug slurm", DESCRIPTION, EXAMPLES)
+    prog = "guava-aug slurm"
+    argv = expand(SlurmFlags, argv, prog)
+    flags = parse(SlurmFlags, argv, prog, DESCRIPTION, EXAMPLES, POSITIONALS)
     run, job = flags.run, flags.job
-    if run.videos.shard is not None or run.output.part_id is not None:
+    if run.is_given("shard") or run.is_given("part_id"):
         raise UsageError("--shard and --part_id are given by the job script; leave them out (see --array)")
     if job.array < 1 or job.cpus < 1 or job.max_requeues < 0 or (job.max_running or 1) < 1:
         raise UsageError("--array, --cpus and --max_running are counts of 1 or more, --max_requeues of 0 or more")
@@ -106,16 +109,16 @@ def main(argv: Sequence[str]) -> int:
             "days-hours:minutes or days-hours:minutes:seconds"
         )
     check_run(run)
-    logs = (job.logs or run.output.output_root / ".guava-aug" / "slurm").absolute()
+    logs = (job.logs or run["output_root"] / ".guava-aug" / "slurm").absolute()
     try:
         logs.mkdir(parents=True, exist_ok=True)  # SLURM does not make it, and a job without it fails without a word
     except OSError as error:
         raise OutputError(f"--logs {logs}: cannot be made ({error.strerror or error})") from error
     words = run_words(argv)
-    for flag, value in (("--grace", job.signal_before - SPARE), ("--timeout", TIMEOUT)):
-        if not any(word == flag or word.startswith(f"{flag}=") for word in words):
-            words += [flag, str(value)]
-    if asks_for_gpu(job.gres) and run.model.device.strip().lower() != "cpu" and not run.model.require_gpu:
+    for flag, value in (("grace", job.signal_before - SPARE), ("timeout", TIMEOUT)):
+        if not run.is_given(flag):
+            words += [f"--{flag}", str(value)]
+    if asks_for_gpu(job.gres) and run["device"].strip().lower() != "cpu" and not run["require_gpu"]:
         words.append("--require_gpu")
     print(job_script(job, words, logs, Path.cwd()), end="")
     return OK

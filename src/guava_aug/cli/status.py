@@ -106,7 +106,8 @@ def _show(standing: RunStatus) -> None:
             )
             why = f": {worker.why}" if worker.why else ""
             console.say(
-                f"{where}, {worker.device or '?'}: {pluralize(worker.made, 'view')}{flight}, {hms(worker.idle)} ago{why}"
+                f"{where}, {worker.device or '?'}: {pluralize(worker.made, 'view')}{flight}, "
+                f"{hms(worker.idle)} ago{why}"
             )
     for reason in s.reasons[:REASONS_SHOWN]:
         console.say(

@@ -82,9 +82,9 @@ def speaking(quiet: bool, verbose: bool, debug_log: Path | None = None) -> Itera
             each.close()
 
 
-def show_summary(result: RunResult, quiet: bool) -> None:
+def show_summary(result: RunResult, quiet: bool, *, to_stderr: bool = False) -> None:
     """How the run ended: counts, failures with reasons, where things are, and where the time went."""
-    console, count = Terminal(soft_wrap=True), result.count()
+    console, count = Terminal(soft_wrap=True, stderr=to_stderr), result.count()
     failed = result.failed
     reasons: dict[tuple[str, str], list[str]] = {}
     for view in failed:

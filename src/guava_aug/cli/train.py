@@ -154,7 +154,7 @@ def main(argv: Sequence[str]) -> int:
     with speaking(t.quiet, False, debug_log_path(flags.pool if flags.people.prepare_only else out, None)):
         device = training_device(t.device, peers, flags.people.prepare_only)
         assets = load_body(flags.network.body, model_config.uvmap_size)
-        left_out = fill_pools(flags, model_config, assets, device) if peers.first else []
+        left_out = fill_pools(flags, model_config, assets, device) if peers.is_main else []
         if not flags.people.prepare_only:
             train(flags, model_config, config, assets, device, peers)
     if left_out:
@@ -265,14 +265,14 @@ def train(
     pool = Pool(flags.pool, device)
     wait_for_people(pool, flags.people.wait_people)
     held_out = check_people(flags, pool, model_config, config, assets, device)
-    if peers.first:
+    if peers.is_main:
         write_run(flags, model_config, config, device, len(pool.people))
         if body is None or body.is_file():  # so that the run's folder is a model folder
             shutil.copyfile(body or default_body_path(), t.out / BODY_FILE)
     try:
         run.train(pool, t.minutes * 60, held_out)
     except KeyboardInterrupt:
-        if peers.first:
+        if peers.is_main:
             run.save()
             log.warning("stopped at step %d and saved; --resume goes on", run.step)
         raise

@@ -1,6 +1,6 @@
-"""What a run leaves behind: videos and pictures, and where they are.
+"""The output of a run: videos and images, and their paths.
 
-What needs torch or an image library is imported when it is first used.
+Modules that need torch or an image library are imported on first use.
 """
 
 from __future__ import annotations

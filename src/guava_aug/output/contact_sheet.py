@@ -1,4 +1,4 @@
-"""Pictures of pictures: what a run made, at a glance."""
+"""Contact sheets: an overview picture of the results of a run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Block:
     """A table of pictures."""
 
     title: str
-    columns: Sequence[str]  # what stands above the pictures; may be fewer than they
+    columns: Sequence[str]  # titles above the pictures; may be fewer
     rows: Sequence[tuple[str, Sequence[np.ndarray]]]  # label (may have several lines), pictures uint8 [H, W, 3] RGB
 
 
@@ -41,14 +41,14 @@ def contact_sheet(
     abreast: int = 1,
     max_bytes: int | None = None,
 ) -> None:
-    """Writes a PNG or JPEG (by the suffix of `path`) with one block below another, `abreast` of them side by side.
+    """Write a PNG or JPEG (by the suffix of `path`) with `abreast` blocks per row.
 
-    Pictures keep their shape and are scaled to `cell` pixels of height. With `max_bytes` the quality of a JPEG, and
-    then the size of the cells, goes down until the file is no larger.
+    Pictures keep their aspect ratio and are scaled to a height of `cell` pixels. With `max_bytes` the quality of a
+    JPEG, and then the size of the cells, is reduced until the file is no larger.
 
     Raises:
-        OutputError: there is nothing to show, or the file cannot be written.
-        UsageError: another suffix.
+        OutputError: There are no pictures, or the file cannot be written.
+        UsageError: Another suffix.
     """
     path = Path(path)
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
@@ -68,20 +68,23 @@ def contact_sheet(
 
 
 def _sheet(blocks: Sequence[np.ndarray], abreast: int) -> np.ndarray:
-    """[H, W, 3] of all blocks, row by row."""
+    """Return the image [H, W, 3] of all blocks, row by row."""
     lines = [blocks[i : i + abreast] for i in range(0, len(blocks), abreast)]
     return _stacked([_stacked(line, 1) for line in lines], 0)
 
 
 def _stacked(pictures: Sequence[np.ndarray], axis: int) -> np.ndarray:
-    """Pictures one after the other along `axis`; the shorter ones get paper at their end."""
+    """Return pictures concatenated along `axis`; shorter ones are padded with the background colour."""
     most = max(p.shape[1 - axis] for p in pictures)
-    pad = lambda p: [(0, most - p.shape[0] if axis else 0), (0, 0 if axis else most - p.shape[1]), (0, 0)]
+
+    def pad(p: np.ndarray) -> list[tuple[int, int]]:
+        return [(0, most - p.shape[0] if axis else 0), (0, 0 if axis else most - p.shape[1]), (0, 0)]
+
     return np.concatenate([np.pad(p, pad(p), constant_values=PAPER) for p in pictures], axis)
 
 
 def _block(block: Block, cell: int) -> np.ndarray:
-    """[H, W, 3]: title, column names, rows with their labels at the left."""
+    """Return the image [H, W, 3] of a block: title, column names, rows with their labels at the left."""
     label_width = max((_text_width(line, _SCALE) for label, _ in block.rows for line in label.split("\n")), default=0)
     label_width += 2 * GAP if label_width else 0
     rows = [[_scaled(p, cell) for p in pictures] for _, pictures in block.rows]
@@ -104,7 +107,7 @@ def _block(block: Block, cell: int) -> np.ndarray:
 
 
 def _ascii(text: str) -> str:
-    return text.encode("ascii", "replace").decode()  # OpenCV's font has nothing else
+    return text.encode("ascii", "replace").decode()  # OpenCV's font has no other characters
 
 
 def _text_width(text: str, scale: float) -> int:

@@ -1,32 +1,37 @@
-"""Frames on their way from a GPU to an encoder."""
+"""Transfer of frames from a GPU to an encoder."""
 
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from guava_aug.errors import annotate
 from guava_aug.output.quantize import NotFiniteError
 from guava_aug.runtime import timing
-from guava_aug.runtime.failures import annotate
+
+if TYPE_CHECKING:  # a run with nothing to do needs no torch
+    from torch import Tensor
 
 
 class PendingFrames:
-    """I420 planes on their way into page-locked memory: the encoder's thread waits for them, nobody else does."""
+    """I420 planes being copied into page-locked memory. Only the encoder's thread waits for the copy."""
 
     def __init__(
         self,
         planes: Tensor,  # [T, 3 H / 2, W] uint8 on a GPU: BT.601, limited range
         broken: Tensor,  # [T] int32, not 0: this frame has pixels that are not finite
     ) -> None:
+        import torch  # noqa: PLC0415  # a run with nothing to make needs none
+
         self._planes, self._broken = _pinned(planes), _pinned(broken)
         self._here = torch.cuda.Event()
         self._here.record(torch.cuda.current_stream(planes.device))
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Return the shape (T, 3 H / 2, W)."""
         return tuple(self._planes.shape)
 
     def __len__(self) -> int:
@@ -38,7 +43,11 @@ class PendingFrames:
         return part
 
     def planes(self) -> np.ndarray:
-        """uint8 [T, 3 H / 2, W], when they are here. Raises NotFiniteError."""
+        """Return uint8 [T, 3 H / 2, W] after the copy has finished.
+
+        Raises:
+            NotFiniteError: A frame has pixels that are not finite.
+        """
         self._here.synchronize()
         bad = self._broken.numpy()
         if bad.any():
@@ -53,5 +62,7 @@ class PendingFrames:
 
 
 def _pinned(x: Tensor) -> Tensor:
-    """A copy in page-locked memory that is under way; torch keeps such memory for the next one."""
+    """Return a copy in page-locked memory that is still in progress; torch reuses such memory."""
+    import torch  # noqa: PLC0415  # a run with nothing to make needs none
+
     return torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)

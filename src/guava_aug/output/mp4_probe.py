@@ -1,4 +1,4 @@
-"""A look at the boxes of an MP4 file, without decoding: is it whole, and how many frames does it hold?"""
+"""Reading of an MP4 file's boxes without decoding: completeness and number of frames."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ LARGEST_INDEX = 64 << 20  # bytes of a `moov` box that are still read; a day of 
 
 
 def probe_frame_count(path: Path) -> int:
-    """Number of frames the file says it holds; a few small reads, whatever its length.
+    """Return the number of frames listed in the file; a few small reads, whatever its length.
 
     Raises:
-        ValueError: empty, cut off, or not an MP4; the message says which.
-        OSError: the file cannot be read.
+        ValueError: Empty, truncated, or not an MP4; the message says which.
+        OSError: The file cannot be read.
     """
     size = path.stat().st_size
     if size == 0:
@@ -47,7 +47,7 @@ def probe_frame_count(path: Path) -> int:
     table = index.find(b"stsz")  # 4 bytes version and flags, 4 sample size, 4 sample count
     if table < 0 or table + 16 > len(index):
         raise ValueError("the index lists no frames")
-    frames = struct.unpack(">I", index[table + 12 : table + 16])[0]
+    frames: int = struct.unpack(">I", index[table + 12 : table + 16])[0]
     if frames == 0:
         raise ValueError("the file holds no frame")
     return frames

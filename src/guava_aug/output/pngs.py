@@ -15,21 +15,29 @@ COMPRESSION = 3  # of 9: a third of the time of 9 for a few percent of size
 
 
 class PngWriter:
-    """Writes frames as {folder}/00000.png, 00001.png, ... ; each file is complete or is not there."""
+    """Write frames as {folder}/00000.png, 00001.png, ... ; each file is written atomically."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self.frames = 0
 
     def write(self, frames: np.ndarray) -> None:
-        """Takes frames uint8 [T, H, W, 3] RGB (rounded: `to_png_bytes`), in order. Raises OutputError."""
+        """Write frames uint8 [T, H, W, 3] RGB (rounded: `to_png_bytes`), in order.
+
+        Raises:
+            OutputError: A file cannot be written.
+        """
         for frame in frames:
             write_png(self.folder / f"{self.frames:05d}.png", frame)
             self.frames += 1
 
 
 def write_png(path: str | os.PathLike[str], rgb: np.ndarray) -> None:
-    """Writes one picture uint8 [H, W, 3] RGB, atomically. Raises OutputError."""
+    """Write one picture uint8 [H, W, 3] RGB atomically.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
     path = Path(path)
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
         raise OutputError(f"{path}: expected a picture uint8 [H, W, 3], found {rgb.dtype} {list(rgb.shape)}")

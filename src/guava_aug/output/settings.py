@@ -1,4 +1,4 @@
-"""What a run says about its files."""
+"""The settings of a run's output files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ PRESETS = (  # of x264
 
 @dataclass(frozen=True)
 class OutputSettings:
-    """Where the files of all views go, and how they are written."""
+    """Location and format of the files of all views."""
 
     root: Path  # of the output tree
     overwrite: bool = False  # remove an existing file of a view before it is made again
-    png: bool = False  # also write every frame as a PNG
+    sinks: tuple[str, ...] = ("mp4",)  # names of sinks; see `output.sinks`
     crf: int = 10  # x264 quality, 0 (lossless) to 51
     preset: str = "veryfast"  # of x264

@@ -1,4 +1,4 @@
-"""The sidecar: what a training program must know of one video of ours, in a JSON file beside it."""
+"""The sidecar: a JSON file beside each video with what a training program needs about it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ _NUMBERS = re.compile(r"\[\s+[-+\d][-+.\deE,\s]*\]")  # lists of numbers
 
 
 def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a sidecar in one step. Raises OutputError."""
+    """Write a sidecar atomically.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
     text = json.dumps({"format": FORMAT, **content}, indent=1, ensure_ascii=False, allow_nan=False)
     text = _NUMBERS.sub(lambda found: re.sub(r"\s+", " ", found[0]), text)  # a row of a matrix on a line
     try:
@@ -31,9 +35,13 @@ def write_sidecar(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def load_sidecar(path: Path) -> dict[str, Any]:
-    """Return what a sidecar says. Raises OutputError when it is not there, cannot be read or is damaged."""
+    """Return the content of a sidecar.
+
+    Raises:
+        OutputError: It does not exist, cannot be read or is damaged.
+    """
     try:
-        content = loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise OutputError(f"{path}: is not there") from error
     except (OSError, ValueError) as error:
@@ -44,7 +52,7 @@ def load_sidecar(path: Path) -> dict[str, Any]:
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """Return what a sidecar says; nothing when it is not there or is damaged."""
+    """Return the content of a sidecar; empty if it does not exist or is damaged."""
     try:
         return load_sidecar(path)
     except OutputError:
@@ -52,11 +60,12 @@ def read_sidecar(path: Path) -> dict[str, Any]:
 
 
 def time_axis(fps: Rate, source_frames: Sequence[int] | None) -> dict[str, Any]:
-    """Return fps, frame_rate, source_frames and dropped_frames of a sidecar; null where the tracked data do not tell.
+    """Return fps, frame_rate, source_frames and dropped_frames of a sidecar; null where the tracked data lack them.
 
-    fps: frames per second of the output; `frame_rate` is the same exactly, as "30000/1001".
-    source_frames: number of each output frame in the source video.
-    dropped_frames: the numbers between the first and the last that are missing, as [first, last] of every gap.
+    Args:
+        fps: Frames per second of the output; `frame_rate` is the exact value, as "30000/1001".
+        source_frames: Number of each output frame in the source video. `dropped_frames` are the missing numbers between
+            the first and the last, as [first, last] of every gap.
     """
     rate = {"fps": float(fps), "frame_rate": rate_text(fps)}
     if source_frames is None:

@@ -1,4 +1,4 @@
-"""The output tree: where the results of a view are."""
+"""The output tree: paths of the results of a view."""
 
 from __future__ import annotations
 
@@ -12,55 +12,58 @@ LOG_NAME = "augmentation_params"
 
 
 def view_root(root: str | os.PathLike[str], view_label: str, name: str) -> Path:
-    """{root}/{view_label}/{name}: what the original calls the output directory of a view."""
+    """Return {root}/{view_label}/{name}: the original's output directory of a view."""
     return Path(f"{os.fspath(root) or '.'}/{_part(view_label)}/{_part(name)}")
 
 
 def view_dir(root: str | os.PathLike[str], view_label: str, name: str) -> Path:
-    """{root}/{view_label}/{name}/render_fixed_viewpoint/{name}: all files of one view of the video `name`."""
+    """Return the folder of all files of one view of a video.
+
+    It is {root}/{view_label}/{name}/render_fixed_viewpoint/{name}.
+    """
     return Path(_view_dir(root, view_label, name))
 
 
 def video_path(root: str | os.PathLike[str], view_label: str, name: str) -> Path:
-    """The MP4 of one view."""
+    """Return the path of the MP4 of one view."""
     return Path(f"{_view_dir(root, view_label, name)}/{name}_fixed_viewpoint_video.mp4")
 
 
 def sidecar_path(root: str | os.PathLike[str], view_label: str, name: str) -> Path:
-    """What belongs to the MP4 of one view: camera, time axis, with what it was made."""
+    """Return the path of the sidecar of one view: camera, time axis and provenance of its MP4."""
     return Path(f"{_view_dir(root, view_label, name)}/{name}_fixed_viewpoint_video.json")
 
 
 def relative_paths(view_label: str, name: str) -> tuple[str, str]:
-    """MP4 and sidecar of one view, as text, relative to the output root: a table has a hundred thousand of them."""
+    """Return MP4 and sidecar of one view, as text, relative to the output root; fast, for tables of 100,000 views."""
     start = f"{_part(view_label)}/{_part(name)}/{VIEW_FOLDER}/{name}/{name}_fixed_viewpoint_video"
     return f"{start}.mp4", f"{start}.json"
 
 
 def png_dir(root: str | os.PathLike[str], view_label: str, name: str) -> Path:
-    """The folder of one view's pictures, 00000.png and so on."""
+    """Return the folder of one view's pictures, 00000.png and so on."""
     return view_dir(root, view_label, name) / "render"
 
 
 def params_log_path(root: str | os.PathLike[str], part_id: int | str | None = None) -> Path:
-    """The parameter log of a run, or of one part of a job array."""
+    """Return the path of the parameter log of a run, or of one part of a job array."""
     if part_id is None:
         return Path(root) / f"{LOG_NAME}.json"
     return Path(root) / f"{LOG_NAME}_part_{_part(str(part_id))}.json"
 
 
 def manifest_path(root: str | os.PathLike[str]) -> Path:
-    """The table of all views."""
+    """Return the path of the table of all views."""
     return Path(root) / "manifest.parquet"
 
 
 def _view_dir(root: str | os.PathLike[str], view_label: str, name: str) -> str:
-    """As text: a work list asks for a hundred thousand of them."""
+    """Return `view_dir` as text; fast, as planning calls it 100,000 times."""
     return f"{os.fspath(root) or '.'}/{_part(view_label)}/{_part(name)}/{VIEW_FOLDER}/{name}"
 
 
 def _part(text: str) -> str:
-    """`text`, if it names one folder and nothing else: a name from tracked data must not lead out of the tree."""
+    """Return `text` if it is the name of a single folder: a name from tracked data must not lead out of the tree."""
     if not text or text in (".", "..") or "/" in text or "\\" in text or "\0" in text:
         raise UsageError(f"output tree: expected a plain folder name, found {text!r}; rename the video")
     return text

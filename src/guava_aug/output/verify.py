@@ -1,4 +1,4 @@
-"""Whether all files of a finished view are whole: the MP4, the sidecar beside it, the PNGs."""
+"""Verification of all files of a finished view: the MP4, the sidecar beside it, the PNGs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from guava_aug.errors import OutputError
 from guava_aug.output.mp4_probe import probe_frame_count
 from guava_aug.output.sidecar import load_sidecar
 from guava_aug.output.tree import png_dir, sidecar_path, video_path
-from guava_aug.output.video import verify_video
 from guava_aug.runtime.frame_rate import Rate
 from guava_aug.runtime.text import pluralize
 
@@ -34,16 +33,22 @@ def verify_view(
     has_sidecar: bool = False,
     has_pngs: bool = False,
 ) -> None:
-    """Raise OutputError unless every file of a view can be read to its end and agrees with what is known.
+    """Raise OutputError unless every file of a view can be read completely and has the expected content.
 
     Args:
-        frames: of the view; None: as many as its MP4 says.
-        fps: frames per second; None: unknown, and times are not looked at.
-        digest: of the MP4 when it was made (`file_digest`). With it every byte is compared and nothing is decoded, for
-            it was decoded then. Without it, damage that decodes to other pictures is not seen: H.264 has no checksums.
-        has_sidecar: there must be a sidecar. One that is there is always looked at.
-        has_pngs: there must be a PNG of every frame. They are not looked at otherwise.
+        root: Output root.
+        label: Label of the view.
+        name: Name of the video.
+        frames: Frames of the view; None: as many as its MP4 lists.
+        fps: Frames per second; None: unknown, and times are not checked.
+        digest: Digest of the MP4 when it was written (`file_digest`). With it every byte is compared and nothing is
+            decoded, as it was decoded when written. Without it, damage that decodes to other pictures is not detected:
+            H.264 has no checksums.
+        has_sidecar: Require a sidecar. An existing one is always checked.
+        has_pngs: Require a PNG of every frame. They are not checked otherwise.
     """
+    from guava_aug.output.video import verify_video  # noqa: PLC0415 - imports torch, which is slow
+
     path = video_path(root, label, name)
     if digest is not None:
         try:
@@ -51,7 +56,7 @@ def verify_view(
         except OSError as error:
             raise OutputError(f"{path}: cannot be read ({error})") from error
         if found != digest:
-            raise OutputError(f"{path}: is damaged (it is not what was written: its SHA-256 is another)")
+            raise OutputError(f"{path}: is damaged (its SHA-256 differs from that of the written file)")
     if frames is None:
         try:
             frames = probe_frame_count(path)
@@ -67,7 +72,11 @@ def verify_view(
 
 
 def file_digest(path: Path) -> str:
-    """Return 32 hexadecimal digits of a file's SHA-256. Raises OSError."""
+    """Return 32 hexadecimal digits of a file's SHA-256.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
     with open(path, "rb") as file:
         digest = hashlib.sha256()
         while data := file.read(_BLOCK):
@@ -76,24 +85,22 @@ def file_digest(path: Path) -> str:
 
 
 def verify_sidecar(path: Path, frames: int, fps: Rate | None = None) -> None:
-    """Raise OutputError unless a sidecar can be read and speaks of so many frames at this rate."""
+    """Raise OutputError unless a sidecar can be read and lists the expected number of frames and rate."""
     content = load_sidecar(path)
     sources = content.get("source_frames")
     counts = [content.get("frames"), *([len(sources)] if isinstance(sources, list) else [])]
     if any(count != frames for count in counts):
-        raise OutputError(
-            f"{path}: is damaged (expected {pluralize(frames, 'frame')}, it speaks of {counts[-1]!r:.40})"
-        )
+        raise OutputError(f"{path}: is damaged (expected {pluralize(frames, 'frame')}, found {counts[-1]!r:.40})")
     for key in ("yaw", "pitch", "zoom", "fps"):
         value = content.get(key)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise OutputError(f"{path}: is damaged (expected {key} to be a number, found {value!r:.40})")
     if fps is not None and abs(content["fps"] / float(fps) - 1) > 1e-6:
-        raise OutputError(f"{path}: is damaged (expected {float(fps):g} fps, it says {content['fps']:g})")
+        raise OutputError(f"{path}: is damaged (expected {float(fps):g} fps, found {content['fps']:g})")
 
 
 def verify_pngs(folder: Path, frames: int) -> None:
-    """Raise OutputError unless `folder` holds 00000.png ... of so many frames, every byte as it was written."""
+    """Raise OutputError unless `folder` contains 00000.png ... for all frames, with correct checksums."""
     size = None
     for index in range(frames):
         path = folder / f"{index:05d}.png"
@@ -109,16 +116,20 @@ def verify_pngs(folder: Path, frames: int) -> None:
 
 
 def _png_size(data: bytes) -> tuple[int, int]:
-    """Width and height of a PNG whose checksums are right. Raises ValueError."""
+    """Return width and height of a PNG with correct checksums.
+
+    Raises:
+        ValueError: The PNG is damaged.
+    """
     if not data.startswith(_SIGNATURE):
-        raise ValueError("it is no PNG")
+        raise ValueError("it is not a PNG")
     at, kinds, size = len(_SIGNATURE), [], (0, 0)
     while at < len(data):
         if at + 12 > len(data):
-            raise ValueError("it is cut off")
+            raise ValueError("it is truncated")
         length, kind = struct.unpack_from(">I4s", data, at)
         if at + 12 + length > len(data):
-            raise ValueError("it is cut off")
+            raise ValueError("it is truncated")
         (checksum,) = struct.unpack_from(">I", data, at + 8 + length)
         if zlib.crc32(memoryview(data)[at + 4 : at + 8 + length]) != checksum:
             raise ValueError(f"a checksum at byte {at} is wrong")
@@ -127,5 +138,5 @@ def _png_size(data: bytes) -> tuple[int, int]:
         kinds.append(kind)
         at += 12 + length
     if not kinds or kinds[0] != _HEADER or kinds[-1] != _END or b"IDAT" not in kinds:
-        raise ValueError("it is cut off")
+        raise ValueError("it is truncated")
     return size

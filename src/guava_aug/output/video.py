@@ -1,4 +1,4 @@
-"""MP4 files that either are complete or are not there."""
+"""Atomic writing and verification of MP4 files."""
 
 from __future__ import annotations
 
@@ -19,36 +19,44 @@ import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
-from guava_aug.errors import DiskFullError, OutputError, UsageError
+from guava_aug.errors import DiskFullError, OutputError, UsageError, annotate
 from guava_aug.output.gpu_frames import PendingFrames
 from guava_aug.output.quantize import NotFiniteError
 from guava_aug.output.settings import PRESETS as PRESETS
 from guava_aug.runtime import fault_points, timing
 from guava_aug.runtime.atomic import remove_stale_temporaries_beside, temporary_path
 from guava_aug.runtime.durable import sync_file, sync_folder
-from guava_aug.runtime.failures import annotate
 from guava_aug.runtime.frame_rate import Rate, exact_rate
 from guava_aug.runtime.text import pluralize
 
 CRF = 10  # the original's quality (imageio's 8)
 PRESET = "veryfast"
-PIECE = 8  # frames handed to the encoder at a time
+PIECE = 8  # frames passed to the encoder at a time
 PIECES_WAITING = 4  # so at most about 40 frames of a writer are in memory
 _NEAR = 1e-6  # relative: a rate may be known as a decimal number only, where the file has the exact one
 SMPTE170M_MATRIX = 6  # AVCOL_SPC_SMPTE170M, which PyAV's enumeration lacks; the same matrix as ITU601 (5)
 
 
 class VideoWriter:
-    """Writes one H.264 MP4 in a thread of its own; the file appears under its name only when it is complete.
+    """Write one H.264 MP4 in a separate thread; the file gets its name only when it is complete.
 
-    yuv420p, BT.601 limited range and tagged so (the original has the same colours, untagged). Frames go to a temporary
-    file in the same folder; `close` flushes it, decodes it back, compares frame count and size, and renames it. As a
-    context manager it closes at the end and aborts on an exception. Equal frames give equal bytes: one encoder thread
-    unless `threads` says otherwise, for the parallelism of a run is its views.
+    yuv420p, BT.601 limited range and tagged as such (the original has the same colours, untagged). Frames are written
+    to a temporary file in the same folder; `close` flushes it, decodes it, compares frame count and size, and renames
+    it. As a context manager it closes at the end and aborts on an exception. Equal frames give equal bytes: the encoder
+    has one thread unless `threads` says otherwise, as a run is parallel over views.
 
-    width, height: pixels, even. fps: frames per second, fractional allowed. crf: 0 (lossless) .. 51. comment: text kept
-    in the file's metadata (`read_comment`). Raises UsageError on impossible arguments, OutputError when the file cannot
-    be made.
+    Args:
+        path: The MP4.
+        width: Pixels, even.
+        height: Pixels, even.
+        fps: Frames per second, fractional allowed.
+        crf: 0 (lossless) .. 51.
+        threads: Threads of the encoder.
+        comment: Text of the file's metadata (`read_comment`).
+
+    Raises:
+        UsageError: Impossible arguments.
+        OutputError: The file cannot be created.
     """
 
     def __init__(
@@ -80,7 +88,7 @@ class VideoWriter:
 
         if width < 2 or height < 2 or width % 2 or height % 2:
             raise UsageError(
-                f"{self.path}: expected an even width and height, for the colours are stored at half size (yuv420p); "
+                f"{self.path}: expected an even width and height, as colours are stored at half size (yuv420p); "
                 f"found {width}x{height}"
             )
         if not 0 <= crf <= 51:
@@ -94,14 +102,19 @@ class VideoWriter:
             remove_stale_temporaries_beside(self.path)
             self._temporary.touch(exist_ok=False)
         except OSError as error:
-            raise OutputError(f"{self.path}: cannot be created ({error}); check the folder and its rights") from error
+            raise OutputError(
+                f"{self.path}: cannot be created ({error}); check the folder and its permissions"
+            ) from error
         self._thread = threading.Thread(target=self._run, name=f"encode {self.path.name}", daemon=True)
         self._thread.start()
 
     def write(self, frames: np.ndarray | PendingFrames) -> None:
-        """Takes frames in order, uint8 [T, H, W, 3] RGB or on their way from a GPU; waits while the encoder is behind.
+        """Queue frames in order, uint8 [T, H, W, 3] RGB or pending on a GPU; wait while the queue is full.
 
-        The array is not copied: do not change it afterwards. Raises OutputError with whatever stopped the encoder.
+        The array is not copied and must not be changed afterwards.
+
+        Raises:
+            OutputError: The encoder has stopped; contains the cause.
         """
         if self._done or self._flushed:
             raise OutputError(f"{self.path}: this writer was closed; open a new one")
@@ -121,7 +134,7 @@ class VideoWriter:
         self.frames += len(frames)
 
     def flush(self) -> bool:
-        """Encodes what has come, and then takes no more. Whether any pixel of any frame is not black."""
+        """Encode all queued frames; no more can be written. Return whether any pixel of any frame is not black."""
         if not self._flushed:
             self._put(None)
             self._flushed = True
@@ -130,7 +143,11 @@ class VideoWriter:
         return not self._black
 
     def close(self) -> None:
-        """Finishes the file, checks it by decoding it, and gives it its name. On OutputError no file is there."""
+        """Finish the file, verify it by decoding, and rename it.
+
+        Raises:
+            OutputError: The file is not complete; then it does not exist.
+        """
         if self._done:
             return
         try:
@@ -144,7 +161,7 @@ class VideoWriter:
             self.abort()
 
     def abort(self) -> None:
-        """Stops and removes the temporary file; nothing happens after a successful `close`."""
+        """Stop and remove the temporary file; no effect after a successful `close`."""
         self._done = True
         self._abort.set()
         self._thread.join()
@@ -175,7 +192,7 @@ class VideoWriter:
             try:
                 self._pieces.put(piece, timeout=0.1)
                 return
-            except queue.Full:  # look again whether the encoder still lives
+            except queue.Full:  # check again whether the encoder is alive
                 continue
 
     def _raise_error(self) -> None:
@@ -183,7 +200,7 @@ class VideoWriter:
             error = annotate(self._output_error(self._error), frame=self._encoded)
             self.abort()
             if error is self._error:
-                raise error  # with "from" it would be its own cause, and who follows the causes would never end
+                raise error  # with "from" it would be its own cause, and following the causes would never end
             raise error from self._error
 
     def _run(self) -> None:
@@ -214,14 +231,14 @@ class VideoWriter:
                         self._encoded += 1
             if self._abort.is_set():
                 return
-            with timing.busy(timing.ENCODE):  # the frames that x264 still looks ahead at
+            with timing.busy(timing.ENCODE):  # the frames in x264's look-ahead
                 for packet in stream.encode():
                     container.mux(packet)
         finally:
             container.close()
 
     def _next_pieces(self) -> Any:
-        """Pieces in order until the end or an abort."""
+        """Yield frames in order until the end or an abort."""
         while not self._abort.is_set():
             try:
                 piece = self._pieces.get(timeout=0.1)
@@ -237,7 +254,9 @@ class VideoWriter:
         where = f"{self.path}: writing stopped at frame {self._encoded}"
         number = getattr(error, "errno", None)
         if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            kind = OutputError if number == errno.EFBIG else DiskFullError  # too big a file is one video's trouble
+            kind = (
+                OutputError if number == errno.EFBIG else DiskFullError
+            )  # a file over the size limit concerns one video only
             folder, mib = self.path.parent, 2**20
             with contextlib.suppress(OSError):
                 written, free = self._temporary.stat().st_size / mib, shutil.disk_usage(folder).free / mib
@@ -254,13 +273,13 @@ class VideoWriter:
 
 @contextmanager
 def open_video(path: str | os.PathLike[str]) -> Iterator[tuple[Any, Any]]:
-    """Return an MP4's PyAV container and its video stream, for the time of a block.
+    """Open an MP4 for the time of a block and return its PyAV container and video stream.
 
-    It is read as an MP4 and from this file alone, whatever its name and its content say. Whatever goes wrong in the
-    block means that the file is damaged: FFmpeg's errors come out of PyAV as almost every built-in exception.
+    The file is always read as an MP4, and no other file is opened, whatever its name and content. Every exception in
+    the block is reported as a damaged file: PyAV raises FFmpeg's errors as almost every built-in exception.
 
     Raises:
-        OutputError: it cannot be read or decoded, or holds no video, or several; names the path.
+        OutputError: The file cannot be read or decoded, or has no video stream or several; names the path.
     """
     path = Path(path)
     try:
@@ -269,7 +288,7 @@ def open_video(path: str | os.PathLike[str]) -> Iterator[tuple[Any, Any]]:
                 raise OutputError(f"{path}: expected one video stream, found {len(container.streams.video)}")
             stream = container.streams.video[0]
             if stream.codec_context is None:
-                raise OutputError(f"{path}: cannot be decoded (its index does not name a codec that is known here)")
+                raise OutputError(f"{path}: cannot be decoded (its index names no supported codec)")
             yield container, stream
     except OutputError:
         raise
@@ -280,9 +299,14 @@ def open_video(path: str | os.PathLike[str]) -> Iterator[tuple[Any, Any]]:
 
 
 def read_comment(path: str | os.PathLike[str]) -> str | None:
-    """Return the comment in an MP4's metadata; None when it has none. Raises OutputError when it is damaged."""
+    """Return the comment in an MP4's metadata; None if it has none.
+
+    Raises:
+        OutputError: The file is damaged.
+    """
     with open_video(path) as (container, _):
-        return container.metadata.get("comment")
+        comment: str | None = container.metadata.get("comment")
+        return comment
 
 
 def verify_video(
@@ -296,9 +320,12 @@ def verify_video(
     """Raise OutputError unless the file has exactly `frames` frames of `size` at `rate`.
 
     Args:
-        size: (width, height), pixels; None: whatever the file says, the same in every frame.
-        rate: frames per second; with it every frame must be shown at its time. None: times are not looked at.
-        decode: decode every picture (sure); False only counts the packets (a hundred times faster, finds truncation).
+        path: The MP4.
+        frames: Expected number of frames.
+        size: (width, height), pixels; None: whatever the file lists, the same in every frame.
+        rate: Frames per second; with it every frame must have its time stamp. None: times are not checked.
+        decode: Decode every picture (reliable); False only counts the packets (a hundred times faster, detects
+            truncation).
     """
     path = Path(path)
     with open_video(path) as (container, stream):
@@ -328,21 +355,21 @@ def verify_video(
 
 
 def _check_time(path: Path, picture: Any, index: int, rate: Fraction) -> None:
-    """Raises OutputError unless a frame is shown at index / rate, within a tick of the file's clock."""
+    """Raise OutputError unless a frame is shown at index / rate, within a tick of the file's clock."""
     if picture.pts is None or not picture.time_base:
-        raise OutputError(f"{path}: frame {index} has no time")
+        raise OutputError(f"{path}: frame {index} has no time stamp")
     at, due = picture.pts * picture.time_base, index / rate
     if abs(at - due) > picture.time_base + due * _NEAR:
         raise OutputError(f"{path}: frame {index} is shown at {float(at):g} s, expected {index / float(rate):g} s")
 
 
 def _file_url(path: Path) -> str:
-    """`path` as FFmpeg takes it: a colon, a dash or the word pipe at its beginning would mean something else there."""
+    """Return `path` for FFmpeg: a colon, a dash or the word pipe at its beginning would have another meaning there."""
     return f"file:{path.absolute()}"
 
 
 def _rate(fps: Rate) -> Fraction:
-    """The frame rate as a fraction: 29.97 -> 2997/100, 30000/1001 stays."""
+    """Return the frame rate as a fraction: 29.97 -> 2997/100, 30000/1001 stays."""
     try:
         return exact_rate(fps)
     except ValueError as error:
@@ -364,7 +391,7 @@ def _add_stream(container: Any, fps: Fraction, size: tuple[int, int], options: d
 
 
 def _to_yuv(picture: np.ndarray, index: int) -> av.VideoFrame:
-    """[H, W, 3] uint8 full-range RGB, or I420 planes [3 H / 2, W], as a yuv420p frame, BT.601 limited."""
+    """Return [H, W, 3] uint8 full-range RGB, or I420 planes [3 H / 2, W], as a yuv420p frame, BT.601 limited."""
     if picture.ndim == 2:
         planes = av.VideoFrame.from_ndarray(picture, format="yuv420p")
         planes.pts = index

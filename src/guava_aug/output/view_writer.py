@@ -1,4 +1,4 @@
-"""The files of the views in flight: each ends complete, or is not there."""
+"""Writing of the files of the views in flight: those of a view are complete, or do not exist."""
 
 from __future__ import annotations
 
@@ -7,28 +7,21 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from guava_aug.errors import OutputError
-from guava_aug.output.gpu_frames import PendingFrames
-from guava_aug.output.pngs import PngWriter
+from guava_aug.errors import annotate
 from guava_aug.output.quantize import NotFiniteError
-from guava_aug.output.settings import OutputSettings
 from guava_aug.output.sidecar import write_sidecar
-from guava_aug.output.tree import png_dir, sidecar_path, video_path
-from guava_aug.output.video import VideoWriter
-from guava_aug.runtime import fault_points, timing
+from guava_aug.output.sinks import FrameBatch, Sink, ViewTarget, find_sinks
+from guava_aug.output.tree import sidecar_path, video_path
+from guava_aug.runtime import timing
 from guava_aug.runtime.cpus import usable_cpus
-from guava_aug.runtime.failures import annotate
-from guava_aug.runtime.frame_rate import Rate
 from guava_aug.runtime.stale_files import remove_stale_files
-from guava_aug.runtime.text import pluralize
 from guava_aug.runtime.timing import StageTimer
 
 if TYPE_CHECKING:
@@ -38,82 +31,61 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class FrameBatch:
-    """Rendered frames on their way to a file; the original truncates in the video and rounds in the PNGs."""
-
-    video: np.ndarray | PendingFrames  # [T, H, W, 3] uint8, truncated; or planes on their way
-    png: np.ndarray | None  # [T, H, W, 3] uint8, rounded; None: no PNGs wanted
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a view ended."""
+class ViewEnd:
+    """The outcome of writing a view."""
 
     view: View
-    error: Exception | None  # None: its file is complete
+    error: Exception | None  # None: its files are complete
     seconds: float  # render time, without what all views of the video share
 
 
 class ViewWriter:
-    """The MP4 of one view, its sidecar, and its PNGs if they are wanted: those are there before the MP4 gets its name.
+    """The files of one view: its sinks, and its sidecar, which is there before the MP4 gets its name.
 
-    size: pixels, of both sides. comment: for the MP4's metadata. sidecar: what is written beside it.
+    Raises:
+        OutputError, OSError: a file cannot be begun; then none of them is there.
     """
 
-    def __init__(
-        self,
-        settings: OutputSettings,
-        name: str,
-        view: View,
-        size: int,
-        fps: Rate,
-        comment: str,
-        sidecar: Mapping[str, Any],
-    ) -> None:
-        path = video_path(settings.root, view.label, name)
+    def __init__(self, target: ViewTarget) -> None:
+        settings = target.settings
+        path = video_path(settings.root, target.label, target.video)
         remove_stale_files(path.parent)
-        self._sidecar = sidecar_path(settings.root, view.label, name)
-        self._beside = sidecar
-        if settings.overwrite:  # an old file must not outlive a failure under the new camera
+        self._target = target
+        self._sidecar = sidecar_path(settings.root, target.label, target.video)
+        if settings.overwrite:  # after a failure no file of the old camera may remain
             path.unlink(missing_ok=True)
             self._sidecar.unlink(missing_ok=True)
-        self._pngs: PngWriter | None = None
-        self._png_thread: ThreadPoolExecutor | None = None
-        self._png_waiting: Future[None] | None = None
-        if settings.png:
-            folder = png_dir(settings.root, view.label, name)
-            remove_stale_files(folder)
-            for old in folder.glob("[0-9]*.png"):  # of another run; it may have had more frames
-                old.unlink()
-            self._pngs = PngWriter(folder)
-            self._png_thread = ThreadPoolExecutor(1, thread_name_prefix=f"png {view.label}")
-        # last, for nobody would end its thread and remove its file if anything after it failed
-        self._video = VideoWriter(path, size, size, fps, crf=settings.crf, preset=settings.preset, comment=comment)
+        self._sinks: list[Sink] = []
+        try:
+            for sink in find_sinks(settings.sinks):
+                self._sinks.append(sink(target))
+        except BaseException:
+            self.abort()
+            raise
 
     def write(self, batch: FrameBatch) -> None:
-        """Takes the next frames. Raises OutputError with whatever stopped the files."""
-        self._video.write(batch.video)
-        fault_points.fault_point("mid-encode")
-        if self._pngs is not None and self._png_thread is not None and batch.png is not None:
-            self._wait_for_pngs()  # so at most one chunk waits
-            self._png_waiting = self._png_thread.submit(self._pngs.write, batch.png)
+        """Write the next frames.
+
+        Raises:
+            OutputError: Writing failed, now or for earlier frames.
+        """
+        for sink in self._sinks:
+            sink.write(batch)
 
     def close(self) -> None:
-        """Completes the files. Raises OutputError; then the MP4 is not there."""
-        if not self._video.flush():
-            error = OutputError(
-                f"{self._video.path}: all is black ({pluralize(self._video.frames, 'frame')}); nobody wants such a "
-                "video. Look at the tracked video with `guava-aug check`, and at this machine with `guava-aug doctor`"
-            )
-            annotate(error, stage=timing.RENDER)
-            raise error
-        self._wait_for_pngs()
-        if self._png_thread is not None:
-            self._png_thread.shutdown()
+        """Complete the files.
+
+        Raises:
+            OutputError: A file cannot be completed; then the MP4 does not exist.
+        """
+        for sink in self._sinks:
+            sink.flush()
+        *others, last = self._sinks
+        for sink in others:
+            sink.close()
         try:
-            write_sidecar(self._sidecar, self._beside)
-            fault_points.fault_point("before-video")
-            self._video.close()
+            write_sidecar(self._sidecar, self._target.sidecar)
+            last.close()
         except Exception as error:
             annotate(error, stage=timing.VERIFY)
             with contextlib.suppress(OSError):
@@ -121,68 +93,70 @@ class ViewWriter:
             raise
 
     def abort(self) -> None:
-        """Leaves no MP4 and no temporary file; PNGs that are complete stay, the next run writes them again."""
-        if self._png_thread is not None:
-            self._png_thread.shutdown(cancel_futures=True)
-        self._video.abort()
-
-    def _wait_for_pngs(self) -> None:
-        if self._png_waiting is not None:
-            self._png_waiting.result()
-            self._png_waiting = None
+        """Leave no MP4 and no temporary file. Any number of times; nothing happens after `close`."""
+        for sink in self._sinks:
+            try:
+                sink.abort()
+            except Exception:  # the other files of the view must go, too
+                log.debug("view %s: a file cannot be ended", self._target.label, exc_info=True)
 
 
 @contextmanager
 def deferred_signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM take effect at the end of the block: between making a file and noting it, it would be lost."""
+    """Let Ctrl-C and SIGTERM take effect at the end of the block: a file that is made but not noted would be lost."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets them
         yield
         return
     came: list[int] = []
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, lambda number, frame: came.append(number))
     try:
-        yield
+        with contextlib.ExitStack() as restore:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                handler = signal.getsignal(number)
+                if handler is not None:  # None: not set from Python, and cannot be set back
+                    restore.callback(signal.signal, number, handler)
+                    signal.signal(number, lambda number, frame: came.append(number))
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
+        for received in came:  # all of them: a second Ctrl-C means something else than the first
+            signal.raise_signal(received)
 
 
 class ViewWriters:
-    """The files of a group of views. Leaving the block well completes them, leaving it by an exception removes them."""
+    """The writers of a group of views. Leaving the block removes what `complete` has not completed."""
 
-    def __init__(
-        self,
-        group: Sequence[View],
-        open_file: Callable[[View], ViewWriter],
-        on_view: Callable[[Outcome], None],
-        stages: StageTimer,
-    ) -> None:
-        self._group, self._open_file, self._on_view, self._stages = group, open_file, on_view, stages
-        self._files: dict[View, ViewWriter] = {}  # those that are open and well
+    def __init__(self, group: Sequence[View], open_writer: Callable[[View], ViewWriter], stages: StageTimer) -> None:
+        self._group, self._open_writer, self._stages = group, open_writer, stages
+        self._writers: dict[View, ViewWriter] = {}  # those that are open and have not failed
         self._seconds = dict.fromkeys(group, 0.0)
         self._frames = dict.fromkeys(group, 0)  # written
+        self._ended: deque[ViewEnd] = deque()
 
     def __enter__(self) -> ViewWriters:
         try:
             for view in self._group:
-                with self.rendering(view), deferred_signals():
-                    self._files[view] = self._open_file(view)
+                with self.guard(view), deferred_signals():
+                    self._writers[view] = self._open_writer(view)
         except BaseException:
             self._abort()
             raise
         return self
 
-    def well(self) -> list[View]:
-        """The views whose file has not failed."""
-        return list(self._files)
+    def active(self) -> list[View]:
+        """Return the views that have not failed."""
+        return list(self._writers)
+
+    def is_active(self, view: View) -> bool:
+        """Return whether a view has not failed."""
+        return view in self._writers
+
+    def ended(self) -> Iterator[ViewEnd]:
+        """Yield every view that has ended since the last call, once."""
+        while self._ended:
+            yield self._ended.popleft()
 
     @contextmanager
-    def rendering(self, view: View) -> Iterator[None]:
-        """A step of one view: its time is counted, and if it fails, only this view has failed."""
+    def guard(self, view: View) -> Iterator[None]:
+        """Measure the time of a step of one view, and limit a failure to this view."""
         start = time.perf_counter()
         try:
             yield
@@ -197,37 +171,30 @@ class ViewWriters:
             self._seconds[view] += end - start
 
     def write(self, view: View, batch: FrameBatch) -> None:
-        """Hands frames to the view's encoder, which works in a thread; waits while it is far behind."""
+        """Pass frames to the view's sinks, which work in threads; wait if one of them is far behind."""
         start = time.perf_counter()
         try:
-            self._files[view].write(batch)
+            self._writers[view].write(batch)
         except Exception as error:
             annotate(error, stage=timing.ENCODE)
             raise
-        self._frames[view] += len(batch.video)
+        self._frames[view] += len(batch)
         end = time.perf_counter()
         timing.record(timing.ENCODE_WAIT, start, end)
         waited = end - start
         self._seconds[view] -= waited
         self._stages.add(timing.ENCODE_WAIT, waited, count=0)
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+    def complete(self) -> Iterator[ViewEnd]:
+        """Complete the files of all active views, and give each view when its files are complete or have failed.
+
+        Closing decodes the whole file back, so several files are closed at the same time. Views are given in their
+        order.
+        """
+        yield from self.ended()
+        pool = ThreadPoolExecutor(usable_cpus())
         try:
-            if error is None:
-                self._complete()
-            else:
-                annotate(error, frame=max(self._frames.values()))
-        finally:
-            self._abort()
-
-    def _abort(self) -> None:
-        for file in self._files.values():
-            file.abort()
-
-    def _complete(self) -> None:
-        """Closing decodes the whole file back, so all files are closed at the same time."""
-        with ThreadPoolExecutor(usable_cpus()) as pool:
-            closing = {view: pool.submit(file.close) for view, file in self._files.items()}
+            closing = {view: pool.submit(writer.close) for view, writer in self._writers.items()}
             for view, closed in closing.items():
                 try:
                     with self._stages(timing.ENCODE_WAIT):
@@ -236,16 +203,28 @@ class ViewWriters:
                     annotate(error, frame=self._frames[view])
                     self._fail(view, error)
                 else:
-                    del self._files[view]
+                    del self._writers[view]
                     self._end(view, None)
+                yield from self.ended()
+        finally:
+            pool.shutdown(cancel_futures=True)  # those that are being closed end first: `abort` is no rival of `close`
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception):
+            annotate(error, frame=max(self._frames.values()))
+        self._abort()
+
+    def _abort(self) -> None:
+        for writer in self._writers.values():
+            writer.abort()
 
     def _fail(self, view: View, error: Exception) -> None:
         log.debug("view %s failed", view.label, exc_info=error)
-        file = self._files.pop(view, None)
-        if file is not None:
-            file.abort()
+        writer = self._writers.pop(view, None)
+        if writer is not None:
+            writer.abort()
         self._end(view, error)
 
     def _end(self, view: View, error: Exception | None) -> None:
         self._stages.add(timing.RENDER, self._seconds[view])
-        self._on_view(Outcome(view, error, self._seconds[view]))
+        self._ended.append(ViewEnd(view, error, self._seconds[view]))

@@ -1,0 +1,1 @@
+"""Rendering: rasterisation of Gaussians, backgrounds and compositing."""

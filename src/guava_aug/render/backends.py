@@ -1,4 +1,4 @@
-"""The ways of rendering that can be asked for, by name. Imports nothing, so that the command line can."""
+"""Names of the rendering backends and precisions. Imports nothing, so that the command line may use it."""
 
 from __future__ import annotations
 

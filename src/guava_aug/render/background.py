@@ -1,8 +1,8 @@
-"""What is seen behind the person: one clean plate per video, or a fill of every frame.
+"""The background behind the person: one clean plate per video, or a fill of every frame.
 
-The tracker's crop is fixed for a video, so the wall behind the person is uncovered piece by piece as the person moves:
-the plate is the median over time of the pixels that do not belong to the person. What is never uncovered is continued
-smoothly from its surroundings (`smooth_fill`). A static plate cannot flicker.
+The tracker's crop is fixed for a video, so parts of the background become visible as the person moves: the plate is the
+median over time of the pixels that do not belong to the person. Areas that are never visible are continued smoothly
+from their surroundings (`smooth_fill`). A static plate cannot flicker.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from guava_aug.render.inpaint import grow, onion_peel_fill, smooth_fill
 from guava_aug.render.plate import temporal_plate
 from guava_aug.runtime.cpus import usable_cpus
 from guava_aug.runtime.presence import is_file
-from guava_aug.tracked.masks import MASK_LEVEL, SIZE, masks_that_miss, plate_frames, ranges, small_mask
+from guava_aug.tracked.masks import MASK_LEVEL, masks_that_miss, plate_frames, ranges, small_mask
+from guava_aug.tracked.outline import SIZE
 
 log = logging.getLogger(__name__)
 
@@ -42,24 +43,37 @@ class VideoFrames(Protocol):
     """The part of a TrackedVideo that a background needs."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Return the name of the video."""
+
     @property
-    def num_frames(self) -> int: ...
+    def num_frames(self) -> int:
+        """Return the number of frames."""
+
     def read_frame(self, i: int, /) -> tuple[np.ndarray, np.ndarray]:
-        """(rgb uint8 [H, W, 3], mask uint8 [H, W]); called from several threads at once."""
+        """Return rgb uint8 [H, W, 3] and mask uint8 [H, W]; called from several threads at once."""
 
 
 class FrameChunk(Protocol):
     """The part of a chunk that a background needs: frames start .. stop - 1."""
 
     @property
-    def start(self) -> int: ...
+    def start(self) -> int:
+        """Return the number of the first frame."""
+
     @property
-    def stop(self) -> int: ...
+    def stop(self) -> int:
+        """Return the number after the last frame."""
+
     @property
-    def images(self) -> Tensor: ...  # [T, 3, H, W] float 0..1
+    def images(self) -> Tensor:
+        """Return the images [T, 3, H, W], float 0..1."""
+        ...  # [T, 3, H, W] float 0..1
+
     @property
-    def masks(self) -> Tensor: ...  # [T, 1, H, W] float 0..1
+    def masks(self) -> Tensor:
+        """Return the masks [T, 1, H, W], float 0..1."""
+        ...  # [T, 1, H, W] float 0..1
 
 
 # (the video, numbers of T frames, their small masks [T, S, S]) -> those of the frames whose masks miss the person
@@ -70,62 +84,72 @@ MasksThatMiss = Callable[[Any, Sequence[int], np.ndarray], tuple[int, ...]]
 class Background:
     """The background of every frame of one video.
 
-    kind "static": one picture for all frames; "per-frame": made from each frame. `note` says what was found or why
-    another way than the asked-for one was taken; it belongs in the run's record.
+    kind "static": one picture for all frames; "per-frame": made from each frame. `note` describes the result, or why
+    another mode than the requested one was used; it belongs in the run's record.
     """
 
-    mode: str  # as asked for
+    mode: str  # as requested
     kind: Literal["static", "per-frame"]
     note: str = ""
     plate: Tensor | None = None  # [1, 3, H, W] float 0..1 on the CPU, when static
     fill: Callable[[Tensor, Tensor], Tensor] | None = None  # images, masks -> [T, 3, H, W], when per frame
     left_out: tuple[int, ...] = ()  # frames, from 0, whose masks miss the person: no background is taken from them
-    stand_in: Callable[[int, int], tuple[Tensor, Tensor]] | None = None  # frame, size -> the picture and mask instead
+    replacement: Callable[[int, int], tuple[Tensor, Tensor]] | None = (
+        None  # frame, size -> the picture and mask instead
+    )
     _placed: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def needs_images(self) -> bool:
-        """Whether `frames` looks at the pictures of its chunk."""
+        """Return whether `frames` uses the images of its chunk."""
         return self.fill is not None
 
     def frames(self, chunk: FrameChunk, device: torch.device | str = "cpu") -> Tensor:
-        """[T or 1, 3, H, W] float 0..1 on `device`: the background of each frame of the chunk."""
+        """Return the background of each frame of the chunk, [T or 1, 3, H, W] float 0..1 on `device`."""
         device = torch.device(device)
         if self.fill is not None:
-            return self.fill(*self._believed(chunk)).to(device)
+            return self.fill(*self._valid_images(chunk)).to(device)
         assert self.plate is not None
         if device not in self._placed:
             self._placed[device] = self.plate.to(device)
         return self._placed[device]
 
-    def _believed(self, chunk: FrameChunk) -> tuple[Tensor, Tensor]:
-        """Pictures and masks of the chunk; instead of frames whose masks miss the person, those of a good one."""
+    def _valid_images(self, chunk: FrameChunk) -> tuple[Tensor, Tensor]:
+        """Return images and masks of the chunk; frames whose masks miss the person are replaced by a valid frame."""
         images, masks = chunk.images, chunk.masks
         replaced = sorted(set(self.left_out) & set(range(chunk.start, chunk.stop)))
-        if self.stand_in is not None and replaced:
+        if self.replacement is not None and replaced:
             images, masks = images.clone(), masks.clone()
             for i in replaced:
-                images[i - chunk.start], masks[i - chunk.start] = self.stand_in(i, images.shape[-1])
+                images[i - chunk.start], masks[i - chunk.start] = self.replacement(i, images.shape[-1])
         return images, masks
 
 
 def background_for(
     video: VideoFrames, mode: str = "plate", size: int = 512, *, missing: MasksThatMiss | None = None
 ) -> Background:
-    """The background of a video, `size` x `size` pixels.
+    """Return the background of a video, `size` x `size` pixels.
 
-    mode: "plate" (clean plate over time; per frame if the background itself moves), "original" (the original's fill of
-    each frame, with its left-over person), "black", "#rrggbb", or the path of a picture (cropped to cover the square).
-    missing: which frames the background is made without, as their masks miss the person; None: those whose mask is
-    empty or suddenly small. A run also compares with the posed body: `tracked.masks.left_out`.
-    Reads at most 64 frames, and all if the background moves. Raises UsageError on an unknown mode, InputError on a
-    picture or frame that cannot be read.
+    Reads at most 64 frames, or all frames if the background moves.
+
+    Args:
+        video: The video.
+        mode: "plate" (clean plate over time; per frame if the background itself moves), "original" (the original's fill
+            of each frame, with its remains of the person), "black", "#rrggbb", or the path of a picture (cropped to
+            cover the square).
+        size: Side of the square in pixels.
+        missing: Returns the frames whose masks miss the person, which are left out; None: those whose mask is empty or
+            suddenly small. A run also compares masks with the posed body: `tracked.masks.left_out`.
+
+    Raises:
+        UsageError: Unknown mode.
+        InputError: A picture or frame cannot be read.
     """
     if mode == "plate":
         return _plate_background(video, size, missing or _by_area)
     if mode == "original":
         return Background(
-            mode, "per-frame", "the original's fill; its inner part is the old person", None, onion_peel_fill
+            mode, "per-frame", "the original's fill; its inner part is the original person", None, onion_peel_fill
         )
     if mode == "black":
         return Background(mode, "static", "", torch.zeros(1, 3, size, size))
@@ -135,7 +159,10 @@ def background_for(
 
 
 def smooth_background(images: Tensor, masks: Tensor) -> Tensor:
-    """[T, 3, H, W]: each frame (0..1) with the person (masks [T, 1, H, W]) and a margin replaced by a smooth fill."""
+    """Return each frame with the person and a margin replaced by a smooth fill, [T, 3, H, W] 0..1.
+
+    `images` are [T, 3, H, W] 0..1, `masks` [T, 1, H, W].
+    """
     pictures = images.detach().float().cpu().permute(0, 2, 3, 1).numpy()
     soft = masks.detach().float().cpu()[:, 0].numpy()
     margin = scaled_margin(images.shape[-1])
@@ -150,12 +177,12 @@ def smooth_background(images: Tensor, masks: Tensor) -> Tensor:
 
 
 def scaled_margin(size: int) -> int:
-    """MARGIN in pixels of a picture of this size."""
+    """Return MARGIN in pixels of a picture of this size."""
     return max(1, round(MARGIN * size / 512))
 
 
 def add_grain(picture: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """[H, W, 3] float32: the picture with grain in the hole like that around it; always the same grain.
+    """Return the picture [H, W, 3] float32 with grain in the hole like that around it; always the same grain.
 
     Without it a filled area is conspicuously flat, and shows bands after 8-bit rounding.
     """
@@ -165,7 +192,8 @@ def add_grain(picture: np.ndarray, hole: np.ndarray) -> np.ndarray:
     fine = picture - cv2.GaussianBlur(picture, (0, 0), 1.5)
     # The median of |fine| sees grain and ignores edges; 1.48 makes it a standard deviation.
     sigma = np.minimum(1.4826 * np.median(np.abs(fine[ring]), axis=0), GRAIN_LIMIT)
-    return np.clip(picture + _noise(*hole.shape) * (sigma * hole[..., None]), 0, 1).astype(np.float32)
+    grained: np.ndarray = np.clip(picture + _noise(*hole.shape) * (sigma * hole[..., None]), 0, 1)
+    return grained.astype(np.float32)
 
 
 @functools.lru_cache(maxsize=2)
@@ -192,8 +220,8 @@ def _plate_background(video: VideoFrames, size: int, missing: MasksThatMiss) -> 
         log.info("%s: %s", video.name, note)
         if len(sampled) < video.num_frames:
             left_out = _missing_of_all(video, missing)
-        stand_in = functools.partial(_stand_in, video, left_out) if left_out else None
-        return Background("plate", "per-frame", note, None, smooth_background, left_out, stand_in)
+        replacement = functools.partial(_replacement, video, left_out) if left_out else None
+        return Background("plate", "per-frame", note, None, smooth_background, left_out, replacement)
     plate = add_grain(smooth_fill(found.picture, found.hole), found.hole)
     without = f", without frames {ranges(left_out)} whose masks miss the person" if left_out else ""
     note = f"clean plate ({found.describe()}{without})"
@@ -203,7 +231,7 @@ def _plate_background(video: VideoFrames, size: int, missing: MasksThatMiss) -> 
 
 
 def _missing_of_all(video: VideoFrames, missing: MasksThatMiss) -> tuple[int, ...]:
-    """What is left out of all frames of a video, of which only small masks are kept, and of some at a time."""
+    """Return the frames of the whole video that are left out; only small masks of a limited number are in memory."""
     found: list[int] = []
     with ThreadPoolExecutor(THREADS) as pool:
         for frames in np.array_split(np.arange(video.num_frames), -(-video.num_frames // FRAMES_JUDGED)):
@@ -213,8 +241,8 @@ def _missing_of_all(video: VideoFrames, missing: MasksThatMiss) -> tuple[int, ..
     return tuple(found)
 
 
-def _stand_in(video: VideoFrames, left_out: tuple[int, ...], frame: int, size: int) -> tuple[Tensor, Tensor]:
-    """[3, size, size] and [1, size, size] float 0..1: picture and mask of the good frame next to a left-out one."""
+def _replacement(video: VideoFrames, left_out: tuple[int, ...], frame: int, size: int) -> tuple[Tensor, Tensor]:
+    """Return picture [3, size, size] and mask [1, size, size], float 0..1, of the nearest valid frame."""
     good = np.setdiff1d(np.arange(video.num_frames), left_out)
     rgb, mask = video.read_frame(int(good[np.abs(good - frame).argmin()]) if len(good) else frame)
     rgb, mask = (cv2.resize(a, (size, size), interpolation=cv2.INTER_AREA) for a in (rgb, mask))
@@ -222,9 +250,9 @@ def _stand_in(video: VideoFrames, left_out: tuple[int, ...], frame: int, size: i
 
 
 def _sample(video: VideoFrames, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """T <= 64 frames spread over the video.
+    """Return T <= 64 frames spread over the video.
 
-    [T, size, size, 3] uint8 pictures, [T, size, size] bool people without margin, and their small masks.
+    These are pictures uint8 [T, size, size, 3], people without margin bool [T, size, size], and their small masks.
     """
     if video.num_frames < 1:
         raise InputError(f"{video.name}: expected at least one frame, found none; track the video again")
@@ -245,7 +273,7 @@ def _sample(video: VideoFrames, size: int) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def _colour(text: str) -> Tensor:
-    """[1, 3, 1, 1] float 0..1 of "#rrggbb"."""
+    """Return "#rrggbb" as [1, 3, 1, 1] float 0..1."""
     try:
         if len(text) != 7:
             raise ValueError
@@ -256,7 +284,7 @@ def _colour(text: str) -> Tensor:
 
 
 def _picture(text: str, size: int) -> Tensor:
-    """[1, 3, size, size] float 0..1: a picture file scaled and cropped in the middle so that it covers the square."""
+    """Return a picture file, scaled and centre-cropped to cover the square, as [1, 3, size, size] float 0..1."""
     path = Path(text).expanduser()
     if not is_file(path, InputError):
         if not path.suffix and path.name == text:

@@ -1,4 +1,4 @@
-"""The person over the background."""
+"""Compositing of the person over the background."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ def composite(
     alpha: Tensor,  # [T, 1, H, W]
     background: Tensor,  # [T or 1, 3, H, W] 0..1
 ) -> Tensor:
-    """[T, 3, H, W] 0..1: rgb * alpha + background * (1 - alpha)."""
+    """Return rgb * alpha + background * (1 - alpha), [T, 3, H, W] 0..1."""
     alpha = alpha.clamp(0, 1)
     return rgb * alpha + background * (1 - alpha)

@@ -1,4 +1,4 @@
-"""The last step on a GPU: composite, bytes, and the encoder's planes, in one pass over the picture."""
+"""The last step on a GPU: composite, conversion to bytes and to the encoder's planes, in one pass over the image."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ def finish(
     alpha: Tensor,  # [T, 1, H, W] float32
     background: Tensor,  # [T or 1, 3, H, W] float32 0..1
 ) -> tuple[Tensor, Tensor]:
-    """I420 planes uint8 [T, 3 H / 2, W] (BT.601, limited range) of the composite, and which frames hold NaN [T] int32.
+    """Return I420 planes uint8 [T, 3 H / 2, W] (BT.601, limited range) of the composite, and a NaN flag per frame [T].
 
-    Colours are truncated to bytes first, as the original writes them; chroma is the mean of its four pixels.
+    The flag is int32. Colours are truncated to bytes first, as the original writes them; chroma is the mean of its four
+    pixels.
     """
     T, _, H, W = rgb.shape
     assert H % 2 == 0 and W % 2 == 0

@@ -1,4 +1,4 @@
-"""Filling the hole a person leaves in a picture: the original's onion peel, and a smooth membrane that keeps nothing.
+"""Filling of the hole a person leaves in a picture: the original's onion peel, and a smooth membrane.
 
 Both run on the CPU in numba, visit only pixels of the hole, and are deterministic.
 """
@@ -23,22 +23,28 @@ SWEEPS = 20  # per level; across a person-sized hole the solution is then exact 
 # than what goes on upright: colours travel this much more easily sideways than up and down.
 LEVEL_PULL = 8.0
 RIM = 3  # pixels around a hole whose values bound the fill
-PLANE_TOLERANCE = 0.03  # colours this far from the plane count less and less in its fit
+PLANE_TOLERANCE = 0.03  # colours this far from the plane are down-weighted in its fit
 
 
 def original_hole(mask: np.ndarray) -> np.ndarray:
-    """[H, W] bool: what the original treats as the person. mask: [H, W] float 0..1, soft."""
+    """Return [H, W] bool: the pixels the original treats as the person. mask: [H, W] float 0..1, soft."""
     window = np.ones((ORIGINAL_MASK_SIZE, ORIGINAL_MASK_SIZE), np.uint8)
     return cv2.dilate(np.ascontiguousarray(mask, dtype=np.float32), window) > ORIGINAL_MASK_LEVEL
 
 
 def onion_peel_fill(image: Tensor, mask: Tensor) -> Tensor:
-    """The image with the person filled from the rim inwards, exactly as the original does it.
+    """Return the image with the person filled from the rim inwards, exactly as the original does.
 
-    image: [3, H, W] or [T, 3, H, W] float 0..1; mask: [1 or 3, H, W] or with T, 0..1, soft; channel 0 counts. Returns
-    a new tensor of the image's shape and device. In each of 48 passes every unknown pixel with a known neighbour takes
-    the mean of its known 3x3 neighbours. Pixels deeper than that keep the ORIGINAL image, person and all: for a clean
-    result use `smooth_fill`. Raises ValueError on shapes that do not fit. Source: the augmentation fork's inpainting.
+    In each of 48 passes every unknown pixel with a known neighbour takes the mean of its known 3x3 neighbours. Pixels
+    deeper than that keep the ORIGINAL image including the person: for a clean result use `smooth_fill`. Source: the
+    augmentation fork's inpainting.
+
+    Args:
+        image: [3, H, W] or [T, 3, H, W] float 0..1. The result is a new tensor of this shape and device.
+        mask: [1 or 3, H, W] or with T, 0..1, soft; only channel 0 is used.
+
+    Raises:
+        ValueError: Shapes do not match.
     """
     if (
         image.dim() not in (3, 4)
@@ -66,30 +72,35 @@ def onion_peel_fill(image: Tensor, mask: Tensor) -> Tensor:
 
 
 def smooth_fill(picture: np.ndarray, hole: np.ndarray, sweeps: int = SWEEPS) -> np.ndarray:
-    """[H, W, 3] float32: the picture with the hole replaced by a smooth surface through its rim.
+    """Return the picture [H, W, 3] float32 with the hole replaced by a smooth surface through its rim.
 
-    picture: [H, W, 3] float; hole: [H, W] bool. The surface is the plane that fits the known pixels best plus a
-    membrane (the solution of Laplace's equation, free at the picture's border) that takes up the rest: it meets the
-    rim without a step, continues a linear gradient exactly even where the hole is open to the border, stays between
-    the darkest and the brightest value of the rim in each channel, and uses no value from inside the hole. The
-    membrane is solved coarse to fine: each level starts from the next smaller picture of the known pixels and is
-    relaxed. A picture with nothing known becomes mid-grey (0.5).
+    The surface is the plane that fits the known pixels best plus a membrane (the solution of Laplace's equation, free
+    at the picture's border) that takes up the rest: it meets the rim without a step, continues a linear gradient
+    exactly even where the hole is open to the border, stays between the darkest and the brightest value of the rim in
+    each channel, and uses no value from inside the hole. The membrane is solved coarse to fine: each level starts from
+    the next smaller picture of the known pixels and is relaxed. A picture without known pixels becomes mid-grey (0.5).
+
+    Args:
+        picture: [H, W, 3] float.
+        hole: [H, W] bool.
+        sweeps: Relaxation sweeps per level.
     """
     picture = np.ascontiguousarray(picture, dtype=np.float32)
     hole = np.ascontiguousarray(hole, dtype=bool)
     if not hole.any():
-        return picture.copy()
+        return np.array(picture)
     if hole.all():
         return np.full_like(picture, 0.5)
     plane = _plane(picture, ~hole)
     surface = plane + _membrane(np.where(hole[..., None], np.float32(0), picture - plane), hole, sweeps)
     rim = picture[grow(hole, RIM) & ~hole]
     surface = np.clip(surface, rim.min(axis=0), rim.max(axis=0))
-    return np.where(hole[..., None], surface, picture)
+    filled: np.ndarray = np.where(hole[..., None], surface, picture)
+    return filled
 
 
 def grow(region: np.ndarray, radius: int) -> np.ndarray:
-    """[H, W] bool: the region grown by a disk of `radius` pixels."""
+    """Return [H, W] bool: the region dilated by a disk of `radius` pixels."""
     if radius <= 0:
         return region.astype(bool)
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
@@ -98,8 +109,11 @@ def grow(region: np.ndarray, radius: int) -> np.ndarray:
 
 
 @cached_njit(nogil=True)
-def _grow(region, reach):  # pragma: no cover - compiled
-    """As cv2.dilate with rows 2 reach + 1 wide, but faster: the nearest pixel in a row is found once for all rows."""
+def _grow(region: np.ndarray, reach: np.ndarray) -> np.ndarray:  # pragma: no cover - compiled
+    """Dilate as cv2.dilate with rows 2 reach + 1 wide, but faster.
+
+    The nearest pixel in a row is found once for all rows.
+    """
     height, width = region.shape
     far = 2**15 - 1  # more than any reach
     nearest = np.empty((height, width), np.int16)  # how far the next pixel of the region is in its row
@@ -123,7 +137,7 @@ def _grow(region, reach):  # pragma: no cover - compiled
 
 
 def _plane(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """[H, W, 3] float32: the plane a + b x + c y nearest to the known pixels, furniture and pictures discounted."""
+    """Return the plane a + b x + c y [H, W, 3] float32 nearest to the known pixels, by a robust fit."""
     height, width = known.shape
     y, x = np.mgrid[:height, :width].astype(np.float32)
     design = np.stack([np.ones_like(x), x / width - 0.5, y / height - 0.5], axis=-1)  # [H, W, 3]
@@ -133,13 +147,14 @@ def _plane(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
     if len(rows) < 16:
         return np.zeros_like(picture)
     weight = np.ones(len(rows))
-    ridge = 1e-3 * len(rows) * np.diag([0.0, 1.0, 1.0])  # few known pixels in a corner must not tilt the whole wall
+    ridge = 1e-3 * len(rows) * np.diag([0.0, 1.0, 1.0])  # few known pixels in a corner must not tilt the whole plane
     for _ in range(8):  # iteratively reweighted least squares, Cauchy weights
         normal = rows.T @ (weight[:, None] * rows) + ridge
         plane = np.linalg.lstsq(normal, rows.T @ (weight[:, None] * values), rcond=None)[0]
         error = np.abs(values - rows @ plane).max(axis=1)
         weight = 1.0 / (1.0 + (error / PLANE_TOLERANCE) ** 2)
-    return (design @ plane.astype(np.float32)).astype(np.float32)
+    fitted: np.ndarray = (design @ plane.astype(np.float32)).astype(np.float32)
+    return fitted
 
 
 def _membrane(picture: np.ndarray, hole: np.ndarray, sweeps: int) -> np.ndarray:
@@ -148,7 +163,7 @@ def _membrane(picture: np.ndarray, hole: np.ndarray, sweeps: int) -> np.ndarray:
         return picture
     if min(height, width) <= COARSEST:
         known = ~hole
-        filled = picture.copy()
+        filled: np.ndarray = picture.copy()
         filled[hole] = picture[known].mean(axis=0)
     else:
         smaller, smaller_hole = _halve(picture, ~hole)
@@ -160,7 +175,7 @@ def _membrane(picture: np.ndarray, hole: np.ndarray, sweeps: int) -> np.ndarray:
 
 
 def _halve(picture: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Half-size picture of the means of known pixels, and the cells that have none."""
+    """Return the half-size picture of the means of known pixels, and the cells without known pixels."""
     height, width = known.shape
     even = ((0, height % 2), (0, width % 2))
     weight = np.pad(known.astype(np.float32), even)
@@ -172,8 +187,10 @@ def _halve(picture: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 @cached_njit(nogil=True)
-def _peel(picture, unknown, passes):  # pragma: no cover - compiled
-    """Fills `picture` [H, W, 3] in place, ring by ring; `unknown` [H, W] uint8 is used up."""
+def _peel(  # noqa: C901 - one compiled loop  # pragma: no cover
+    picture: np.ndarray, unknown: np.ndarray, passes: int
+) -> None:
+    """Fill `picture` [H, W, 3] in place, ring by ring; `unknown` [H, W] uint8 is modified."""
     height, width = unknown.shape
     count = 0
     for y in range(height):
@@ -220,7 +237,7 @@ def _peel(picture, unknown, passes):  # pragma: no cover - compiled
 
 
 @cached_njit(nogil=True)
-def _known_neighbour(unknown, y, x):  # pragma: no cover - compiled
+def _known_neighbour(unknown: np.ndarray, y: int, x: int) -> bool:  # pragma: no cover - compiled
     for v in range(max(0, y - 1), min(unknown.shape[0], y + 2)):
         for u in range(max(0, x - 1), min(unknown.shape[1], x + 2)):
             if unknown[v, u] == 0:
@@ -229,11 +246,13 @@ def _known_neighbour(unknown, y, x):  # pragma: no cover - compiled
 
 
 @cached_njit(nogil=True)
-def _relax(filled, hole, sweeps, omega):  # pragma: no cover - compiled
-    """Successive over-relaxation of Laplace's equation in the hole, in place; free at the border.
+def _relax(  # noqa: C901 - one compiled loop  # pragma: no cover
+    filled: np.ndarray, hole: np.ndarray, sweeps: int, omega: float
+) -> None:
+    """Solve Laplace's equation in the hole by successive over-relaxation, in place; free at the border.
 
-    In red-black order: pixels of one colour of a chessboard read only those of the other. Each colour is kept by itself
-    meanwhile, in rows and columns from 1, so that the compiler takes several pixels at a time.
+    In red-black order: pixels of one colour of a chessboard read only those of the other. Each colour is stored
+    separately meanwhile, in rows and columns from 1, so that the compiler vectorises the loop.
     """
     height, width, channels = filled.shape
     half = (width + 1) // 2
@@ -252,7 +271,7 @@ def _relax(filled, hole, sweeps, omega):  # pragma: no cover - compiled
         for colour in range(2):
             for c in range(channels):
                 own, other = pixels[colour, c], pixels[1 - colour, c]
-                other[0, :], other[height + 1, :] = own[1, :], own[height, :]  # pixels at the border see themselves
+                other[0, :], other[height + 1, :] = own[1, :], own[height, :]  # border pixels are their own neighbours
                 for y in range(1, height + 1):
                     if high[y] == 0:
                         continue
@@ -270,7 +289,16 @@ def _relax(filled, hole, sweeps, omega):  # pragma: no cover - compiled
 
 
 @cached_njit(nogil=True)
-def _relax_row(own, other, inside, y, shift, low, high, omega):  # pragma: no cover - compiled
+def _relax_row(  # pragma: no cover - compiled
+    own: np.ndarray,
+    other: np.ndarray,
+    inside: np.ndarray,
+    y: np.uint64,
+    shift: np.uint64,
+    low: np.uint64,
+    high: np.uint64,
+    omega: float,
+) -> None:
     vertical = 0.5 / (1.0 + LEVEL_PULL)
     level = 0.5 - vertical
     one = np.uint64(1)

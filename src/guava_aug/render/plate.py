@@ -1,4 +1,4 @@
-"""The clean plate: what a fixed camera saw behind a person, put together over time."""
+"""The clean plate: the background of a fixed camera, combined over time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from guava_aug.runtime.cpus import usable_cpus
 from guava_aug.runtime.numba_cache import cached_njit
 from guava_aug.runtime.text import pluralize
 
-SURE_SAMPLES = 5  # with this many samples twice the margin away from the person, nearer ones are not needed
+SURE_SAMPLES = 5  # with this many samples at twice the margin from the person, nearer ones are not used
 FEW_SAMPLES = (
-    3  # fewer than this of at least MANY_FRAMES may be a mask that lost a hand: checked against the surroundings
+    3  # fewer than this of at least MANY_FRAMES may be a mask that lacks a hand: compared with the surroundings
 )
 MANY_FRAMES = 8
-FEW_TOLERANCE = 0.12  # a few-sample pixel may differ this much (0..1) from its surroundings and be believed
+FEW_TOLERANCE = 0.12  # a few-sample pixel may differ this much (0..1) from its surroundings and be accepted
 MOVING_SPREAD = 8 / 255  # half the interquartile range over time; noise and codecs stay below 3/255
 MOVING_FRACTION = 0.15  # of the pixels seen often enough
 MIN_JUDGED = 0.01  # of the picture must be seen often enough to judge movement
@@ -27,7 +27,7 @@ THREADS = min(16, usable_cpus())
 
 @dataclass(frozen=True)
 class TemporalPlate:
-    """A plate with the hole that is left: [H, W, 3] float32 0..1, [H, W] bool."""
+    """A plate with the remaining hole: [H, W, 3] float32 0..1, [H, W] bool."""
 
     picture: np.ndarray
     hole: np.ndarray
@@ -36,7 +36,7 @@ class TemporalPlate:
     moving: bool
 
     def describe(self) -> str:
-        """One line for the run's record."""
+        """Return one line for the run's record."""
         return (
             f"{pluralize(self.frames, 'frame')}, {100 * self.hole.mean():.1f} % never seen, "
             f"{100 * self.moving_fraction:.1f} % of the seen pixels change"
@@ -44,14 +44,18 @@ class TemporalPlate:
 
 
 def temporal_plate(frames: np.ndarray, people: np.ndarray, margin: int, doubtful: int = 0) -> TemporalPlate:
-    """The median over time of the pixels outside the person, and where there is none.
+    """Return the median over time of the pixels outside the person, and the pixels without one.
 
-    frames: [T, H, W, 3] uint8, T <= 64; people: [T, H, W] bool without margin; margin: pixels kept away from them.
-    doubtful: how many masks may be wrong without anybody knowing which.
-    A pixel with five samples at twice the margin uses only those: what a mask misses (shadow, blur) lies next to it.
-    A pixel with one or two samples of many frames (or no more than are doubtful) is believed only if it looks like its
-    surroundings, for a mask that lost a hand in one frame would leave a ghost. The background counts as moving when
+    A pixel with five samples at twice the margin uses only those: errors of a mask (shadow, blur) lie next to it. A
+    pixel with one or two samples of many frames (or no more than are doubtful) is accepted only if it resembles its
+    surroundings, as a mask that lacks a hand in one frame would leave a ghost. The background counts as moving when
     over 15 % of the pixels change.
+
+    Args:
+        frames: [T, H, W, 3] uint8, T <= 64.
+        people: [T, H, W] bool without margin.
+        margin: Pixels kept away from the people.
+        doubtful: Number of masks that may be wrong without being identified.
     """
     trust = np.empty(people.shape, np.uint8)  # 0 person or margin, 1 near, 2 sure
 
@@ -77,7 +81,10 @@ def temporal_plate(frames: np.ndarray, people: np.ndarray, margin: int, doubtful
 
 
 def _masked_median(frames: np.ndarray, trust: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Median [H, W, 3] float32 0..1, half interquartile range [H, W] of the widest channel, samples used [H, W]."""
+    """Return median [H, W, 3] float32 0..1, half interquartile range [H, W], and number of samples [H, W].
+
+    The interquartile range is that of the widest channel.
+    """
     height, width = trust.shape[1:]
     median = np.zeros((height, width, 3), np.float32)
     spread = np.zeros((height, width), np.float32)
@@ -92,8 +99,16 @@ def _masked_median(frames: np.ndarray, trust: np.ndarray) -> tuple[np.ndarray, n
 
 
 @cached_njit(nogil=True)
-def _median_rows(frames, trust, first, last, median, spread, samples):  # pragma: no cover - compiled
-    """Rows first .. last - 1 of the masked median, by a histogram of the at most 256 grey values of a pixel."""
+def _median_rows(  # noqa: C901 - one compiled loop  # pragma: no cover
+    frames: np.ndarray,
+    trust: np.ndarray,
+    first: int,
+    last: int,
+    median: np.ndarray,
+    spread: np.ndarray,
+    samples: np.ndarray,
+) -> None:
+    """Compute rows first .. last - 1 of the masked median, by a histogram of the at most 256 grey values of a pixel."""
     total, _, width = trust.shape
     histogram = np.zeros((width, 3, 256), np.uint8)
     low, high = np.empty((width, 3), np.int32), np.empty((width, 3), np.int32)

@@ -1,4 +1,4 @@
-"""The Gaussian rasteriser's door: checks the call, picks a backend, gives back a `Raster`."""
+"""Entry point of the Gaussian rasteriser: checks the arguments, selects a backend, returns a `Raster`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from guava_aug.errors import DeviceError, InputError, UsageError
+from guava_aug.render import rasterize_torch
 from guava_aug.render.backends import BACKENDS as BACKENDS
 from guava_aug.render.backends import Backend
 from guava_aug.runtime import triton_support
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Raster:
-    """What T cameras see of N Gaussians: all of it comes out of one pass."""
+    """The result of rasterising N Gaussians for T cameras in one pass."""
 
     image: Tensor  # [T, C, H, W] sum of w_i f_i, plus T_final * background
     alpha: Tensor  # [T, 1, H, W] 1 - T_final, 0..1
@@ -29,7 +30,7 @@ class Raster:
 
     @property
     def depth(self) -> Tensor:
-        """[T, 1, H, W] metres: alpha / inverse_depth (the weighted harmonic mean of z); inf where nothing is seen."""
+        """Return [T, 1, H, W] metres: alpha / inverse_depth, the weighted harmonic mean of z; inf where alpha is 0."""
         covered = self.inverse_depth > 0
         ratio = self.alpha / torch.where(covered, self.inverse_depth, torch.ones_like(self.inverse_depth))
         return torch.where(covered, ratio, torch.full_like(ratio, math.inf))
@@ -51,10 +52,16 @@ def rasterize(
     antialias: bool = False,
     backend: Backend = "auto",
 ) -> Raster:
-    """A `Raster` of N Gaussians for T frames: feature image, alpha, inverse depth and radii in one pass.
+    """Return a `Raster` of N Gaussians for T frames: feature image, alpha, inverse depth and radii in one pass.
 
-    Everything is computed in float32 on the tensors' device. Frame t sees the Gaussians of frame t through camera t;
+    Everything is computed in float32 on the tensors' device. Frame t shows the Gaussians of frame t through camera t;
     opacities and features do not depend on the frame and are shared.
+
+    Differentiable in all tensors if one requires a gradient: by the reference ("torch", or "auto" on a CPU; its memory
+    grows with every pair of a splat and a tile), or on a GPU by kernels with a backward pass ("triton" or "auto";
+    `rasterize_grad`, within 1e-3 of the reference). Decisions (tile, order, thresholds) have no gradient.
+
+    Source: the rules are those of the 3D Gaussian splatting rasteriser as written down in `rasterize_torch`.
 
     Args:
         means: [T, N, 3] centres, world metres.
@@ -64,24 +71,19 @@ def rasterize(
         features: [N, C] any number of channels C >= 1, any range.
         viewmats: [T, 4, 4] world to camera, column vectors, OpenCV axes.
         K: [3, 3] pixels, no skew; integer pixel coordinates are pixel centres (see `views.cameras.intrinsics`).
-        width, height: image size in pixels, any size.
-        background: [C] shows through by the transmittance that is left; None is zero.
-        scale_modifier: factor on all scales.
-        antialias: lower the opacity of splats thinner than a pixel by what the 0.3 px^2 low-pass adds to them.
+        width: Image width in pixels, any size.
+        height: Image height in pixels, any size.
+        background: [C], weighted by the remaining transmittance; None is zero.
+        scale_modifier: Factor on all scales.
+        antialias: Lower the opacity of splats thinner than a pixel by what the 0.3 px^2 low-pass adds to them.
         backend: "torch" (the reference; CPU or CUDA, slow), "numba" (CPU only, no gradients), "triton" (CUDA only), or
-            "auto": the fastest on the tensors' device that can do what is asked.
-
-    Differentiable in all tensors where one requires a gradient: by the reference ("torch", or "auto" on a CPU; its
-    memory grows with every pair of a splat and a tile), or on a GPU by kernels with a backward pass ("triton" or
-    "auto"; `rasterize_grad`, within 1e-3 of the reference). Decisions (tile, order, thresholds) have no gradient.
+            "auto": the fastest on the tensors' device that supports the call.
 
     Raises:
-        UsageError: a shape, type, size or backend that makes no sense.
-        InputError: a value is not finite. (A finite Gaussian whose projection overflows, or is wider than 2^30 pixels,
+        UsageError: An invalid shape, type, size or backend.
+        InputError: A value is not finite. (A finite Gaussian whose projection overflows, or is wider than 2^30 pixels,
             is culled.)
-        DeviceError: tensors on different devices, or a backend that cannot run on theirs.
-
-    Source: the rules are those of the 3D Gaussian splatting rasteriser as written down in `rasterize_torch`.
+        DeviceError: Tensors on different devices, or a backend that cannot run on theirs.
     """
     width, height = _check_size(width, height)
     _check_shapes(means, quats, scales, opacities, features, viewmats, K, background)
@@ -98,27 +100,25 @@ def rasterize(
     float32 = [t.to(torch.float32) for t in tensors.values()]
 
     if chosen == "numba":
-        from guava_aug.render import rasterize_numba
+        from guava_aug.render import rasterize_numba  # noqa: PLC0415 - numba is slow to import
 
         image, alpha, inverse_depth, radii = rasterize_numba.rasterize_frames(
             *float32, width=width, height=height, scale_modifier=scale_modifier, antialias=antialias
         )
     elif chosen == "triton" and _wants_grad(tensors):
-        from guava_aug.render import rasterize_grad
+        from guava_aug.render import rasterize_grad  # noqa: PLC0415 - needs Triton
 
         image, alpha, inverse_depth, radii = rasterize_grad.rasterize_frames(
             *float32, width=width, height=height, scale_modifier=scale_modifier, antialias=antialias
         )
     elif chosen == "triton":
-        from guava_aug.render import rasterize_triton
+        from guava_aug.render import rasterize_triton  # noqa: PLC0415 - needs Triton
 
-        float32[list(tensors).index("K")] = lens  # known here already: no wait for the GPU
+        float32[list(tensors).index("K")] = lens  # on the CPU already: no synchronisation with the GPU
         image, alpha, inverse_depth, radii = rasterize_triton.rasterize_frames(
             *float32, width=width, height=height, scale_modifier=scale_modifier, antialias=antialias, black=black
         )
     else:
-        from guava_aug.render import rasterize_torch
-
         image, alpha, inverse_depth, radii = rasterize_torch.rasterize_frames(
             *float32, width=width, height=height, scale_modifier=scale_modifier, antialias=antialias
         )
@@ -169,7 +169,7 @@ def _check_shapes(
 
 
 def _check_values(tensors: dict[str, Tensor], scale_modifier: float) -> Tensor:
-    """K on the CPU. Raises what `rasterize` says."""
+    """Return K on the CPU. Raises the errors of `rasterize`."""
     device = tensors["means"].device
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
@@ -183,7 +183,7 @@ def _check_values(tensors: dict[str, Tensor], scale_modifier: float) -> Tensor:
     # NaN and inf survive a sum, so one cheap number per tensor clears the usual case (a float32 sum that overflows
     # only sends a healthy tensor to the exact count below).
     sums = [tensor.detach().sum(dtype=torch.float32) for tensor in tensors.values()]
-    numbers = torch.cat([torch.stack(sums), tensors["K"].detach().float().flatten()]).tolist()  # one wait for a GPU
+    numbers = torch.cat([torch.stack(sums), tensors["K"].detach().float().flatten()]).tolist()  # one synchronisation
     if not all(math.isfinite(number) for number in numbers[: len(sums)]):
         for name, tensor in tensors.items():
             bad = int((~torch.isfinite(tensor)).sum())
@@ -200,7 +200,7 @@ def _check_values(tensors: dict[str, Tensor], scale_modifier: float) -> Tensor:
 
 
 def resolve_backend(backend: str, device: torch.device | str) -> str:
-    """What draws tensors on `device` when no gradient is wanted: the backend that "auto" stands for, else `backend`."""
+    """Return the backend for tensors on `device` without gradients: `backend`, or the one "auto" stands for."""
     if backend != "auto":
         return backend
     if torch.device(device).type == "cpu":
@@ -209,7 +209,12 @@ def resolve_backend(backend: str, device: torch.device | str) -> str:
 
 
 def check_backend(backend: str, device: torch.device | str) -> None:
-    """Refuses what cannot draw tensors on `device`. Raises UsageError, DeviceError."""
+    """Check that a backend supports tensors on `device`.
+
+    Raises:
+        UsageError: There is no such backend.
+        DeviceError: It does not support the device.
+    """
     device = torch.device(device)
     if backend not in BACKENDS:
         raise UsageError(f"rasterize: backend must be one of {', '.join(BACKENDS)}, found {backend!r}")

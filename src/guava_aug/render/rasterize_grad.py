@@ -1,11 +1,11 @@
 """The Gaussian rasteriser with gradients: many images in one launch.
 
-The rules are those of `rasterize_torch`, which is also the specification the tests hold this to. Projection is plain
-torch under autograd, in float32; lists of splats per tile come from one sort; compositing is a Triton kernel with a
-backward pass (`rasterize_grad_triton`) on CUDA and the readable reference elsewhere.
+The rules are those of `rasterize_torch`, which is also the specification for the tests. Projection is plain torch under
+autograd, in float32; lists of splats per tile come from one sort; compositing is a Triton kernel with a backward pass
+(`rasterize_grad_triton`) on CUDA and the readable reference elsewhere.
 
-`rasterize` comes here by itself when an input on a GPU requires a gradient; `rasterize_grad` is for several people in
-one launch.
+`rasterize` calls this module when an input on a GPU requires a gradient; `rasterize_grad` renders several people in one
+launch.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ _LEAST_CHANNELS = 16  # of a matrix product in the kernels
 
 @dataclass(frozen=True)
 class Drawn:
+    """Feature images and alpha of B people in V views."""
+
     image: Tensor  # [B, K, C, H, W] over black
     alpha: Tensor  # [B, K, 1, H, W]
 
@@ -52,12 +54,12 @@ def rasterize_grad(
 ) -> Drawn:
     """Return feature images and alpha of every person in every view, differentiable in all tensors.
 
-    `precision` is how the kernel multiplies on CUDA: "tf32x3" (nearly float32), "tf32" (3e-4, too coarse for gradients
-    of opaque splats) or "ieee". Depths, weights and transmittance are float32 either way.
+    `precision` is the precision of the kernel's products on CUDA: "tf32x3" (nearly float32), "tf32" (3e-4, too coarse
+    for gradients of opaque splats) or "ieee". Depths, weights and transmittance are float32 in all cases.
     """
     if means.device.type != "cuda":
         return rasterize_reference(means, quats, scales, opacities, features, viewmats, K, width, height)
-    from guava_aug.render.rasterize_grad_triton import composite_tiles
+    from guava_aug.render.rasterize_grad_triton import composite_tiles  # noqa: PLC0415 - needs Triton
 
     B, k, N = means.shape[:3]
     projected = project_batch(means.flatten(0, 1), quats.flatten(0, 1), scales.flatten(0, 1), viewmats.flatten(0, 1),
@@ -74,7 +76,10 @@ def rasterize_reference(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, features: Tensor, viewmats: Tensor, K: Tensor,
     width: int, height: int,
 ) -> Drawn:  # fmt: skip
-    """As `rasterize_grad`, by the readable rasteriser; for tests and tiny runs, since it keeps every (splat, pixel)."""
+    """Return the same as `rasterize_grad`, by the readable rasteriser.
+
+    For tests and small runs, since it keeps every (splat, pixel) pair in memory.
+    """
     B, k = means.shape[:2]
     K = K.expand(B, k, 3, 3)
     black = features.new_zeros(features.shape[-1])
@@ -107,9 +112,9 @@ def rasterize_frames(
     """Return image [T,C,H,W], alpha, inverse_depth [T,1,H,W], radii [T,N] int32, with gradients; CUDA only.
 
     As `rasterize_torch.rasterize_frames`, within 1e-3 of it: projection is float32 throughout. Memory is that of the
-    lists of splats per tile and of the images, not of every (splat, pixel).
+    lists of splats per tile and of the images, not of every (splat, pixel) pair.
     """
-    from guava_aug.render.rasterize_grad_triton import composite_tiles
+    from guava_aug.render.rasterize_grad_triton import composite_tiles  # noqa: PLC0415 - needs Triton
 
     T, N = means.shape[:2]
     C = features.shape[1]
@@ -155,7 +160,7 @@ def project_batch(
     width: int,
     height: int,
 ) -> Projected:
-    """`rasterize_torch.project` for many images, in the dtype of its inputs and component by component."""
+    """Return the same as `rasterize_torch.project` for many images, in the dtype of its inputs, by component."""
     lens = K.to(means, non_blocking=True)[..., None]
     fx, fy, cx, cy = lens[..., 0, 0, :], lens[..., 1, 1, :], lens[..., 0, 2, :], lens[..., 1, 2, :]  # [1] or [I, 1]
     R, t = viewmats[:, :3, :3], viewmats[:, :3, 3]
@@ -199,7 +204,7 @@ def project_batch(
 
 
 def tile_lists(p: Projected, width: int, height: int) -> TileLists:
-    """Every (tile, splat) pair in the order it is drawn."""
+    """Return every (tile, splat) pair in drawing order."""
     columns, rows = -(-width // TILE), -(-height // TILE)
     images, N = p.depths.shape
     size = (p.tile_max - p.tile_min).clamp(min=0).flatten(0, 1).long()  # [I * N, 2]
@@ -220,7 +225,7 @@ def tile_lists(p: Projected, width: int, height: int) -> TileLists:
 
 
 def _rotate_back(quats: Tensor, v: Tensor) -> Tensor:
-    """R(q)^T v, [I, N, 3]; q as it is, so only unit ones rotate."""
+    """Return R(q)^T v, [I, N, 3]; q is used as given, so only unit quaternions rotate."""
     w, x, y, z = quats.unbind(-1)
     a, b, c = v.unbind(-1)
     return torch.stack(

@@ -1,12 +1,12 @@
 """Triton kernels: front-to-back compositing of sorted splats, forward and backward.
 
-One program draws one 16x16 tile. It takes CHUNK splats at a time: alphas [256, CHUNK], their transmittance by a
+One program draws one 16x16 tile. It processes CHUNK splats at a time: alphas [256, CHUNK], their transmittance by a
 cumulative sum of log(1 - alpha), and colour as a matrix product weights [256, CHUNK] x features [CHUNK, C].
 
 Backward, with w_i = T_i a_i the weight of splat i in a pixel, g the gradient at the pixel's C channels, g_A at its
 alpha, g_D at its inverse depth and q_i = g . f_i + g_A + g_D / z_i:
 dL/df_i += w_i g,   dL/d(1/z_i) += w_i g_D,   dL/da_i = T_i q_i - (sum_{j>i} w_j q_j) / (1 - a_i).
-The suffix sum is the whole sum, known from the forward result, less the prefix, so one front-to-back pass does it.
+The suffix sum is the whole sum, known from the forward result, less the prefix, so one front-to-back pass is enough.
 """
 
 from __future__ import annotations
@@ -76,7 +76,10 @@ class _Composite(torch.autograd.Function):
 
 @triton.jit
 def _alphas(splats, g, live, px, py, ROW: tl.constexpr):
-    """alpha [256, CHUNK] (0 where it does not count), the Gaussian, and the offsets and conic it came from."""
+    """Return alpha [256, CHUNK], the Gaussian, and the offsets and conic it is computed from.
+
+    Alpha is 0 where a splat does not count.
+    """
     at = splats + g * ROW
     cx, cy = tl.load(at, live, 0.0), tl.load(at + 1, live, 0.0)
     xx, xy, yy = tl.load(at + 2, live, 0.0), tl.load(at + 3, live, 0.0), tl.load(at + 4, live, 0.0)

@@ -1,15 +1,15 @@
 """The Gaussian rasteriser on the CPU, compiled by numba: the rules of `rasterize_torch`, about twenty times faster.
 
-Three passes, each parallel over what it can share out:
+Three passes, each parallel:
 
-1. `_project`: over (frame, block of Gaussians). Beside the reference's numbers it finds the box of pixels in which
-   opacity * exp(power) can reach 1/255 at all, and shrinks the splat's tiles and rows to it. This drops only work that
-   the reference would have multiplied by zero, so the picture stays.
-2. `_bucket`: over frames. One radix sort by depth, then one walk in that order that appends each splat to its tiles:
+1. `_project`: over (frame, block of Gaussians). In addition to the reference's numbers it finds the box of pixels in
+   which opacity * exp(power) can reach 1/255 at all, and shrinks the splat's tiles and rows to it. This drops only
+   work that the reference would have multiplied by zero, so the image is unchanged.
+2. `_bucket`: over frames. One radix sort by depth, then one pass in that order that appends each splat to its tiles:
    every list comes out sorted, equal depths by index.
 3. `_draw`: over (frame, tile). For each splat and each pixel row of the tile that its ellipse meets, the 16 alphas,
-   thresholds and transmittances are computed without a branch, as vectors; only then do the pixels inside the ellipse
-   get their C features. A row of finished pixels is skipped, a tile of finished rows ends its list.
+   thresholds and transmittances are computed without a branch, as vectors; only then are the C features added to the
+   pixels inside the ellipse. A row of finished pixels is skipped, a tile of finished rows ends its list.
 
 Results do not depend on the number of threads: no two threads ever add to the same number.
 """
@@ -75,7 +75,7 @@ def rasterize_frames(
     scale_modifier: float,
     antialias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(image [T,C,H,W], alpha [T,1,H,W], inverse_depth [T,1,H,W], radii [T,N] int32) of float32 CPU tensors.
+    """Return image [T,C,H,W], alpha [T,1,H,W], inverse_depth [T,1,H,W], radii [T,N] int32 of float32 CPU tensors.
 
     Threads: as many as torch uses (`torch.set_num_threads`), at most numba's own limit (`NUMBA_NUM_THREADS`).
     """
@@ -109,7 +109,7 @@ def _rasterize_part(
     means, quats, scales, opacities, features, viewmats, lens, backdrop, scale_modifier, antialias,
     image, alpha, inverse_depth, radii,
 ):  # fmt: skip
-    """Draws the frames it is given into `image`, `alpha`, `inverse_depth`, `radii`."""
+    """Draw the given frames into `image`, `alpha`, `inverse_depth`, `radii`."""
     T, N = radii.shape
     height, width = image.shape[2:]
     columns, rows = -(-width // TILE), -(-height // TILE)
@@ -126,7 +126,7 @@ def _rasterize_part(
 
 
 def _schedule(starts):
-    """Every (frame, tile) number once, dealt out so that the equal, contiguous share of each thread costs alike."""
+    """Return every (frame, tile) number once, in an order in which the threads' contiguous shares cost alike."""
     heavy_first = np.argsort(-np.diff(starts, axis=1).ravel(), kind="stable")
     threads = numba.get_num_threads()
     return np.concatenate([heavy_first[k::threads] for k in range(threads)])
@@ -140,7 +140,7 @@ def _project(
     means, quats, scales, opacities, viewmats, lens, width, height, scale_modifier, antialias,
     records, boxes, depths, radii,
 ):  # fmt: skip
-    """Fills, per splat: record, box of tiles (x0, y0, x1, y1; empty if it adds nothing), depth, radius."""
+    """Compute, per splat: record, box of tiles (x0, y0, x1, y1; empty if it adds nothing), depth, radius."""
     T, N = radii.shape
     blocks = (N + BLOCK - 1) // BLOCK
     for job in prange(T * blocks):
@@ -165,7 +165,7 @@ def _project_one(
     t, n, means, quats, scales, opacities, viewmats, clip, lens, width, height, scale_modifier, antialias,
     records, boxes, depths, radii,
 ):  # fmt: skip
-    """The numbers of `rasterize_torch.project` for one splat; leaves a culled one as it is."""
+    """Compute the numbers of `rasterize_torch.project` for one splat; a culled one is left unchanged."""
     x, y, z = means[t, n, 0], means[t, n, 1], means[t, n, 2]
     r00, r01, r02, r03 = viewmats[t, 0, 0], viewmats[t, 0, 1], viewmats[t, 0, 2], viewmats[t, 0, 3]
     r10, r11, r12, r13 = viewmats[t, 1, 0], viewmats[t, 1, 1], viewmats[t, 1, 2], viewmats[t, 1, 3]
@@ -251,14 +251,14 @@ def _project_one(
 
 @cached_njit()
 def _affine(x, y, z, a, b, c, d):
-    """(a, b, c, d) . (x, y, z, 1), rounded as `rasterize_torch.affine` does."""
+    """Return (a, b, c, d) . (x, y, z, 1), rounded as `rasterize_torch.affine` does."""
     inner = f32(f64(x) * f64(a) + f64(y * b))
     return f32(f64(z) * f64(c) + f64(inner)) + d
 
 
 @cached_njit()
 def _tiles(pixel, most):
-    """pixel / TILE truncated to a whole number in 0..most; no overflow however far away the pixel is."""
+    """Return pixel / TILE truncated to a whole number in 0..most, without overflow for any distance."""
     return int(min(max(pixel / f32(TILE), f32(0)), f32(most)))
 
 
@@ -267,7 +267,7 @@ def _tiles(pixel, most):
 
 @cached_njit(parallel=True)
 def _bucket(boxes, keys, columns, rows, starts):
-    """[M] int32 splat numbers, tile after tile, nearest first; `starts` [T, tiles + 1] says where each tile begins.
+    """Return splat numbers [M] int32, tile after tile, nearest first; `starts` [T, tiles + 1] are the tiles' offsets.
 
     keys: the depths' float bits, which sort like the depths because these are positive.
     """
@@ -302,7 +302,7 @@ def _bucket(boxes, keys, columns, rows, starts):
 
 @cached_njit()
 def _nearest_first(boxes, keys):
-    """Numbers of the splats with a tile, by key ascending, equal keys by number: a least-digit-first radix sort."""
+    """Return numbers of the splats with a tile, by key, equal keys by number: least-digit-first radix sort."""
     N = keys.shape[0]
     order = np.empty(N, i32)
     count = 0
@@ -346,7 +346,9 @@ def _draw(records, features, backdrop, lists, starts, schedule, columns, image, 
 
 
 @cached_njit(fastmath={"contract"}, error_model="numpy")
-def _draw_tile(t, records, features, backdrop, lists, begin, end, left, top, image, alpha, inverse_depth):
+def _draw_tile(  # noqa: C901 - one compiled loop
+    t, records, features, backdrop, lists, begin, end, left, top, image, alpha, inverse_depth
+):
     C, height, width = image.shape[1:]
     w_tile, h_tile = min(TILE, width - left), min(TILE, height - top)
     if begin == end:
@@ -425,10 +427,10 @@ def _draw_tile(t, records, features, backdrop, lists, begin, end, left, top, ima
 
 @cached_njit(error_model="numpy")
 def _row(rows, start, a, b, c, opacity, inv_z, px, dy):
-    """Lets one splat act on one row of a tile: its weights, and what they change.
+    """Apply one splat to one row of a tile: compute its weights, and update the row.
 
     `rows` from `start` holds the row's LIVE, FINAL, INVERSE and WEIGHT, 16 numbers each. Two plain loops over one array
-    at unsigned constant offsets: this is what LLVM turns into vector code.
+    at unsigned constant offsets: LLVM vectorises this form.
     """
     at = u64(start)
     cyy = c * dy * dy
@@ -456,7 +458,7 @@ def _row(rows, start, a, b, c, opacity, inv_z, px, dy):
 
 @cached_njit(fastmath={"contract"})
 def _exp(x):
-    """e^x of a float32 x <= 0 to 1.5 units in the last place, in operations that a compiler can do 8 or 16 at a time.
+    """Return e^x of a float32 x <= 0 to 1.5 units in the last place, in operations that vectorise 8 or 16 wide.
 
     x = n ln 2 + r, |r| <= ln 2 / 2; e^r by its series to r^7 (the rest is under 6e-9), 2^n through the exponent bits.
     """

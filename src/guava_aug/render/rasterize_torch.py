@@ -1,4 +1,4 @@
-"""The Gaussian rasteriser in plain torch: slow, readable, the specification every faster backend is tested against.
+"""The Gaussian rasteriser in plain torch: slow and readable, the specification for every faster backend.
 
 One frame is drawn in three steps:
 
@@ -6,12 +6,12 @@ One frame is drawn in three steps:
 2. `tile_lists`: the splats of a 16x16 tile, nearest first.
 3. `composite`: front to back, per pixel:  w_i = a_i * prod_{j<i}(1 - a_j),  a_i = min(0.99, opacity * exp(power)).
 
-What a list of formulas does not say, and a backend must keep because it shows in the picture: a splat acts on all
-pixels of the tiles its 3-sigma square touches and on no other pixel; alphas under 1/255 count as nothing; the splat
-that would bring the transmittance below 1e-4 is not drawn and ends the pixel.
+Rules beyond these formulas, which a backend has to keep because they are visible: a splat acts on all pixels of the
+tiles its 3-sigma square touches and on no other pixel; alphas under 1/255 count as zero; the splat that would bring the
+transmittance below 1e-4 is not drawn and ends the pixel.
 
 Source: Kerbl et al., "3D Gaussian Splatting for Real-Time Radiance Field Rendering" (2023), sections 4 and 6; Zwicker
-et al., "EWA Splatting" (2002), for the projection; constants and rounding as seen in what the original draws
+et al., "EWA Splatting" (2002), for the projection; constants and rounding as observed in images of the original
 (tests/golden/raster_a.npz, raster_b.npz).
 """
 
@@ -38,7 +38,7 @@ SPLATS_PER_STEP = 512  # bounds memory: [SPLATS_PER_STEP, TILE * TILE] numbers a
 
 @dataclass(frozen=True)
 class Splats:
-    """N Gaussians as one camera sees them."""
+    """N Gaussians projected by one camera."""
 
     centers: Tensor  # [N, 2] pixels
     conics: Tensor  # [N, 3] inverse covariance (xx, xy, yy), 1/px^2
@@ -64,9 +64,9 @@ def rasterize_frames(
     scale_modifier: float,
     antialias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(image [T,C,H,W], alpha [T,1,H,W], inverse_depth [T,1,H,W], radii [T,N] int32); arguments as `rasterize`.
+    """Return image [T,C,H,W], alpha [T,1,H,W], inverse_depth [T,1,H,W], radii [T,N] int32; arguments as `rasterize`.
 
-    Works in the dtype of its inputs (float64 gives a yardstick for rounding). Differentiable but for the decisions
+    Works in the dtype of its inputs (float64 gives a reference for rounding). Differentiable but for the decisions
     (tile, order, thresholds); with gradients on, memory grows with the number of (splat, tile) pairs.
     """
     T, C = means.shape[0], features.shape[1]
@@ -93,7 +93,7 @@ def project(
     height: int,
     antialias: bool,
 ) -> Splats:
-    """The N Gaussians as splats in pixels; a culled one keeps its row with radius 0 and an empty tile rectangle."""
+    """Return the N Gaussians as splats in pixels; a culled one has radius 0 and an empty tile rectangle."""
     fx, fy = K[0, 0], K[1, 1]
     z = affine(means, viewmat[2])
     in_front = z > NEAR
@@ -144,7 +144,7 @@ def project(
 
 
 def affine(points: Tensor, row: Tensor) -> Tensor:
-    """[N] row . (x, y, z, 1) of points [N, 3], rounded in the order measured on the original's binary.
+    """Return row . (x, y, z, 1), [N], of points [N, 3], rounded in the order measured on the original's binary.
 
     Depths and centres then agree with it to the last bit, so near-equal depths sort alike and few splats change sides
     at a threshold.
@@ -154,19 +154,19 @@ def affine(points: Tensor, row: Tensor) -> Tensor:
 
 
 def fused(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """a * b + c with a single rounding to the dtype of a."""
+    """Return a * b + c with a single rounding to the dtype of a."""
     return (a.double() * b.double() + c.double()).to(a.dtype)
 
 
 def limits(size: int, focal: Tensor, center: Tensor) -> tuple[float, float]:
-    """The least and the largest x / z at which the local affine map is taken: about the middle of what is seen."""
+    """Return the least and the largest x / z of the local affine map: about the middle of the visible range."""
     focal, center = focal.detach(), center.detach()
     reach, middle = FRUSTUM_MARGIN * size / (2 * float(focal)), ((size - 1) / 2 - float(center)) / float(focal)
     return middle - reach, middle + reach
 
 
 def rotation_matrices(quats: Tensor) -> Tensor:
-    """[N, 3, 3] from quaternions [N, 4] (w, x, y, z) as they are: only unit ones give rotations."""
+    """Return matrices [N, 3, 3] of quaternions [N, 4] (w, x, y, z) as given: only unit ones give rotations."""
     w, x, y, z = quats.unbind(-1)
     return torch.stack(
         [
@@ -179,7 +179,7 @@ def rotation_matrices(quats: Tensor) -> Tensor:
 
 
 def _draw(splats: Splats, features: Tensor, background: Tensor, width: int, height: int) -> Tensor:
-    """[C + 2, H, W] of one frame: C feature channels over the background, alpha, inverse depth."""
+    """Return one frame [C + 2, H, W]: C feature channels over the background, alpha, inverse depth."""
     device, dtype = splats.centers.device, splats.centers.dtype
     columns, rows = -(-width // TILE), -(-height // TILE)
     channels = torch.cat([features, (1.0 / splats.depths)[:, None]], dim=1)  # [N, C + 1]
@@ -206,7 +206,10 @@ def _draw(splats: Splats, features: Tensor, background: Tensor, width: int, heig
 
 
 def composite(splats: Splats, channels: Tensor, ids: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """(sum of w_i channels_i [P, C], transmittance left [P]) of splats `ids` [n], nearest first, at `pixels` [P, 2]."""
+    """Return the sum of w_i channels_i [P, C] and the remaining transmittance [P] at `pixels` [P, 2].
+
+    `ids` [n] are the splats, nearest first.
+    """
     P = pixels.shape[0]
     colors = channels.new_zeros(P, channels.shape[1])
     transmittance = channels.new_ones(P)
@@ -227,7 +230,7 @@ def composite(splats: Splats, channels: Tensor, ids: Tensor, pixels: Tensor) -> 
 
 
 def splat_alphas(splats: Splats, ids: Tensor, pixels: Tensor) -> Tensor:
-    """[n, P] opacity of each splat at each pixel; exactly 0 where it does not count."""
+    """Return [n, P] opacity of each splat at each pixel; exactly 0 where it does not count."""
     dx, dy = (splats.centers[ids][:, None, :] - pixels[None, :, :]).unbind(-1)  # [n, P]
     a, b, c = splats.conics[ids][:, :, None].unbind(1)  # [n, 1]
     power = -0.5 * (a * dx * dx + c * dy * dy) - b * dx * dy

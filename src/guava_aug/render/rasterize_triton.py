@@ -1,18 +1,19 @@
 """The Gaussian rasteriser on a GPU: many frames in five steps, without nvcc.
 
 1. `_project`: every Gaussian of every frame becomes a record of eight numbers, a depth key, and the cells (8 x 8
-   pixels of a 16 x 16 tile) it can be seen in, a bit each: an exact ellipse against box test inside the rule's tiles.
+   pixels of a 16 x 16 tile) it can be visible in, a bit each: an exact ellipse against box test inside the rule's
+   tiles.
 2. One radix sort of (frame, depth) orders all Gaussians of the batch.
 3. `_emit`: in that order every Gaussian writes its patches of 4 x 4 cells, with the bits of each. A stable sort by
    patch, of 16 bits where they suffice, gives the lists of all patches, nearest first.
-4. `_deal`: four programs per patch, one for each row of its cells, deal its list out to the cells, in two passes, one
-   that counts and one that writes. So a third of what lists of cells would be is sorted.
-5. `_blend`: one program per cell takes CHUNK splats at a time: alphas [CHUNK, pixels], transmittance by a scan along
-   the chunk, features by a matrix product weights [pixels, CHUNK] x features [CHUNK, C] on tensor cores. Alpha and
-   inverse depth come out of the same pass, and a cell ends when nothing behind can be seen.
+4. `_deal`: four programs per patch, one for each row of its cells, distribute its list to the cells, in two passes,
+   one that counts and one that writes. So only a third of the entries of the cells' lists is sorted.
+5. `_blend`: one program per cell processes CHUNK splats at a time: alphas [CHUNK, pixels], transmittance by a scan
+   along the chunk, features by a matrix product weights [pixels, CHUNK] x features [CHUNK, C] on tensor cores. Alpha
+   and inverse depth come out of the same pass, and a cell ends when nothing behind it is visible.
 
-The rules are those of `rasterize_torch`, with the same rounding where it shows. Source: as there; the matrix product
-form is ours.
+The rules are those of `rasterize_torch`, with the same rounding where it is visible. Source: as there; the matrix
+product form is ours.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ _RECORD = 8  # centre x, y, quadratic form xx, xy, yy, the power of two at which
 
 @dataclass(frozen=True)
 class Drawn:
-    """T frames as the kernels leave them."""
+    """T frames as the kernels write them."""
 
-    image: Tensor  # [T, C, H, W]; channels last in memory if asked for
+    image: Tensor  # [T, C, H, W]; channels last in memory if requested
     alpha: Tensor  # [T, 1, H, W] float32
     inverse_depth: Tensor | None  # [T, 1, H, W] float32
     radii: Tensor | None  # [T, N] int32
@@ -64,9 +65,9 @@ def rasterize_frames(
     height: int,
     scale_modifier: float,
     antialias: bool,
-    black: bool = False,  # the background, known without a look at the GPU
+    black: bool = False,  # the background, known without synchronisation
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(image [T,C,H,W], alpha [T,1,H,W], inverse_depth [T,1,H,W], radii [T,N] int32); arguments as `rasterize`."""
+    """Return image [T,C,H,W], alpha [T,1,H,W], inverse_depth [T,1,H,W], radii [T,N] int32; arguments as `rasterize`."""
     C = features.shape[1]
     if scale_modifier != 1:
         scales = scales * scale_modifier
@@ -99,11 +100,11 @@ def draw(
     bias: Tensor | None = None,
     out: Tensor | None = None,  # [T, C, H, W] to draw into
 ) -> Drawn:
-    """T frames over black, without any check of the values.
+    """Return T frames over black, without any check of the values.
 
-    float16 features are multiplied in half precision, added in float32 and written as float16; float32 ones become
-    two float16 numbers each (22 bits), take three such products, and are written as float32. With `bias` [C] the image
-    is a layer's output: the leaky ReLU (0.2) of what was drawn plus bias.
+    float16 features are multiplied in half precision, added in float32 and written as float16; float32 ones become two
+    float16 numbers each (22 bits), take three such products, and are written as float32. With `bias` [C] the image is a
+    layer's output: the leaky ReLU (0.2) of the image plus bias.
     """
     with torch.cuda.device_of(means):  # kernels run on the current device
         frames = [
@@ -169,7 +170,7 @@ def _draw_batch(
     packed = torch.cat([packed, packed.new_zeros(1, *packed.shape[1:])])
     starts, lengths = (torch.zeros(T * cells, dtype=torch.int32, device=device) for _ in range(2))
     ends_of_frames = ends.view(T, N)[:, -1] if N else ends.new_zeros(T)
-    most, *totals = torch.cat([sizes.sum(dtype=torch.int64)[None], ends_of_frames]).tolist()  # the one wait
+    most, *totals = torch.cat([sizes.sum(dtype=torch.int64)[None], ends_of_frames]).tolist()  # the only synchronisation
     total = totals[-1]
     patch_of, entries = empty(total, dtype=kind), empty(total, dtype=torch.int64)
     # lists are of whole chunks; large splats have room for all cells of their boxes, of which thin ones need few
@@ -208,9 +209,9 @@ def _draw_batch(
 
 
 def _split(features: Tensor) -> tuple[Tensor, Tensor]:
-    """float16 [N, 2, C]: each number as a sum of two, exact to 22 bits; and the units [C] of what is then blended.
+    """Return float16 [N, 2, C]: each number as a sum of two, exact to 22 bits; and the units [C] of the blended values.
 
-    Channels are scaled by powers of two to where the second part is not denormal.
+    Channels are scaled by powers of two such that the second part is not denormal.
     """
     largest = features.abs().nan_to_num(0, 0, 0).amax(0) if len(features) else features.new_zeros(features.shape[1])
     exponent = (_EXPONENT - torch.frexp(largest).exponent).clamp(max=100)  # powers of two that float32 has
@@ -227,7 +228,7 @@ def _pad_channels(features: Tensor) -> Tensor:
 
 @triton.jit
 def _row(at, scale, x, y, z):
-    """A row of the camera times a scale, applied to (x, y, z, 1), rounded as `rasterize_torch.affine`."""
+    """Return a row of the camera times a scale, applied to (x, y, z, 1), rounded as `rasterize_torch.affine`."""
     a, b, c = tl.load(at) * scale, tl.load(at + 1) * scale, tl.load(at + 2) * scale
     d = tl.fma(tl.load(at + 3), scale, 0.0)  # a plain product would become one rounding with the sum
     return tl.fma(z, c, tl.fma(x, a, y * b)) + d
@@ -235,10 +236,10 @@ def _row(at, scale, x, y, z):
 
 @triton.jit
 def _nearest_power(x0, y0, cx, cy, a, b, c, CW: tl.constexpr, CH: tl.constexpr):
-    """The least quadratic form over the pixels of the cell at (x0, y0), and how far rounding may be off."""
+    """Return the least quadratic form over the pixels of the cell at (x0, y0), and a bound of its rounding error."""
     left, right = x0 - cx, x0 + (CW - 1.0) - cx
     top, bottom = y0 - cy, y0 + (CH - 1.0) - cy
-    ex = tl.where(left > 0, left, tl.where(right < 0, right, 0.0))  # the edges that face the centre, 0: none
+    ex = tl.where(left > 0, left, tl.where(right < 0, right, 0.0))  # the edges towards the centre, 0: none
     ey = tl.where(top > 0, top, tl.where(bottom < 0, bottom, 0.0))
     vy = tl.minimum(tl.maximum(-0.5 * b * ex / c, top), bottom)
     vx = tl.minimum(tl.maximum(-0.5 * b * ey / a, left), right)
@@ -445,7 +446,7 @@ def _emit(
 
 @triton.jit
 def _room(starts, lengths, to, inside, counted, base, CHUNK: tl.constexpr):
-    """Notes where the list of a cell is, in chunks; where the next one is."""
+    """Store where the list of a cell is, in chunks; return where the next one is."""
     tl.store(starts + to, base, inside)
     tl.store(lengths + to, counted, inside)
     return base + (counted + CHUNK - 1) // CHUNK
@@ -453,14 +454,14 @@ def _room(starts, lengths, to, inside, counted, base, CHUNK: tl.constexpr):
 
 @triton.jit
 def _place(owner, n, bits, ranks, end, i: tl.constexpr):
-    """Adds the Gaussians of cell i to its list; where it ends then."""
+    """Append the Gaussians of cell i to its list; return its new end."""
     tl.store(owner + end + ((ranks >> (8 * i)) & 0xFF) - 1, n, ((bits >> (8 * i)) & 1) != 0)
     return end + ((tl.sum(bits, 0) >> (8 * i)) & 0xFF)
 
 
 @triton.jit
 def _fill_up(owner, nothing, end, CHUNK: tl.constexpr):
-    """Fills the last chunk of a list."""
+    """Fill the last chunk of a list."""
     at = end + tl.arange(0, CHUNK)
     tl.store(owner + at, tl.zeros([CHUNK], tl.int32) + nothing, at < (end + CHUNK - 1) // CHUNK * CHUNK)
 
@@ -513,7 +514,7 @@ def _deal(
 
 @triton.jit
 def _alpha(power, reach):
-    """255 alpha: 2 ** (reach - power), at most 252.45; 0 unless 0 <= power <= reach.
+    """Return 255 alpha: 2 ** (reach - power), at most 252.45; 0 unless 0 <= power <= reach.
 
     One comparison: as bits, a negative number is greater than all positive ones.
     """
@@ -533,20 +534,20 @@ def _alpha(power, reach):
 
 @triton.jit
 def _pair(at):
-    """Two float32 that lie side by side."""
+    """Return two float32 numbers that are adjacent in memory."""
     both = tl.load(at)
     return both.to(tl.int32).to(tl.float32, bitcast=True), (both >> 32).to(tl.int32).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def _prefetch(addresses):
-    """Brings what is there nearer; without it, a chunk waits three times for the L2 cache."""
+    """Prefetch the addresses; without it, a chunk waits three times for the L2 cache."""
     tl.inline_asm_elementwise("prefetch.global.L1 [$1]; mov.b32 $0, 0;", "=r,l", [addresses], tl.int32, False, 1)
 
 
 @triton.jit
 def _behind(left, drawn, through, alpha):
-    """Transmittance behind two layers, and what the second adds to a picture."""
+    """Return the transmittance behind two layers, and the second layer's contribution to an image."""
     return left * through, left * alpha
 
 

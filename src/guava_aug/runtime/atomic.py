@@ -1,4 +1,4 @@
-"""Names of unfinished files: beside the final one, hidden, and recognisable when a killed run left them."""
+"""Atomic writes, and names of temporary files: hidden, beside the final file, recognisable after a killed run."""
 
 from __future__ import annotations
 
@@ -17,21 +17,24 @@ from guava_aug.runtime.stale_files import remove_stale_files
 def temporary_path(path: Path) -> Path:
     """Return `.{name}.tmp-<host>-<pid>-<random>` in the same folder, so that a rename to `path` is atomic.
 
-    It does not end as `path` does: who collects `*.mp4` below a folder while a run is going on gets whole files only.
+    It does not end as `path` does, so that a search for `*.mp4` during a run finds complete files only.
     """
     return path.with_name(f".{path.name}.tmp-{host_id()}-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def remove_stale_temporaries_beside(path: Path) -> None:
-    """Removes what killed runs left in the folder of `path`. See `remove_stale_files`."""
+    """Remove the files that killed runs left in the folder of `path`. See `remove_stale_files`."""
     remove_stale_files(path.parent)
 
 
 @contextmanager
 def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """A temporary file to write; it takes the name `path` when the block is left well, and is removed when not.
+    """Yield a temporary file to write; rename it to `path` at the end of the block, or remove it after an exception.
 
-    Readers see the old file or the new one, whole; when `durable` also after a loss of power. Raises OSError.
+    Readers see the old file or the new one, complete; with `durable` also after a loss of power.
+
+    Raises:
+        OSError: The file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)

@@ -1,4 +1,4 @@
-"""How many processors this process may use."""
+"""Number of processors this process may use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ROOT, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 def usable_cpus() -> int:
     """Return the number of processors that this process may use, at least 1.
 
-    A job of a cluster, a container or `taskset` often has a part of the machine: the processors it is bound to, and of
+    A cluster job, a container or `taskset` often has only a part of the machine: the processors it is bound to, and of
     their time at most the quota of its control group.
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -25,7 +25,7 @@ def usable_cpus() -> int:
 
 @cache
 def _quota() -> float | None:
-    """Processors by the quota of the control group, or of one above it; None: no quota, or no Linux."""
+    """Return processors by the quota of the control group, or of one above it; None: no quota, or not Linux."""
     try:
         groups = _OWN.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -41,7 +41,10 @@ def _quota() -> float | None:
 
 
 def _of_folders(root: Path, path: str, read: Callable[[Path], float | None]) -> list[float]:
-    """The quotas of a group and of all above it; inside a container the path may be the host's, which is not there."""
+    """Return the quotas of a group and of all above it.
+
+    Inside a container the path may be that of the host and may not exist.
+    """
     group = root / path.lstrip("/")
     found = []
     for folder in (group, *group.parents):

@@ -1,4 +1,4 @@
-"""Which of the packages that guava-aug needs are missing or too old, by what its own metadata say."""
+"""Check of the required packages: which are missing or too old, according to this package's metadata."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from importlib.util import find_spec
 PACKAGE = "guava-aug"
 INSTALL_TORCH = "https://pytorch.org/get-started/locally/"
 CPU_FIRST = (
-    "on a machine without a GPU install PyTorch for the CPU first, with the line that its start page "
+    "on a machine without a GPU install PyTorch for the CPU first, with the command that its start page "
     f"({INSTALL_TORCH}) gives for it: 1.6 GB in all instead of 6 GB with CUDA"
 )
-_MODULES = {"opencv-python-headless": "cv2", "pyyaml": "yaml"}  # where the name of the module is another
+_MODULES = {"opencv-python-headless": "cv2", "pyyaml": "yaml"}  # if the module has another name
 _AT_LEAST = re.compile(r"\s*([A-Za-z0-9._-]+)\s*(?:\[[^]]*\])?\s*\(?>=\s*([0-9][0-9.]*)")
 
 
@@ -22,7 +22,7 @@ class Lack:
     """A package that is missing or too old."""
 
     name: str
-    needed: str  # the lowest version that will do
+    needed: str  # the lowest accepted version
     found: str | None  # None: it is not installed
 
     def __str__(self) -> str:
@@ -32,15 +32,15 @@ class Lack:
 
     @property
     def advice(self) -> str:
-        """What to do."""
+        """Return what to do."""
         command = f"pip install --upgrade '{self.name}>={self.needed}'"
         return f"{CPU_FIRST}; else {command}" if self.name == "torch" and self.found is None else command
 
 
 def lacking() -> list[Lack]:
-    """Return what is missing or too old of the packages that every command may need; nothing is imported.
+    """Return the required packages that are missing or too old; nothing is imported.
 
-    Empty also where guava-aug is not installed but runs from a folder, and has no metadata.
+    Empty also if guava-aug is not installed but runs from a folder, and has no metadata.
     """
     try:
         needed = requires(PACKAGE) or []
@@ -57,7 +57,7 @@ def lacking() -> list[Lack]:
         except PackageNotFoundError:
             if (
                 find_spec(_MODULES.get(name, name)) is None
-            ):  # else another distribution brings it, such as opencv-python
+            ):  # else it may be part of another distribution, such as opencv-python
                 found.append(Lack(name, lowest, None))
             continue
         if _release(there) < _release(lowest):
@@ -66,7 +66,7 @@ def lacking() -> list[Lack]:
 
 
 def _release(text: str) -> tuple[int, ...]:
-    """Return the numbers of a version: (2, 13) of 2.13.0+cpu; zeros at the end do not count."""
+    """Return the numbers of a version: (2, 13) of 2.13.0+cpu; trailing zeros are dropped."""
     match = re.match(r"(?:[0-9]+!)?([0-9]+(?:\.[0-9]+)*)", text)
     numbers = [int(part) for part in match[1].split(".")] if match else []
     while numbers and numbers[-1] == 0:

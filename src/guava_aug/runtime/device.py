@@ -1,4 +1,4 @@
-"""Which device a run uses, and whether a GPU is to be expected where torch finds none."""
+"""Choice of the device of a run, and whether a GPU is expected where torch finds none."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES
 _JOB = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "SGE_TASK_ID", "FLUX_JOB_ID", "_CONDOR_SLOT")  # set within a job
 _NO_DEVICE = ("", "-1", "none", "void", "nodevfiles")  # values of the above that name no GPU
 _OF_GPU = re.compile(r"CUDA|cuDNN|CUBLAS|\bHIP\b|NVIDIA|no kernel image", re.IGNORECASE)
-_REASON = 400  # characters of what torch says
+_REASON = 400  # characters of torch's message
 
 
 def choose_device(asked: str, *, required: bool = False) -> str:
     """Return the torch device for `--device`: a GPU number, `cpu`, `cuda`, `cuda:1`, or another torch device.
 
-    A machine without any GPU uses its CPU, which is said once in the log. Where there is a GPU, or the scheduler gave
-    one to this job, and torch cannot use it, that is an error: on a CPU the work would take days without a word.
+    On a machine without a GPU the CPU is used, and this is logged once. If there is a GPU, or the scheduler assigned
+    one to this job, and torch cannot use it, that is an error: the work would silently take days on a CPU.
 
     Args:
-        required: a GPU was asked for by name, so that a CPU will not do whatever the machine is.
+        asked: The value of `--device`.
+        required: A GPU was requested by name, so that a CPU is never used instead.
 
     Raises:
-        DeviceError: there are GPUs, but not this one; torch cannot use the GPU of this machine or job; or torch has no
+        DeviceError: There are GPUs, but not this one; torch cannot use the GPU of this machine or job; or torch has no
             such device on this machine.
-        UsageError: that is not the name of a device, or a GPU is required of a CPU.
+        UsageError: The value is not the name of a device, or a GPU is required and the value names a CPU.
     """
     text = asked.strip().lower()
     number = text.removeprefix("cuda").removeprefix(":") if text.startswith("cuda") else text
@@ -61,9 +62,10 @@ def choose_device(asked: str, *, required: bool = False) -> str:
 
 
 def keep_threads_within_quota() -> None:
-    """Let torch use no more threads than this process has processors, unless the user says how many.
+    """Limit torch's threads to the number of processors of this process, unless the user has set OMP_NUM_THREADS.
 
-    It counts those the process is bound to, but does not know the quota of a container or a cluster's job.
+    By default torch counts the processors the process is bound to, but ignores the quota of a container or a cluster
+    job.
     """
     if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > usable_cpus():
         torch.set_num_threads(usable_cpus())
@@ -74,8 +76,8 @@ def _gpu(index: int, asked: str, required: bool) -> str:
         why = "a GPU is required" if required else why_expected(os.environ, ROOT)
         if why is not None:
             raise DeviceError(
-                f"--device {asked}: {why}, but torch can use none ({why_unusable()}); {advice()}; `guava-aug doctor` "
-                "looks at it more closely; to use the CPU, give --device cpu"
+                f"--device {asked}: {why}, but torch cannot use any ({why_unusable()}); {advice()}; `guava-aug doctor` "
+                "shows details; to use the CPU, give --device cpu"
             )
         hidden = next((name for name in _VISIBLE if name in os.environ and not _names_gpu(os.environ[name])), None)
         if hidden is not None:
@@ -83,26 +85,27 @@ def _gpu(index: int, asked: str, required: bool) -> str:
         else:
             log.warning("no GPU that torch can use is on this machine; running on the CPU")
         return "cpu"
-    if index and index >= (count := torch.cuda.device_count()):  # which takes 0.2 s and is not asked for the first
+    if index and index >= (count := torch.cuda.device_count()):  # takes 0.2 s and is not needed for the first
         there = "0" if count == 1 else f"0 to {count - 1}"
         raise DeviceError(f"--device {index}: there is no such GPU; this machine has {there} (or use --device cpu)")
     return f"cuda:{index}"
 
 
 def gpu_usable() -> bool:
-    """Return whether torch finds a GPU. Its warnings are left out: `why_unusable` has the reason."""
+    """Return whether torch finds a GPU. Its warnings are suppressed: `why_unusable` has the reason."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.cuda.is_available()
 
 
 def why_expected(environment: Mapping[str, str], root: Path) -> str | None:
-    """Return why a GPU is to be expected here, in words; None where nothing says so.
+    """Return why a GPU is expected here, as text; None if it is not.
 
-    The scheduler's word comes first, then an explicit CUDA_VISIBLE_DEVICES without a GPU, then the device nodes.
+    The scheduler's variables come first, then an explicit CUDA_VISIBLE_DEVICES without a GPU, then the device nodes.
 
     Args:
-        root: folder that holds `dev` and `proc`.
+        environment: Environment variables.
+        root: Folder that contains `dev` and `proc`.
     """
     given = [name for name in _GIVEN if _names_gpu(environment.get(name, ""))]
     job = next((name for name in _JOB if environment.get(name)), None)
@@ -124,7 +127,7 @@ def _names_gpu(value: str) -> bool:
 
 
 def _device_nodes(root: Path) -> list[Path]:
-    """Return what the drivers of GPUs put into the file system, those of single GPUs first."""
+    """Return the files created by GPU drivers, those of single GPUs first."""
     found = sorted((root / "dev").glob("nvidia[0-9]*")) + sorted((root / "dev").glob("nvidia[!0-9]*"))
     found.append(root / "proc/driver/nvidia")
     if getattr(torch.version, "hip", None) is not None:
@@ -133,18 +136,18 @@ def _device_nodes(root: Path) -> list[Path]:
 
 
 def _is_denied(node: Path) -> bool:
-    """Return whether a device is another job's: the scheduler's cgroup forbids to open it."""
+    """Return whether a device belongs to another job: the scheduler's cgroup does not permit opening it."""
     if node.is_dir():
         return True  # of the driver, which is there for all jobs
     try:
         os.close(os.open(node, os.O_RDWR | os.O_NONBLOCK))
     except OSError as error:
-        return error.errno == errno.EPERM  # EACCES is the mode of the file: a fault that can be mended
+        return error.errno == errno.EPERM  # EACCES is the mode of the file: an error that can be fixed
     return node.name.removeprefix("nvidia")[:1].isalpha()  # nvidiactl, nvidia-uvm: for all jobs too
 
 
 def why_unusable() -> str:
-    """Return what torch says when it is told to use a GPU."""
+    """Return torch's error message when it tries to use a GPU."""
     try:
         torch.cuda.init()
         torch.empty(1, device="cuda")
@@ -165,7 +168,7 @@ def advice() -> str:
 
 @contextmanager
 def device_errors(device: str) -> Iterator[None]:
-    """Raise what CUDA says against a GPU that is used for the first time as a DeviceError."""
+    """Raise CUDA's errors on the first use of a GPU as DeviceError."""
     try:
         yield
     except RuntimeError as error:  # also torch.OutOfMemoryError

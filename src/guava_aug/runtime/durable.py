@@ -1,4 +1,4 @@
-"""Waiting until what was written is on the disk."""
+"""Flushing of written data to the disk."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-# What a file system answers that cannot do it (FUSE, some SMB and 9p servers). EIO, ENOSPC and all else are failures.
+# Errors of file systems without fsync (FUSE, some SMB and 9p servers). EIO, ENOSPC and all others are failures.
 _CANNOT = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY}
-_told = False
+_warned = False
 
 
 def sync_descriptor(descriptor: int, path: str | os.PathLike[str]) -> None:
-    """Return when the data of an open file are on the disk.
+    """Wait until the data of an open file are on the disk.
 
-    A file system that cannot say so is warned of once per process, and the work goes on: the data are written, only a
-    loss of power in the next seconds could take them. The descriptor must be open for writing: some servers refuse
-    the others.
+    If a file system does not support it, a warning is logged once per process and the work continues: the data are
+    written, and only a loss of power in the next seconds could lose them. The descriptor must be open for writing, as
+    some servers require it.
 
     Raises:
-        OSError: the data are not on the disk.
+        OSError: The data are not on the disk.
     """
-    global _told
+    global _warned
     try:
         os.fsync(descriptor)
     except OSError as error:
         if error.errno not in _CANNOT:
             raise
-        if not _told:
-            _told = True
+        if not _warned:
+            _warned = True
             log.warning(
                 "%s: this file system cannot confirm that data are on the disk (fsync: %s); the run goes on. After a "
                 "loss of power, look for damaged files with --verify",
@@ -41,7 +41,11 @@ def sync_descriptor(descriptor: int, path: str | os.PathLike[str]) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Return when a file's data are on the disk. See `sync_descriptor`; raises OSError."""
+    """Wait until a file's data are on the disk. See `sync_descriptor`.
+
+    Raises:
+        OSError: The data are not on the disk.
+    """
     descriptor = os.open(path, os.O_RDWR)
     try:
         sync_descriptor(descriptor, path)
@@ -50,7 +54,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Return when a rename in `folder` is on the disk, where the system can say so of folders."""
+    """Wait until a rename in `folder` is on the disk, if the system supports it for folders."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,11 +1,11 @@
-"""Places where a test kills the program, to see that nothing is lost. Without the variable they do nothing."""
+"""Points at which tests kill the program, to check that nothing is lost. Without the variable they do nothing."""
 
 from __future__ import annotations
 
 import os
 import signal
 
-VARIABLE = "GUAVA_AUG_KILL_AT"  # "name" or "name:k": the k-th time the program comes by, counted from 1
+VARIABLE = "GUAVA_AUG_KILL_AT"  # "name" or "name:k": the k-th time the point is reached, from 1
 POINTS = ("after-plan", "mid-encode", "before-fsync", "before-video", "before-journal")
 
 _name, _, _count = os.environ.get(VARIABLE, "").partition(":")
@@ -13,7 +13,7 @@ _left = int(_count or 1)
 
 
 def fault_point(name: str) -> None:
-    """Kills this process (SIGKILL) if the environment asks for it at this point."""
+    """Kill this process (SIGKILL) if the environment requests it at this point."""
     global _left
     if name == _name:
         _left -= 1

@@ -13,10 +13,10 @@ Rate = float | Fraction  # frames per second; a fraction only where the rate was
 
 
 def parse_rate(text: str) -> Rate:
-    """Return the rate that was typed: "25" and "29.97" as numbers, "30000/1001" as a fraction.
+    """Return the rate of a text: "25" and "29.97" as numbers, "30000/1001" as a fraction.
 
     Raises:
-        ValueError: it is none, or out of range; the message says what was expected.
+        ValueError: It is not a rate, or out of range; the message says what was expected.
     """
     found = re.fullmatch(r"\s*(\d{1,12})\s*/\s*(\d{1,12})\s*", text, re.ASCII)
     try:
@@ -30,7 +30,11 @@ def parse_rate(text: str) -> Rate:
 
 
 def check_rate(rate: Rate) -> None:
-    """Raise ValueError unless `rate` is a rate that a video can have."""
+    """Check that `rate` is a possible rate of a video.
+
+    Raises:
+        ValueError: It is not.
+    """
     if not 0 < rate <= FASTEST:  # false for NaN
         raise ValueError(f"expected more than 0 and at most {FASTEST} frames per second, found {_in_words(rate)}")
     if isinstance(rate, Fraction) and (max(rate.as_integer_ratio()) > LARGEST_PART or rate * _COMMON < 1):
@@ -40,9 +44,12 @@ def check_rate(rate: Rate) -> None:
 
 
 def exact_rate(rate: Rate) -> Fraction:
-    """Return the rate that a video has: a fraction as it is, of a number the nearest with a denominator up to 1001.
+    """Return the exact rate of a video: a fraction unchanged, for a number the nearest with a denominator up to 1001.
 
-    So 29.97 is 2997/100, and 23.976023976 is 24000/1001. Raises ValueError for what is no rate.
+    So 29.97 is 2997/100, and 23.976023976 is 24000/1001.
+
+    Raises:
+        ValueError: It is not a rate.
     """
     check_rate(rate)
     exact = rate if isinstance(rate, Fraction) else Fraction(rate).limit_denominator(_COMMON)
@@ -51,7 +58,7 @@ def exact_rate(rate: Rate) -> Fraction:
 
 
 def rate_text(rate: Rate) -> str:
-    """Return the exact rate as FFmpeg's tools write it: "30000/1001", "25/1"."""
+    """Return the exact rate in the notation of FFmpeg's tools: "30000/1001", "25/1"."""
     exact = exact_rate(rate)
     return f"{exact.numerator}/{exact.denominator}"
 

@@ -1,43 +1,48 @@
-"""numba with its machine code kept on disk where that is possible."""
+"""numba with its machine code cached on disk where possible."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from numba import njit
 from numba.core import event
 
 log = logging.getLogger(__name__)
 
+F = TypeVar("F", bound=Callable[..., Any])
 
-def cached_njit(**options: Any) -> Any:
-    """Return a decorator: `njit` with `options` whose code is cached; where no cache folder is writable, compiled anew.
 
-    Compiling takes long enough for a user to wonder, so that it is said in the log, once in a process.
+def cached_njit(**options: Any) -> Callable[[F], F]:
+    """Return a decorator: `njit` with `options` and a cache on disk.
+
+    Without a writable cache folder the code is compiled in every process. Compiling takes so long that it is logged,
+    once per process.
     """
 
-    def wrap(function: Any) -> Any:
+    def wrap(function: F) -> F:
         try:
-            return njit(cache=True, **options)(function)
+            compiled: F = njit(cache=True, **options)(function)
         except RuntimeError:  # numba: "no locator available"
             _Compiling.is_kept = False
-            return njit(**options)(function)
+            compiled = njit(**options)(function)
+        return compiled
 
     return wrap
 
 
 class _Compiling(event.Listener):
-    """Says that numba compiles; it does not hear of code that comes out of the cache."""
+    """Log that numba compiles; code that is loaded from the cache causes no event."""
 
     is_kept = True
-    _said = False
+    _logged = False
 
     def on_start(self, event: Any) -> None:
-        """Say so, the first time."""
-        if self._said:
+        """Log the first compilation."""
+        if self._logged:
             return
-        self._said = True
+        self._logged = True
         if self.is_kept:
             log.info("compiling for this CPU, once on this machine: up to a minute")
         else:
@@ -46,7 +51,7 @@ class _Compiling(event.Listener):
             )
 
     def on_end(self, event: Any) -> None:
-        """Nothing: the next lines of the log say that it goes on."""
+        """Do nothing."""
 
 
 event.register("numba:compile", _Compiling())

@@ -1,4 +1,4 @@
-"""Settings of the thread pools beneath torch and numba, for machines that do more than one thing at a time."""
+"""Settings of the thread pools of torch and numba, for machines that run more than one process."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ SPINS = "20000"  # about a millisecond; libgomp's default is some ten
 
 
 def shorten_spin() -> None:
-    """Lets threads that have nothing to do give their core away after a millisecond. Call it before torch is imported.
+    """Let idle threads release their core after a millisecond. Call it before torch is imported.
 
-    Between two steps of the network they turn in circles, which is fastest as long as nobody else wants the core: with
-    the default two runs on the same cores take more than twice as long as one after the other
-    (`benchmarks/together.py`). What the user says in OMP_WAIT_POLICY or GOMP_SPINCOUNT is left as it is.
+    Between two steps of the network they spin, which is fastest as long as nothing else needs the core: with the
+    default two runs on the same cores take more than twice as long as one after the other (`benchmarks/together.py`).
+    Values of OMP_WAIT_POLICY or GOMP_SPINCOUNT set by the user are kept.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
@@ -21,8 +21,8 @@ def shorten_spin() -> None:
 def same_threads() -> None:
     """Let numba start as many threads as OMP_NUM_THREADS says. Call it before numba is imported.
 
-    Without NUMBA_NUM_THREADS it starts one for every processor that it may use, which on a large node is more than a
-    user may have, and each of several processes does so.
+    Without NUMBA_NUM_THREADS it starts one for every processor that it may use, which on a large node exceeds the limit
+    of processes per user, in particular if several processes do so.
     """
     threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if threads.isdecimal() and int(threads) > 0:

@@ -1,12 +1,12 @@
-"""The opcodes of a pickle, carried out with bounds: work and memory stay in proportion to the length of the file.
+"""Execution of the opcodes of a pickle with bounds: work and memory stay proportional to the length of the file.
 
-Python's own unpicklers trust what they read: 250 bytes can make them hash a tuple of 2**60 leaves, or number a memo
-slot 2**31. This one knows the same opcodes (protocols 0 to 5) and
+Python's own unpicklers trust their input: 250 bytes can make them hash a tuple of 2**60 leaves, or number a memo slot
+2**31. This one supports the same opcodes (protocols 0 to 5) and
 
-- takes only strings, bytes and plain numbers as keys and members of sets, and of numbers no more than `MAX_NUMBER_KEYS`
+- accepts only strings, bytes and plain numbers as keys and members of sets, and of numbers at most `MAX_NUMBER_KEYS`
   (their hashes can be made to collide; those of strings cannot);
-- counts the memory of what it makes against a multiple of the file's length, whatever is made of shared parts;
-- calls and changes nothing but what the table of names gave it;
+- counts the memory of all values against a multiple of the file's length, also for values made of shared parts;
+- calls and changes only what the table of names returned;
 - is interrupted by signals between two opcodes.
 
 Arrays that numpy has pickled by protocol 4 or 5, of which a long video has a million, are recognised as a whole.
@@ -37,47 +37,58 @@ _NUMBERS = (int, float, np.bool_, np.integer, np.floating)
 
 
 class RefusedError(pickle.UnpicklingError):
-    """The pickle asks for something that is not on the allow-list, misuses something that is, or asks for too much."""
+    """The pickle requires something that is not on the allow-list, misuses something that is, or requires too much."""
 
 
 class TruncatedError(pickle.UnpicklingError):
+    """The file ends before the pickle does."""
+
     def __init__(self) -> None:
         super().__init__("pickle data was truncated")
 
 
 class _SharedPartError(Exception):
-    """A part of an array that was read as a whole is used once more: read again without this short cut."""
+    """A part of an array that was read as a whole is used again: the file is read without this optimisation."""
 
 
 class Standin:
-    """What a name of the allow-list becomes, or what is made by calling it, until it can become a value."""
+    """The stand-in for a name of the allow-list, or for the result of calling it, until it can become a value."""
 
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment]  # never a key or member of a set
 
     def __call__(self, *args: Any) -> Any:
+        """Call the object that the name stands for."""
         raise RefusedError(f"call of {type(self).__name__}")
 
     def set_state(self, state: Any) -> None:
-        """What BUILD does."""
+        """Apply the state of the opcode BUILD."""
         raise RefusedError(f"change of {type(self).__name__}")
 
 
 class Budget:
-    """Bytes that the values of one file may still take."""
+    """Bytes that the values of one file may still use."""
 
     def __init__(self, file_size: int) -> None:
         self.left = MEMORY + MEMORY_PER_BYTE * file_size
 
     def spend(self, count: int) -> None:
-        """Raises RefusedError when there is not so much left."""
+        """Count bytes.
+
+        Raises:
+            RefusedError: The budget is exceeded.
+        """
         self.left -= count
         if self.left < 0:
-            raise RefusedError("it makes far more data than the file is long")
+            raise RefusedError("it makes far more data than the length of the file allows")
 
 
 def check_key(key: Any) -> bool:
-    """Whether a key, or a member of a set, is a number; strings and bytes are none. RefusedError for all else."""
+    """Return whether a key, or a member of a set, is a number rather than a string or bytes.
+
+    Raises:
+        RefusedError: It is anything else.
+    """
     kind = type(key)
     if kind is str or kind is bytes or kind is np.str_ or kind is np.bytes_:
         if len(key) > MAX_KEY:
@@ -89,11 +100,14 @@ def check_key(key: Any) -> bool:
 
 
 class PickleReader:
-    """Reads one pickle.
+    """Read one pickle.
 
-    data: the whole file. find: gives the stand-in, or other value, of a name `(module, name)`. make_array: makes an
-    array of (shape, dtype stand-in, order, bytes), all unchecked, and `array_names` are the stand-ins (`_reconstruct`,
-    `ndarray`, `_frombuffer`) by which it is recognised.
+    Args:
+        data: The whole file.
+        find: Returns the stand-in, or other value, of a name `(module, name)`.
+        make_array: Makes an array of (shape, dtype stand-in, order, bytes), all unchecked.
+        array_names: The stand-ins (`_reconstruct`, `ndarray`, `_frombuffer`) by which a pickled array is recognised.
+        persistent: Returns the value of a persistent id; None: such ids are refused.
     """
 
     def __init__(
@@ -108,7 +122,12 @@ class PickleReader:
         self._make_array, self._array_names, self._persistent = make_array, array_names, persistent
 
     def load(self) -> Any:
-        """The value, with stand-ins in it. Raises RefusedError, other UnpicklingErrors, or nearly anything."""
+        """Return the value, with stand-ins in it.
+
+        Raises:
+            RefusedError: The pickle is refused.
+            UnpicklingError: The pickle is damaged. Damage may also raise nearly any other exception.
+        """
         try:
             return self._load(short_cut=True)
         except _SharedPartError:
@@ -195,7 +214,7 @@ class PickleReader:
     # --- arrays as a whole
 
     def _array(self) -> bool:
-        """Reads a key and an array, or an array, at `pos`, if they are there in the form that numpy writes."""
+        """Read a key and an array, or an array, at `pos`, if they are there in the form that numpy writes."""
         data, memo = self.data, self.memo
         found = _ARRAY.match(data, self.pos)
         if found is None:
@@ -231,7 +250,7 @@ class PickleReader:
         return True
 
     def _buffer(self) -> bool:
-        """As `_array`, in the form of protocol 5."""
+        """Read as `_array`, in the form of protocol 5."""
         data, memo = self.data, self.memo
         found = _BUFFER.match(data, self.pos)
         if found is None:
@@ -532,7 +551,7 @@ class PickleReader:
 
 
 _NOTHING = object()  # a memo number that was left out
-_PART = object()  # something that only `_array` has used
+_PART = object()  # a part that only `_array` has used
 _FLOATS = np.dtype([("code", "u1"), ("value", ">f8")])
 _GET = rb"(h.|j.{4})"
 _SHAPE = rb"((?:K.|M..|J.{4}){1,3}[\x85-\x87]|\((?:K.|M..|J.{4}){4,8}t)"
@@ -550,7 +569,7 @@ def _index(get: bytes) -> int:
 
 
 def _shape_of(code: bytes) -> tuple[int, ...]:
-    """The tuple that these opcodes make."""
+    """Return the tuple that these opcodes make."""
     last = code[-1]
     body = code[1:-1] if last == 0x74 else code[:-1]
     sides, pos = [], 0
@@ -564,7 +583,7 @@ def _shape_of(code: bytes) -> tuple[int, ...]:
 
 
 def _size_of(made: Any) -> int:
-    """Bytes of an array, of text, of entries."""
+    """Return the bytes of an array, of text, of entries."""
     if isinstance(made, (np.ndarray, np.generic, Standin)):
         return int(getattr(made, "nbytes", 0))
     return len(made) * (100 if isinstance(made, dict) else 1) if isinstance(made, (bytes, str, dict)) else 0

@@ -1,7 +1,7 @@
-"""JSON that may be damaged or come from others: read with bounds, and checked value by value.
+"""Reading of JSON that may be damaged or come from outside: with bounds, and checked value by value.
 
-Nothing here raises anything but ValueError: not for text nested a million levels deep, a number of 5,000 digits, NaN,
-or what is no text.
+Functions of this module raise nothing but ValueError: not for text nested a million levels deep, a number of 5,000
+digits, NaN, or what is not text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ MOST = 100_000  # values in one
 
 
 def loads(text: str | bytes) -> Any:
-    """The value that a JSON text says. Raises ValueError for whatever is wrong with it."""
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: The text is invalid in any way.
+    """
     try:
         return json.loads(text)
     except RecursionError:
@@ -25,8 +29,10 @@ def loads(text: str | bytes) -> Any:
 
 
 def is_text(value: Any) -> bool:
-    """Whether it is a string of reasonable length that can be written: names on a disk need not be Unicode, but half of
-    a surrogate pair is no character."""
+    """Return whether a value is a string of reasonable length that can be written.
+
+    File names need not be Unicode, but half of a surrogate pair is not a character.
+    """
     if type(value) is not str or len(value) > LONGEST_TEXT:
         return False
     if value.isascii():
@@ -39,28 +45,28 @@ def is_text(value: Any) -> bool:
 
 
 def as_text(value: str) -> str:
-    """The string, shortened and with odd characters escaped where `is_text` would refuse it."""
+    """Return the string, shortened and escaped if `is_text` would refuse it."""
     return value if is_text(value) else value[: LONGEST_TEXT // 10].encode("utf-8", "backslashreplace").decode()
 
 
 def is_count(value: Any) -> bool:
-    """Whether it is an integer of 0 or more, with at most 63 bits."""
+    """Return whether it is an integer of 0 or more, with at most 63 bits."""
     return type(value) is int and 0 <= value < LARGEST
 
 
 def is_integer(value: Any) -> bool:
-    """Whether it is an integer with at most 63 bits and a sign."""
+    """Return whether it is an integer with at most 63 bits and a sign."""
     return type(value) is int and -LARGEST <= value < LARGEST
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number."""
+    """Return whether it is a finite number."""
     kind = type(value)
     return (kind is float or kind is int) and -LARGEST_FLOAT < value < LARGEST_FLOAT
 
 
 def is_scalar(value: Any) -> bool:
-    """Whether it is null, a truth value, a bounded integer, a finite number or text."""
+    """Return whether it is null, a boolean, a bounded integer, a finite number or text."""
     kind = type(value)
     if value is None or kind is bool:
         return True
@@ -68,7 +74,7 @@ def is_scalar(value: Any) -> bool:
 
 
 def is_plain(value: Any, deepest: int = DEEPEST) -> bool:
-    """Whether it is such a value, or lists and objects of them, neither many nor nested deep."""
+    """Return whether it is a scalar, or lists and objects of them, limited in number and depth."""
     left = MOST
     level = [value]
     for _ in range(deepest + 1):
@@ -93,5 +99,5 @@ def is_plain(value: Any, deepest: int = DEEPEST) -> bool:
 
 
 def is_object(value: Any) -> bool:
-    """Whether it is an object of such values."""
+    """Return whether it is an object of plain values."""
     return type(value) is dict and is_plain(value)

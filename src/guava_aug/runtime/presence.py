@@ -1,7 +1,8 @@
-"""Whether something is there: only "no such file" says that it is not.
+"""Existence of files: only "no such file" counts as absent.
 
-`os.path.exists` and its kin also say no when a server does not answer (EIO, ESTALE), when a folder belongs to somebody
-else (EACCES), or when links go in circles (ELOOP). Here all these are raised, so that nothing is passed over for them.
+`os.path.exists` and similar functions also return False when a server does not respond (EIO, ESTALE), when a folder
+belongs to another user (EACCES), or when links form a loop (ELOOP). Here all these are raised, so that no file is
+skipped because of them.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ _KINDS = {
 
 
 def status_of(path: str | Path, *, follow: bool = True) -> os.stat_result | None:
-    """What the file system says of `path`; None: it is not there.
+    """Return the file system's status of `path`; None: it does not exist.
 
-    follow: of what a link leads to (None also when that is not there); otherwise of the link itself.
+    Args:
+        path: A file, folder or link.
+        follow: Return the status of the target of a link (None if it does not exist); otherwise that of the link
+            itself.
 
     Raises:
-        OSError: it cannot be looked at.
+        OSError: The status cannot be read.
     """
     try:
         return os.stat(path) if follow else os.lstat(path)
@@ -38,22 +42,26 @@ def status_of(path: str | Path, *, follow: bool = True) -> os.stat_result | None
 
 
 def is_there(path: str | Path, error: type[Exception] | None = None) -> bool:
-    """Whether anything is at `path`, be it a link to nothing.
+    """Return whether anything is at `path`, including a broken link.
+
+    Args:
+        path: A file, folder or link.
+        error: Exception to raise instead of OSError, with the path and the reason.
 
     Raises:
-        OSError: it cannot be looked at; `error` with the path and the reason, if one is given.
+        OSError: The status cannot be read, and no `error` is given.
     """
     return _look(path, error, follow=False) is not None
 
 
 def is_file(path: str | Path, error: type[Exception] | None = None) -> bool:
-    """Whether a regular file is at `path`. Raises as `is_there`."""
+    """Return whether a regular file is at `path`. Arguments and errors as `is_there`."""
     found = _look(path, error)
     return found is not None and stat.S_ISREG(found.st_mode)
 
 
 def is_folder(path: str | Path, error: type[Exception] | None = None) -> bool:
-    """Whether a folder is at `path`. Raises as `is_there`."""
+    """Return whether a folder is at `path`. Arguments and errors as `is_there`."""
     found = _look(path, error)
     return found is not None and stat.S_ISDIR(found.st_mode)
 
@@ -64,16 +72,16 @@ def _look(path: str | Path, error: type[Exception] | None, *, follow: bool = Tru
     except OSError as e:
         if error is None:
             raise
-        raise error(f"{path} cannot be looked at: {e.strerror or e}") from e
+        raise error(f"{path} cannot be accessed: {e.strerror or e}") from e
 
 
 def kind_of(found: os.stat_result) -> str:
-    """In words what kind of thing it is: "a folder", "a pipe (FIFO)"."""
+    """Return the type of a file as text: "a folder", "a pipe (FIFO)"."""
     return _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
 
 
-def link_to_nothing(path: str | Path) -> str | None:
-    """Where `path` points to, if it is a link to what is not there; else None."""
+def broken_link_target(path: str | Path) -> str | None:
+    """Return the target of `path` if it is a broken link, else None."""
     found = status_of(path, follow=False)
     if found is None or not stat.S_ISLNK(found.st_mode) or status_of(path) is not None:
         return None

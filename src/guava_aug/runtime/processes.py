@@ -1,4 +1,4 @@
-"""Processes and the machines they run on: who wrote a file, and is that process still there?"""
+"""Processes and their machines: which process wrote a file, and whether it is still alive."""
 
 from __future__ import annotations
 
@@ -16,26 +16,25 @@ _SLACK = 2.0  # seconds between clocks of one machine
 
 
 def child_environment() -> dict[str, str]:
-    """This process's environment, for a Python that is to find this very package, also when it runs from a checkout."""
-    search = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    """Return this process's environment with a PYTHONPATH to this package, also when it runs from a checkout."""
+    search = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(search)}
 
 
 @cache
 def host_name() -> str:
-    """This machine's name, fit for a file name."""
+    """Return this machine's name, restricted to characters of file names."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", socket.gethostname())[:40].strip("-.") or "host"
 
 
 @cache
 def host_id() -> str:
-    """Return eight hexadecimal digits of this machine and its table of processes.
+    """Return eight hexadecimal digits of this machine and its process namespace.
 
-    They are equal where process numbers mean the same.
-
-    Machines of one image may share a host name, and every machine's first process namespace has the same number, so the
-    identifier of this start of the machine is part of it. Containers share that, but not their processes, so the
-    namespace is part of it too. After a restart the digits are others, and all earlier processes are dead.
+    They are equal where process numbers mean the same. Machines of one image may share a host name, and every machine's
+    first process namespace has the same number, so the boot identifier is part of it. Containers share that, but not
+    their processes, so the namespace is part of it too. After a restart the digits differ, and all earlier processes
+    are dead.
     """
     parts = [socket.gethostname()]
     try:
@@ -46,10 +45,10 @@ def host_id() -> str:
 
 
 def process_lives(identity: object, pid: object, since: float | None = None) -> bool | None:
-    """Return whether a process lives, by the `host_id` and number it noted; None: it is not of here, nothing is known.
+    """Return whether a process is alive, by its recorded `host_id` and number; None: unknown, as it is from elsewhere.
 
-    Not of here are other machines, other containers, earlier starts of this machine, and processes of guava-aug 0.1.0,
-    whose identity had no start in it. since: as for `is_alive`.
+    From elsewhere are other machines, other containers, earlier starts of this machine, and processes of guava-aug
+    0.1.0, whose identity did not include the start. `since` is that of `is_alive`.
     """
     if identity != host_id() or isinstance(pid, bool) or not isinstance(pid, int) or pid <= 0:
         return None
@@ -57,22 +56,22 @@ def process_lives(identity: object, pid: object, since: float | None = None) -> 
 
 
 def is_alive(pid: int, since: float | None = None) -> bool:
-    """Whether process `pid` of this machine runs; `since`: and began before that time (seconds since 1970).
+    """Return whether process `pid` of this machine runs and, with `since`, started before that time.
 
-    Numbers of dead processes are given again, hence `since`. Where the beginning is not known it counts as before.
+    `since` is in seconds since 1970: numbers of dead processes are reused. An unknown start counts as before.
     """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):  # somebody else's process; or no number a process can have
+    except (OSError, OverflowError):  # a process of another user; or not a process number
         return True
     begun = _begun(pid) if since is not None else None
     return begun is None or since is None or begun <= since + _SLACK
 
 
 def _begun(pid: int) -> float | None:
-    """When a process began, seconds since 1970; None where /proc does not say. A zombie's is never: it is dead."""
+    """Return when a process started, seconds since 1970; None if /proc has no answer, infinity for a zombie."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()

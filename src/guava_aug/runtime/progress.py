@@ -1,9 +1,8 @@
-"""What the user sees while a run works: a bar with an ETA on a terminal, dated lines elsewhere."""
+"""Display of progress: a bar with an ETA on a terminal, dated lines elsewhere."""
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -17,45 +16,53 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 LINE_EVERY = 30.0  # seconds between the plain lines of one long video
-ETA_SECONDS, ETA_SHARE = 2.0, 0.05  # of the work that must be done before its end is guessed
+ETA_SECONDS, ETA_SHARE = 2.0, 0.05  # of the work that must be done before its end is estimated
 
 
 class Progress(Protocol):
-    """Called by the jobs. Work is counted in frames of views: a view of a long video is more than one of a short."""
+    """Receiver of a run's progress, from one thread; several videos may be in progress at the same time.
+
+    Work is counted in frames of views: a view of a long video is more than one of a short.
+    """
 
     def start(self, videos: int, views: int) -> None:
-        """The run begins: so many videos, and views to make in all."""
+        """Start the run: number of videos, and views to make in all."""
 
     def video(self, name: str, views: int) -> None:
-        """The next video begins, with so many views to make; none are left for a video that is done."""
+        """Start the next video with the number of views to make; 0 for a video that is complete."""
 
-    def frames(self, done: int, total: int) -> None:
-        """`done` more frames of one view are rendered, of `total` frames in that view."""
+    def frames(self, name: str, done: int, total: int) -> None:
+        """Count `done` more rendered frames of one view of a video, of `total` frames in that view."""
 
-    def finish_video(self, message: str) -> None:
-        """The video is over, well or not; `message` says how, in one line."""
+    def finish_video(self, name: str, message: str) -> None:
+        """Finish a video, also after an error; `message` is the result in one line."""
 
     def close(self) -> None:
-        """The run is over (also after an interruption)."""
+        """Finish the run (also after an interruption)."""
 
 
 class NoProgress:
-    """Shows nothing: `--quiet`, and the default of the Python API."""
+    """No display: `--quiet`, and the default of the Python API."""
 
-    def start(self, videos: int, views: int) -> None: ...
+    def start(self, videos: int, views: int) -> None:
+        """See `Progress`."""
 
-    def video(self, name: str, views: int) -> None: ...
+    def video(self, name: str, views: int) -> None:
+        """See `Progress`."""
 
-    def frames(self, done: int, total: int) -> None: ...
+    def frames(self, name: str, done: int, total: int) -> None:
+        """See `Progress`."""
 
-    def finish_video(self, message: str) -> None: ...
+    def finish_video(self, name: str, message: str) -> None:
+        """See `Progress`."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """See `Progress`."""
 
 
 @dataclass
 class _Open:
-    """A video in work."""
+    """A video in progress."""
 
     name: str
     index: int  # from 1, in the order in which they began
@@ -65,15 +72,15 @@ class _Open:
 
     @property
     def all_frames(self) -> int:
-        """Frames of all its views; 0 before the length is known."""
+        """Return the frames of all its views; 0 before the length is known."""
         return self.views * (self.length or 0)
 
 
 class ProgressEstimate:
-    """How far a run is, and how long it will still take, counted in frames of views.
+    """Progress and remaining time of a run, counted in frames of views.
 
     How long a video is, is known when its first frames are rendered; those to come count as long as those seen so far.
-    Several videos may be in work, each in a thread of its own; what a thread tells is about its video.
+    Several videos may be in work; `name`, `video_index` and `video_frames` are of the one that was told of last.
     """
 
     def __init__(self) -> None:
@@ -81,19 +88,23 @@ class ProgressEstimate:
         self._done_before = 0  # views of finished videos
         self._frames_before = 0  # of finished videos
         self._seen_views = self._seen_frames = 0  # of all videos whose length is known
-        self._open: dict[int, _Open] = {}  # by thread
+        self._open: dict[str, _Open] = {}  # videos in work, by name
+        self._latest = _Open("", 0, 0)  # the one that was told of last
         self._first: float | None = None  # when the first frames were done
         self._since = 0  # frames done after these
 
     def start(self, videos: int, views: int) -> None:
+        """See `Progress`."""
         self.videos, self.views = videos, views
 
     def video(self, name: str, views: int) -> None:
+        """See `Progress`."""
         self._count += 1
-        self._open[threading.get_ident()] = _Open(name, self._count, views)
+        self._latest = self._open[name] = _Open(name, self._count, views)
 
-    def frames(self, done: int, total: int) -> None:
-        mine = self._mine
+    def frames(self, name: str, done: int, total: int) -> None:
+        """See `Progress`."""
+        mine = self._told_of(name)
         if mine.length is None:
             mine.length = max(total, 1)
             self._seen_views += mine.views
@@ -104,63 +115,64 @@ class ProgressEstimate:
         else:
             self._since += done
 
-    def finish_video(self) -> None:
-        mine = self._mine
-        self._done_before += mine.views  # a failed video leaves nothing to wait for either
-        self._frames_before += mine.all_frames
-        mine.views, mine.frames = 0, 0
+    def finish_video(self, name: str) -> None:
+        """See `Progress`."""
+        video = self._told_of(name)
+        self._open.pop(name, None)
+        self._done_before += video.views  # a failed video leaves nothing to wait for either
+        self._frames_before += video.all_frames
 
-    @property
-    def _mine(self) -> _Open:
-        return self._open.get(threading.get_ident()) or _Open("", 0, 0)
+    def _told_of(self, name: str) -> _Open:
+        self._latest = self._open.get(name) or _Open(name, 0, 0)
+        return self._latest
 
     @property
     def name(self) -> str:
-        """The video of this thread."""
-        return self._mine.name
+        """Return the name of the video of the latest call."""
+        return self._latest.name
 
     @property
     def video_index(self) -> int:
-        """Its number, from 1."""
-        return self._mine.index
+        """Return its number, from 1, in the order in which videos began."""
+        return self._latest.index
 
     @property
     def video_frames(self) -> tuple[int, int]:
-        """Frames done of the video of this thread, and frames of all its views."""
-        return self._mine.frames, self._mine.all_frames
+        """Return its finished frames, and the frames of all its views."""
+        return self._latest.frames, self._latest.all_frames
 
     @property
     def done(self) -> float:
-        """Views done, with the fraction of those in flight."""
-        in_work = (video.frames / video.length for video in list(self._open.values()) if video.length)
+        """Return the number of finished views, with the fraction of those in progress."""
+        in_work = (video.frames / video.length for video in self._open.values() if video.length)
         return self._done_before + sum(in_work)
 
     @property
     def frames_done(self) -> int:
-        """Frames done, with those of failed videos."""
-        return self._frames_before + sum(video.frames for video in list(self._open.values()))
+        """Return the number of finished frames, including those of failed videos."""
+        return self._frames_before + sum(video.frames for video in self._open.values())
 
     @property
     def frames_left(self) -> int:
-        """Frames still to do, as far as the lengths of the videos are known."""
-        left = sum(video.all_frames - video.frames for video in list(self._open.values()))
+        """Return the number of remaining frames, as far as the lengths of the videos are known."""
+        left = sum(video.all_frames - video.frames for video in self._open.values())
         return left + (round(self._unseen * self._seen_frames / self._seen_views) if self._seen_views else 0)
 
     @property
     def is_exact(self) -> bool:
-        """Whether the lengths of all videos are known."""
+        """Return whether the lengths of all videos are known."""
         return self._unseen == 0
 
     @property
     def _unseen(self) -> int:
-        """Views to make of videos whose length is not known yet."""
-        known = sum(video.views for video in list(self._open.values()) if video.length is not None)
+        """Return the number of views of videos whose length is not known yet."""
+        known = sum(video.views for video in self._open.values() if video.length is not None)
         return max(self.views - self._done_before - known, 0)
 
     def eta(self) -> str:
-        """Time left as h:mm:ss, "?" while less than 5 % and less than two seconds of the work are known.
+        """Return the remaining time as h:mm:ss; "?" before 5 % or two seconds of the work are done.
 
-        Time counts from the first frames on: what comes before them (compiling, a model's first picture) comes once.
+        The time starts with the first frames: the work before them (compilation, warm-up) happens only once.
         """
         if self._first is None or self._since == 0:
             return "?"
@@ -178,15 +190,18 @@ class PlainLines:
         self._last = 0.0
 
     def start(self, videos: int, views: int) -> None:
+        """See `Progress`."""
         self.clock.start(videos, views)
         log.info("%s, %s to make", pluralize(videos, "video"), pluralize(views, "view"))
 
     def video(self, name: str, views: int) -> None:
+        """See `Progress`."""
         self.clock.video(name, views)
         self._last = time.monotonic()
 
-    def frames(self, done: int, total: int) -> None:
-        self.clock.frames(done, total)
+    def frames(self, name: str, done: int, total: int) -> None:
+        """See `Progress`."""
+        self.clock.frames(name, done, total)
         if time.monotonic() - self._last >= LINE_EVERY:
             self._last = time.monotonic()
             c = self.clock
@@ -196,13 +211,15 @@ class PlainLines:
                 c.video_index, c.videos, c.name, done, total, c.done, c.views, c.eta(),
             )  # fmt: skip
 
-    def finish_video(self, message: str) -> None:
-        self.clock.finish_video()
+    def finish_video(self, name: str, message: str) -> None:
+        """See `Progress`."""
+        self.clock.finish_video(name)
         c = self.clock
         eta = f", ETA {c.eta()}" if c.done < c.views else ""
         log.info("[%d/%d] %s: %s%s", c.video_index, c.videos, c.name, message, eta)
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """See `Progress`."""
 
 
 class Bars:
@@ -214,7 +231,8 @@ class Bars:
         self._bars: RichBars | None = None
 
     def start(self, videos: int, views: int) -> None:
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        """See `Progress`."""
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - slow
 
         self.clock.start(videos, views)
         self._bars = Progress(
@@ -226,22 +244,26 @@ class Bars:
         self._bars.start()
 
     def video(self, name: str, views: int) -> None:
-        from rich.markup import escape
+        """See `Progress`."""
+        from rich.markup import escape  # noqa: PLC0415 - slow
 
         self.clock.video(name, views)
         self._show(escape(f"[{self.clock.video_index}/{self.clock.videos}] {printable(name)[:40]}"))
 
-    def frames(self, done: int, total: int) -> None:
-        self.clock.frames(done, total)
+    def frames(self, name: str, done: int, total: int) -> None:
+        """See `Progress`."""
+        self.clock.frames(name, done, total)
         self._show()
 
-    def finish_video(self, message: str) -> None:
-        self.clock.finish_video()
+    def finish_video(self, name: str, message: str) -> None:
+        """See `Progress`."""
+        self.clock.finish_video(name)
         c = self.clock
         log.info("[%d/%d] %s: %s", c.video_index, c.videos, c.name, message)
         self._show()
 
     def close(self) -> None:
+        """See `Progress`."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
@@ -264,6 +286,6 @@ class Bars:
 
 
 def hms(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
+    """Return seconds as h:mm:ss."""
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

@@ -1,4 +1,4 @@
-"""Reading pickles of unknown origin: numbers come out, code never runs."""
+"""Reading of untrusted pickles: only data are read, code is never executed."""
 
 from __future__ import annotations
 
@@ -20,25 +20,29 @@ _MAX_DENSE = 2**26  # elements of a sparse matrix made dense (0.5 GB of float64)
 _MAX_PATHS = 2**20  # ways to the values of a file, beyond a few for each of its bytes
 _MAX_NUMBERS_IN_PAIRS = 100  # as keys of one OrderedDict of protocol 0 or 1
 _NAME_SHOWN = 100  # characters
-_LARGE = 2**28  # bytes; of larger files it is asked whether they are mostly holes
+_LARGE = 2**28  # bytes; larger files are checked for being mostly holes
 _NUMBER_KINDS = frozenset("biufcSU")
 
 
 def load_pickle(path: str | Path, error: type[Exception] = InputError) -> Any:
-    """What a pickle file holds: plain containers, numbers, strings and numpy arrays, nothing else.
+    """Return the content of a pickle file: plain containers, numbers, strings and numpy arrays, nothing else.
 
-    Reads protocols 0 to 5 and Python 2 files (strings as latin1). Old holders become plain arrays without
-    their packages: `chumpy.*` objects their values, `scipy.sparse` csc and csr matrices dense arrays;
-    `OrderedDict` becomes `dict`.
+    Reads protocols 0 to 5 and Python 2 files (strings as latin1). Old containers become plain arrays without their
+    packages: `chumpy.*` objects become their values, `scipy.sparse` csc and csr matrices dense arrays; `OrderedDict`
+    becomes `dict`.
 
-    Every name the pickle mentions is looked up in the table of this file, and what the table gives are stand-ins that
-    check their arguments: neither an unknown name nor a known callable with odd arguments runs code. Work and memory
-    are bounded by the length of the file (`pickle_reader`); keys and members of sets are strings and plain numbers;
-    no container holds itself, or is repeated to more values than the file has bytes.
+    Every name in the pickle is looked up in the table of this module, which returns stand-ins that check their
+    arguments: neither an unknown name nor a known callable with unexpected arguments runs code. Work and memory are
+    bounded by the length of the file (`pickle_reader`); keys and members of sets are strings and plain numbers; no
+    container holds itself, or is repeated to more values than the file has bytes.
+
+    Args:
+        path: The pickle file.
+        error: Type of exception to raise.
 
     Raises:
-        error: `InputError` unless told otherwise: missing, empty, truncated, naming anything else
-            (the message has `module.name`), or making more than a file of its length can hold.
+        error: `InputError` by default: the file is missing, empty, truncated, contains any other name (the message has
+            `module.name`), or makes more data than a file of its length can hold.
     """
     path, size, complete = Path(path), 0, False
     try:
@@ -65,15 +69,19 @@ def load_pickle(path: str | Path, error: type[Exception] = InputError) -> Any:
 
 
 def _is_mostly_holes(file: BinaryIO, size: int) -> bool:
-    """Of a large file: an interrupted copy can claim gigabytes that were never written."""
+    """Return whether a large file is sparse: an interrupted copy can claim gigabytes that were never written."""
     written = getattr(os.fstat(file.fileno()), "st_blocks", None)  # of 512 bytes; Windows has none
     return size > _LARGE and written is not None and written * 512 < size // 8
 
 
 def read_values(reader: PickleReader) -> Any:
-    """What the reader's pickle holds, with values in place of stand-ins. Raises RefusedError, or nearly anything."""
+    """Return the content of the reader's pickle, with values in place of stand-ins.
+
+    Raises:
+        RefusedError: The pickle is refused. Damage may raise nearly any other exception.
+    """
     collecting = gc.isenabled()
-    gc.disable()  # it would look through a million arrays again and again, and nothing here is garbage
+    gc.disable()  # it would scan a million arrays repeatedly, and nothing here is garbage
     try:
         value = reader.load()
         return _Values(reader.budget, _MAX_PATHS + 4 * reader.size).resolve(value, 0)[0]
@@ -94,6 +102,7 @@ class Token(Standin):
         self.name, self._call = name, call
 
     def __call__(self, *args: Any) -> Any:
+        """See `Standin`."""
         if self._call is None:
             raise RefusedError(f"call of {self.name}")
         return self._call(*args)
@@ -104,7 +113,7 @@ class Token(Standin):
 
 
 class _DType(Standin):
-    """A dtype on its way: numpy's type string, byte order from the state that follows."""
+    """Stand-in for a dtype: numpy's type string, byte order from the state that follows."""
 
     __slots__ = ("_code", "_dtype", "_order")
 
@@ -124,6 +133,7 @@ class _DType(Standin):
         self._order, self._dtype = order, None
 
     def build(self) -> np.dtype:
+        """Return the dtype."""
         if self._dtype is not None:
             return self._dtype
         try:
@@ -139,7 +149,7 @@ class _DType(Standin):
 
 
 class _Array(Standin):
-    """An ndarray on its way: `_reconstruct` makes it empty, BUILD fills it, `_resolve` puts it in place."""
+    """Stand-in for an ndarray: created empty by `_reconstruct`, filled by BUILD, and replaced by `_resolve`."""
 
     __slots__ = ("value",)
 
@@ -148,7 +158,7 @@ class _Array(Standin):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory."""
+        """Return the bytes of memory."""
         return 0 if self.value is None else self.value.nbytes
 
     def set_state(self, state: Any) -> None:
@@ -160,7 +170,7 @@ class _Array(Standin):
 
 
 class _Objects(Standin):
-    """An array of objects on its way: they may be stand-ins."""
+    """Stand-in for an array of objects, which may be stand-ins."""
 
     __slots__ = ("items", "order", "shape")
 
@@ -169,12 +179,12 @@ class _Objects(Standin):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory."""
+        """Return the bytes of memory."""
         return 8 * len(self.items)
 
 
 class _Sparse(Standin):
-    """A scipy.sparse csc or csr matrix on its way."""
+    """Stand-in for a scipy.sparse csc or csr matrix."""
 
     __slots__ = ("state",)
 
@@ -191,7 +201,11 @@ class _Sparse(Standin):
         self.state = state
 
     def dense(self, budget: Budget) -> np.ndarray:
-        """The matrix. Raises RefusedError when it is none, or too large."""
+        """Return the dense matrix.
+
+        Raises:
+            RefusedError: It is not a matrix, or too large.
+        """
         state = self.state if isinstance(self.state, dict) else {}
         shape: Any = state.get("_shape", state.get("shape"))
         arrays: list[Any] = [state.get(k) for k in ("data", "indices", "indptr")]
@@ -227,7 +241,7 @@ class _SparseRows(_Sparse):
 
 
 class _Chumpy(Standin):
-    """A chumpy object on its way: only the numbers it holds are of interest."""
+    """Stand-in for a chumpy object: only its numbers are used."""
 
     __slots__ = ("state",)
 
@@ -243,6 +257,7 @@ class _Chumpy(Standin):
         self.state = state
 
     def values(self) -> np.ndarray:
+        """Return the object's numbers."""
         value = self.state.get("x") if isinstance(self.state, dict) else None
         if not isinstance(value, np.ndarray):
             raise RefusedError("chumpy object without an array in its entry 'x'")
@@ -252,14 +267,14 @@ class _Chumpy(Standin):
 def _is_shape(shape: Any) -> bool:
     if type(shape) is not tuple or len(shape) > 32:
         return False
-    for n in shape:  # noqa: SIM110 - half the time of all(): a long video has a million arrays
-        if type(n) is not int or not 0 <= n < 2**48:
-            return False
-    return True
+    return all(type(n) is int and 0 <= n < 2**48 for n in shape)
 
 
-def make_array(shape: Any, dtype: Any, order: Literal["C", "F"], raw: Any) -> Any:
-    """An array that owns its numbers; its size must be that of the data, so a small file cannot ask for a large one."""
+def make_array(shape: Any, dtype: Any, order: Literal["C", "F"], raw: Any) -> np.ndarray | _Objects:
+    """Return an array that owns its numbers.
+
+    Its size must be that of the data, so that a small file cannot create a large array.
+    """
     if not _is_shape(shape) or not isinstance(dtype, _DType):
         raise RefusedError("numpy array with an unknown shape or dtype")
     count, kind = math.prod(shape), dtype.build()
@@ -274,16 +289,17 @@ def make_array(shape: Any, dtype: Any, order: Literal["C", "F"], raw: Any) -> An
     if count == 0:
         return np.empty(shape, kind.newbyteorder("="))
     array = np.ndarray(shape, kind, raw, 0, None, order)
-    return array.copy("K") if kind.isnative else array.astype(kind.newbyteorder("="))
+    made: np.ndarray = array.copy("K") if kind.isnative else array.astype(kind.newbyteorder("="))
+    return made
 
 
 def _reconstruct(subtype: Any, shape: Any, kind: Any) -> _Array:
     if subtype is not _NDARRAY:
-        raise RefusedError("numpy _reconstruct of something that is no ndarray")
+        raise RefusedError("numpy _reconstruct of something that is not an ndarray")
     return _Array()
 
 
-def _frombuffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+def _frombuffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray | _Objects:
     if not isinstance(order, str) or order not in ("C", "F"):
         raise RefusedError("numpy array of an unknown order")
     return make_array(shape, dtype, "C" if order == "C" else "F", buffer)
@@ -297,7 +313,7 @@ def _scalar(dtype: Any, raw: Any = None) -> Any:
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    """Protocol 2 writes bytes as text to be encoded again."""
+    """Return text encoded to bytes, as protocol 2 stores bytes."""
     known = isinstance(encoding, str) and encoding in ("latin1", "latin-1", "iso-8859-1")
     if not isinstance(text, str) or not known:
         raise RefusedError("_codecs.encode to something other than latin1")
@@ -305,21 +321,21 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
 
 
 def _no_bytes(*args: Any) -> bytes:
-    """Protocol 2 writes b'' as bytes()."""
+    """Return b'', which protocol 2 stores as bytes()."""
     if args:
         raise RefusedError("bytes with arguments")
     return b""
 
 
 def _new_object(cls: Any, base: Any, state: Any) -> Any:
-    """Protocols 0 and 1 make objects through copyreg."""
+    """Create an object as protocols 0 and 1 do through copyreg."""
     if base is not _OBJECT or state is not None or not any(cls is known for known in _CLASSES):
         raise RefusedError("copyreg._reconstructor of an unknown class")
     return cls()
 
 
-def _ordered_dict(items: Any = ()) -> dict:
-    """From pairs, as protocols 0 and 1 have them; later ones set the items one by one."""
+def _ordered_dict(items: Any = ()) -> dict[Any, Any]:
+    """Return a dict from pairs, as protocols 0 and 1 store them; later ones set the items one by one."""
     if type(items) not in (list, tuple) or not all(type(p) in (list, tuple) and len(p) == 2 for p in items):
         raise RefusedError("OrderedDict of something other than pairs")
     if sum(check_key(key) for key, _ in items) > _MAX_NUMBERS_IN_PAIRS:
@@ -354,6 +370,11 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 
 def find_name(module: str, name: str) -> Any:
+    """Return the stand-in of an allowed name.
+
+    Raises:
+        RefusedError: The name is not allowed.
+    """
     if module == "chumpy" or module.startswith("chumpy."):
         return _CHUMPY
     try:
@@ -365,7 +386,7 @@ def find_name(module: str, name: str) -> Any:
 
 
 def _instead(module: str) -> str:
-    """What to store instead of an object of `module`, where that is known."""
+    """Return advice what to store instead of an object of `module`, if known."""
     package = module.partition(".")[0]
     advice = {
         "torch": "store tensors as numpy arrays: tensor.detach().cpu().numpy()",
@@ -377,14 +398,14 @@ def _instead(module: str) -> str:
 
 
 class _Values:
-    """Puts values in the place of stand-ins; containers are changed in place, each once."""
+    """Replace stand-ins by values; containers are changed in place, each once."""
 
     def __init__(self, budget: Budget, most: int) -> None:
         self._budget, self._most = budget, most
         self._seen: dict[int, tuple[Any, tuple[Any, int] | None]] = {}  # holding a value keeps its id from reuse
 
     def resolve(self, value: Any, depth: int) -> tuple[Any, int]:
-        """The value, and how many values a walk through it meets."""
+        """Return the value, and the number of values in it, counting shared ones every time."""
         kind = type(value)
         if kind not in _TO_RESOLVE:
             return value, 1

@@ -1,4 +1,4 @@
-"""Files of `torch.save`, read without trust: tensors and plain containers come out, of the size that the file has."""
+"""Reading of untrusted `torch.save` files: only tensors and plain containers, no larger than the file."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ _DTYPES = {
 
 
 class SavedTensorsError(Exception):
-    """The file is no archive of `torch.save`, damaged, or refused; the message says what is wrong with it."""
+    """The file is not an archive of `torch.save`, damaged, or refused; the message has the reason."""
 
 
 def load_tensors(source: Path | bytes) -> Any:
-    """What `torch.save` wrote: dictionaries, lists, numbers, arrays and tensors on the CPU.
+    """Return the content of a `torch.save` file: dictionaries, lists, numbers, arrays and tensors on the CPU.
 
-    Tensors of a file are mapped from it; nothing is copied yet. Only the archives that torch has written since 1.6 are
-    read, not its older formats: those have no sizes to check before they are believed.
+    Tensors of a file are memory-mapped; nothing is copied yet. Only the zip archives written since torch 1.6 are read,
+    not the older formats, whose sizes cannot be checked before use.
 
     Raises:
-        OSError: the file cannot be read. SavedTensorsError: all else.
+        OSError: The file cannot be read.
+        SavedTensorsError: The file is not such an archive, damaged, or refused.
     """
     try:
         if isinstance(source, bytes):
@@ -58,12 +59,15 @@ def load_tensors(source: Path | bytes) -> Any:
 
 
 def check_members(file: BinaryIO, size: int, what: str = "zip archive") -> list[zipfile.ZipInfo]:
-    """The members of a zip archive that lie one behind the other within the file.
+    """Return the members of a zip archive after checking that they lie one behind the other within the file.
 
-    what: the kind of file, for messages.
+    Args:
+        file: The open file.
+        size: Its size in bytes.
+        what: The kind of file, for messages.
 
     Raises:
-        SavedTensorsError: it is no such archive.
+        SavedTensorsError: It is not such an archive.
     """
     _check_directory(file, size, what)
     try:
@@ -84,14 +88,14 @@ def check_members(file: BinaryIO, size: int, what: str = "zip archive") -> list[
 
 
 def _check_directory(file: BinaryIO, size: int, what: str) -> None:
-    """Looks at the end of the archive before all members are listed: a list may be longer than the memory."""
+    """Check the end of the archive before all members are listed: the list may not fit into memory."""
     tail = min(size, 2**16 + _END.size)
     file.seek(size - tail)
     end = file.read(tail)
     at = end.rfind(b"PK\5\6")
     if at < 0 or at + _END.size > len(end):
         raise SavedTensorsError(
-            f"its {size} bytes are no whole {what}; is it an interrupted download, or a page or pointer in its place?"
+            f"its {size} bytes are no whole {what}: probably an interrupted download, a web page or a Git LFS pointer"
         )
     count, directory = _END.unpack_from(end, at)[4:6]
     at64 = end.rfind(b"PK\6\6", 0, at)
@@ -137,7 +141,7 @@ class _Archive:
         return self._file.read(member.file_size)
 
     def _offset(self, member: zipfile.ZipInfo) -> int:
-        """Where its content begins."""
+        """Return the offset of a member's content in the file."""
         self._file.seek(member.header_offset)
         header = self._file.read(_LOCAL_HEADER)
         if header[:4] != b"PK\3\4":
@@ -159,7 +163,7 @@ class _Archive:
         return find_name(module, name)
 
     def _storage(self, pid: Any) -> tuple[Tensor, torch.dtype]:
-        """The bytes of a storage, and what they are; found by the reference in the pickle."""
+        """Return the bytes and the dtype of a storage, found by the persistent id in the pickle."""
         if type(pid) is not tuple or len(pid) != 5 or pid[0] != "storage" or type(pid[1]) is not Token:
             raise RefusedError("a reference to something other than a storage")
         dtype, key, count = _DTYPES.get(pid[1].name.removeprefix("torch.")), pid[2], pid[4]
@@ -168,7 +172,7 @@ class _Archive:
         if key not in self._storages:
             member = self._members.get(f"{self._top}/data/{key}")
             if member is None:
-                raise SavedTensorsError(f"an archive without data/{key[:100]}, of which its data.pkl speaks")
+                raise SavedTensorsError(f"an archive without data/{key[:100]}, to which its data.pkl refers")
             self._storages[key] = self._map(self._offset(member), member.file_size)
         raw = self._storages[key]
         if len(raw) != count * dtype.itemsize:
@@ -186,8 +190,8 @@ class _Archive:
         return torch.empty(0, dtype=torch.uint8).set_(part, 0, (count,), (1,))
 
 
-class _Storage(tuple):
-    """(bytes, dtype), which nothing but a tensor can be made of."""
+class _Storage(tuple[Tensor, torch.dtype]):
+    """(bytes, dtype), from which only tensors can be made."""
 
     __slots__ = ()
 
@@ -211,7 +215,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks:
 
 def _parameter(data: Any, grad: Any, hooks: Any) -> Tensor:
     if not isinstance(data, Tensor):
-        raise RefusedError("a parameter that is no tensor")
+        raise RefusedError("a parameter that is not a tensor")
     return data
 
 

@@ -1,4 +1,4 @@
-"""Clears away what killed runs left."""
+"""Removal of temporary files of killed runs."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pathlib import Path
 
 from guava_aug.runtime.processes import process_lives
 
-STALE_AFTER = 24 * 3600  # seconds without a write after which another machine's temporary file is nobody's
+STALE_AFTER = 24 * 3600  # seconds without a write after which another machine's temporary file is stale
 # Every file is written under such a name first: .{name}.tmp-{host}-{pid}-{random}. Up to 0.1.0 the suffix of the final
 # name followed, and at first there was no host.
 _TEMPORARY = re.compile(r"\..+\.tmp-(?:([0-9a-f]{8})-)?(\d+)-[0-9a-f]{8}(\.[A-Za-z0-9]{1,8})?", re.DOTALL)
 
 
 def remove_stale_files(folder: Path) -> None:
-    """Remove the temporary files in `folder` whose process is gone.
+    """Remove the temporary files in `folder` whose process has ended.
 
-    Processes of this machine are looked up (`hosts.process_lives`), and what dead ones left is removed at once. Of all
-    others nothing is known, so their files are removed only when nothing was written to them for a day.
+    Processes of this machine are looked up (`processes.process_lives`), and the files of dead ones are removed at once.
+    The state of all others is unknown, so their files are removed only if they have not been written to for a day.
     """
     try:
         names = os.listdir(folder)
-    except OSError:  # not there yet, or its reader will say what is wrong
+    except OSError:  # does not exist yet, or its reader reports the error
         return
     for name in names:
         found = _TEMPORARY.fullmatch(name)
@@ -39,9 +39,9 @@ def remove_stale_files(folder: Path) -> None:
 
 
 def _is_stale(path: Path) -> bool:
-    """Whether nothing was written to a file for a day, by the clock of this machine and by that of the file system.
+    """Return whether a file has not been written to for a day, by the clocks of this machine and of the file system.
 
-    Dates of files on a network are its server's, and this machine's clock may be ahead by any amount.
+    Time stamps of network files are those of the server, and this machine's clock may be ahead by any amount.
     """
     written = path.stat().st_mtime
     if time.time() - written <= STALE_AFTER:

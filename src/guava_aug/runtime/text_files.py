@@ -1,4 +1,4 @@
-"""Small text files of users: read whole within bounds, and said what they are when they are something else."""
+"""Reading of small text files with bounds, and with a clear error for any other kind of file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 from guava_aug.errors import GuavaAugError, InputError
-from guava_aug.runtime.presence import link_to_nothing
+from guava_aug.runtime.presence import broken_link_target
 
 LONGEST_TEXT = 2**29  # bytes; a merged set of 100,000 videos has half of it
 _BLOCK = 2**20
@@ -16,26 +16,28 @@ _BOMS_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_text(path: Path, what: str, error: type[GuavaAugError] = InputError, *, regular: bool = False) -> str:
-    """The text of a UTF-8 file, without its byte order mark; line ends as "\\n".
+    r"""Return the text of a UTF-8 file, without its byte order mark; line ends as "\n".
 
     Args:
-        what: how messages call the file, such as "time map x.json".
-        regular: only a regular file will do; otherwise also a pipe, as of a shell's `<(...)`.
+        path: The file.
+        what: Name of the file in messages, such as "time map x.json".
+        error: Type of exception to raise.
+        regular: Accept only a regular file; otherwise also a pipe, as of a shell's `<(...)`.
 
     Raises:
-        error: it cannot be read, is longer than half a GiB, or is not UTF-8; says what it is instead.
+        error: The file cannot be read, is longer than half a GiB, or is not UTF-8; says what it is instead.
     """
     try:
         data = _read(path, what, error, regular)
     except OSError as e:
         with contextlib.suppress(OSError):
-            if (target := link_to_nothing(path)) is not None:
+            if (target := broken_link_target(path)) is not None:
                 raise error(f"{what} cannot be read: it is a link to {target}, which is not there.") from e
         raise error(f"{what} cannot be read: {e.strerror or e}") from e
     if data[:2] in _BOMS_16 or (len(data) > 1 and (data[0] == 0) != (data[1] == 0)):
         raise error(f"{what} is UTF-16 text; expected UTF-8: save it with that encoding.")
     if b"\0" in data[:_BLOCK]:
-        raise error(f"{what} holds zero bytes: it is not text, or was copied in part. Copy it again.")
+        raise error(f"{what} contains zero bytes: it is not text, or only a part was copied. Copy it again.")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
@@ -44,16 +46,16 @@ def read_text(path: Path, what: str, error: type[GuavaAugError] = InputError, *,
 
 
 def _read(path: Path, what: str, error: type[GuavaAugError], regular: bool) -> bytes:
-    # without O_NONBLOCK, opening a FIFO would wait for ever for somebody who writes to it
+    # without O_NONBLOCK, opening a FIFO would wait for a writer without limit
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (os.O_NONBLOCK if regular else 0))
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         if regular and not stat.S_ISREG(found.st_mode):
-            raise error(f"{what} is no regular file.")
+            raise error(f"{what} is not a regular file.")
         data = file.read(_BLOCK)
         if found.st_size > LONGEST_TEXT or (data and not data.strip(b"\0")):
             raise error(f"{what} is not text: {found.st_size} bytes, beginning with {data[:8]!r}. Copy it again.")
-        if b"\0" in data:  # the rest makes it no better
+        if b"\0" in data:  # the rest is not needed
             return data
         data += file.read(LONGEST_TEXT + 1 - len(data))
     if len(data) > LONGEST_TEXT:
@@ -62,7 +64,7 @@ def _read(path: Path, what: str, error: type[GuavaAugError], regular: bool) -> b
 
 
 def briefly(value: object, most: int = 60) -> str:
-    """A value of a foreign file for a message: a short literal, or only its kind where it may be long or deep."""
+    """Return a foreign value for a message: a short literal, or only its type if it may be long or deep."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):

@@ -1,14 +1,14 @@
-"""Where the time goes: named stages, added up over a run; and, for who listens, when each thread was busy."""
+"""Time per named stage of a run; and, on request, the intervals in which each thread was busy."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from guava_aug.runtime.failures import annotate
+from guava_aug.errors import annotate
 
 # In the order in which the table shows them.
 MODEL_LOADING = "model loading"
@@ -20,7 +20,7 @@ RENDER = "render per view"
 ENCODE_WAIT = "encode wait"
 STAGES = (MODEL_LOADING, DATA, SOURCE, GAUSSIAN_SETUP, PRECOMPUTE, RENDER, ENCODE_WAIT)
 
-# What other threads do beside the stages; only recorded, never added up.
+# Work of other threads during the stages; only recorded, never added up.
 DECODE = "decode"  # pictures of the tracked video
 ENCODE = "encode"  # frames of a view
 VERIFY = "verify"  # decoding a finished file back
@@ -36,13 +36,13 @@ class StageTime:
 
     @property
     def mean(self) -> float:
-        """Seconds per call."""
+        """Return seconds per call."""
         return self.seconds / self.count if self.count else 0.0
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A time in which one thread was busy with one kind of work."""
+    """An interval in which one thread was busy with one kind of work."""
 
     work: str  # a stage, or DECODE, ENCODE, VERIFY
     thread: str
@@ -50,13 +50,13 @@ class Interval:
     end: float
 
 
-# Like a log's handler: one for the process, so that threads need not be told; None unless somebody listens.
+# One for the process, as a log's handler, so that threads need no argument; None while recording is off.
 _listener: list[Interval] | None = None
 
 
 @contextmanager
 def recording() -> Iterator[list[Interval]]:
-    """The intervals of all threads of this process, added to the list as they end, until the block is left."""
+    """Yield a list to which the intervals of all threads of this process are added as they end."""
     global _listener
     before, _listener = _listener, []
     try:
@@ -66,14 +66,14 @@ def recording() -> Iterator[list[Interval]]:
 
 
 def record(work: str, start: float, end: float) -> None:
-    """Notes that this thread was busy from `start` to `end` (`time.perf_counter()`), if somebody listens."""
+    """Record that this thread was busy from `start` to `end` (`time.perf_counter()`), if recording is on."""
     if _listener is not None:
         _listener.append(Interval(work, threading.current_thread().name, start, end))
 
 
 @contextmanager
 def busy(work: str) -> Iterator[None]:
-    """Notes the time of the block, if somebody listens."""
+    """Record the time of the block, if recording is on."""
     start = time.perf_counter()
     try:
         yield
@@ -84,19 +84,20 @@ def busy(work: str) -> Iterator[None]:
 class StageTimer:
     """A stopwatch with named stages; wall seconds of the main thread.
 
-    GPU work is asynchronous: give `device` a CUDA device and a stage entered with `sync=True` waits for it before its
-    clock stops. Stages that end in a copy to the host need no wait of their own.
+    GPU work is asynchronous: with a CUDA `device`, a stage entered with `sync=True` waits for it before its clock
+    stops. Stages that end in a copy to the host need no synchronisation.
     """
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(self, device: str = "cpu", listener: Callable[[str, float, int], None] | None = None) -> None:
         self.device = device
+        self._listener = listener  # gets every (stage, seconds, count) that is added
         self._seconds: dict[str, float] = {}
         self._counts: dict[str, int] = {}
         self._lock = threading.Lock()
 
     @contextmanager
     def __call__(self, name: str, sync: bool = False, count: int = 1) -> Iterator[None]:
-        """Adds the time inside the `with` block to the stage `name`, also when the block raises."""
+        """Add the time of the `with` block to the stage `name`, also if the block raises."""
         start = time.perf_counter()
         try:
             yield
@@ -105,7 +106,7 @@ class StageTimer:
             raise
         finally:
             if sync and self.device.startswith("cuda"):
-                import torch
+                import torch  # noqa: PLC0415 - slow, and only for GPUs
 
                 torch.cuda.synchronize(self.device)
             end = time.perf_counter()
@@ -113,12 +114,14 @@ class StageTimer:
             self.add(name, end - start, count)
 
     def add(self, name: str, seconds: float, count: int = 1) -> None:
-        """Adds `seconds` and `count` calls to a stage."""
+        """Add `seconds` and `count` calls to a stage."""
         with self._lock:
             self._seconds[name] = self._seconds.get(name, 0.0) + seconds
             self._counts[name] = self._counts.get(name, 0) + count
+        if self._listener is not None:
+            self._listener(name, seconds, count)
 
     def rows(self) -> list[StageTime]:
-        """The stages that ran: the known ones in their order, then others as they came."""
+        """Return the stages that ran: the known ones in their order, then others by first use."""
         names = [n for n in STAGES if n in self._seconds] + [n for n in self._seconds if n not in STAGES]
         return [StageTime(n, self._seconds[n], self._counts[n]) for n in names]

@@ -1,4 +1,4 @@
-"""The smallest kernel: does Triton work at all?"""
+"""A minimal kernel that tests whether Triton works."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def double(x: Tensor) -> None:
-    """Doubles 16 values in place."""
+    """Double 16 values in place."""
     _double[(1,)](x)
 
 

@@ -1,4 +1,4 @@
-"""Whether Triton kernels can run here. Triton comes with torch's CUDA builds; it wants a C compiler."""
+"""Availability of Triton kernels. Triton is part of torch's CUDA builds; it needs a C compiler."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ import threading
 import torch
 
 log = logging.getLogger(__name__)
-_asking = threading.Lock()
+_probing = threading.Lock()
 
 
 def is_usable(device: torch.device | str) -> bool:
-    """Whether kernels can be used on `device`; on a GPU where they cannot, the reason is logged once."""
+    """Return whether kernels can be used on `device`; on a GPU where they cannot, the reason is logged once."""
     device = torch.device(device)
     return device.type == "cuda" and unavailable_reason(device.index or 0) is None
 
 
 def unavailable_reason(index: int = 0) -> str | None:
-    """The reason why GPU `index` cannot run Triton kernels, None if it can. Compiles a tiny kernel once."""
-    with _asking:
-        return _found_out(index)
+    """Return the reason why GPU `index` cannot run Triton kernels, None if it can. Compiles a tiny kernel once."""
+    with _probing:
+        return _cached_reason(index)
 
 
 @functools.cache
-def _found_out(index: int) -> str | None:
+def _cached_reason(index: int) -> str | None:
     reason = _try(index)
     if reason is not None:
-        log.warning("the fast GPU path is off (%s); plain torch renders the same pictures slowly", reason)
+        log.warning("Triton cannot be used (%s); plain torch renders the same pictures, but slowly", reason)
     return reason
 
 
 def _try(index: int) -> str | None:
     try:
-        import triton  # noqa: F401
+        import triton  # noqa: F401, PLC0415 - optional
     except ImportError:
         return "Triton is not installed: pip install triton"
     if torch.cuda.get_device_capability(index) < (7, 0):
         return f"{torch.cuda.get_device_name(index)} is older than compute capability 7.0"
     try:
-        from guava_aug.runtime.triton_probe import double
+        from guava_aug.runtime.triton_probe import double  # noqa: PLC0415 - needs Triton
 
         with torch.cuda.device(index):
             x = torch.ones(16, device="cuda")

@@ -1,4 +1,4 @@
-"""The version of the installed package; `pyproject.toml` is where it is set."""
+"""The version of the installed package; it is defined in `pyproject.toml`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where head and hands are in the body image: the tracker's crops as pixel boxes."""
+"""Pixel boxes of head and hands in the body image, from the tracker's crops."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from guava_aug.errors import InputError
 from guava_aug.tracked.parameters import stack_frames
 
 PARTS = ("head", "left_hand", "right_hand")
-BODY_CROP = 1024  # side of the body crop the matrices speak of, whatever size is stored
+BODY_CROP = 1024  # side of the body crop that the matrices refer to, for any stored size
 PART_CROP = 512  # side of the head and hand crops
 BOX_IMAGE = 512  # side of the image the boxes are for
 
 
 @dataclass(frozen=True)
 class PartCrops:
-    """Affine maps from each part's crop to the body crop; a part the tracked data lack has its reason instead."""
+    """Affine maps from each part's crop to the body crop; for a part without one, the reason."""
 
     to_body: Mapping[str, np.ndarray]  # part -> [T, 3, 3] float32, column vectors (x, y, 1)
     missing: Mapping[str, str]
 
     def boxes(self, index: int) -> dict[str, np.ndarray]:
-        """Part -> int64 [left, right, top, bottom] of frame `index` in a 512 image, within 0..511.
+        """Return part -> int64 [left, right, top, bottom] of frame `index` in a 512 image, within 0..511.
 
         An empty head box is the whole image, as in the original (`_load_source_info` of its data set).
 
         Raises:
-            InputError: the tracked data have no usable crops. Rendering does not need them.
+            InputError: The tracked data have no usable crops. Rendering does not need them.
         """
         for reason in self.missing.values():
             raise InputError(reason)
@@ -45,7 +45,7 @@ class PartCrops:
 
 
 def read_crops(frames: Sequence[Mapping[str, Any]], frame_keys: Sequence[str], where: str) -> PartCrops:
-    """The part crops of all frames. They serve training only, so their absence is no error here."""
+    """Return the part crops of all frames. They are needed for training only, so their absence is not an error here."""
     to_body: dict[str, np.ndarray] = {}
     missing: dict[str, str] = {}
     for part in PARTS:

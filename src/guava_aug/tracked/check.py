@@ -1,4 +1,4 @@
-"""What is right and wrong with tracked videos: one row each."""
+"""Check of tracked videos for problems, one row each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from guava_aug.body.params import Identity
 from guava_aug.errors import InputError
 from guava_aug.runtime.cpus import usable_cpus
-from guava_aug.runtime.failures import in_short
+from guava_aug.runtime.explain import in_short
 from guava_aug.runtime.frame_rate import Rate
 from guava_aug.runtime.text import pluralize
 from guava_aug.runtime.text_files import briefly
@@ -36,7 +36,7 @@ _MAX_THREADS = 8
 
 @dataclass(frozen=True)
 class CheckRow:
-    """One tracked video. What could not be read is None."""
+    """The result for one tracked video. Values that could not be read are None."""
 
     name: str
     path: Path | None
@@ -45,14 +45,15 @@ class CheckRow:
     fps: Rate | None
     identity: str | None  # short digest: equal for videos of equal identity parameters
     problems: tuple[str, ...]  # why the video cannot be used, with frame names
-    warnings: tuple[str, ...]  # odd, but usable
+    warnings: tuple[str, ...]  # unusual, but usable
     overlap: float | None = None  # intersection over union of posed body and mask
-    jitter: float | None = None  # pixels of a 512 picture that joints are off the line of their motion
-    left_out: tuple[int, ...] = ()  # frames, from 0, that give nothing to the clean plate
+    jitter: float | None = None  # pixels of a 512 picture: deviation of the joints from smooth motion
+    left_out: tuple[int, ...] = ()  # frames, from 0, that are not used for the clean plate
     far_off: tuple[int, ...] = ()  # frames, from 0, far off from those before and after them
 
     @property
     def ok(self) -> bool:
+        """Return whether the video has no problems."""
         return not self.problems
 
 
@@ -66,17 +67,19 @@ def check_videos(
     outline: BodyOutline | None = None,
     accept_tracking: bool = False,
 ) -> list[CheckRow]:
-    """Return one row for each of `names`, or for every video below `root`, also those whose tracking failed.
+    """Return one row for each of `names`, or for every video below `root`, including those whose tracking failed.
 
     Args:
-        decode: False looks at the images' presence only, not at what they hold.
-        source_frame: number of the frame that avatars are to be made from.
-        outline: of the body model that a run would use: with it the posed body is compared with the masks and over
-            time.
-        accept_tracking: what a run with that flag would render is odd, not wrong.
+        root: Tracked root.
+        names: Names of videos; None: all.
+        decode: False checks only the presence of images, not their content.
+        source_frame: Number of the frame that avatars are made from.
+        time_map: Frame rates and source frames by name of video.
+        outline: Outline of the run's body model: with it the posed body is compared with the masks and over time.
+        accept_tracking: Report what a run with that flag would render as a warning, not as a problem.
 
     Raises:
-        InputError: `root` is no directory. Everything else becomes a row's problem.
+        InputError: `root` is not a directory. Any other error becomes a problem of its row.
     """
     return list(
         iter_checks(
@@ -96,18 +99,20 @@ def iter_checks(
     outline: BodyOutline | None = None,
     accept_tracking: bool = False,
 ) -> Iterator[CheckRow]:
-    """The rows of `check_videos`, each as soon as it is known."""
+    """Yield the rows of `check_videos`, each as soon as it is known."""
     there: list[str] = []
-    with contextlib.nullcontext() if names is None else contextlib.suppress(InputError):  # told of each of the names
+    with (
+        contextlib.nullcontext() if names is None else contextlib.suppress(InputError)
+    ):  # reported for each of the names
         there = layout.list_videos(root, include_skipped=True)
     wanted = there if names is None else layout.real_names(root, names)
     twins = {name: group for group in layout.look_alikes({*there, *wanted}) for name in group}
     for name in wanted:
         try:
             row = _check(root, name, decode, (time_map or {}).get(name), source_frame, outline, accept_tracking)
-        except Exception as e:  # whatever it is: the other videos are still to be looked at
+        except Exception as e:  # of any kind: the other videos are still to be checked
             _log.debug("%s could not be checked", name, exc_info=True)
-            row = CheckRow(name, None, None, None, None, None, (f"it cannot be looked at: {in_short(e)}",), ())
+            row = CheckRow(name, None, None, None, None, None, (f"it could not be checked: {in_short(e)}",), ())
         if name in twins:
             others = [other for other in twins[name] if other != name]
             odd = f"its name differs only by case or Unicode form from {layout.named(sorted(others))}"
@@ -116,14 +121,14 @@ def iter_checks(
 
 
 def identity_digest(identity: Identity) -> str:
-    """Eight hex digits of the identity's numbers."""
+    """Return eight hex digits of the identity's numbers."""
     digest = hashlib.sha256()
     for field in fields(identity):
         digest.update(getattr(identity, field.name).contiguous().numpy().tobytes())
     return digest.hexdigest()[:8]
 
 
-def _check(
+def _check(  # noqa: C901 - one case per kind of fault
     root: str | Path,
     name: str,
     decode: bool,
@@ -146,7 +151,7 @@ def _check(
         video = TrackedVideo.open(root, name, timing=timing, source_frame=source_frame)
     except Exception as e:
         _log.debug("%s cannot be opened", name, exc_info=True)
-        reason = str(e) if isinstance(e, InputError) else f"video {name!r} cannot be looked at: {in_short(e)}"
+        reason = str(e) if isinstance(e, InputError) else f"video {name!r} could not be checked: {in_short(e)}"
         count = len(files.frame_keys)
         return CheckRow(name, files.path, count, None, files.fps, None, (reason,), tuple(warnings))
     problems: list[str] = []
@@ -168,6 +173,10 @@ def _check(
     except InputError as e:
         reason = str(e) if name in str(e) else f"video {name!r}: {e}"
         problems += [reason] if reason not in problems else []
+    except Exception as e:
+        if not problems:  # else a frame was named already
+            raise
+        _log.debug("%s could not be examined: %s", name, e)
     if left_out:
         warnings.append(
             f"the mask is empty, suddenly small or far from the posed body, and nothing of the clean plate is taken "
@@ -192,7 +201,7 @@ def _check(
 
 
 def _decode_all(video: TrackedVideo) -> tuple[list[str], list[str], dict[int, np.ndarray]]:
-    """Problems of the images, the frames without a person, and the small masks of those frames a plate is made of."""
+    """Return problems of the images, the frames without a person, and the small masks of a plate's frames."""
     of_plate = plate_frames(video.num_frames)
     small: dict[int, np.ndarray | None] = dict.fromkeys(of_plate)
 
@@ -204,7 +213,7 @@ def _decode_all(video: TrackedVideo) -> tuple[list[str], list[str], dict[int, np
         except Exception as e:
             _log.debug("%s, frame %d", video.name, index, exc_info=True)
             frame = video.frame_keys[index]
-            return f"video {video.name!r}, frame {frame!r}: it cannot be looked at: {in_short(e)}", False
+            return f"video {video.name!r}, frame {frame!r}: it could not be checked: {in_short(e)}", False
         if index in small:
             small[index] = small_mask(mask)
         return None, not (mask > 127).any()

@@ -1,4 +1,4 @@
-"""The stored images of a tracked video: found at opening, decoded when asked for."""
+"""The stored images of a tracked video: located on opening, decoded on demand."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from guava_aug.errors import InputError
-from guava_aug.runtime.failures import annotate
+from guava_aug.errors import InputError, annotate
 from guava_aug.tracked import jpeg, png
 from guava_aug.tracked.mdb import MdbFile, Slot
 
@@ -22,7 +21,7 @@ _MAX_SIDE = 8192  # pixels; the tracker stores 1024
 _PERSON = 127  # mask values above belong to the person
 _MASK_ADVICE = "store a mask as 8 bit, 0 for background and 255 for the person (multiply 0..1 by 255)"
 _IMAGE_ADVICE = "store RGB as 8 bit, 0..255 (multiply 0..1 by 255)"
-_KINDS = (  # first bytes of what people store instead
+_KINDS = (  # first bytes of common other formats
     (0, b"GIF8", "a GIF"), (8, b"WEBP", "a WebP picture"), (0, b"BM", "a BMP"), (0, b"II*\0", "a TIFF"),
     (0, b"MM\0*", "a TIFF"), (4, b"ftypavif", "an AVIF picture"), (4, b"ftyphei", "a HEIF picture"),
     (4, b"jP  ", "a JPEG 2000 picture"), (0, b"\xff\x0a", "a JPEG XL picture"), (4, b"JXL ", "a JPEG XL picture"),
@@ -42,12 +41,12 @@ class FrameImages:
 
     @staticmethod
     def open(path: Path, video: str, frame_keys: Sequence[str], prefix: str = "", source: int = 0) -> FrameImages:
-        """The images of `frame_keys` in the LMDB file `path`, keys `<prefix><frame>/<image>`.
+        """Return the images of `frame_keys` in the LMDB file `path`, keys `<prefix><frame>/<image>`.
 
-        Every image is looked up (presence, and lying within the file); the source frame, number `source`, is decoded.
+        Every image is located (presence, and position within the file); the source frame, number `source`, is decoded.
 
         Raises:
-            InputError: a damaged or truncated file, missing frames, or a source frame that cannot be used.
+            InputError: A damaged or truncated file, missing frames, or a source frame that cannot be used.
         """
         try:
             file = MdbFile(path)
@@ -84,15 +83,18 @@ class FrameImages:
         return FrameImages(video, tuple(frame_keys), file, tuple(slots), rgb.shape[0])
 
     def read(self, index: int, *, strict: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Frame `index`: RGB uint8 [H, W, 3] and mask uint8 [H, W], both of the stored square size.
+        """Return frame `index`: RGB uint8 [H, W, 3] and mask uint8 [H, W], both of the stored square size.
 
-        strict: look for damage with all means, which takes twice as long.
+        `strict` detects more kinds of damage, in twice the time.
         """
         rgb = self._decode(index, 0, strict)
         return rgb, self._decode(index, 1, strict, expected=rgb.shape[0])
 
     def samples(self, count: int) -> Iterator[bytes]:
-        """The stored length of every image and mask, then the bytes of those of `count` frames, spread evenly."""
+        """Return the stored length of every image and mask, then the bytes of those of `count` frames.
+
+        The frames are spread evenly.
+        """
         yield repr([(image.size, mask.size) for image, mask in self.slots]).encode()
         last = len(self.slots) - 1
         for index in sorted({last * i // max(count - 1, 1) for i in range(count)}):
@@ -112,19 +114,22 @@ class FrameImages:
 
 
 class _BadImage(ValueError):
-    """Stored bytes that are no usable image; the message is the reason."""
+    """Stored bytes that are not a usable image; the message is the reason."""
 
 
 class _WrongSize(_BadImage):
-    """An image that is whole but does not fit the others."""
+    """An image that is complete but differs in size from the others."""
 
 
 def decode_image(data: bytes, channels: int, *, strict: bool = False, side: int = 0) -> np.ndarray:
-    """uint8 [S, S, 3] RGB (`channels` 3) or [S, S] (1) of a JPEG or PNG, or of a tensor saved by `torch.save`.
+    """Return uint8 [S, S, 3] RGB (`channels` 3) or [S, S] (1) of a JPEG or PNG, or of a tensor saved by `torch.save`.
 
     Args:
-        strict: also find the damage to a JPEG that only decoding it a second time shows.
-        side: what S has to be, pixels; 0: any. Looked at first: decoding a picture may take much more than its bytes.
+        data: The stored bytes.
+        channels: 3 for an image, 1 for a mask.
+        strict: Also detect damage to a JPEG that only a second decoder reports.
+        side: The required S, pixels; 0: any. Checked first: decoding a picture may take much more memory than its
+            bytes.
     """
     size: tuple[int, int] | None
     header = None
@@ -136,7 +141,7 @@ def decode_image(data: bytes, channels: int, *, strict: bool = False, side: int 
     else:
         return _saved_tensor(data, channels, side)
     if not complete:
-        raise _BadImage(f"the image is truncated ({len(data)} bytes): it lacks its end mark")
+        raise _BadImage(f"the image is truncated ({len(data)} bytes): it lacks its end marker")
     if size is None or not all(0 < n <= _MAX_SIDE for n in size):
         raise _BadImage("the image is damaged" if size is None else f"an image of {size[0]} x {size[1]} pixels")
     _check_size(*size, side)
@@ -169,7 +174,7 @@ def _check_size(width: int, height: int, side: int) -> None:
 
 
 def _saved_tensor(data: bytes, channels: int, side: int) -> np.ndarray:
-    """The original's fallback for values that are no image: a saved tensor, uint8 or 0..255, [C, H, W] or [H, W]."""
+    """Return the image of a saved tensor, uint8 or 0..255, [C, H, W] or [H, W]: the original's fallback format."""
     if not zipfile.is_zipfile(io.BytesIO(data)) and not data.startswith(b"\x80"):
         raise _BadImage(_instead_of_image(data))
     try:
@@ -180,7 +185,7 @@ def _saved_tensor(data: bytes, channels: int, side: int) -> np.ndarray:
         return _image_of_tensor(tensor, channels, side)
     except _BadImage:
         raise
-    except Exception as e:  # kinds of tensors that can do next to nothing
+    except Exception as e:  # kinds of tensors with hardly any operations
         kind = f"{type(tensor).__name__} of {getattr(tensor, 'dtype', 'unknown type')}"
         raise _BadImage(f"a saved {kind}, expected a plain tensor of uint8 ({type(e).__name__})") from e
 
@@ -214,7 +219,7 @@ def _image_of_tensor(tensor: object, channels: int, side: int) -> np.ndarray:
 
 
 def _instead_of_image(data: bytes) -> str:
-    """What stored bytes are that are no image."""
+    """Return the kind of stored bytes that are not an image."""
     for at, mark_, kind in _KINDS:
         if data[at : at + len(mark_)] == mark_:
             return f"{kind}, neither JPEG nor PNG nor a saved tensor; store the bytes of a JPEG or PNG file"

@@ -1,6 +1,6 @@
-"""Whether the bytes of a JPEG are whole: OpenCV decodes a damaged one to a wrong picture, without an error.
+"""Detection of damaged JPEGs: OpenCV decodes one to a wrong picture, without an error.
 
-JPEG has no checksum. What breaks the format is seen; changed bytes that decode as other colours are not.
+JPEG has no checksum. Damage to the format is detected; changed bytes that decode as other colours are not.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from av.codec import CodecContext
 
 START, END = b"\xff\xd8", b"\xff\xd9"
 _SCAN = 0xDA  # second byte of the marker
-END_SLACK = 64  # bytes in which the end mark must be
-_HOLE = bytes(64)  # a copy that left a hole has zeros there; more than a block of luma can be
+END_SLACK = 64  # bytes in which the end marker must be
+_HOLE = bytes(64)  # zeros of a hole in a copied file; more than a block of luma can have
 # within the scans: escaped 255, restarts, and what may stand between scans (tables, comments, fill bytes)
 _STRAY = re.compile(rb"\xff[^\x00\xc4\xd0-\xd7\xda-\xdd\xfe\xff]")
 _SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2  # frame markers of the kinds with Huffman codes
@@ -23,7 +23,7 @@ _MOST_SCANS = 100  # a progressive one has about ten; each costs as much as a wh
 
 
 class Header(NamedTuple):
-    """What the frame header says, and where the scans begin."""
+    """The frame header, and where the scans begin."""
 
     kind: int  # second byte of its marker
     width: int  # pixels
@@ -32,7 +32,7 @@ class Header(NamedTuple):
 
 
 def read_header(data: bytes) -> Header | None:
-    """The frame header of a JPEG; None when there is none. A thumbnail in another segment is stepped over."""
+    """Return the frame header of a JPEG; None if there is none. A thumbnail in another segment is skipped."""
     at, found = 2, None
     while at + 9 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
@@ -49,15 +49,15 @@ def read_header(data: bytes) -> Header | None:
 
 
 def is_complete(data: bytes) -> bool:
-    """Whether it has its end mark."""
+    """Return whether the end marker is present."""
     return END in data[-END_SLACK:]
 
 
 def is_damaged(data: bytes, header: Header, *, strict: bool) -> bool:
-    """Whether the format of a complete JPEG is broken.
+    """Return whether the format of a complete JPEG is broken.
 
-    strict: decode it with FFmpeg too, which takes about as long as OpenCV does; otherwise only
-    markers and holes are looked for (2 % of the time to decode).
+    `strict` decodes it with FFmpeg too, which takes about as long as OpenCV does; otherwise only markers and holes are
+    checked (2 % of the time to decode).
     """
     kind, start, end = header.kind, header.scan, data.rfind(END)
     if start < 0 or _STRAY.search(data, start, end) or data.count(bytes((0xFF, _SCAN)), start, end) > _MOST_SCANS:
@@ -68,7 +68,10 @@ def is_damaged(data: bytes, header: Header, *, strict: bool) -> bool:
 
 
 def _ends_blocks_with_zeros(headers: bytes) -> bool:
-    """Whether zeros may be empty blocks of luma: "no more coefficients" is then the first code of their table."""
+    """Return whether zeros may be empty blocks of luma.
+
+    They are if "no more coefficients" is the first code of their table.
+    """
     at = 2
     while at < len(headers):
         table = headers[at + 4 : at + 2 + int.from_bytes(headers[at + 2 : at + 4], "big")]
@@ -83,7 +86,7 @@ def _ends_blocks_with_zeros(headers: bytes) -> bool:
 
 def _decodes(data: bytes) -> bool:
     codec = CodecContext.create("mjpeg", "r")
-    codec.thread_count = 1  # as those who call are many
+    codec.thread_count = 1  # as there are many callers
     codec.options = {"err_detect": "explode"}
     try:
         return bool(codec.decode(av.Packet(data)) + codec.decode(None))

@@ -1,4 +1,4 @@
-"""Where the tracked videos lie below a root: flat, nested or merged."""
+"""Layout of tracked videos below a root: flat, nested or merged."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from guava_aug.errors import InputError
 from guava_aug.runtime.frame_rate import Rate, check_rate, parse_rate
-from guava_aug.runtime.presence import is_file, is_folder, is_there, kind_of, link_to_nothing, status_of
+from guava_aug.runtime.presence import broken_link_target, is_file, is_folder, is_there, kind_of, status_of
 from guava_aug.runtime.text_files import briefly, read_text
 
 _log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ _NAMES_SHOWN = 3
 _LONGEST_COMPARED = 255  # characters; no folder's name is longer
 _LONGEST_KEY = 511  # characters; a key of LMDB has no more bytes
 _DEEPER_SHOWN = 10
-_INNER_LOOKED_AT = 1000  # entries of a folder that is no video: it may be anything, as large as it likes
+_INNER_LOOKED_AT = 1000  # entries of a folder that is no video: it may be anything, of any size
 _FOLDERS_OF_SYSTEMS = ("lost+found", "System Volume Information", "$RECYCLE.BIN")
 _REASON = 1024  # bytes of skipped.txt
 _MOST_FPS = 1000
@@ -44,28 +44,32 @@ _MOST_FRAMES = 2**31
 
 @dataclass(frozen=True)
 class VideoFiles:
-    """One tracked video as its directory and `videos_info.json` describe it."""
+    """The files of one tracked video, as described by its directory and `videos_info.json`."""
 
-    name: str  # what the user calls it; outputs carry this name
+    name: str  # the user's name for it; outputs have this name
     path: Path  # the directory with the pickles and `img_lmdb`
     video_id: str  # key in `videos_info.json`, and in a merged set's pickles and images
     frame_keys: tuple[str, ...]  # in playing order
-    frames_num: int | None  # what the json claims; not used
+    frames_num: int | None  # as listed in the JSON file; not used
     fps: Rate | None
     source_frames: tuple[int, ...] | None
     shared: bool  # the directory holds several videos
 
 
 class Found(NamedTuple):
-    """What is below a tracked root: names, sorted."""
+    """The content of a tracked root: sorted names."""
 
-    tracked: list[str]  # also what cannot be looked at; opening it says why
+    tracked: list[str]  # including unreadable ones; opening them gives the reason
     skipped: list[str]  # tracking failed (`skipped.txt`)
     incomplete: list[str]  # has files of a tracked video, or tracked videos, but no `videos_info.json`
 
 
 def check_name(name: str) -> str:
-    """`name`, if it can safely name a directory: videos are found by it and outputs are written under it."""
+    """Return `name` if it can safely name a directory, as inputs are found and outputs are written by it.
+
+    Raises:
+        InputError: It cannot.
+    """
     if not name or name in (".", "..") or any(c in name for c in "/\\\0"):
         raise InputError(
             f"video name {name!r} is refused: expected one directory name, without path separators, '..' or NUL. "
@@ -79,15 +83,15 @@ def check_name(name: str) -> str:
 
 
 def find_video(root: str | Path, name: str) -> VideoFiles:
-    """The files of video `name` below `root`.
+    """Return the files of video `name` below `root`.
 
-    Looked for in the folders of `places`, then in `<root>/` itself when it is a merged set (or the video's own
-    directory) whose `videos_info.json` has `name`. A folder whose name is the same text in another Unicode
-    normalisation (NFC, NFD) counts as `name` where there is none of exactly that name.
+    The video is searched in the folders of `places`, then in `<root>/` itself if that is a merged set (or the video's
+    own directory) whose `videos_info.json` has `name`. A folder whose name is the same text in another Unicode
+    normalisation (NFC, NFD) counts as `name` if there is none of exactly that name.
 
     Raises:
-        InputError: no such video, tracking failed (`skipped.txt`), a damaged or incomplete directory, or one that
-            cannot be looked at.
+        InputError: No such video, tracking failed (`skipped.txt`), or a directory that is damaged, incomplete or cannot
+            be read.
     """
     root, name = Path(root), check_name(name)
     try:
@@ -97,8 +101,12 @@ def find_video(root: str | Path, name: str) -> VideoFiles:
 
 
 def _find(root: Path, name: str) -> VideoFiles:
-    """See `find_video`. Raises OSError for what cannot be looked at."""
-    status_of(root / name)  # raises where the folder itself cannot be looked at
+    """See `find_video`.
+
+    Raises:
+        OSError: A file or folder cannot be read.
+    """
+    status_of(root / name)  # raises if the folder itself cannot be accessed
     candidates = places(root, name)
     for path in candidates:
         if _is_skipped(path):
@@ -114,18 +122,23 @@ def _find(root: Path, name: str) -> VideoFiles:
         info = read_info(root)
         if (key := key_of(info, name)) is not None:
             return _files(key, root, key, info)
+    _raise_not_found(root, name, candidates)
+
+
+def _raise_not_found(root: Path, name: str, candidates: Sequence[Path]) -> NoReturn:
+    """Raise InputError with the most likely reason why there is no video `name`; OSError as `_find`."""
     for path in candidates:
         if _has_parts(path):
             raise InputError(f"{path} is incomplete: {INFO} is missing. Copy it, or track the video again.")
-    if (target := link_to_nothing(root / name)) is not None:
+    if (target := broken_link_target(root / name)) is not None:
         lost = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), target)
         raise InputError(
-            f"{root / name} cannot be read: it is a link to {target}, which is not there. Mend the link, or remove it."
+            f"{root / name} cannot be read: it is a link to {target}, which is not there. Repair or remove the link."
         ) from lost
     if is_folder(root / name):
         if inner := _inner_videos(root / name):
             raise InputError(
-                f"{root / name} holds tracked videos one level deeper ({named(inner)}) and is none itself. Give it "
+                f"{root / name} holds tracked videos one level deeper ({named(inner)}) but is not one itself. Give it "
                 "as the tracked root, or move them up."
             )
         raise InputError(f"{root / name} is not a tracked video: it has no {INFO}. Track the video first.")
@@ -138,10 +151,10 @@ def _find(root: Path, name: str) -> VideoFiles:
 
 
 def places(root: str | Path, name: str) -> list[Path]:
-    """The folders in which video `name` may be, in the order in which they are tried.
+    """Return the folders in which video `name` may be, in the order in which they are tried.
 
-    `<root>/<name>/<name>/`, `<root>/<name>/`, then `<root>/<name>/<what the tracker made of it>/`: it cuts the names
-    of MP4 files at the first dot, and leading `__` off.
+    `<root>/<name>/<name>/`, `<root>/<name>/`, then `<root>/<name>/<name given by the tracker>/`: the tracker cuts the
+    names of MP4 files at the first dot, and removes leading `__`.
     """
     return list(map(Path, _places(os.path.join(root, name), name)))
 
@@ -154,8 +167,10 @@ def _places(folder: str, name: str) -> list[str]:
 
 
 def real_name(root: str | Path, name: str) -> str:
-    """The name of the folder (or of the video of a merged set) that `name` means: `name` itself, or, where there is
-    none, the only one whose name is the same text in another Unicode normalisation.
+    """Return the name of the folder (or of the video of a merged set) for `name`.
+
+    That is `name` itself, or, if there is none, the only one whose name is the same text in another Unicode
+    normalisation.
 
     Raises:
         OSError: `root` cannot be read.
@@ -164,7 +179,7 @@ def real_name(root: str | Path, name: str) -> str:
 
 
 def real_names(root: str | Path, names: Iterable[str]) -> list[str]:
-    """`real_name` of each of `names`, and each once. What cannot be looked for stays as it is: opening it says why."""
+    """Return `real_name` of each of `names`, without duplicates. Names in a root that cannot be read are unchanged."""
     names = list(names)
     with contextlib.suppress(OSError):
         names = _real_names(Path(root), names)
@@ -176,7 +191,7 @@ def _real_names(root: Path, names: Sequence[str]) -> list[str]:
     if not absent:
         return list(names)
     there = []
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError, InputError):  # those who read them say so
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, InputError):  # reported when they are read
         there += os.listdir(root)
         there += read_info(root) if INFO in there else ()
     same: dict[str, set[str]] = {}
@@ -187,7 +202,7 @@ def _real_names(root: Path, names: Sequence[str]) -> list[str]:
 
 
 def key_of(entries: Iterable[str], name: str) -> str | None:
-    """The one of `entries` (a dictionary is searched faster) that is `name`, in whatever Unicode normalisation."""
+    """Return the one of `entries` that equals `name` in any Unicode normalisation. Fast for a dictionary."""
     if name in entries:
         return name
     wanted = unicodedata.normalize("NFC", name)
@@ -196,7 +211,7 @@ def key_of(entries: Iterable[str], name: str) -> str | None:
 
 
 def look_alikes(names: Iterable[str]) -> list[list[str]]:
-    """Groups of names that differ only by case or Unicode normalisation."""
+    """Return groups of names that differ only by case or Unicode normalisation."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()), []).append(name)
@@ -204,14 +219,14 @@ def look_alikes(names: Iterable[str]) -> list[list[str]]:
 
 
 def named(names: Iterable[str]) -> str:
-    """The first few of many names, and how many more there are."""
+    """Return the first few of many names, and the number of the others, as text."""
     names = list(names)
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     return ", ".join(names[:_NAMES_SHOWN]) + more
 
 
 def tracked_path(root: str | Path, name: str) -> Path:
-    """The directory the original reads video `name` from: the nested one where it exists. Nothing is checked."""
+    """Return the directory the original reads video `name` from: the nested one if it exists. Nothing is checked."""
     with contextlib.suppress(OSError):
         for path in places(root, name):
             if is_file(path / INFO):
@@ -220,17 +235,19 @@ def tracked_path(root: str | Path, name: str) -> Path:
 
 
 def list_videos(root: str | Path, *, include_skipped: bool = False) -> list[str]:
-    """Names of all tracked videos below `root`, sorted; with `include_skipped` also those that cannot be used, as
-    tracking failed or `videos_info.json` is missing."""
+    """Return the names of all tracked videos below `root`, sorted.
+
+    With `include_skipped` also those that cannot be used, as tracking failed or `videos_info.json` is missing.
+    """
     found = scan_videos(root)
     return sorted(set().union(*found)) if include_skipped else found.tracked
 
 
 def scan_videos(root: str | Path) -> Found:
-    """The tracked videos below `root`, and the folders that should be some.
+    """Return the tracked videos below `root`, and the folders that are incomplete videos.
 
     Raises:
-        InputError: `root` is no folder, or cannot be read.
+        InputError: `root` is not a folder, or cannot be read.
     """
     root = Path(root)
     check_root(root)
@@ -250,20 +267,24 @@ def scan_videos(root: str | Path) -> Found:
 
 
 def check_root(root: Path) -> None:
-    """Raises InputError when `root` is no folder, or cannot be looked at."""
+    """Check that `root` is a folder.
+
+    Raises:
+        InputError: It is not, or cannot be read.
+    """
     try:
         if is_folder(root):
             return
-        target = link_to_nothing(root)
+        target = broken_link_target(root)
     except OSError as e:
         raise InputError(f"--tracked_root {root} cannot be read: {e.strerror or e}") from e
     if target is not None:
-        raise InputError(f"--tracked_root {root} is a link to {target}, which is not there; mend the link")
+        raise InputError(f"--tracked_root {root} is a link to {target}, which is not there; repair the link")
     raise InputError(f"--tracked_root {root} is not a folder; check the path")
 
 
 def why_no_videos(root: str | Path) -> str:
-    """Why nothing of `root` can be used, where `scan_videos` finds no tracked video: names folders one level deeper."""
+    """Return why `root` has no tracked video for `scan_videos`; names folders that have some one level deeper."""
     deeper = []
     for name in scan_videos(root).incomplete:
         with contextlib.suppress(OSError):
@@ -279,7 +300,11 @@ def why_no_videos(root: str | Path) -> str:
 
 
 def read_info(path: Path) -> dict[str, dict[str, Any]]:
-    """`videos_info.json` of a directory: video id -> its entry, at least one."""
+    """Return `videos_info.json` of a directory: video id -> its entry, at least one.
+
+    Raises:
+        InputError: The file is missing or damaged.
+    """
     text = read_text(path / INFO, str(path / INFO), regular=True)
     try:
         info = json.loads(text)
@@ -292,15 +317,16 @@ def read_info(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_frame_index_map(path: Path, keys: Sequence[str]) -> tuple[int, ...] | None:
-    """The number of each frame in the source video, of a fork's `frame_index_map.json`; None: there is none.
+    """Return the source frame numbers of a fork's `frame_index_map.json`; None: there is no such file.
 
     Raises:
-        InputError: it is damaged, or a frame is missing in it. OSError: it cannot be looked at.
+        InputError: It is damaged, or a frame is missing in it.
+        OSError: It cannot be read.
     """
     file = path / FRAME_INDEX_MAP
     if not is_there(file):
         return None
-    advice = "Mend the file, or remove it: then the source frames are not known."
+    advice = "Repair the file, or remove it: then the source frames are not known."
     try:
         frames = json.loads(read_text(file, str(file), regular=True))
     except (ValueError, RecursionError) as e:
@@ -316,7 +342,11 @@ def read_frame_index_map(path: Path, keys: Sequence[str]) -> tuple[int, ...] | N
 
 
 def check_fps(fps: Any, where: str) -> Rate | None:
-    """Return frames per second, or None for null; a fraction may be given as the text "30000/1001"."""
+    """Return frames per second, or None for null; a fraction may be given as the text "30000/1001".
+
+    Raises:
+        InputError: The value is not a rate.
+    """
     if fps is None:
         return None
     try:
@@ -326,12 +356,17 @@ def check_fps(fps: Any, where: str) -> Rate | None:
             raise ValueError(f"found {briefly(fps)}")
         check_rate(fps)
     except ValueError as error:
-        raise InputError(f"{where}: expected fps between 0 and 1000, such as 25 or 30000/1001 ({error}).") from None
+        found = f"found {briefly(fps)} ({error})" if isinstance(fps, str) else f"found {briefly(fps)}"
+        raise InputError(f"{where}: expected fps between 0 and 1000, {found}; such as 25 or 30000/1001.") from None
     return fps if isinstance(fps, Fraction) else float(fps)
 
 
 def check_source_frames(frames: Any, num_frames: int, where: str) -> tuple[int, ...] | None:
-    """The number each frame had in the original video, or None for null."""
+    """Return the number of each frame in the original video, or None for null.
+
+    Raises:
+        InputError: The value is not a list of `num_frames` frame numbers.
+    """
     if frames is None:
         return None
     if not isinstance(frames, (list, tuple)) or not all(type(f) is int and 0 <= f < _MOST_FRAMES for f in frames):
@@ -356,7 +391,7 @@ def _files(name: str, path: Path, video_id: str, info: dict[str, dict[str, Any]]
     for file in (TRACKING, IDENTITY, IMAGES):
         found = status_of(path / file)
         if found is None:
-            target = link_to_nothing(path / file)
+            target = broken_link_target(path / file)
             what = "missing" if target is None else f"a link to {target}, which is not there"
             raise InputError(f"{path} is incomplete: {file} is {what}. Copy it, or track the video again.")
         if not stat.S_ISREG(found.st_mode):
@@ -378,32 +413,33 @@ def _files(name: str, path: Path, video_id: str, info: dict[str, dict[str, Any]]
 
 
 def _skipped(name: str, path: Path) -> str:
-    """Why a video is refused whose tracking failed, with the first words of its `skipped.txt`."""
+    """Return the message for a video whose tracking failed, with the beginning of its `skipped.txt`."""
     reason = ""
-    try:  # a link would show what is in a file of somebody else; opening a FIFO would wait
+    try:  # a link could expose a file of another user; opening a FIFO would wait
         with os.fdopen(os.open(path / SKIPPED, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             reason = (file.read(_REASON) or b"").decode("utf-8", "replace").strip()[:200]
     except OSError:
         pass
     return (
-        f"tracking of video {name!r} failed: {path / SKIPPED} exists" + (f" and says {reason!r}" if reason else "")
+        f"tracking of video {name!r} failed: {path / SKIPPED} exists"
+        + (f" with the reason {reason!r}" if reason else "")
     ) + ". Track it again; delete the file if the output beside it is good."
 
 
 def _is_plain_file(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_file(follow_symlinks=False)
-    except OSError:  # what it is, or why it cannot be looked at, is asked again
+    except OSError:  # its kind, or the reason, is determined again
         return False
 
 
 def _kind_of_entry(root: Path, name: str) -> Literal["tracked", "skipped", "incomplete"] | None:
-    """What an entry of a tracked root is. What cannot be looked at counts as tracked: opening it says why."""
+    """Return the kind of an entry of a tracked root. Unreadable ones count as tracked: opening gives the reason."""
     folder = os.path.join(root, name)  # no Path: there may be ten thousands
     try:
         if not is_folder(folder):
-            # a hidden link to nothing is nobody's video: editors lock files with such
-            lost = not name.startswith(".") and link_to_nothing(folder) is not None
+            # a hidden broken link is not a video: editors use such links as locks
+            lost = not name.startswith(".") and broken_link_target(folder) is not None
             return "tracked" if lost else None
         candidates = _places(folder, name)
         for path in candidates:
@@ -414,14 +450,14 @@ def _kind_of_entry(root: Path, name: str) -> Literal["tracked", "skipped", "inco
         if name.startswith("."):
             return None
         return "incomplete" if any(map(_has_parts, candidates)) or _inner_videos(Path(folder)) else None
-    except PermissionError:  # file systems and desktops have folders of their own, which only root may see
+    except PermissionError:  # folders of file systems and desktops that only root may read
         return None if name.startswith(".") or name in _FOLDERS_OF_SYSTEMS else "tracked"
     except OSError:
         return "tracked"
 
 
 def _inner_videos(folder: Path) -> list[str]:
-    """Names of tracked videos within a folder that is none itself, of its first entries, sorted."""
+    """Return sorted names of tracked videos among the first entries of a folder that is not one itself."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in itertools.islice(entries, _INNER_LOOKED_AT) if not _is_plain_file(entry)]
     found = []
@@ -438,7 +474,7 @@ def _is_skipped(path: str | Path) -> bool:
 
 
 def _has_info(path: str | Path) -> bool:
-    """Whether `videos_info.json` is there, as whatever: opening it refuses what is no regular file."""
+    """Return whether `videos_info.json` exists, of any type; reading it refuses all but regular files."""
     return is_there(f"{path}/{INFO}")
 
 
@@ -448,4 +484,5 @@ def _has_parts(path: str | Path) -> bool:
 
 def _unreadable(error: OSError) -> str:
     where = error.filename if isinstance(error.filename, str) else os.fspath(error.filename or "its folder")
-    return f"{where} cannot be read: {error.strerror or error}. See to its rights, links and file system; run again."
+    reason = error.strerror or error
+    return f"{where} cannot be read: {reason}. Check its permissions, links and file system, then run again."

@@ -1,4 +1,4 @@
-"""Which frames of a video have a mask that misses the person, so that the person would be taken for background."""
+"""Detection of frames whose mask misses the person, so that the person would be part of the background."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 PLATE_FRAMES = 64  # at most this many frames make a clean plate, spread evenly: 64 x 512 x 512 x 4 bytes = 67 MB
 MASK_LEVEL = 0.05  # the matte counts as person above it, as in the original; JPEG ringing stays below
 SMALL = 0.2  # of the median area of a video's masks that are not empty; a person who steps aside leaves more
-IN_PICTURE = 0.002  # of the picture: a silhouette below it says nothing
-COMPARABLE = 0.9  # of the silhouette is covered in the best frames: below, body and masks do not fit each other
+IN_PICTURE = 0.002  # of the picture: a smaller silhouette is not used
+COMPARABLE = 0.9  # of the silhouette is covered in the best frames: below, body and masks are inconsistent
 ALIKE = 0.5  # intersection over union in the best frames: below, likewise; loose clothes leave 0.7
 MISSED = 0.8  # of the part of the silhouette that is covered in the best frames
 BEST = 0.9  # the best frames: this quantile, so that the bad ones may be many
@@ -27,17 +27,23 @@ DEEP = 5  # pixels of SIZE, from the rim of the silhouette and from the mask tog
 
 
 def plate_frames(num_frames: int) -> list[int]:
-    """The frames that a clean plate is made of, from 0."""
+    """Return the frames that a clean plate is made of, from 0."""
     return spread_frames(num_frames, PLATE_FRAMES)
 
 
 def left_out(
     video: TrackedVideo, frames: Sequence[int], masks: np.ndarray, outline: BodyOutline | None
 ) -> tuple[int, ...]:
-    """Those of `frames` whose masks miss the person; masks: their small masks [T, SIZE, SIZE] bool.
+    """Return those of `frames` whose masks miss the person.
+
+    Args:
+        video: The video.
+        frames: T frame numbers.
+        masks: Their small masks [T, SIZE, SIZE] bool.
+        outline: Outline of the body model; None: only areas are compared.
 
     Raises:
-        InputError: the identity belongs to another body model.
+        InputError: The identity belongs to another body model.
     """
     frames = list(frames)
     silhouettes = None
@@ -48,26 +54,29 @@ def left_out(
 
 
 def small_mask(mask: np.ndarray) -> np.ndarray:
-    """[SIZE, SIZE] bool, the person, of a stored mask [H, W] uint8."""
+    """Return the person [SIZE, SIZE] bool of a stored mask [H, W] uint8."""
     return cv2.resize(mask, (SIZE, SIZE), interpolation=cv2.INTER_AREA) > MASK_LEVEL * 255
 
 
 def overlap(mask: np.ndarray, silhouette: np.ndarray) -> float:
-    """Intersection over union of two [S, S] bool pictures; 0 when both are empty."""
+    """Return intersection over union of two [S, S] bool pictures; 0 if both are empty."""
     return float((mask & silhouette).sum() / max(1, (mask | silhouette).sum()))
 
 
 def masks_that_miss(masks: np.ndarray, silhouettes: np.ndarray | None) -> np.ndarray:
-    """[T] bool: the mask is empty, suddenly small, or leaves much of the posed body outside.
+    """Return [T] bool: whether the mask is empty, suddenly small, or lacks much of the posed body.
 
-    masks: [T, SIZE, SIZE] bool; silhouettes: likewise, of the posed body; None: not known, then only areas are
-    compared. A frame is compared with the others of its video: what all frames have in common is nobody's fault. A
-    mask may be too large (nothing is taken for background then), and small when the body leaves the picture too.
+    A frame is compared with the others of its video, so that what all frames have in common is not reported. A mask may
+    be too large (the background then lacks nothing), and small when the body leaves the picture too.
+
+    Args:
+        masks: [T, SIZE, SIZE] bool.
+        silhouettes: [T, SIZE, SIZE] bool, of the posed body; None: unknown, then only areas are compared.
     """
     area = masks.mean((1, 2))
     if not area.any():
-        return np.zeros(len(masks), bool)  # nobody is there
-    bad = area < SMALL * np.median(area[area > 0])
+        return np.zeros(len(masks), bool)  # no person in the video
+    bad: np.ndarray = area < SMALL * np.median(area[area > 0])
     if silhouettes is None:
         return bad
     seen = silhouettes.sum((1, 2))
@@ -82,24 +91,25 @@ def masks_that_miss(masks: np.ndarray, silhouettes: np.ndarray | None) -> np.nda
     bad = (bad & (covered < best - 0.1)) | (covered < MISSED * best)
     deep = np.array([_deep_outside(m, s) for m, s in zip(masks, silhouettes, strict=True)]) / np.maximum(seen, 1)
     usual = np.median(deep[in_picture & ~bad]) if (in_picture & ~bad).any() else 0.0
-    return bad | (in_picture & (deep > usual + LIMB))
+    missed: np.ndarray = bad | (in_picture & (deep > usual + LIMB))
+    return missed
 
 
 def _deep_outside(mask: np.ndarray, silhouette: np.ndarray) -> int:
-    """Pixels of the silhouette that lie far outside of the mask."""
+    """Return the number of silhouette pixels that lie far outside of the mask."""
     outside = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3)
     return int((silhouette & (outside > DEEP)).sum())
 
 
 def in_words(frames: Sequence[int], frame_keys: Sequence[str]) -> str:
-    """Frames by number and key: "4 frames (90-93, from 'frame_000090' to 'frame_000093')"."""
+    """Return frames by number and key: "4 frames (90-93, from 'frame_000090' to 'frame_000093')"."""
     first, last = frame_keys[frames[0]], frame_keys[frames[-1]]
     keys = repr(first) if len(frames) == 1 else f"from {first!r} to {last!r}"
     return f"{pluralize(len(frames), 'frame')} ({ranges(frames)}, {keys})"
 
 
 def ranges(frames: Sequence[int]) -> str:
-    """Ascending numbers in short: "3,7-9"."""
+    """Return ascending numbers in short form: "3,7-9"."""
     parts: list[list[int]] = []
     for i in frames:
         if parts and i == parts[-1][-1] + 1:

@@ -1,13 +1,13 @@
-"""An LMDB data file read without mapping it: damage gives an error, where the C library gives SIGBUS.
+"""Reading of an LMDB data file without mapping it: damage gives an error, where the C library gives SIGBUS.
 
 LMDB maps its file and trusts every number in it. A truncated or damaged `data.mdb` therefore kills the process, and
-with it a run over thousands of videos. Tracked data are read-only here, so plain file reads with bounds checks do.
-They need no lock file and no open handle between reads, and work across threads and forks.
+with it a run over thousands of videos. Tracked data are read-only here, so plain file reads with bounds checks are
+enough. They need no lock file and no open handle between reads, and work across threads and forks.
 
-Format (LMDB 0.9, 64 bit, little endian): pages of a fixed size. Page: number u64, pad u16, flags u16, then either
-lower u16 and upper u16 (branch, leaf) or page count u32 (overflow), then offsets u16 of the nodes. Node: lo u16,
-hi u16, flags u16, key size u16, key, data. A branch node's child page is lo | hi << 16 | flags << 32; a leaf node's
-data size is lo | hi << 16, and with flag 1 its data are the number of the first overflow page.
+Format (LMDB 0.9, 64 bit, little endian): pages of a fixed size. Page: number u64, pad u16, flags u16, then either lower
+u16 and upper u16 (branch, leaf) or page count u32 (overflow), then offsets u16 of the nodes. Node: lo u16, hi u16,
+flags u16, key size u16, key, data. A branch node's child page is lo | hi << 16 | flags << 32; a leaf node's data size
+is lo | hi << 16, and with flag 1 its data are the number of the first overflow page.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from guava_aug.errors import InputError
 
 _HEADER = 16  # bytes before the nodes' offsets, and before the data of an overflow page
 _BRANCH, _LEAF, _OVERFLOW, _META = 1, 2, 4, 8
-_TRANSIENT = 0x10 | 0x4000 | 0x8000  # page flags that mean something only within a write
+_TRANSIENT = 0x10 | 0x4000 | 0x8000  # page flags that are used only during a write
 _BIG_DATA = 1
 _MAGIC = 0xBEEFC0DE
 _NO_PAGE = 2**64 - 1
@@ -34,7 +34,7 @@ _LONGEST_VALUE = 2**28  # bytes; a picture of 8192 x 8192 pixels without compres
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a value lies in the file."""
+    """The position of a value in the file."""
 
     offset: int  # bytes, of the value itself
     size: int  # bytes
@@ -45,7 +45,7 @@ class MdbFile:
     """The main database of an LMDB data file.
 
     Raises:
-        InputError: from every method, when the file is missing, truncated or damaged.
+        InputError: From every method, if the file is missing, truncated or damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,7 +59,7 @@ class MdbFile:
             self._root, self._last_page = max(first, self._meta(file, self._page_size), key=lambda m: m[3])[1:3]
 
     def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, Slot]]:
-        """Every key that starts with `prefix`, in order, with the place of its value."""
+        """Yield every key that starts with `prefix`, in order, with the position of its value."""
         if self._root == _NO_PAGE:
             return
         before = None
@@ -71,7 +71,7 @@ class MdbFile:
                 yield key, slot
 
     def read(self, slot: Slot) -> bytes:
-        """The value at `slot`."""
+        """Return the value at `slot`."""
         if slot.size > _LONGEST_VALUE:
             raise self._damaged(f"it has a value of {slot.size} bytes, expected at most {_LONGEST_VALUE}")
         with self._open() as file:
@@ -83,12 +83,12 @@ class MdbFile:
             return self._bytes(file, slot.offset, slot.size)
 
     def _open(self) -> BinaryIO:
-        try:  # without O_NONBLOCK, opening a FIFO would wait for ever
+        try:  # without O_NONBLOCK, opening a FIFO would wait without limit
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             file = os.fdopen(descriptor, "rb", buffering=0)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 file.close()
-                raise InputError(f"{self.path} is no regular file: expected an LMDB data file.")
+                raise InputError(f"{self.path} is not a regular file: expected an LMDB data file.")
             return file
         except OSError as e:
             raise InputError(f"{self.path} cannot be read: {e.strerror or e}") from e
@@ -110,7 +110,7 @@ class MdbFile:
         return data
 
     def check_inside(self, offset: int, size: int) -> None:
-        """Nothing, if the file has these bytes."""
+        """Check that the file has these bytes."""
         if offset + size > self._file_size:
             raise InputError(
                 f"{self.path} is truncated: expected at least {offset + size} bytes, found {self._file_size}. "
@@ -118,7 +118,7 @@ class MdbFile:
             )
 
     def _meta(self, file: BinaryIO, offset: int) -> tuple[int, int, int, int]:
-        """Page size, root page, last page, transaction number of one of the two meta pages."""
+        """Return page size, root page, last page and transaction number of one of the two meta pages."""
         page = self._bytes(file, offset, 152)
         (flags,) = struct.unpack_from("<H", page, 10)
         magic, version = struct.unpack_from("<II", page, 16)
@@ -134,7 +134,7 @@ class MdbFile:
         return page_size, root, last_page, transaction
 
     def _page(self, file: BinaryIO, number: int) -> tuple[bytes, int, tuple[int, ...]]:
-        """A page, its flags and the offsets of its nodes."""
+        """Return a page, its flags and the offsets of its nodes."""
         if number > self._last_page:
             raise self._damaged(f"it refers to page {number} beyond the last page {self._last_page}")
         page = self._bytes(file, number * self._page_size, self._page_size)

@@ -1,7 +1,7 @@
-"""Where the tracked body is in a picture: its silhouette and its joints, coarse and cheap, on the CPU.
+"""Silhouette and joints of the tracked body in an image, coarse and fast, on the CPU.
 
-For comparing a tracked video with its masks, not for rendering: vertices that lie within `CELL` of each other are one,
-and what expressions and pose-corrective shapes add (millimetres) is left out.
+For comparing a tracked video with its masks, not for rendering: vertices within `CELL` of each other are merged, and
+the effect of expressions and pose-corrective shapes (millimetres) is ignored.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ class BodyOutline:
 
     @torch.inference_mode()
     def rest(self, identity: Identity) -> tuple[Tensor, Tensor]:
-        """The reduced vertices [P', 3] and the joints [J, 3] of one identity at rest, metres.
+        """Return the reduced vertices [P', 3] and the joints [J, 3] of one identity at rest, metres.
 
         Raises:
-            InputError: the identity belongs to another body model.
+            InputError: The identity belongs to another body model.
         """
         zeros = torch.zeros
         still = Motion(
             zeros(1, 3), zeros(1, 21, 3), zeros(1, 15, 3), zeros(1, 15, 3), zeros(1, 50), zeros(1, 50),
             zeros(1, 3), zeros(1, 2, 3), zeros(1, 2),
         )  # fmt: skip
-        posed = self.body(identity, still)  # unturned joints leave everything where it rests
+        posed = self.body(identity, still)  # joints without rotation leave everything at rest
         return posed.vertices[0, self.vertices], posed.joints_rest[0]
 
     @torch.inference_mode()
     def joints(self, rest: tuple[Tensor, Tensor], motion: Motion, viewmats: Tensor, size: int = 512) -> np.ndarray:
-        """[T, J, 3] float32: pixel x, y of a picture of `size`, and depth in metres, seen by [T, 4, 4] `viewmats`."""
+        """Return pixel x, y of a picture of `size` and depth in metres, [T, J, 3] float32, for `viewmats` [T, 4, 4]."""
         posed, _ = self.body.pose_joints(rest[1], motion)
         return _project(posed, viewmats, size)
 
@@ -52,8 +52,8 @@ class BodyOutline:
     def silhouettes(
         self, rest: tuple[Tensor, Tensor], motion: Motion, viewmats: Tensor, size: int = SIZE
     ) -> np.ndarray:
-        """[T, size, size] bool: the pixels whose centre the posed body covers, seen by [T, 4, 4] `viewmats`."""
-        from guava_aug.tracked.outline_numba import cover, posed  # late: who lists names needs no numba
+        """Return [T, size, size] bool: the pixels whose centre the posed body covers, for `viewmats` [T, 4, 4]."""
+        from guava_aug.tracked.outline_numba import cover, posed  # noqa: PLC0415 - numba is slow to import
 
         _, relative = self.body.pose_joints(rest[1], motion)
         seen = (viewmats[:, None, :3] @ relative).numpy()  # [T, J, 3, 4] rest -> camera
@@ -66,7 +66,7 @@ class BodyOutline:
 
 
 def _project(points: Tensor, viewmats: Tensor, size: int) -> np.ndarray:
-    """[T, n, 3] pixel x, y and depth of world points [T, n, 3]."""
+    """Return pixel x, y and depth [T, n, 3] of world points [T, n, 3]."""
     cameras = tracked_cameras(viewmats, size)
     seen = points @ viewmats[:, :3, :3].transpose(1, 2) + viewmats[:, None, :3, 3]
     xy = seen[..., :2] / seen[..., 2:] * cameras.K[0, 0] + cameras.K[:2, 2]
@@ -74,15 +74,16 @@ def _project(points: Tensor, viewmats: Tensor, size: int) -> np.ndarray:
 
 
 def _merged(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One vertex of every cell of a grid [P'], and the faces [F', 3] that are left between them, each once."""
+    """Return one vertex of every cell of a grid [P'], and the remaining faces [F', 3] between them, each once."""
     cells = np.floor(vertices / CELL).astype(np.int64)
     _, kept, cell_of = np.unique(cells, axis=0, return_index=True, return_inverse=True)
     merged = cell_of.reshape(-1)[faces]
     a, b, c = merged.T
-    merged = np.unique(np.sort(merged[(a != b) & (b != c) & (c != a)], axis=1), axis=0)  # turned either way, it covers
+    merged = np.unique(np.sort(merged[(a != b) & (b != c) & (c != a)], axis=1), axis=0)  # either orientation covers
     return kept, merged
 
 
 def spread_frames(num_frames: int, most: int) -> list[int]:
-    """At most `most` frame numbers, spread evenly from the first to the last."""
-    return np.unique(np.linspace(0, num_frames - 1, min(num_frames, most)).round().astype(int)).tolist()
+    """Return at most `most` frame numbers, spread evenly from the first to the last."""
+    frames: list[int] = np.unique(np.linspace(0, num_frames - 1, min(num_frames, most)).round().astype(int)).tolist()
+    return frames

@@ -1,4 +1,4 @@
-"""The two loops of `outline`: skinning with projection, and the pixels that faces cover. Threads may share them."""
+"""The two loops of `outline`: skinning with projection, and filling of faces. Both are thread-safe."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ from guava_aug.runtime.numba_cache import cached_njit
 
 
 @cached_njit(nogil=True)
-def posed(rest, weights, transforms, focal, middle):  # pragma: no cover - compiled
-    """[n, 3] float32 pixel x, y and depth of vertices [n, 3], skinned by `weights` [n, J] of `transforms` [J, 3, 4]."""
+def posed(  # pragma: no cover - compiled
+    rest: np.ndarray, weights: np.ndarray, transforms: np.ndarray, focal: float, middle: float
+) -> np.ndarray:
+    """Return pixel x, y and depth [n, 3] float32 of vertices [n, 3] after skinning.
+
+    weights: [n, J]; transforms: [J, 3, 4].
+    """
     points = np.empty(rest.shape, np.float32)
     at = np.empty(3, np.float32)
     for i in range(len(rest)):
@@ -29,8 +34,10 @@ def posed(rest, weights, transforms, focal, middle):  # pragma: no cover - compi
 
 
 @cached_njit(nogil=True)
-def cover(points, faces, nearest, covered):  # pragma: no cover - compiled
-    """Sets the pixels of `covered` [S, S] whose centres lie within a face of `points` [n, 3] (pixel x, y, depth)."""
+def cover(
+    points: np.ndarray, faces: np.ndarray, nearest: float, covered: np.ndarray
+) -> None:  # pragma: no cover - compiled
+    """Set the pixels of `covered` [S, S] whose centres lie within a face of `points` [n, 3] (pixel x, y, depth)."""
     size = covered.shape[0]
     for f in range(len(faces)):
         ax, ay, az = points[faces[f, 0]]

@@ -1,4 +1,4 @@
-"""The tracker's per-frame dictionaries as Identity, Motion and cameras: names, shapes and values checked."""
+"""Identity, Motion and cameras from the tracker's per-frame dictionaries, with names, shapes and values checked."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from guava_aug.body.params import Identity, Motion
-from guava_aug.errors import InputError
-from guava_aug.runtime.failures import annotate
+from guava_aug.errors import InputError, annotate
 
-_MAX_BETAS = 300  # what the body model takes; the tracker stores 200
+_MAX_BETAS = 300  # of the body model; the tracker stores 200
 
 # Motion field <- (group, key, shape of one frame)
 _MOTION: dict[str, tuple[str, str, tuple[int, ...]]] = {
@@ -29,12 +28,12 @@ _MOTION: dict[str, tuple[str, str, tuple[int, ...]]] = {
 }
 CAMERA = ("smplx_coeffs", "camera_RT_params", (3, 4))
 
-# Tracked cameras have PyTorch3D axes (x left, y up, z forward); ours are x right, y down, z forward.
+# Tracked cameras have PyTorch3D axes (x left, y up, z forward); here they are x right, y down, z forward.
 _FLIP_XY = np.diag([-1.0, -1.0, 1.0]).astype(np.float32)
 
 
 def read_motion(frames: Sequence[Mapping[str, Any]], frame_keys: Sequence[str], where: str) -> Motion:
-    """Motion of T frames from their dictionaries. `where` (video and file) starts every error message."""
+    """Return Motion of T frames from their dictionaries. `where` (video and file) begins every error message."""
     return Motion(
         **{
             field: torch.from_numpy(stack_frames(frames, frame_keys, group, key, shape, where))
@@ -44,7 +43,7 @@ def read_motion(frames: Sequence[Mapping[str, Any]], frame_keys: Sequence[str], 
 
 
 def read_viewmats(frames: Sequence[Mapping[str, Any]], frame_keys: Sequence[str], where: str) -> Tensor:
-    """[T, 4, 4] float32 world to camera, OpenCV axes."""
+    """Return [T, 4, 4] float32 world to camera, OpenCV axes."""
     rt = stack_frames(frames, frame_keys, *CAMERA, where)  # [T, 3, 4]
     singular = np.abs(np.linalg.det(rt[:, :, :3])) < 1e-6
     if singular.any():
@@ -57,12 +56,15 @@ def read_viewmats(frames: Sequence[Mapping[str, Any]], frame_keys: Sequence[str]
 
 
 def camera_rt(viewmats: Tensor) -> np.ndarray:
-    """[T, 3, 4] float32: the tracker's camera of world-to-camera matrices [T, 4, 4]; inverse of `read_viewmats`."""
+    """Return the tracker's camera [T, 3, 4] float32 of matrices [T, 4, 4]; inverse of `read_viewmats`."""
     return _FLIP_XY @ viewmats[:, :3].detach().cpu().numpy().astype(np.float32)
 
 
 def read_identity(shared: Any, where: str) -> Identity:
-    """Identity from the dictionary of `id_share_params.pkl`; row 0 of each entry; betas padded to 300 with zeros."""
+    """Return Identity from the dictionary of `id_share_params.pkl`.
+
+    Row 0 of each entry is used; betas are padded to 300 with zeros.
+    """
 
     def row(key: str, *shape: int) -> Tensor:
         if not isinstance(shared, Mapping) or key not in shared:
@@ -99,7 +101,10 @@ def stack_frames(
     shape: tuple[int, ...],
     where: str,
 ) -> np.ndarray:
-    """[T, *shape] float32 of one entry of every frame; extra or missing 1-dimensions are mended, NaN is refused."""
+    """Return [T, *shape] float32 of one entry of every frame.
+
+    Extra or missing 1-dimensions are accepted, NaN is refused.
+    """
     try:
         values = [frame[group][key] for frame in frames]
     except (KeyError, TypeError, IndexError):
@@ -140,13 +145,13 @@ def _has(frame: Any, group: str, key: str) -> bool:
 
 
 def _fits(found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    """Equal but for 1-dimensions, or flat."""
+    """Return whether shapes are equal but for 1-dimensions, or `found` is flat."""
     squeezed = tuple(n for n in found if n != 1)
     return squeezed == tuple(n for n in shape if n != 1) or squeezed == (int(np.prod(shape)),)
 
 
 def _advice(found: np.ndarray | None, shape: tuple[int, ...]) -> str:
-    """What to do about numbers that do not fit `shape`: the usual other ways to store them are known."""
+    """Return advice about numbers of the wrong shape; the other common storage formats are recognised."""
     if found is not None and shape == (3, 4) and _fits(found.shape, (4, 4)):
         return "Store the upper three rows, [R|t]."
     if found is not None and shape[-1:] == (3,) and _fits(found.shape, (*shape, 3)):
@@ -155,7 +160,7 @@ def _advice(found: np.ndarray | None, shape: tuple[int, ...]) -> str:
 
 
 def _numbers(value: Any) -> np.ndarray | None:
-    """`value` as a float32 array, or None when it is not one."""
+    """Return `value` as a float32 array, or None if it is not one."""
     try:
         array = np.asarray(value)
     except (ValueError, OverflowError, TypeError):  # nested lists that are no array, integers beyond int64

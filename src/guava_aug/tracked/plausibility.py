@@ -1,6 +1,6 @@
-"""Whether what was tracked can be right: cameras, rotations, and the posed body against the masks.
+"""Plausibility of tracked data: cameras, rotations, and the posed body against the masks.
 
-`guava-aug check` and a run ask the same function, so they agree.
+`guava-aug check` and a run use the same function, so they agree.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ log = logging.getLogger(__name__)
 
 FRAMES = 3  # whose masks are compared with the posed body
 NO_OVERLAP = 0.1  # intersection over union; in all FRAMES below it, masks and tracking are not of one person
-LOW_OVERLAP = 0.4  # right ones have 0.7 and more, whatever the clothes
+LOW_OVERLAP = 0.4  # correct ones have 0.7 and more, with any clothes
 FULL_MASK = 0.97  # of the picture
 NOT_ROTATION = 0.05  # largest entry of R R^T - I: no rounding, no interpolation of cameras
 INEXACT_ROTATION = 1e-3
-TURN = 2 * math.pi  # radians; a rotation vector that is longer is seldom meant
+TURN = 2 * math.pi  # radians; a longer rotation vector is rarely intended
 BODY_JOINTS = 22  # of the 55: without hands, jaw and eyes
-WINDOW = 5  # frames whose median a far-off frame is far from: at most two of them may be wrong
+WINDOW = 5  # frames of the median that an outlier is far from: at most two of them may be wrong
 FAR_OFF = 15.0  # pixels of a 512 picture, the mean of the body's joints
 FAR_OFF_TIMES = 6.0  # times what is usual in the video
 JITTER = 4.0  # pixels of a 512 picture
 DARKEST_SOURCE = 0.02  # an empty mask still holds JPEG ringing of a few levels of 255
 
-ACCEPT = "track the video again, or give --accept_tracking to render it all the same"
+ACCEPT = "track the video again, or give --accept_tracking to render it anyway"
 
 
 @dataclass(frozen=True)
 class Plausibility:
-    """What was found. Frames are numbered from 0."""
+    """The result of `examine`. Frames are numbered from 0."""
 
     overlap: float | None = None  # intersection over union of posed body and mask, median of FRAMES frames
     jitter: float | None = None  # pixels of a 512 picture: see `jitter_and_far_off`
@@ -51,12 +51,15 @@ class Plausibility:
 
 
 def examine(video: TrackedVideo, outline: BodyOutline | None, *, images: bool = True) -> Plausibility:
-    """What can be told of a video from its parameters and, with `images`, from three of its frames.
+    """Return what the parameters of a video and, with `images`, three of its frames show.
 
-    outline: of the body model in use; None: only what can be told without a body.
+    Args:
+        video: The video.
+        outline: Outline of the body model in use; None: only checks that need no body.
+        images: Read images and masks.
 
     Raises:
-        InputError: an image cannot be read, or the identity belongs to another body model.
+        InputError: An image cannot be read, or the identity belongs to another body model.
     """
     keys = video.frame_keys
     impossible, odd = camera_faults(video.viewmats, keys)
@@ -70,7 +73,7 @@ def examine(video: TrackedVideo, outline: BodyOutline | None, *, images: bool = 
         rest = outline.rest(video.identity)
         jitter, far_off = jitter_and_far_off(outline.joints(rest, video.motion, video.viewmats))
         if jitter > JITTER:
-            odd.append(f"the tracking jitters: joints are off the line of their motion by {jitter:.1f} pixels of 512")
+            odd.append(f"the tracking jitters: joints deviate from smooth motion by {jitter:.1f} pixels of 512")
         if far_off:
             odd.append(f"far off from the frames before and after: {in_words(far_off, keys)}")
         if masks:
@@ -78,25 +81,27 @@ def examine(video: TrackedVideo, outline: BodyOutline | None, *, images: bool = 
             silhouettes = outline.silhouettes(rest, video.motion[chosen], video.viewmats[chosen])
             found = [overlap(mask, s) for mask, s in zip(masks.values(), silhouettes, strict=True)]
             iou = float(np.median(found))
-            said = f"the mask and the posed body overlap by {iou:.2f} (intersection over union of {len(found)} frames)"
+            iou_text = (
+                f"the mask and the posed body overlap by {iou:.2f} (intersection over union of {len(found)} frames)"
+            )
             if max(found) < NO_OVERLAP:
                 impossible.append(
-                    f"{said}; expected {LOW_OVERLAP} or more: is the mask inverted or of somebody else, or the camera "
-                    f"of another frame or format? See that it is so, and {ACCEPT}"
+                    f"{iou_text}; expected {LOW_OVERLAP} or more: the mask may be inverted or of another person, or "
+                    f"the camera of another frame or format. Check these, and {ACCEPT}"
                 )
             elif iou < LOW_OVERLAP:
                 odd.append(
-                    f"{said}; expected {LOW_OVERLAP} or more: look at the masks and at a rendered view, or is it "
-                    "tracked with another body model (--model_path)?"
+                    f"{iou_text}; expected {LOW_OVERLAP} or more: check the masks and a rendered view; it may be "
+                    "tracked with another body model (--model_path)"
                 )
     return Plausibility(iou, jitter, far_off, tuple(impossible), tuple(odd))
 
 
 def refuse_impossible(video: TrackedVideo, outline: BodyOutline | None, *, accept: bool) -> None:
-    """Tells in the log what is odd about a video's tracking.
+    """Log what is unusual about a video's tracking.
 
     Raises:
-        InputError: it cannot be right, and is not accepted; or as `examine`.
+        InputError: The tracking cannot be right, and is not accepted; or as `examine`.
     """
     found = examine(video, outline)
     if found.impossible and not accept:
@@ -109,17 +114,18 @@ def source_fault(
     image: Tensor,  # [3, S, S] 0..1, the person on black
     name: str,
 ) -> str | None:
-    """Why no avatar can be made of a source image; None: it shows something."""
+    """Return why no avatar can be made of a source image; None: it can."""
     if float(image.max()) >= DARKEST_SOURCE:
         return None
     return (
-        f"{name}: the source frame (frame 0) shows no person: its image under the mask is black; expected a mask "
-        f"that covers the person; look at it with `guava-aug check`, or track the video again"
+        f"{name}: the source frame (0 unless --source_frame says another) shows no person: its image under the mask is "
+        f"black; expected a mask that covers the person; check it with `guava-aug check`, take another frame "
+        f"(--source_frame), or track the video again"
     )
 
 
 def camera_faults(viewmats: Tensor, frame_keys: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(impossible, odd) in words, of world-to-camera matrices [T, 4, 4] (OpenCV axes), with the frames."""
+    """Return (impossible, odd) descriptions of world-to-camera matrices [T, 4, 4] (OpenCV axes), with the frames."""
     matrices = viewmats.double().numpy()
     R = matrices[:, :3, :3]
     error = np.abs(R @ R.transpose(0, 2, 1) - np.eye(3)).max((1, 2))
@@ -143,10 +149,10 @@ def camera_faults(viewmats: Tensor, frame_keys: Sequence[str]) -> tuple[list[str
 
 
 def jitter_and_far_off(joints: np.ndarray) -> tuple[float, tuple[int, ...]]:
-    """Jitter in pixels, and the frames far off, of joints [T, J, 2 or more] (pixel x, y of a 512 picture).
+    """Return jitter in pixels, and the outlier frames, of joints [T, J, 2 or more] (pixel x, y of a 512 picture).
 
-    Jitter is the median distance of a body joint in one frame from the middle between the frames before and after it.
-    A frame is far off when its joints are far from their median over five frames.
+    Jitter is the median distance of a body joint in one frame from the middle between the frames before and after it. A
+    frame is an outlier if its joints are far from their median over five frames.
     """
     xy = np.nan_to_num(joints[:, :BODY_JOINTS, :2].astype(np.float64), posinf=0.0, neginf=0.0).clip(-1e6, 1e6)
     if len(xy) < 3:
@@ -161,7 +167,7 @@ def jitter_and_far_off(joints: np.ndarray) -> tuple[float, tuple[int, ...]]:
 
 
 def _rotations_beyond_a_turn(motion: Motion) -> list[str]:
-    """In words, the rotations that are longer than a full turn in most frames: they look like degrees."""
+    """Return descriptions of rotations that are longer than a full turn in most frames, as if in degrees."""
     found = []
     for field in fields(motion):
         if not field.name.endswith(("_pose", "_orient")):
@@ -170,13 +176,13 @@ def _rotations_beyond_a_turn(motion: Motion) -> list[str]:
         if float(longest.median()) > TURN:
             found.append(
                 f"{field.name} has rotations of {float(longest.max()):.0f} radians, more than a full turn, in most "
-                "frames: are they degrees? Expected radians"
+                "frames: probably degrees; expected radians"
             )
     return found
 
 
 def _masks(video: TrackedVideo) -> dict[int, np.ndarray]:
-    """The small masks of the first, the middle and the last frame, by number."""
+    """Return the small masks of the first, the middle and the last frame, by number."""
     chosen = spread_frames(video.num_frames, FRAMES)
     with ThreadPoolExecutor(FRAMES) as pool:
         return dict(zip(chosen, pool.map(lambda i: small_mask(video.read_frame(i)[1]), chosen), strict=True))

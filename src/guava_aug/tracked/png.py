@@ -1,7 +1,7 @@
-"""The chunks of a PNG: what OpenCV needs of them, and nothing that costs more than the picture.
+"""Filtering of a PNG's chunks: only those OpenCV needs are kept, so that decoding costs no more than the picture.
 
 OpenCV's decoder inflates every compressed text and colour profile, up to 8 MB each: a PNG of 3 MB with 900 of them
-takes 46 s and 3.5 GB. None of them has to do with the pixels.
+takes 46 s and 3.5 GB. None of them affects the pixels.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ _LONGEST_SHORT = 1024  # bytes; PLTE has 768 at most
 
 
 def read_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in pixels of a PNG, from its header; None when it is too short for one."""
+    """Return width and height in pixels of a PNG, from its header; None if it is too short for one."""
     if len(data) < 24 or data[12:16] != b"IHDR":
         return None
     return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
 
 def only_picture(data: bytes) -> bytes | None:
-    """The same PNG without texts, profiles and what else is no part of the picture; None when its chunks are broken.
+    """Return the same PNG without texts, profiles and anything else but the picture; None if its chunks are broken.
 
-    The very same bytes when there is nothing to leave out.
+    The bytes are unchanged if there is nothing to remove.
     """
     at, kept = len(START), [START]
     left_out = False

@@ -1,4 +1,4 @@
-"""When each tracked frame was: frame rate and source frame numbers given beside the tracked data."""
+"""Time maps: frame rates and source frame numbers in a file beside the tracked data."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Timing:
-    """What a time map says of one video; None: nothing."""
+    """The entry of one video in a time map; None: not given."""
 
     fps: Rate | None
     source_frames: tuple[int, ...] | None  # one per tracked frame
 
 
 def load_time_map(path: str | Path) -> dict[str, Timing]:
-    """Video name -> Timing, from a `.json` or `.csv` file.
+    """Return video name -> Timing of a `.json` or `.csv` file.
 
     JSON: `{"name": {"fps": 25, "source_frames": [0, 1, 3]}}`, both optional.
     CSV: a header with `video` and one or both of `fps`, `source_frames`; frame numbers separated by spaces.
-    That there are as many source frames as tracked frames is checked when the video is opened.
+    The number of source frames is compared with that of tracked frames when the video is opened.
 
     Raises:
-        InputError: unreadable, of another form, or values out of range; names the video.
+        InputError: The file cannot be read, has another format, or values are out of range; names the video.
     """
     path = Path(path)
     text = read_text(path, f"time map {path}")
@@ -50,7 +50,9 @@ def load_time_map(path: str | Path) -> dict[str, Timing]:
         entries = _from_csv(text, path)
     else:
         looks = f", and this one looks like {'JSON' if holds_json else 'CSV'}" if holds_json or "," in text else ""
-        raise InputError(f"time map {path}: expected a .json or .csv file: the name says how it is read{looks}.")
+        raise InputError(
+            f"time map {path}: expected a .json or .csv file: the suffix determines how it is read{looks}."
+        )
     out = TimeMap()
     for name, entry in entries.items():
         where = f"time map {path}, video {briefly(name)}"
@@ -66,26 +68,26 @@ def load_time_map(path: str | Path) -> dict[str, Timing]:
 
 
 class TimeMap(dict[str, Timing]):
-    """Video name -> Timing. `get` finds a name in whatever Unicode normalisation (NFC, NFD)."""
+    """Video name -> Timing. `get` finds a name in any Unicode normalisation (NFC, NFD)."""
 
     def get(self, name: str, default: Any = None) -> Any:
-        """What the map says of a video."""
+        """Return the entry of a video."""
         key = key_of(self, name)
         return default if key is None else self[key]
 
 
-def warn_of_strangers(time_map: Mapping[str, Timing], path: Path, root: Path) -> None:
-    """Logs which videos of a time map are not below the tracked root, as nothing else would tell a mistyped name."""
+def warn_unknown_videos(time_map: Mapping[str, Timing], path: Path, root: Path) -> None:
+    """Log which videos of a time map are not below the tracked root, as a mistyped name has no other effect."""
     try:
         there = set(os.listdir(root))
-    except OSError:  # those who read the videos say so
+    except OSError:  # reported when the videos are read
         return
     if INFO in there:
         there |= set(read_info(root))
     forms = {unicodedata.normalize("NFC", name) for name in there}
-    strangers = [name for name in time_map if unicodedata.normalize("NFC", name) not in forms]
-    if strangers:
-        _log.warning("time map %s: no such video below %s: %s", path, root, named(strangers))
+    unknown = [name for name in time_map if unicodedata.normalize("NFC", name) not in forms]
+    if unknown:
+        _log.warning("time map %s: no such video below %s: %s", path, root, named(unknown))
 
 
 def _from_json(text: str, path: Path) -> Mapping[str, Any]:
@@ -128,7 +130,7 @@ def _from_csv(text: str, path: Path) -> Mapping[str, Any]:
 
 
 def _rows(rows: csv.DictReader[str], path: Path) -> Iterator[dict[str, str]]:
-    """The rows, whatever the length of their fields: the frame numbers of a long video are one."""
+    """Yield the rows, with fields of any length: the frame numbers of a long video are one field."""
     before = csv.field_size_limit(LONGEST_TEXT)
     try:
         yield from rows

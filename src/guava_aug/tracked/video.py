@@ -1,4 +1,4 @@
-"""A tracked video: who moves, how, seen from where, and the frames themselves."""
+"""A tracked video: identity, motion, cameras, and the frames."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from guava_aug.tracked.parameters import read_identity, read_motion, read_viewma
 from guava_aug.tracked.timemap import Timing
 from guava_aug.views.cameras import resized_K
 
-SOURCE_SIZE = 518  # pixels; what the image encoder takes (37 patches of 14)
+SOURCE_SIZE = 518  # pixels; input size of the image encoder (37 patches of 14)
 _MAX_THREADS = 8
 _PLAIN = "store the dictionary by pickle.dump, with numpy arrays"
 _INSTEAD_OF_PICKLE = (
@@ -44,7 +44,7 @@ _INSTEAD_OF_PICKLE = (
 
 @dataclass(frozen=True)
 class Source:
-    """What an avatar is made from: one frame of a video, the first unless another is asked for."""
+    """The data an avatar is made from: one frame of a video, the first by default."""
 
     image: Tensor  # [3, S, S] float 0..1, the person on black
     identity: Identity
@@ -55,7 +55,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Frames `start` to `stop` (not included) of a video, T of them."""
+    """Frames `start` to `stop` (exclusive) of a video, T of them."""
 
     start: int
     stop: int
@@ -65,6 +65,7 @@ class Chunk:
     masks: Tensor  # [T, 1, h, w] float 0..1, 1 = person
 
     def __len__(self) -> int:
+        """Return the number of frames T."""
         return self.stop - self.start
 
 
@@ -72,14 +73,14 @@ class Chunk:
 class TrackedVideo:
     """One tracked video, all its parameters in memory (CPU), its images on disk.
 
-    Holds no open file. Make it with `TrackedVideo.open`.
+    Holds no open file. Use `TrackedVideo.open` to create one.
     """
 
     name: str
     path: Path
     frame_keys: tuple[str, ...]  # in playing order
-    fps: Rate | None  # None: the tracked data do not say
-    source_frames: list[int] | None  # number of each frame in the original video; None: the tracked data do not say
+    fps: Rate | None  # None: not in the tracked data
+    source_frames: list[int] | None  # number of each frame in the original video; None: not in the tracked data
     identity: Identity
     motion: Motion  # all T frames
     viewmats: Tensor  # [T, 4, 4] float32 world to camera, OpenCV axes
@@ -92,16 +93,20 @@ class TrackedVideo:
     def open(
         cls, tracked_root: str | Path, name: str, *, timing: Timing | None = None, source_frame: int = 0
     ) -> TrackedVideo:
-        """Video `name` below `tracked_root`; `timing` overrides what its `videos_info.json` says of time.
-
-        source_frame: number of the frame (from 0, in playing order) that the avatar is made from.
+        """Return video `name` below `tracked_root`; `timing` overrides the times in its `videos_info.json`.
 
         Everything that is cheap to check is checked here: all parameters of all frames, the presence of all images
-        within the image file, and the source frame's image and mask by decoding them. The other images are checked
-        as they are decoded.
+        within the image file, and the source frame's image and mask by decoding them. The other images are checked when
+        they are decoded.
+
+        Args:
+            tracked_root: Folder with tracked videos.
+            name: Name of the video.
+            timing: Frame rate and source frames.
+            source_frame: Number of the frame (from 0, in playing order) that the avatar is made from.
 
         Raises:
-            InputError: names the video, and the frame and key where there is one.
+            InputError: Names the video, and the frame and key if there is one.
         """
         files = layout.find_video(tracked_root, name)
         name, last = files.name, len(files.frame_keys) - 1
@@ -152,20 +157,21 @@ class TrackedVideo:
 
     @property
     def num_frames(self) -> int:
+        """Return the number of frames."""
         return len(self.frame_keys)
 
     @property
     def image_size(self) -> int:
-        """Side of the stored square images, pixels (the tracker's: 1024)."""
+        """Return the side of the stored square images in pixels (the tracker's: 1024)."""
         return self._images.size
 
     @property
     def source(self) -> Source:
-        """The source frame at the encoder's size."""
+        """Return the source frame at the encoder's size."""
         return self.source_at(SOURCE_SIZE)
 
     def source_at(self, size: int) -> Source:
-        """The source frame with an image of `size` x `size` pixels; the mask multiplies before the resize."""
+        """Return the source frame with an image of `size` x `size` pixels; the mask is applied before resizing."""
         index = self.source_frame
         rgb, mask = self.read_frame(index)
         image = _floats(rgb) * _floats(mask)
@@ -183,32 +189,38 @@ class TrackedVideo:
         return None if self.K is None else resized_K(self.K, stored, (size, size))
 
     def read_frame(self, index: int, *, strict: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Frame `index` in its stored size: RGB uint8 [H, W, 3], mask uint8 [H, W] (255 = person). Thread-safe.
+        """Return frame `index` in its stored size: RGB uint8 [H, W, 3], mask uint8 [H, W] (255 = person). Thread-safe.
 
-        strict: look for damage with all means, which takes twice as long.
+        `strict` detects more kinds of damage, in twice the time.
         """
         with busy(DECODE):
             return self._images.read(index, strict=strict)
 
     def image_samples(self, count: int) -> Iterator[bytes]:
-        """What tells these images from others without reading them all: their stored sizes, then `count` of them."""
+        """Return data that identify the images without reading them all: their stored sizes, then `count` of them."""
         return self._images.samples(count)
 
     def part_boxes(self, index: int) -> dict[str, np.ndarray]:
-        """`head`, `left_hand`, `right_hand` of frame `index`: int64 [left, right, top, bottom] in a 512 image."""
+        """Return boxes of `head`, `left_hand`, `right_hand` in frame `index`.
+
+        Boxes are int64 [left, right, top, bottom] in a 512 image.
+
+        Raises:
+            InputError: The tracked data have no usable crops.
+        """
         return self._crops.boxes(index)
 
     def chunks(self, frames_per_chunk: int, image_size: int = 512, *, images: bool = True) -> Iterator[Chunk]:
-        """All frames in order, `frames_per_chunk` at a time (the last chunk may be shorter).
+        """Yield all frames in order, `frames_per_chunk` at a time (the last chunk may be shorter).
 
         Without `images` nothing is decoded, and the chunks' images and masks are empty.
 
-        Images are decoded in threads ahead of use: while one chunk is worked on the next is decoded, and no more, so
-        memory does not grow with the video. The threads end when the iterator does, whether it is used up, dropped or
-        left by an exception.
+        Images are decoded in threads ahead of use: while one chunk is processed the next is decoded, and no more, so
+        memory does not grow with the video. The threads end with the iterator, whether it is exhausted, dropped or left
+        by an exception.
 
         Raises:
-            InputError: an image that cannot be used, when its chunk is reached.
+            InputError: An image that cannot be used, when its chunk is reached.
         """
         if frames_per_chunk < 1 or image_size < 1:
             raise UsageError(f"chunks({frames_per_chunk}, {image_size}): both must be at least 1.")
@@ -259,23 +271,25 @@ class TrackedVideo:
 
 
 def _floats(image: np.ndarray) -> Tensor:
-    """[3 or 1, H, W] float 0..1 of uint8 [H, W, 3] or [H, W]."""
+    """Return [3 or 1, H, W] float 0..1 of uint8 [H, W, 3] or [H, W]."""
     planes = image[None] if image.ndim == 2 else np.ascontiguousarray(image.transpose(2, 0, 1))
-    return torch.from_numpy(np.divide(planes, np.float32(255), dtype=np.float32))  # numpy: one thread, as we are many
+    return torch.from_numpy(
+        np.divide(planes, np.float32(255), dtype=np.float32)
+    )  # numpy: one thread, as there are many of these
 
 
 def _resize(image: Tensor, size: int) -> Tensor:
-    """Antialiased bilinear, as the original resizes. [C, H, W] -> [C, size, size]."""
+    """Return [C, H, W] resized to [C, size, size], antialiased bilinear, as in the original."""
     if image.shape[-1] == size:
         return image
     return F.interpolate(image[None], (size, size), mode="bilinear", align_corners=False, antialias=True)[0]
 
 
 def _load(path: Path, shared: bool) -> Any:
-    """The pickle; those of a merged set are kept, as each of its videos asks for them again.
+    """Return the content of the pickle; that of a merged set is cached for all of its videos.
 
     Raises:
-        InputError: it cannot be read; of what people store instead, it says what to store.
+        InputError: It cannot be read; names the expected format for common other ones.
     """
     try:
         return _load_kept(path, shared)

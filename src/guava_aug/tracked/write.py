@@ -1,4 +1,4 @@
-"""Writing tracked videos in the tracker's own format: for the demo, and for tests of everything that reads it."""
+"""Writing of tracked videos in the tracker's own format, for the demo and for tests."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 import os
 import pickle
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import cv2
 import lmdb
@@ -28,6 +28,8 @@ from guava_aug.tracked.images import IMAGE, MASK
 from guava_aug.tracked.parameters import CAMERA, camera_rt
 
 Layout = Literal["flat", "nested", "merged"]
+_Dict = dict[str, Any]
+_Frames = Iterable[tuple[np.ndarray, np.ndarray]]
 
 _JPEG_QUALITY = 95  # the tracker's, with 4:2:0 chroma
 _FIRST_MAP = 2**24  # bytes; doubled whenever it is full
@@ -50,23 +52,29 @@ def write_tracked(
     part_crops: Mapping[str, np.ndarray] | None = None,
     quality: int = _JPEG_QUALITY,
 ) -> Path:
-    """The directory of the tracked video `name` that was written below `root`.
+    """Write the tracked video `name` below `root` and return its directory.
+
+    A flat or nested directory appears complete or not at all. In a merged set `videos_info.json` is written last.
 
     Args:
-        frames: T pairs of RGB uint8 [S, S, 3] and mask uint8 [S, S] (255 = person); may be a generator, which is
-            asked for one pair at a time.
+        root: Tracked root.
+        name: Name of the video.
+        identity: Constant parameters.
+        motion: T frames of pose.
+        viewmats: [T, 4, 4] world to camera.
+        frames: T pairs of RGB uint8 [S, S, 3] and mask uint8 [S, S] (255 = person); may be a generator, from which one
+            pair at a time is taken.
         layout_kind: "flat" `<root>/<name>/`, "nested" `<root>/<name>/<name>/`, or "merged": added to the set `<root>/`.
-        frame_keys: default `frame_000000`, ...
-        fps, source_frames: written to `videos_info.json`, where the tracker has neither.
+        frame_keys: Default `frame_000000`, ...
+        fps: Written to `videos_info.json`; the tracker does not write it.
+        source_frames: As `fps`.
         part_crops: "head", "left_hand", "right_hand" -> [T, 3, 3] affine maps from the part's 512 crop to the body
             image in 1024 units; default the whole image.
-        quality: of the JPEGs.
-
-    A flat or nested directory appears complete or not at all. In a merged set `videos_info.json` comes last.
+        quality: Quality of the JPEGs.
 
     Raises:
-        OutputError: the video is there already, the disk is full, or the like.
-        UsageError: arguments that do not fit each other.
+        OutputError: The video exists already, or cannot be written, for example because the disk is full.
+        UsageError: Inconsistent arguments.
     """
     root, name = Path(root), layout.check_name(name)
     count = len(motion)
@@ -97,7 +105,7 @@ def write_tracked(
 
 
 def _write_alone(
-    target: Path, name: str, entry: dict, tracking: dict, shared: dict, frames: Iterable, quality: int
+    target: Path, name: str, entry: _Dict, tracking: _Dict, shared: _Dict, frames: _Frames, quality: int
 ) -> None:
     if target.exists():
         raise OutputError(f"{target} exists already. Remove it, or choose another name.")
@@ -113,7 +121,7 @@ def _write_alone(
 
 
 def _add_to_set(
-    root: Path, name: str, entry: dict, tracking: dict, shared: dict, frames: Iterable, quality: int
+    root: Path, name: str, entry: _Dict, tracking: _Dict, shared: _Dict, frames: _Frames, quality: int
 ) -> None:
     root.mkdir(parents=True, exist_ok=True)
     old = (root / layout.INFO).exists()
@@ -130,8 +138,8 @@ def _add_to_set(
     _dump_json(root / layout.INFO, {**info, name: entry})
 
 
-def _write_images(directory: Path, prefix: str, keys: Sequence[str], frames: Iterable, quality: int) -> None:
-    """Put the JPEGs into `img_lmdb`; its map grows with them, so the file is as large as its content."""
+def _write_images(directory: Path, prefix: str, keys: Sequence[str], frames: _Frames, quality: int) -> None:
+    """Put the JPEGs into `img_lmdb`; its map grows with them, so that the file is as large as its content."""
     folder = directory / layout.IMAGES.parent
     folder.mkdir(exist_ok=True)
     present = folder / layout.IMAGES.name
@@ -186,10 +194,11 @@ def _jpeg(image: np.ndarray, quality: int) -> bytes:
 
 
 def _identity_dict(identity: Identity) -> dict[str, np.ndarray]:
-    row = lambda t: t.detach().cpu().numpy().astype(np.float32)[None]
+    def row(values: Tensor) -> np.ndarray:
+        return values.detach().cpu().numpy().astype(np.float32)[None]
 
     def padded(coefficients: Tensor, stored: int) -> np.ndarray:
-        """As many as the tracker stores; none that counts is cut off."""
+        """Return as many coefficients as the tracker stores; only zeros are cut off."""
         used = int(coefficients.count_nonzero() and coefficients.nonzero().max() + 1)
         values = row(coefficients[: max(stored, used)])
         return np.pad(values, ((0, 0), (0, max(0, stored - values.shape[1]))))
@@ -206,7 +215,7 @@ def _identity_dict(identity: Identity) -> dict[str, np.ndarray]:
 
 
 def _frame_dicts(motion: Motion, viewmats: Any, part_crops: Mapping[str, np.ndarray]) -> Iterable[dict[str, Any]]:
-    """One dictionary per frame with what renderers read; keypoints and the other fits of the tracker are left out."""
+    """Return one dictionary per frame with what renderers read; other results of the tracker are left out."""
     rows = {f: getattr(motion, f).detach().cpu().numpy().astype(np.float32) for f in motion.__dataclass_fields__}
     rt = camera_rt(viewmats)
     whole = np.diag([BODY_CROP / PART_CROP, BODY_CROP / PART_CROP, 1]).astype(np.float32)
@@ -244,8 +253,8 @@ def _frame_dicts(motion: Motion, viewmats: Any, part_crops: Mapping[str, np.ndar
 
 
 @contextmanager
-def _replacing(path: Path):
-    """A file to write that takes the place of `path` once it is complete."""
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file to write that replaces `path` once it is complete."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with scratch.open("wb") as file:

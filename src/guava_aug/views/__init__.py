@@ -1,6 +1,6 @@
-"""Which views there are: difficulties, seeds, cameras and trajectories.
+"""Views: difficulties, seeds, cameras and trajectories.
 
-What needs torch is imported when it is first used: a work list is made without it.
+Modules that need torch are imported on first use, as planning does not need it.
 """
 
 from __future__ import annotations

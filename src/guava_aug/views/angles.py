@@ -1,4 +1,4 @@
-"""From where a camera looks, in true angles, and the camera itself as plain numbers."""
+"""True viewing angles of a camera, and the camera itself as plain numbers."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _DECIMALS = 4  # of an angle in degrees that is written down
 def viewing_angles(viewmats: Tensor) -> tuple[Tensor, Tensor]:
     """Return azimuth and elevation [...] in degrees, float64, of cameras [..., 4, 4] (world to camera).
 
-    They say where the camera is as seen from what it looks at, along its axis. Azimuth: 0 in front of a person who
+    They are the direction of the camera from the point it looks at, along its axis. Azimuth: 0 in front of a person who
     faces the tracked camera (world -z), positive towards the person's left (world +x), -180..180. Elevation: positive
-    where the camera is above and looks down, -90..90. World and camera axes are OpenCV's, y down.
+    if the camera is above and looks down, -90..90. World and camera axes are OpenCV's, y down.
     """
     axis = viewmats[..., 2, :3].double()  # the viewing direction in the world
     axis = axis / axis.norm(dim=-1, keepdim=True)
@@ -33,14 +33,15 @@ def viewing_angles(viewmats: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def moves(cameras: Cameras) -> bool:
-    """Return whether the camera is not the same in all frames."""
+    """Return whether the camera changes between frames."""
     return bool((cameras.viewmats != cameras.viewmats[:1]).any())
 
 
 def camera_facts(cameras: Cameras) -> dict[str, Any]:
-    """Return what a sidecar says of cameras: azimuth, elevation, K [3, 3], viewmats [4, 4] or, if they move, [T, 4, 4].
+    """Return the entries of a sidecar for cameras: azimuth, elevation, K [3, 3], viewmats [4, 4] or [T, 4, 4].
 
-    Angles of moving cameras are lists of T. Numbers have as many digits as float32 needs to be read again exactly.
+    For moving cameras viewmats are [T, 4, 4] and angles are lists of T. Numbers have as many digits as float32 needs
+    for an exact round trip.
     """
     azimuth, elevation = (torch.round(a, decimals=_DECIMALS) + 0.0 for a in viewing_angles(cameras.viewmats))
     one = not moves(cameras)
@@ -53,31 +54,7 @@ def camera_facts(cameras: Cameras) -> dict[str, Any]:
     }
 
 
-def compact_facts(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return `camera_facts` as short as a journal wants them; `expanded_facts` is the inverse.
-
-    azimuth, elevation, K as [fx, fy, cx, cy], viewmat as its first three rows; or {"moving": True}.
-    """
-    if isinstance(facts["azimuth"], list):
-        return {"moving": True}
-    (fx, _, cx), (_, fy, cy), _ = facts["K"]
-    rows = [value for row in facts["viewmats"][:3] for value in row]
-    return {"azimuth": facts["azimuth"], "elevation": facts["elevation"], "K": [fx, fy, cx, cy], "viewmat": rows}
-
-
-def expanded_facts(compact: dict[str, Any]) -> dict[str, Any]:
-    """Return azimuth, elevation, K (9 numbers) and viewmat (16 numbers), row by row; None for each of a moving one."""
-    try:
-        fx, fy, cx, cy = (float(value) for value in compact["K"])
-        rows = [float(value) for value in compact["viewmat"]]
-        angles = {key: float(compact[key]) for key in ("azimuth", "elevation")}
-    except (KeyError, TypeError, ValueError):  # it moves, or the line is damaged
-        return dict.fromkeys(("azimuth", "elevation", "K", "viewmat"))
-    K = [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0]
-    return {**angles, "K": K, "viewmat": [*rows, 0.0, 0.0, 0.0, 1.0]}
-
-
 def _numbers(values: Tensor) -> Any:
-    """Nested lists of the shortest decimals that are these float32 numbers."""
+    """Return nested lists of the shortest decimals that represent these float32 numbers."""
     array = values.detach().cpu().float().numpy()
     return np.array([float(str(v)) for v in array.ravel()]).reshape(array.shape).tolist()

@@ -1,7 +1,7 @@
-"""Cameras: what a view is seen through, and where the original puts them.
+"""Cameras, and the original's rules for placing them.
 
-The numbers follow the original's generators, oddities included, because a view must be the same view there and here:
-3.14 stands for pi, and the polar angle is `arccos(1 - 2 v / pi)`, which is not `v`. Source: GUAVA augmentation fork.
+The numbers follow the original's generators, oddities included, so that a view is the same in both: 3.14 stands for pi,
+and the polar angle is `arccos(1 - 2 v / pi)`, which is not `v`. Source: GUAVA augmentation fork.
 """
 
 from __future__ import annotations
@@ -38,18 +38,21 @@ class Cameras:
     height: int
 
     def __len__(self) -> int:
+        """Return the number of cameras T."""
         return self.viewmats.shape[0]
 
     def to(self, device: torch.device | str) -> Cameras:
+        """Return a copy on `device`."""
         return Cameras(self.viewmats.to(device), self.K.to(device), self.width, self.height)
 
     def __getitem__(self, index: slice) -> Cameras:
+        """Return the cameras of a slice of frames."""
         return Cameras(self.viewmats[index], self.K, self.width, self.height)
 
 
 @dataclass(frozen=True)
 class Lens:
-    """A pinhole lens without skew, whatever the number of pixels.
+    """A pinhole lens without skew, independent of the number of pixels.
 
     A point of the camera with slopes x/z and y/z is at `scale * slope + offset` of an image that spans -1..1 from edge
     to edge, x right, y down.
@@ -65,7 +68,7 @@ class Lens:
         """Return the lens of `K` [3, 3], pixels of a `width` x `height` image with integer pixel centres.
 
         Raises:
-            InputError: K is not finite, not [3, 3], or no pinhole camera without skew.
+            InputError: K is not finite, not [3, 3], or not a pinhole camera without skew.
         """
         rows = check_K(K).tolist()
         (fx, _, cx), (_, fy, cy), _ = rows
@@ -76,7 +79,7 @@ def check_K(K: Tensor) -> Tensor:
     """Return `K` as float32 on the CPU, if it is [3, 3], finite, without skew, with positive focal lengths.
 
     Raises:
-        InputError: it is not.
+        InputError: It is not.
     """
     found = K.detach().float().cpu() if isinstance(K, Tensor) else torch.as_tensor(K, dtype=torch.float32)
     if found.shape != (3, 3):
@@ -109,27 +112,34 @@ def resized_K(K: Tensor, before: tuple[int, int], after: tuple[int, int]) -> Ten
 
 
 def intrinsics(width: int, height: int, tanfov: float = TANFOV) -> Tensor:
-    """[3, 3] K of a symmetric lens whose half field of view has tangent `tanfov` in both axes."""
+    """Return K [3, 3] of a symmetric lens whose half field of view has tangent `tanfov` in both axes."""
     fx, fy = width / (2.0 * tanfov), height / (2.0 * tanfov)
     return torch.tensor([[fx, 0.0, (width - 1) / 2], [0.0, fy, (height - 1) / 2], [0.0, 0.0, 1.0]])
 
 
 def tracked_cameras(viewmats: Tensor, size: int = 512, tanfov: float = TANFOV, *, K: Tensor | None = None) -> Cameras:
-    """The tracker's own cameras, [T, 4, 4] or [4, 4] world -> camera, as Cameras of a `size` x `size` image.
+    """Return the tracker's own cameras, [T, 4, 4] or [4, 4] world -> camera, as Cameras of a `size` x `size` image.
 
-    K: [3, 3] any lens for that size, instead of `tanfov`; here and in the functions below. Raises InputError if bad.
+    `K` [3, 3], any lens for that size, replaces `tanfov`; here and in the functions below.
+
+    Raises:
+        InputError: K is invalid.
     """
     viewmats = viewmats if viewmats.dim() == 3 else viewmats[None]
     return Cameras(viewmats.float(), _lens(size, tanfov, K), size, size)
 
 
 def look_at(yaw: Tensor, pitch: Tensor, radius: Tensor, target: Tensor) -> Tensor:
-    """[T, 4, 4] world -> camera of cameras on a sphere that look at a point.
+    """Return [T, 4, 4] world -> camera of cameras on a sphere that look at a point.
 
-    yaw, pitch: [T] radians, float64, absolute (the originals add their base angles first); pitch is clamped away from
-    the poles and mapped by `arccos(1 - 2 pitch / pi)` to the polar angle. radius: [T] metres, float32, around the
-    origin and not around the target. target: [T, 3] metres, y-up body frame. The world of the result is the tracked
-    one (y down). Near a pole the result is ill-conditioned: expect noise of 1e-4.
+    The world of the result is the tracked one (y down). Near a pole the result is ill-conditioned: expect noise of
+    1e-4.
+
+    Args:
+        yaw: [T] radians, float64, absolute (the original's callers add their base angles first).
+        pitch: [T] as `yaw`, clamped away from the poles and mapped by `arccos(1 - 2 pitch / pi)` to the polar angle.
+        radius: [T] metres, float32, around the origin and not around the target.
+        target: [T, 3] metres, y-up body frame.
     """
     # Angles are float64 up to here and float32 from here on, as in the original.
     h = yaw.to(torch.float32)
@@ -161,13 +171,24 @@ def fixed_camera(
     *,
     K: Tensor | None = None,  # [3, 3] any lens for this size, instead of `tanfov`
 ) -> Cameras:
-    """One camera (T = 1) at a fixed viewpoint around the person of the source frame.
+    """Return one camera (T = 1) at a fixed viewpoint around the person of the source frame.
 
-    yaw, pitch: radians; positive yaw moves the camera towards world +x (the person's left), positive pitch LOWERS it.
-    zoom: factor on the distance of the source camera from the world origin, above 1 is farther away; through the
-    original's lens, which is almost orthographic, the person appears 1/zoom as large. yaw and pitch are the original's
-    nominal numbers: `angles.viewing_angles` gives the true ones (pitch -0.40 looks from 14.8 degrees above).
-    Raises UsageError on a zoom that is not positive, InputError on a bad source camera.
+    yaw and pitch are the original's nominal numbers: `angles.viewing_angles` gives the true ones (pitch -0.40 looks
+    from 14.8 degrees above).
+
+    Args:
+        source_viewmat: [4, 4] world to camera of the source frame.
+        yaw: Radians; positive moves the camera towards world +x (the person's left).
+        pitch: Radians; positive LOWERS the camera.
+        zoom: Factor on the distance of the source camera from the world origin, above 1 is farther away; through the
+            original's lens, which is almost orthographic, the person appears 1/zoom as large.
+        size: Side of the image in pixels.
+        tanfov: Tangent of half the field of view.
+        K: [3, 3] lens for this size, instead of `tanfov`.
+
+    Raises:
+        UsageError: zoom is not positive.
+        InputError: The source camera is damaged.
     """
     radius = _source_radius(source_viewmat) * _checked(yaw, pitch, zoom)
     return _cameras(_f64(BASE_YAW + yaw), _f64(BASE_PITCH + pitch), radius[None], size, tanfov, K)
@@ -183,7 +204,7 @@ def circle_cameras(
     *,
     K: Tensor | None = None,  # [3, 3] any lens for this size, instead of `tanfov`
 ) -> Cameras:
-    """120 key frames of a camera that circles: yaw_range * sin, pitch_range * cos (radians), constant distance."""
+    """Return 120 key frames of a circling camera: yaw_range * sin, pitch_range * cos (radians), constant distance."""
     radius = _source_radius(source_viewmat) * _checked(yaw_range, pitch_range, zoom)
     wave = _key_angles()
     yaw, pitch = BASE_YAW + yaw_range * wave.sin(), BASE_PITCH + pitch_range * wave.cos()
@@ -200,7 +221,10 @@ def zoom_cameras(
     *,
     K: Tensor | None = None,  # [3, 3] any lens for this size, instead of `tanfov`
 ) -> Cameras:
-    """120 key frames that circle and also change the distance by 1 + radius_range * sin (|radius_range| < 1)."""
+    """Return 120 key frames of a circling camera with changing distance.
+
+    The distance is multiplied by 1 + radius_range * sin (|radius_range| < 1).
+    """
     _checked(yaw_range, pitch_range, 1.0 - abs(radius_range))
     wave = _key_angles()
     radius = _source_radius(source_viewmat) * (1 + radius_range * wave.sin())
@@ -208,12 +232,12 @@ def zoom_cameras(
 
 
 def world_view_transform(viewmats: Tensor) -> Tensor:
-    """[..., 4, 4] for row vectors (`p_row @ M`), as the original stores it: the transpose of world -> camera."""
+    """Return [..., 4, 4] for row vectors (`p_row @ M`), as the original stores it: the transpose of world -> camera."""
     return viewmats.transpose(-1, -2)
 
 
 def projection_matrix(tanfov: float = TANFOV, near: float = NEAR, far: float = FAR) -> Tensor:
-    """[4, 4] camera -> clip space, column vectors, depth 0..1 between near and far."""
+    """Return [4, 4] camera -> clip space, column vectors, depth 0..1 between near and far."""
     depth_scale = far / (far - near)
     return torch.tensor(
         [[1 / tanfov, 0, 0, 0], [0, 1 / tanfov, 0, 0], [0, 0, depth_scale, -near * depth_scale], [0, 0, 1, 0]],
@@ -222,12 +246,12 @@ def projection_matrix(tanfov: float = TANFOV, near: float = NEAR, far: float = F
 
 
 def full_proj_transform(viewmats: Tensor, tanfov: float = TANFOV) -> Tensor:
-    """[..., 4, 4] world -> clip space for row vectors, as the original stores it."""
+    """Return [..., 4, 4] world -> clip space for row vectors, as the original stores it."""
     return world_view_transform(viewmats) @ projection_matrix(tanfov).to(viewmats).T
 
 
 def camera_center(viewmats: Tensor) -> Tensor:
-    """[..., 3] camera positions in the world, metres: -R^T t."""
+    """Return camera positions [..., 3] in the world, metres: -R^T t."""
     return -(viewmats[..., :3, :3].transpose(-1, -2) @ viewmats[..., :3, 3:])[..., 0]
 
 
@@ -240,17 +264,18 @@ def _key_angles() -> Tensor:
 
 
 def _source_radius(source_viewmat: Tensor) -> Tensor:
-    """[] float32 distance of the source camera from the world origin, metres."""
+    """Return the distance of the source camera from the world origin, [] float32, metres."""
     if source_viewmat.shape != (4, 4) or not bool(torch.isfinite(source_viewmat).all()):
         raise InputError(
             f"source camera: expected a finite 4x4 world-to-camera matrix, found shape {tuple(source_viewmat.shape)}"
             f"{'' if source_viewmat.shape != (4, 4) else ' with NaN or infinite values'}; check the tracked cameras"
         )
-    return camera_center(source_viewmat.detach().cpu().float()).norm()
+    distance: Tensor = camera_center(source_viewmat.detach().cpu().float()).norm()
+    return distance
 
 
 def _checked(yaw: float, pitch: float, zoom: float) -> float:
-    """`zoom`, after all three were found usable."""
+    """Return `zoom` after checking all three values."""
     if not all(math.isfinite(x) for x in (yaw, pitch, zoom)) or zoom <= 0:
         raise UsageError(f"view: expected finite yaw and pitch (radians) and zoom > 0, found {yaw}, {pitch}, {zoom}")
     return zoom

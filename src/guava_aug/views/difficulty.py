@@ -1,4 +1,4 @@
-"""Difficulties: how far a view may turn, and the original's rule from a video's name to a seed."""
+"""Difficulties: ranges of the views' angles, and the original's rule from a video's name to a seed."""
 
 from __future__ import annotations
 
@@ -30,30 +30,50 @@ DIFFICULTIES = {
 
 
 def seed_for(name: str, difficulties: Sequence[str], index: int, base_seed: int = 42) -> int:
-    """The original's seed of `difficulties[index]` for the video `name`.
+    """Return the original's seed of `difficulties[index]` for the video `name`.
 
-    It depends on how many difficulties are asked for and on their order, and two names share their seeds when their
-    hashes agree modulo 100000. That is the original's rule and stays, so that its parameter sets can be made again.
+    It depends on the number of difficulties and on their order, and two names share their seeds when their hashes agree
+    modulo 100000. This is the original's rule and stays, so that its parameter sets can be reproduced.
     """
     name_hash = int(hashlib.md5(name.encode("utf-8"), usedforsecurity=False).hexdigest()[:8], 16)
     return base_seed + (name_hash % SEED_BUCKETS) * len(difficulties) + index
 
 
 def extra_seed(name: str, difficulty: str, view_index: int, base_seed: int = 42) -> int:
-    """Seed of view `view_index` > 0, whatever the list of difficulties; 48 bits, so that any JSON reader keeps it."""
+    """Return the seed of view `view_index` > 0, independent of the list of difficulties.
+
+    It has 48 bits, so that any JSON reader keeps it exactly.
+    """
     key = f"{base_seed}\0{name}\0{difficulty}\0{view_index}".encode()
     return int.from_bytes(hashlib.sha256(key).digest()[:6], "big")
 
 
 def draw(difficulty: str, seed: int) -> tuple[float, float, float]:
-    """(yaw, pitch, zoom) of a seed: the original's three uniform draws, in its order, from a generator of its own."""
+    """Return (yaw, pitch, zoom) of a seed: the original's three uniform draws, in its order, from a new generator."""
+    return draw_all(difficulty, [seed])[0]
+
+
+def draw_all(difficulty: str, seeds: Sequence[int]) -> list[tuple[float, float, float]]:
+    """Return `draw` of several seeds. One generator is seeded again for each, which is faster than new generators."""
     ranges = DIFFICULTIES[check_difficulty(difficulty)]
-    rng = random.Random(seed)
-    return rng.uniform(*ranges.yaw), rng.uniform(*ranges.pitch), rng.uniform(*ranges.zoom)
+    (yaw, yaw_to), (pitch, pitch_to), (zoom, zoom_to) = ranges.yaw, ranges.pitch, ranges.zoom
+    rng = random.Random(0)
+    uniform, found = rng.random, []  # as `Random.uniform` has it: low + (high - low) * random()
+    for seed in seeds:
+        rng.seed(seed)
+        found.append((
+            yaw + (yaw_to - yaw) * uniform(), pitch + (pitch_to - pitch) * uniform(),
+            zoom + (zoom_to - zoom) * uniform(),
+        ))  # fmt: skip
+    return found
 
 
 def check_difficulty(name: str) -> str:
-    """`name`, if there is such a difficulty; UsageError with the closest name if not."""
+    """Return `name` if there is such a difficulty.
+
+    Raises:
+        UsageError: There is none; the message suggests the closest name.
+    """
     if name in DIFFICULTIES:
         return name
     close = difflib.get_close_matches(name.lower(), DIFFICULTIES, n=1)
@@ -62,7 +82,11 @@ def check_difficulty(name: str) -> str:
 
 
 def check_difficulties(names: Sequence[str]) -> list[str]:
-    """The list, if every name is known and none comes twice; UsageError if not."""
+    """Return the list if every name is known and none is repeated.
+
+    Raises:
+        UsageError: A name is unknown or repeated.
+    """
     if isinstance(names, str) or not names:
         raise UsageError(f"--difficulties: expected a list of {', '.join(DIFFICULTIES)}, found {names!r}")
     for i, name in enumerate(names):

@@ -22,7 +22,7 @@ from guava_aug.views.cameras import (
 
 
 class Sampler(Protocol):
-    """Return the cameras of some frames of a video, viewmats [T, 4, 4]; see `View.cameras`."""
+    """A function from parameters and frame numbers to cameras, viewmats [T, 4, 4]; see `View.cameras`."""
 
     def __call__(
         self,
@@ -31,13 +31,14 @@ class Sampler(Protocol):
         frames: Sequence[int],  # T numbers
         size: int,
         K: Tensor | None,  # [3, 3] the clip's lens
-    ) -> Cameras: ...
+    ) -> Cameras:
+        """Return the cameras of the numbered frames."""
 
 
 def fixed(
     params: Mapping[str, Any], source_viewmat: Tensor, frames: Sequence[int], size: int, K: Tensor | None
 ) -> Cameras:
-    """One camera for all frames, at yaw, pitch (radians) and zoom as the original counts them."""
+    """Return one camera for all frames, at the original's nominal yaw, pitch (radians) and zoom."""
     one = fixed_camera(source_viewmat, params["yaw"], params["pitch"], params["zoom"], size, K=K)
     return Cameras(one.viewmats.repeat(len(frames), 1, 1), one.K, size, size)
 
@@ -45,7 +46,7 @@ def fixed(
 def circle(
     params: Mapping[str, Any], source_viewmat: Tensor, frames: Sequence[int], size: int, K: Tensor | None
 ) -> Cameras:
-    """The original's circling camera; frame i has key frame i mod 120."""
+    """Return the original's circling camera; frame i has key frame i mod 120."""
     keys = circle_cameras(source_viewmat, params["yaw"], params["pitch"], params["zoom"], size, K=K)
     return _at_key_frames(keys, frames)
 
@@ -53,7 +54,7 @@ def circle(
 def zoom(
     params: Mapping[str, Any], source_viewmat: Tensor, frames: Sequence[int], size: int, K: Tensor | None
 ) -> Cameras:
-    """The original's circling camera that also moves to and fro, by zoom - 1 of its distance."""
+    """Return the original's circling camera that also changes its distance, by zoom - 1."""
     keys = zoom_cameras(source_viewmat, params["yaw"], params["pitch"], params["zoom"] - 1.0, size, K=K)
     return _at_key_frames(keys, frames)
 
@@ -61,9 +62,9 @@ def zoom(
 def given(
     params: Mapping[str, Any], source_viewmat: Tensor, frames: Sequence[int], size: int, K: Tensor | None
 ) -> Cameras:
-    """Cameras that are written down: `viewmats` [4, 4], or [F, 4, 4] for F frames; after the last one it stays.
+    """Return explicit cameras: `viewmats` [4, 4], or [F, 4, 4] for F frames; the last one is repeated.
 
-    With `K` [3, 3] and `width`, `height` (pixels that it is for) they also bring their lens; without, it is the clip's.
+    With `K` [3, 3] and its `width`, `height` in pixels they also define the lens; without, it is the clip's.
     """
     viewmats = torch.tensor(params["viewmats"], dtype=torch.float32)
     if viewmats.shape[-2:] != (4, 4) or viewmats.dim() not in (2, 3) or not len(viewmats):
@@ -90,7 +91,7 @@ def sample(
     size: int,
     K: Tensor | None,  # [3, 3]
 ) -> Cameras:
-    """Return the T cameras of the view `name`. Raises what `View.cameras` says."""
+    """Return the T cameras of the view `name`. Raises the errors of `View.cameras`."""
     if sampler not in SAMPLERS:
         raise UsageError(f"view {name}: expected a sampler of {', '.join(SAMPLERS)}, found {sampler!r}")
     try:

@@ -11,11 +11,11 @@ from guava_aug.apps.training.distributed import DistributedContext
 
 _PROGRAM = """
 import torch
-from guava_aug.apps.training.distributed import Peers
-p = Peers()
+from guava_aug.apps.training.distributed import DistributedContext
+p = DistributedContext()
 g = [torch.full((2, 2), float(p.rank)), torch.full((3,), 10.0 * p.rank)]
-p.average(g)
-print(g[0].tolist(), g[1].tolist(), p.from_first(p.rank + 0.25, 7.0), p.first)
+p.all_reduce_mean(g)
+print(g[0].tolist(), g[1].tolist(), p.broadcast(p.rank + 0.25, 7.0), p.is_main)
 p.close()
 """
 
@@ -41,5 +41,5 @@ def test_alone_nothing_changes(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     peers = DistributedContext()
     gradient = torch.ones(3)
-    peers.average([gradient])
-    assert torch.equal(gradient, torch.ones(3)) and peers.first and peers.from_first(0.5) == [0.5]
+    peers.all_reduce_mean([gradient])
+    assert torch.equal(gradient, torch.ones(3)) and peers.is_main and peers.broadcast(0.5) == [0.5]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from guava_aug.batch.executors.in_process import _raise_if_fatal
+from guava_aug.batch.failures import raise_if_fatal
 from guava_aug.errors import DeviceError, DeviceLostError, DiskFullError, OutputError
 
 
@@ -28,7 +28,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
 )
 def test_what_stops_the_run(error: Exception, kind: type[Exception]):
     with pytest.raises(kind) as caught:
-        _raise_if_fatal(error)
+        raise_if_fatal(error)
     assert caught.type is kind
 
 
@@ -42,4 +42,4 @@ def test_what_stops_the_run(error: Exception, kind: type[Exception]):
     ],
 )
 def test_what_is_one_video_s_own_trouble(error: Exception):
-    _raise_if_fatal(error)
+    raise_if_fatal(error)

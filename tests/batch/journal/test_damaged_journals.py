@@ -19,6 +19,7 @@ from guava_aug.batch.journal.history import History
 from guava_aug.batch.journal.journal import AHEAD, FOLDER, Journal
 from guava_aug.batch.journal.params_log import read_params
 from guava_aug.batch.journal.run_log import RunLog, merge
+from guava_aug.batch.results import ViewRecord
 from guava_aug.batch.retry import failed_runs
 from guava_aug.batch.status import run_status
 from guava_aug.cli import main
@@ -31,7 +32,8 @@ CAMERA = {"seed": 7, "yaw": 0.1, "pitch": -0.05, "zoom": 1.0}
 
 
 def note(log: RunLog, video: str, status: str = "success", **more) -> None:
-    log.ended([(video, "easy", {"status": status, "frames": 2, **CAMERA, **more})])
+    line = {"video": video, "view": "easy", "status": status, "frames": 2, **CAMERA, **more}
+    log.ended([ViewRecord.from_json(line)])
 
 
 def journals(root: Path) -> list[Path]:
@@ -99,7 +101,7 @@ def test_a_damaged_byte_costs_its_line_at_most_and_no_line_of_a_later_process(ca
             new = next(p for p in journals(tmp_path) if p != path)
             new.rename(new.with_name("aaa-1-1.jsonl"))
     history = History(tmp_path)
-    assert [history.get(video, "easy").standing for video in "vw"] == ["done", "done"]
+    assert [history.get(video, "easy").status for video in "vw"] == ["done", "done"]
     for other in journals(tmp_path):
         if other != path:
             assert all(is_plain(loads(line)) for line in other.read_bytes().splitlines())
@@ -116,7 +118,7 @@ def test_a_clock_that_runs_ahead_for_years_loses_nothing(tmp_path: Path):
     with RunLog(tmp_path) as log:
         note(log, "b")
     history = History(tmp_path)
-    assert [history.get(video, "easy").standing for video in "abc"] == ["failed", "done", "failed"]
+    assert [history.get(video, "easy").status for video in "abc"] == ["failed", "done", "failed"]
     assert history.damage.times >= 3 and history.damage.passed_over == 0
 
 
@@ -193,5 +195,9 @@ def test_a_log_with_a_value_that_cannot_be_written_again_is_refused(value: str, 
 
 @pytest.mark.parametrize("said", ["{", '{"seed":NaN}', "[" * 50_000, '{"seed":1,"yaw":1e999,"pitch":0,"zoom":1}'])
 def test_what_a_file_says_of_itself_is_checked(said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("guava_aug.output.video.read_comment", lambda path: said)
-    assert tag_of_file(tmp_path / "any.mp4") is None
+    monkeypatch.setattr("guava_aug.output.camera_tag.read_comment", lambda path: said)
+    if said.startswith("{"):  # as only ours do
+        with pytest.raises(OutputError, match="damaged"):
+            tag_of_file(tmp_path / "any.mp4")
+    else:
+        assert tag_of_file(tmp_path / "any.mp4") is None

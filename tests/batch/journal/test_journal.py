@@ -51,7 +51,7 @@ def test_time_never_goes_back_and_begins_after_what_was_read(tmp_path: Path):
     second = Journal(tmp_path, {}, after=history.latest)
     second.append(*view("failed", error="later, by a clock that is right"))
     found = History(tmp_path).get("clip", "easy")
-    assert found is not None and found.standing == "failed"
+    assert found is not None and found.status == "failed"
 
 
 def test_the_union_does_not_depend_on_the_order_of_reading(tmp_path: Path):
@@ -75,7 +75,7 @@ def test_the_union_does_not_depend_on_the_order_of_reading(tmp_path: Path):
         for name in order:
             for line in lines[name]:
                 history.add(line)
-        return {(video, label): (view, view.standing) for video, label, view in history.items()}, history.inputs
+        return {(video, label): (view, view.status) for video, label, view in history.items()}, history.inputs
 
     want = state(list(lines))
     for _ in range(10):
@@ -159,11 +159,13 @@ WORKER = """
 import sys
 from pathlib import Path
 from guava_aug.batch.journal.run_log import RunLog
+from guava_aug.batch.results import ViewRecord
 log = RunLog(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
 for i in range(int(sys.argv[3])):
-    log.ended([(f"{sys.argv[2]}{i}", "easy", {"status": "success", "seed": i, "yaw": 0.0, "pitch": 0.0, "zoom": 1.0})])
+    camera = {"seed": i, "yaw": 0.0, "pitch": 0.0, "zoom": 1.0}
+    log.ended([ViewRecord(f"{sys.argv[2]}{i}", "easy", "success", camera)])
     print(i, flush=True)
 log.close()
 """
@@ -206,11 +208,11 @@ def test_a_view_that_was_begun_is_left_until_it_ends(tmp_path: Path):
     journal.append("plan", {"views": {"clip": ["easy", "hard"]}})
     journal.append(*view("success"))
     history = History(tmp_path)
-    assert [history.get("clip", label).standing for label in ("easy", "hard")] == ["done", "left"]
+    assert [history.get("clip", label).status for label in ("easy", "hard")] == ["done", "left"]
     journal.append("plan", {"views": {"clip": ["easy"]}, "overwrite": True})
     history.refresh()
     assert history.get("clip", "easy").is_withdrawn
-    assert history.get("clip", "easy").standing == "left"
+    assert history.get("clip", "easy").status == "left"
 
 
 def test_failures_are_counted_by_run_and_forgotten_when_it_is_made(tmp_path: Path):

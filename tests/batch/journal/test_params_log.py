@@ -9,6 +9,7 @@ import pytest
 from guava_aug.batch.journal.journal import FOLDER
 from guava_aug.batch.journal.params_log import read_params, write_params
 from guava_aug.batch.journal.run_log import RunLog
+from guava_aug.batch.results import ViewRecord
 from guava_aug.errors import OutputError
 
 CAMERA = {"seed": 7, "yaw": 0.1, "pitch": -0.05, "zoom": 1.0354920632825135}
@@ -24,7 +25,7 @@ def names(root):
 
 
 def tell(log, video="clip", label="easy", status="success", **fields):
-    log.ended([(video, label, {"status": status, **CAMERA, **fields})])
+    log.ended([ViewRecord.from_json({"video": video, "view": label, "status": status, **CAMERA, **fields})])
 
 
 def test_an_entry_has_the_originals_keys_in_the_originals_order(tmp_path):

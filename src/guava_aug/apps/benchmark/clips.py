@@ -19,8 +19,10 @@ _PAGE, _SLACK = 8192, 2**24  # bytes of the database around each picture, and in
 def clip_of_length(
     tracked_root: Path, name: str, frames: int, out_root: Path, new_name: str | None = None, first: int = 0
 ) -> Path:
-    """The folder of a video below `out_root` with `frames` frames: those of `name` from number `first` on, from the
-    front again after the last. It is read as fast or slowly as the video it was made from.
+    """Write a video with `frames` frames below `out_root`, and return its folder.
+
+    They are the frames of `name` from number `first` on, from the front again after the last. Reading
+    it takes as long per frame as reading `name`.
 
     Raises:
         InputError: the video cannot be used. UsageError: `frames` is below 1. OutputError: it exists, or no space.

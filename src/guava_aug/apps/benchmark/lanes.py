@@ -44,6 +44,7 @@ class Lane:
 
     @property
     def busy_share(self) -> float:
+        """Return the busy part of the whole time, 0..1."""
         return self.busy_seconds / self.total if self.total else 0.0
 
     @property

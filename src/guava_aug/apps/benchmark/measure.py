@@ -19,14 +19,16 @@ import torch
 
 from guava_aug.apps.benchmark.gpu_trace import gpu_trace
 from guava_aug.batch.config import RunConfig
-from guava_aug.batch.executors.in_process import InProcessExecutor, Made, model_source
+from guava_aug.batch.executors.dispatch import run_alone
+from guava_aug.batch.executors.in_process import InProcessExecutor
+from guava_aug.batch.jobs import Clip, VideoJob
 from guava_aug.batch.journal.run_record import record_path
+from guava_aug.batch.validate import model_source
 from guava_aug.errors import OutputError
 from guava_aug.runtime import timing
 from guava_aug.runtime.processes import child_environment
-from guava_aug.runtime.progress import NoProgress
 from guava_aug.runtime.text import pluralize
-from guava_aug.runtime.timing import Interval, StageTime, StageTimer
+from guava_aug.runtime.timing import Interval, StageTime
 from guava_aug.views import plan_views
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,10 @@ log = logging.getLogger(__name__)
 START = "process start, imports"
 MOST_IN_PROCESS = 11  # the marginal cost is taken from this many views at most
 STARTS = 3  # processes that only import, of which the median is taken
-IMPORTS = "import guava_aug.cli, guava_aug.batch.run, guava_aug.batch.executors.in_process, guava_aug.avatar.model, guava_aug.batch.pipeline"
+IMPORTS = (
+    "import guava_aug.cli, guava_aug.batch.run, guava_aug.batch.executors.in_process, guava_aug.avatar.model, "
+    "guava_aug.batch.pipeline"
+)
 
 
 @dataclass(frozen=True)
@@ -122,41 +127,39 @@ class WarmEngine:
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
-        stages = StageTimer()
-        self._engine = InProcessExecutor(config, stages, NoProgress())
-        self._engine.check()
-        self._engine.prepare()
-        self.loaded = next(s for s in stages.rows() if s.name == timing.MODEL_LOADING)
+        self._executor = InProcessExecutor(config)
+        self._executor.check()
+        self._executor.start()
+        self.loaded = next(s for s in self._executor.stages.rows() if s.name == timing.MODEL_LOADING)
         self.frames = 0
 
     def video(self, views: int) -> tuple[float, list[StageTime]]:
         """Wall seconds and stages of the video with so many views."""
-        assert self._engine.model is not None and self.config.videos is not None
+        assert self._executor.model is not None and self.config.videos is not None
         name, difficulty = self.config.videos[0], self.config.difficulties[0]
-        stages, made = StageTimer(str(self._engine.model.device)), list[Made]()
-        engine = InProcessExecutor(replace(self.config, overwrite=True), stages, NoProgress(), self._engine.model)
+        executor = InProcessExecutor(replace(self.config, overwrite=True), self._executor.model)
         plan = plan_views(name, [difficulty], self.config.base_seed, views)
         begun = time.perf_counter()
-        engine.make(name, plan, made.append)
+        records = run_alone(executor, VideoJob(name, tuple(plan), Clip.of(name)))
         seconds = time.perf_counter() - begun
-        failed = [m.error for m in made if m.error is not None]
+        failed = [record.error for record in records if record.error is not None]
         if failed:
             raise OutputError(f"{name}: a view could not be made: {failed[0]}")
-        self.frames = made[0].frames or 0
-        return seconds, stages.rows()
+        self.frames = records[0].frames or 0
+        return seconds, executor.stages.rows()
 
     def recorded(self, views: int) -> list[Interval]:
         """Who was busy when while the video was made."""
-        assert self._engine.model is not None
-        with timing.recording() as found, gpu_trace(str(self._engine.model.device)) as gpu:
+        assert self._executor.model is not None
+        with timing.recording() as found, gpu_trace(str(self._executor.model.device)) as gpu:
             self.video(views)
         return [*found, *gpu]
 
     def describe(self) -> dict[str, Any]:
         """Model, sizes and peak memory."""
-        from guava_aug.tracked import TrackedVideo
+        from guava_aug.tracked import TrackedVideo  # noqa: PLC0415 - imports torch, which is slow
 
-        model = self._engine.model
+        model = self._executor.model
         assert model is not None and self.config.videos is not None
         source = TrackedVideo.open(self.config.tracked_root, self.config.videos[0]).source_at(
             model.config.feature_img_size
@@ -172,7 +175,7 @@ class WarmEngine:
 
     def close(self) -> None:
         """Gives the memory back."""
-        self._engine.model = None
+        self._executor.model = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

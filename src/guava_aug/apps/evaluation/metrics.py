@@ -23,7 +23,7 @@ PSNR_CEILING = 100.0  # dB; equal pictures have no finite one
 
 
 def psnr(picture: Tensor, truth: Tensor, where: Tensor | None = None) -> float:
-    """dB of picture [C, H, W] against truth; over the pixels `where` [H, W] bool alone, if given.
+    """Return the PSNR in dB of picture [C, H, W] against truth; over the pixels `where` [H, W] bool alone, if given.
 
     Raises ValueError when `where` is empty.
     """

@@ -43,6 +43,8 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class PackCamera:
+    """One calibrated camera of a pack."""
+
     name: str
     K: Tensor  # [3, 3]
     viewmat: Tensor  # [4, 4] world -> camera, metres
@@ -85,7 +87,8 @@ class CalibratedPack:
             raise InputError(f"{path} cannot be read ({why}); expected a folder of calibrated views") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{path} does not describe calibrated views ({error!r}); guava_aug.apps.evaluation.real says what it holds"
+                f"{path} does not describe calibrated views ({error!r}); guava_aug.apps.evaluation.real says what it "
+                "holds"
             ) from error
 
     def fit(self, name: str) -> BodyFit:

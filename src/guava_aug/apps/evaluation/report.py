@@ -51,11 +51,12 @@ class Floor:
 
     @property
     def met(self) -> bool:
+        """Return whether the measured value reaches the expected one."""
         return self.found is not None and self.found >= self.expected
 
 
 def mean_scores(people: Sequence[PersonResult]) -> dict[str, dict[str, Scores]]:
-    """view -> method -> mean over people of what was measurable on them."""
+    """Return view -> method -> mean over the people of what was measurable on them."""
     views = list(people[0].scores) if people else []
     return {
         view: {

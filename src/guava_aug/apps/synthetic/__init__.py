@@ -5,19 +5,16 @@ Only paths here, so that importing the room costs nothing; the makers are in its
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
-
-def _data() -> Path:
-    return Path(str(files(__package__))) / "data"
+from guava_aug.assets import embedded_path
 
 
 def default_body_path() -> Path:
     """The free body model that ships with the package (see `bake`), readable by `body.load_body_file`."""
-    return _data() / "body.npz"
+    return embedded_path("body.npz")
 
 
 def demo_root() -> Path:
     """The tracked root that holds the bundled demo clips, one directory per clip."""
-    return _data() / "clips"
+    return embedded_path("clips")

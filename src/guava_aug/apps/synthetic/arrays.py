@@ -12,7 +12,7 @@ Ints = NDArray[np.int64]
 
 
 def smooth(x: Array, sigma: float) -> Array:
-    """x smoothed along its first axis by a Gaussian of `sigma` samples; the ends are held."""
+    """Return x smoothed along its first axis by a Gaussian of `sigma` samples; the ends are held."""
     radius = int(4 * sigma + 0.5)
     k = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     padded = np.concatenate([np.repeat(x[:1], radius, 0), x, np.repeat(x[-1:], radius, 0)])

@@ -61,6 +61,7 @@ class Bank:
 
     @functools.cached_property
     def model(self) -> EhmModel:
+        """Return the body model of the bank."""
         return EhmModel(self.assets)
 
     @functools.cached_property
@@ -75,7 +76,8 @@ class Bank:
         """[size, size, 4] RGBA of one texture."""
         if name not in self._textures:
             raise AssetError(
-                f"the picture bank has no texture {name!r}; pack it again with `python -m guava_aug.apps.synthetic.bake.pack_bank`"
+                f"the picture bank has no texture {name!r}; pack it again with "
+                "`python -m guava_aug.apps.synthetic.bake.pack_bank`"
             )
         stored = cv2.imdecode(self._textures[name], cv2.IMREAD_UNCHANGED)
         if stored is None:
@@ -86,6 +88,7 @@ class Bank:
         return np.ascontiguousarray(image[..., [2, 1, 0, 3]])
 
     def textures(self, prefix: str) -> list[str]:
+        """Return the names of the textures that begin with `prefix`, sorted."""
         return sorted(n for n in self._textures if n.startswith(prefix))
 
     @classmethod

@@ -75,6 +75,7 @@ def part_crops(bank: Bank, identity: Identity, motion: Motion, viewmats: Tensor)
 
 
 def main() -> int:
+    """Write the clip and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m guava_aug.apps.synthetic.clip", description="write a synthetic tracked clip"
     )

@@ -45,6 +45,7 @@ def short_demo(clips: Path, names: Sequence[str], out: Path, seconds: float = 1.
 def _copy(source: Path, target: Path) -> None:
     """The folder, complete or not at all."""
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".guava-aug-", dir=target.parent, ignore_cleanup_errors=True) as folder:
             part = Path(folder) / target.name
             shutil.copytree(source, part)

@@ -42,6 +42,7 @@ class Subject:
 
     @property
     def identity(self) -> Identity:
+        """Return the body shape of the subject."""
         return self.person.identity
 
 

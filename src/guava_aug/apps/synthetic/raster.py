@@ -31,6 +31,7 @@ class Surface:
     alpha: Tensor  # [A, A] uint8 of the atlas
 
     def to(self, device: torch.device | str) -> Surface:
+        """Return a copy with all tensors on `device`."""
         return Surface(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
@@ -114,7 +115,7 @@ def rasterize_torch(surface: Surface, screen: Tensor, width: int, height: int) -
 
 def rasterize_numba(surface: Surface, screen: Tensor, width: int, height: int) -> Tensor:
     """Face ids [B, H, W] by a loop over faces, parallel over bands of rows (CPU tensors)."""
-    from guava_aug.apps.synthetic.raster_numba import fill  # here, so that pictures made on a GPU do without numba
+    from guava_aug.apps.synthetic.raster_numba import fill  # noqa: PLC0415 - numba is slow, and a GPU needs none
 
     ids = np.full((len(screen), height, width), -1, np.int64)
     s = surface

@@ -33,6 +33,7 @@ class Light:
     floor: Tensor  # [3] ambient from below
 
     def to(self, device: torch.device | str) -> Light:
+        """Return a copy with all tensors on `device`."""
         return Light(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
@@ -49,6 +50,7 @@ class Skin:
     atlas: Tensor  # [A, A, 3] uint8 sRGB
 
     def to(self, device: torch.device | str) -> Skin:
+        """Return a copy with all tensors on `device`."""
         return Skin(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def vertices(self, posed: PosedBody) -> Tensor:

@@ -15,6 +15,8 @@ _FOLDER = Path(__file__).parent / "configs"
 
 @dataclass(frozen=True)
 class LossWeights:
+    """Factors of the terms of the training loss."""
+
     refined: float = 1.0  # L1 of the composited picture
     raw: float = 0.5  # L1 of the first three splatted channels
     ssim: float = 0.2  # 1 - SSIM of the composited picture
@@ -30,6 +32,8 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class TrainConfig:
+    """All settings of a training run."""
+
     steps: int = 15_000
     people_per_step: int = 4
     targets_per_person: int = 3

@@ -41,6 +41,7 @@ class PersonViews:
     depth: Tensor  # [tracked, D, D] float16 metres beyond the mean vertex (`avatar.occlusion.nearest_depth`), inf: none
 
     def to(self, device: torch.device | str) -> PersonViews:
+        """Return a copy with all tensors on `device`."""
         return PersonViews(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def save(self, path: Path) -> None:
@@ -65,6 +66,8 @@ class PersonViews:
 
 @dataclass(frozen=True)
 class Batch:
+    """What one training step needs: sources, poses and the true pictures."""
+
     sources: Sources
     poses: Poses
     truth: Truth

@@ -18,6 +18,8 @@ _HEAD_SIZE, _HAND_SIZE = 128, 64  # pixels a crop is resampled to
 
 @dataclass(frozen=True)
 class Truth:
+    """The true pictures of B samples with K views each."""
+
     rgb: Tensor  # [B, K, 3, H, W] colour times alpha
     alpha: Tensor  # [B, K, 1, H, W]
     boxes: Tensor  # [B, K, 3, 4] head, left hand, right hand: left, top, right, bottom in -1..1

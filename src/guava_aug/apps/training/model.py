@@ -47,6 +47,8 @@ class Poses:
 
 @dataclass(frozen=True)
 class Predicted:
+    """What the model renders for B samples with K views each."""
+
     rgb: Tensor  # [B, K, 3, H, W] 0..1, refined
     raw: Tensor  # [B, K, 3, H, W] first three splatted channels, over black
     alpha: Tensor  # [B, K, 1, H, W]
@@ -74,7 +76,7 @@ class TrainingModel(nn.Module):
 
         self._graphs: tuple[Callable[..., Any], ...] | None = None
 
-    def speed_up(self, batch: Sources, images: int, *, amp: bool) -> None:
+    def capture_cuda_graphs(self, batch: Sources, images: int, *, amp: bool) -> None:
         """Pixels before channels in memory, and both networks as CUDA graphs for batches of just this size.
 
         At this scale a step is thousands of small kernels, and launching them one by one takes longer than they do.
@@ -90,6 +92,7 @@ class TrainingModel(nn.Module):
         )
 
     def forward(self, sources: Sources, poses: Poses, *, amp: bool = False) -> Predicted:
+        """Reconstruct, pose, render and refine; amp: with automatic mixed precision."""
         front, back = self._graphs or (_Front(self, amp), _Back(self, amp))
         found = front(*vars(sources).values(), embed_directions(sources.viewmats))
         vertex, uv = RawGaussians(*found[:4]), RawGaussians(*found[4:])

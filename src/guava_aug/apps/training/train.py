@@ -119,13 +119,13 @@ class Run:
         if self.device.type == "cuda" and c.graphs:
             size, k = self.model_config.feature_img_size, c.targets_per_person
             like = pool.sample(rng, c.people_per_step, k, size)
-            self.model.speed_up(like.sources, c.people_per_step * k, amp=c.amp)
+            self.model.capture_cuda_graphs(like.sources, c.people_per_step * k, amp=c.amp)
             log.info("networks captured as CUDA graphs, %.0f s", time.monotonic() - start)
         first, share = self.step, 0.0
         while self.step < c.steps:
             if (self.step - first) % _AGREE_EVERY == 0:
                 elapsed = time.monotonic() - start
-                share, over = self.peers.from_first(max(self.step / c.steps, elapsed / seconds), elapsed >= seconds)
+                share, over = self.peers.broadcast(max(self.step / c.steps, elapsed / seconds), elapsed >= seconds)
                 if over:
                     break
             for group in self.optimizer.param_groups:
@@ -141,11 +141,11 @@ class Run:
                 rate = (self.step - first) / elapsed
                 left = min((c.steps - self.step) / rate, seconds - elapsed)
                 self._report(mean.take(), rate, left, len(pool.people))
-            if self.step % c.save_every == 0 and self.peers.first:
+            if self.step % c.save_every == 0 and self.peers.is_main:
                 self.save()
-            if held_out and self.step % c.validate_every == 0 and self.peers.first:
+            if held_out and self.step % c.validate_every == 0 and self.peers.is_main:
                 self.validate(held_out)
-        if self.peers.first:
+        if self.peers.is_main:
             self.save()
             if held_out:
                 self.validate(held_out)
@@ -159,7 +159,7 @@ class Run:
         total = torch.stack(list(terms.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        self.peers.average([p.grad for p in self.parameters if p.grad is not None])
+        self.peers.all_reduce_mean([p.grad for p in self.parameters if p.grad is not None])
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, c.grad_clip)
         if self.device.type == "cuda":  # the fused step skips a bad one by itself, without asking the device
             self.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
@@ -198,12 +198,12 @@ class Run:
     def _report(self, terms: dict[str, float], rate: float, left: float, people: int) -> None:
         dB = -10 * math.log10(terms["mse"] + 1e-10)
         text = " ".join(f"{k} {v:.4f}" for k, v in terms.items() if k not in ("total", "mse", "norm"))
-        say = log.info if self.peers.first else log.debug
+        say = log.info if self.peers.is_main else log.debug
         say(
             "step %d  %.1f/s  %.0f s left  %d people  loss %.4f  person %.2f dB  norm %.2f  %s",
             self.step, rate, left, people, terms["total"], dB, terms["norm"], text,
         )  # fmt: skip
-        if not self.peers.first:
+        if not self.peers.is_main:
             return
         path = self.out / "log.csv"
         fresh = not path.exists()
@@ -242,7 +242,7 @@ def write_checkpoint(path: Path, model: TrainingModel) -> None:
 
 def read_checkpoint_into(path: Path, model: TrainingModel) -> None:
     """The opposite of `write_checkpoint`. Raises AssetError when sizes differ."""
-    from guava_aug.avatar.checkpoint import read_checkpoint
+    from guava_aug.avatar.checkpoint import read_checkpoint  # noqa: PLC0415 - only to start from a checkpoint
 
     checkpoint = read_checkpoint(path)
     try:

@@ -29,6 +29,8 @@ _EXACT = ("uv_face", "uv_bary", "kept")
 
 @dataclass(frozen=True)
 class AvatarFile:
+    """What an avatar file holds."""
+
     avatar: Avatar
     motion: Motion  # of the video's frames, as fitted
     viewmats: Tensor  # [T, 4, 4]
@@ -69,7 +71,7 @@ def read_avatar_file(path: Path | str, body: EhmModel) -> AvatarFile:
                 found = metadata.get("format", "no format named")
                 raise AssetError(f"{path} is not an avatar file of this version: expected {_FORMAT!r}, found {found!r}")
             shape, made_with = json.loads(metadata["body"]), json.loads(metadata["made_with"])
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  (no mapping)
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - no dictionary
         found = {"vertices": len(body.assets.body.v_template), "faces": len(body.assets.faces)}
         if shape != found:
             raise AssetError(

@@ -37,6 +37,8 @@ _PICTURES_PER_PASS = 4  # when nothing is learnt
 
 @dataclass(frozen=True)
 class Personalized:
+    """An avatar fitted to the frames of its own video, and whether it is better than before."""
+
     avatar: Avatar
     identity: Identity
     motion: Motion
@@ -117,7 +119,7 @@ class Fit:
 
     @torch.no_grad()
     def held_out_psnr(self, avatar: Avatar, motion: Motion, viewmats: Tensor) -> float:
-        """dB over the person in the first camera's frames kept back, on grey; nan when none were kept."""
+        """Return dB over the person in the first camera's frames kept back, on grey; nan when none were kept."""
         errors = []
         for k in self.held_out[self.seen.cameras.cpu()[self.held_out] == 0].tolist():
             frame = slice(int(self.seen.frames[k]), int(self.seen.frames[k]) + 1)
@@ -132,6 +134,7 @@ class Fit:
     # ---- the fit
 
     def run(self) -> Personalized:
+        """Fit, and return the result."""
         c, begun = self.config, time.monotonic()
         optimizer = torch.optim.Adam(self._groups(), betas=(0.9, 0.99), fused=self.seen.images.is_cuda)
         if self.seen.images.is_cuda:
@@ -157,6 +160,7 @@ class Fit:
 
     @torch.no_grad()
     def result(self, seconds: float = 0.0) -> Personalized:
+        """Return the avatar as it is fitted now."""
         v = self.variables
         frames = torch.arange(len(self.motion), device=v.translation.device)
         motion, viewmats = v.moved(frames)
@@ -269,7 +273,7 @@ class _Refined(nn.Module):
         return self.refine(features)
 
 
-def personalize(
+def personalize(  # noqa: D417 - the types say it
     original: Avatar,
     motion: Motion,
     viewmats: Tensor,

@@ -37,6 +37,7 @@ class Observations:
         return self.images.shape[-1], self.images.shape[-2]
 
     def to(self, device: torch.device | str) -> Observations:
+        """Return the same observations on a device."""
         return Observations(**{k: v.to(device) for k, v in vars(self).items()})
 
     def __len__(self) -> int:

@@ -82,6 +82,7 @@ class Variables(nn.Module):
         return motion, torch.cat([top, first[:, 3:]], 1)
 
     def final_identity(self) -> Identity:
+        """Return the identity with the fitted shape."""
         return replace(self.identity, betas=self.betas.detach(), flame_betas=self.flame_betas.detach())
 
 

@@ -1,4 +1,4 @@
-"""Worker processes on this machine: `--gpus 0,1,2,3`, `--workers N`, and the watch of `--timeout`."""
+"""Worker processes on this machine: `--gpus 0,1,2,3`, `--workers N`, and the limit of `--timeout`."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from guava_aug.batch.config import RunConfig
-from guava_aug.batch.executors.worker_pool import Patience, WorkerDied, WorkerPool, WorkerTimeout
+from guava_aug.batch.executors.base import FramesDone, StageTimed
+from guava_aug.batch.executors.worker_pool import Timeout, WorkerDied, WorkerPool, WorkerTimeout
 from guava_aug.errors import DeviceError
 from guava_aug.runtime.cpus import usable_cpus
 from guava_aug.runtime.processes import child_environment
-from guava_aug.runtime.progress import Progress
 from guava_aug.runtime.text import pluralize
-from guava_aug.runtime.timing import StageTimer
 
 if TYPE_CHECKING:
-    from guava_aug.batch.executors.worker import Event
+    from guava_aug.batch.executors.worker import Message
+    from guava_aug.batch.jobs import VideoJob
 
 log = logging.getLogger(__name__)
 
-ENDING = 8.0  # seconds a worker has to remove its unfinished files
+STOP_SECONDS = 8.0  # seconds a worker has to remove its unfinished files
 TAIL = 20  # lines of a dead worker's standard error that are kept
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class WorkerSlot:
-    """Where a worker works."""
+    """The device and the environment of a worker process."""
 
     name: str
     device: str  # as --device
@@ -48,22 +48,22 @@ class WorkerSlot:
 class LocalWorkerPool(WorkerPool):
     """`--gpus`, `--workers`, `--timeout`: worker processes on this machine."""
 
-    def __init__(self, config: RunConfig, stages: StageTimer, progress: Progress) -> None:
-        size = (config.workers or 1) * len(config.gpus or ("",))
-        super().__init__(config, stages, progress, size, self._start)
-        self._places: Sequence[WorkerSlot] = ()
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config, (config.workers or 1) * len(config.gpus or ("",)), self._start_worker)
+        self._slots: Sequence[WorkerSlot] = ()
 
-    def prepare(self) -> None:
-        """Starts the workers. Raises DeviceError, UsageError for GPUs that are not there; AssetError."""
-        self._places = worker_slots(self.config, self.parallel)
-        super().prepare()
+    def start(self, num_jobs: int) -> None:
+        """Start the workers. Raises DeviceError, UsageError for GPUs that are not there; AssetError."""
+        self._limit_workers(num_jobs)
+        self._slots = worker_slots(self.config, self.capacity)
+        super().start(num_jobs)
 
-    def _start(self, number: int) -> LocalWorkerHandle:
-        return LocalWorkerHandle(self.config, self._places[number], self.patience)
+    def _start_worker(self, number: int) -> LocalWorkerHandle:
+        return LocalWorkerHandle(self.config, self._slots[number], self.timeout)
 
 
 def worker_slots(config: RunConfig, size: int) -> list[WorkerSlot]:
-    """Where `size` workers work: on the run's device, or spread over its GPUs, at most `config.workers` on each.
+    """Return slots for `size` workers: on the run's device, or spread over its GPUs, at most `config.workers` on each.
 
     Raises:
         DeviceError: a GPU is not there.
@@ -75,7 +75,7 @@ def worker_slots(config: RunConfig, size: int) -> list[WorkerSlot]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = _visible_names(config.gpus, visible)
     found = []
-    for i in range(config.workers or 1):  # the first of every GPU, then the second: there may be fewer than asked for
+    for i in range(config.workers or 1):  # one on every GPU, then a second on each: there may be fewer than requested
         for gpu, name in zip(config.gpus, names, strict=True):
             label = f"GPU {gpu}" + (f" worker {i}" if (config.workers or 1) > 1 else "")
             found.append(WorkerSlot(label, "0", {"CUDA_VISIBLE_DEVICES": name}))
@@ -83,10 +83,10 @@ def worker_slots(config: RunConfig, size: int) -> list[WorkerSlot]:
 
 
 def _visible_names(gpus: Sequence[str], visible: str | None) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES must be for each of `--gpus`: numbers count among the GPUs that this process sees."""
-    import torch
+    """Return CUDA_VISIBLE_DEVICES for each of `--gpus`, whose numbers count among the GPUs that this process sees."""
+    import torch  # noqa: PLC0415 - imports torch, which is slow
 
-    from guava_aug.runtime.device import advice, gpu_usable, why_unusable
+    from guava_aug.runtime.device import advice, gpu_usable, why_unusable  # noqa: PLC0415 - imports torch, which is slow
 
     if not gpu_usable():
         raise DeviceError(
@@ -108,95 +108,106 @@ def _visible_names(gpus: Sequence[str], visible: str | None) -> list[str]:
 
 
 class LocalWorkerHandle:
-    """One `python -m guava_aug worker`."""
+    """One process `python -m guava_aug worker`. See `WorkerHandle`."""
 
-    def __init__(self, config: RunConfig, place: WorkerSlot, patience: Patience) -> None:
-        self.name, self._patience = place.name, patience
+    def __init__(self, config: RunConfig, slot: WorkerSlot, timeout: Timeout) -> None:
+        self.name, self._timeout = slot.name, timeout
         self._process = subprocess.Popen(  # Ctrl-C reaches it through this process alone
             [sys.executable, "-m", "guava_aug", "worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env={**child_environment(), **place.environment}, start_new_session=True,
+            env={**child_environment(), **slot.environment}, start_new_session=True,
         )  # fmt: skip
-        self._events: queue.Queue[Event | None] = queue.Queue()
-        self._last_words: deque[str] = deque(maxlen=TAIL)
-        self._hearing = threading.Thread(target=self._hear, name=f"hear {self.name}", daemon=True)
-        self._errors = threading.Thread(target=self._hear_errors, name=f"errors of {self.name}", daemon=True)
-        self._hearing.start()
-        self._errors.start()
-        self._ending = threading.Lock()
+        self._received: queue.Queue[Message | None] = queue.Queue()
+        self._stderr_tail: deque[str] = deque(maxlen=TAIL)
+        self._reader = threading.Thread(target=self._read, name=f"messages of {self.name}", daemon=True)
+        self._error_reader = threading.Thread(target=self._read_errors, name=f"errors of {self.name}", daemon=True)
+        self._reader.start()
+        self._error_reader.start()
+        self._stopping, self._sending = threading.Lock(), threading.Lock()
         required = config.require_gpu or config.gpus is not None
-        self._tell(replace(config, device=place.device, require_gpu=required, gpus=None, workers=None, timeout=None))
+        self._send(replace(config, device=slot.device, require_gpu=required, gpus=None, workers=None, timeout=None))
 
-    def ready(self) -> Iterator[Event]:
-        """What it says until its model is loaded. Raises MemberDied."""
-        yield from self._said(None)
+    def ready(self) -> Iterator[Message]:
+        """Give its messages until its model is loaded. Raises WorkerDied."""
+        yield from self._messages(None)
 
-    def make(self, video: str, labels: Mapping[str, int]) -> Iterator[Event]:
-        """What it says about one video. Raises MemberDied, also when it says nothing for too long (`Patience`)."""
-        self._tell((video, labels))
-        yield from self._said(self._patience)
+    def execute(self, job: VideoJob) -> Iterator[Message]:
+        """Give its messages about one job. Raises WorkerDied, also when none comes for too long (`Timeout`)."""
+        self._send(job)
+        yield from self._messages(self._timeout)
 
-    def ask_to_end(self) -> None:
-        """See `Member`."""
-        self._tell(None)
+    def request_stop(self) -> None:
+        """See `WorkerHandle`."""
+        self._send(None)
 
-    def end(self) -> None:
-        """See `Member`."""
-        with self._ending:
-            with contextlib.suppress(OSError):
-                assert self._process.stdin is not None
-                self._process.stdin.close()  # it takes this as the end of its work
+    def stop(self) -> None:
+        """See `WorkerHandle`."""
+        with self._stopping:
+            kill = threading.Timer(STOP_SECONDS, self._process.kill)  # also ends a write that it does not read
+            kill.start()
             try:
-                self._process.wait(ENDING)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
+                with contextlib.suppress(OSError):
+                    assert self._process.stdin is not None
+                    self._process.stdin.close()  # it takes this as the end of its work
                 self._process.wait()
+            finally:
+                kill.cancel()
 
-    def _tell(self, what: Any) -> None:
+    def _send(self, what: Any) -> None:
+        data = pickle.dumps(what)
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):  # it died, which whoever listens finds out
-            pickle.dump(what, self._process.stdin)
+        with self._sending, contextlib.suppress(OSError, ValueError):  # it died, which the reader of messages finds out
+            self._process.stdin.write(data)
             self._process.stdin.flush()
 
-    def _said(self, patience: Patience | None) -> Iterator[Event]:
-        last = "nothing"
+    def _messages(self, timeout: Timeout | None) -> Iterator[Message]:
+        last = "the beginning"
         while True:
             begun = time.monotonic()
             try:
-                event = self._events.get(timeout=None if patience is None else patience.seconds)
+                event = self._received.get(timeout=None if timeout is None else timeout.seconds)
             except queue.Empty:
-                self._process.kill()  # it may hang where no signal reaches it
+                self._process.kill()  # it may hang where it handles no other signal
                 raise WorkerTimeout(
-                    f"nothing happened for {patience} after {last}: reading, rendering or encoding hangs"
+                    f"nothing happened for {timeout} after {last}: reading, rendering or encoding hangs"
                 ) from None
-            if patience is not None and event is not None:
-                patience.seen(time.monotonic() - begun)
             if event is None:
-                raise WorkerDied(self._how_it_ended())
-            kind, content = event
-            if kind in ("stage", "frames"):
-                rendered = kind == "frames"
-                last = f"{pluralize(content[0], 'frame')} of {content[1]}" if rendered else f"the stage {content[0]!r}"
+                raise WorkerDied(self._exit_reason())
+            if timeout is not None:
+                timeout.seen(time.monotonic() - begun)
+            if isinstance(event, FramesDone):
+                last = f"{pluralize(event.done, 'frame')} of {event.total}"
+            elif isinstance(event, StageTimed):
+                last = f"the stage {event.name!r}"
             yield event
 
-    def _hear(self) -> None:
+    def _read(self) -> None:
         assert self._process.stdout is not None
-        with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):
+        try:
             while True:
-                self._events.put(pickle.load(self._process.stdout))
-        self._events.put(None)
+                self._received.put(pickle.load(self._process.stdout))
+        except EOFError:
+            pass
+        except Exception:  # a message that was cut off by its death can raise almost anything
+            log.debug("%s: the messages end with one that cannot be read", self.name, exc_info=True)
+        finally:
+            self._received.put(None)
 
-    def _hear_errors(self) -> None:
+    def _read_errors(self) -> None:
         assert self._process.stderr is not None
         for line in self._process.stderr:
             text = line.decode(errors="replace").rstrip()
-            self._last_words.append(text)
+            self._stderr_tail.append(text)
             log.debug("%s: %s", self.name, text)
 
-    def _how_it_ended(self) -> str:
-        code = self._process.wait()
-        self._errors.join(1)
-        words = " ".join(" ".join(self._last_words).split())[-1000:]
+    def _exit_reason(self) -> str:
+        try:
+            code = self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:  # it has closed its output, but does not end
+            self._process.kill()
+            code = self._process.wait()
+        self._error_reader.join(1)
+        words = " ".join(" ".join(self._stderr_tail).split())[-1000:]
         if code < 0:
             try:
                 name = signal.Signals(-code).name
@@ -204,4 +215,4 @@ class LocalWorkerHandle:
                 name = str(-code)
             hint = "; the system kills so when memory runs out" if -code == 9 else ""
             return f"the process was ended by {name}{hint}" + (f": {words}" if words else "")
-        return f"the process ended with code {code}: {words or 'it said nothing'}"
+        return f"the process ended with code {code}: {words or 'it wrote no message'}"

@@ -9,51 +9,47 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guava_aug.batch.config import RunConfig
-from guava_aug.batch.executors.in_process import model_source
+from guava_aug.batch.executors.base import FramesDone
 from guava_aug.batch.executors.worker import Worker
-from guava_aug.batch.executors.worker_pool import Patience, WorkerDied, WorkerPool, WorkerTimeout
+from guava_aug.batch.executors.worker_pool import Timeout, WorkerDied, WorkerPool, WorkerTimeout
+from guava_aug.batch.options import path_options
+from guava_aug.batch.validate import model_source
 from guava_aug.errors import DeviceError, UsageError
-from guava_aug.runtime.progress import Progress
 from guava_aug.runtime.shutdown import Check, GracefulShutdown, ShutdownRequested
 from guava_aug.runtime.text import pluralize
-from guava_aug.runtime.timing import StageTimer
 
 if TYPE_CHECKING:
-    from guava_aug.batch.executors.worker import Event
+    from guava_aug.batch.executors.worker import Message
+    from guava_aug.batch.jobs import VideoJob
 
 log = logging.getLogger(__name__)
 
 CPUS_PER_WORKER = 4  # without GPUs: more cores than that help one video little
-ENDING = 8.0  # seconds a worker has to remove its unfinished files
-SAY_WAITING = 60.0  # seconds without a place in the cluster until the log says so
+STOP_SECONDS = 8.0  # seconds a worker has to remove its unfinished files
+WARN_SECONDS = 60.0  # seconds without a place in the cluster until the log says so
 
 
 class RayWorkerPool(WorkerPool):
     """Members are Ray actors. How many is decided by the resources of the cluster when the run begins."""
 
-    def __init__(self, config: RunConfig, stages: StageTimer, progress: Progress, stop: Check = lambda: None) -> None:
-        super().__init__(config, stages, progress, 1, self._start)
-        self._stop = stop
+    def __init__(self, config: RunConfig, stop: Check = lambda: None) -> None:
+        super().__init__(config, 1, self._start_actor)
+        self._check_stop = stop
         self._options: dict[str, Any] = {}
         self._started_ray = False
-        self._videos: int | None = None
-
-    def at_most(self, videos: int) -> None:
-        """As of every crew; how many workers there could be is known in `prepare`."""
-        self._videos = videos
 
     def check(self) -> None:
-        """As of every engine; also that Ray is installed."""
+        """As of every pool; also that Ray is installed."""
         super().check()
         _import_ray()
 
-    def prepare(self) -> None:
-        """Connects to the cluster, or starts Ray here, and starts the workers. Raises DeviceError, AssetError."""
+    def start(self, num_jobs: int) -> None:
+        """Connect to the cluster, or start Ray here, and start the workers. Raises DeviceError, AssetError."""
         ray = _import_ray()
         if not ray.is_initialized():
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -64,12 +60,11 @@ class RayWorkerPool(WorkerPool):
                 where = self.config.ray_address or "this machine"
                 raise DeviceError(f"--engine ray: no Ray cluster at {where} ({error}); see `ray status`") from None
             self._started_ray = True
-            if isinstance(self._stop, GracefulShutdown):
-                self._stop.take_signals()  # Ray has set its own
+            if isinstance(self._check_stop, GracefulShutdown):
+                self._check_stop.take_signals()  # Ray has set its own
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        self.parallel, resources = share_out(nodes, self.config)
-        if self._videos is not None:
-            super().at_most(self._videos)
+        self.capacity, resources = share_out(nodes, self.config)
+        self._limit_workers(num_jobs)
         threads = str(max(1, int(resources["num_cpus"])))
         environment = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), threads)
         self._options = {
@@ -78,23 +73,23 @@ class RayWorkerPool(WorkerPool):
         }  # fmt: skip
         what = f"{resources['num_gpus']:g} GPU and " if resources.get("num_gpus") else ""
         share = what + pluralize(int(threads), "core")
-        log.info("Ray: %s; %s with %s each", pluralize(len(nodes), "node"), pluralize(self.parallel, "worker"), share)
-        super().prepare()
+        log.info("Ray: %s; %s with %s each", pluralize(len(nodes), "node"), pluralize(self.capacity, "worker"), share)
+        super().start(num_jobs)
 
-    def close(self) -> None:
-        """Ends the workers, and Ray if this run started it or connected to it."""
-        super().close()
+    def stop(self) -> None:
+        """End the workers, and Ray if this run started it or connected to it."""
+        super().stop()
         if self._started_ray:
             self._started_ray = False
             _import_ray().shutdown()
 
     def describe(self) -> dict[str, Any]:
-        """As of every crew, and the version of Ray."""
+        """Return what every pool does, and the version of Ray."""
         return {**super().describe(), "ray": _import_ray().__version__}
 
-    def _start(self, number: int) -> RayWorkerHandle:
+    def _start_actor(self, number: int) -> RayWorkerHandle:
         return RayWorkerHandle(
-            f"ray worker {number}", portable(self.config, self._options), self._options, self.patience
+            f"ray worker {number}", portable(self.config, self._options), self._options, self.timeout
         )
 
 
@@ -125,15 +120,15 @@ def share_out(nodes: Sequence[dict[str, float]], config: RunConfig) -> tuple[int
 
 def portable(config: RunConfig, resources: dict[str, Any]) -> RunConfig:
     """The configuration for another working directory, perhaps on another machine with the same file systems."""
-    from guava_aug.avatar.model import EMBEDDED
+    from guava_aug.avatar.model import EMBEDDED  # noqa: PLC0415 - imports torch, which is slow
 
     source = model_source(config)
     model = Path(source if source == EMBEDDED else os.path.abspath(source))
     picture = os.path.isfile(config.background)
     paths = {
         name: value.absolute()
-        for name in ("tracked_root", "output_root", "guava_root", "time_map")
-        if (value := getattr(config, name)) is not None
+        for name in path_options(RunConfig)
+        if name != "model_path" and (value := getattr(config, name)) is not None
     }
     return dataclasses.replace(
         config, **paths, model_path=model,
@@ -144,52 +139,52 @@ def portable(config: RunConfig, resources: dict[str, Any]) -> RunConfig:
 
 
 class RayWorkerHandle:
-    """One actor. See `crew.Member`."""
+    """One actor. See `WorkerHandle`."""
 
-    def __init__(self, name: str, config: RunConfig, options: dict[str, Any], patience: Patience) -> None:
-        self._ray, self.name, self._patience = _import_ray(), name, patience
+    def __init__(self, name: str, config: RunConfig, options: dict[str, Any], timeout: Timeout) -> None:
+        self._ray, self.name, self._timeout = _import_ray(), name, timeout
         self._actor = self._ray.remote(RayWorker).options(**options).remote(config)
         self._ended = False
 
-    def ready(self) -> Iterator[Event]:
-        """What it says until its model is loaded; it may have to wait for a place in the cluster first."""
-        yield from self._said(self._actor.prepare, (), None)
+    def ready(self) -> Iterator[Message]:
+        """Give what it says until its model is loaded; it may have to wait for a place in the cluster first."""
+        yield from self._messages(self._actor.start, (), None)
 
-    def make(self, video: str, labels: Mapping[str, int]) -> Iterator[Event]:
-        """What it says about one video."""
-        yield from self._said(self._actor.make, (video, dict(labels)), self._patience)
+    def execute(self, job: VideoJob) -> Iterator[Message]:
+        """Give what it says about one job."""
+        yield from self._messages(self._actor.execute, (job,), self._timeout)
 
-    def ask_to_end(self) -> None:
-        """See `crew.Member`."""
-        self._actor.ask_to_end.remote()
+    def request_stop(self) -> None:
+        """See `WorkerHandle`."""
+        self._actor.request_stop.remote()
 
-    def end(self) -> None:
-        """See `crew.Member`."""
+    def stop(self) -> None:
+        """See `WorkerHandle`."""
         if self._ended:
             return
         self._ended = True
         with contextlib.suppress(self._ray.exceptions.RayError):  # it is gone, or hangs (GetTimeoutError)
-            self._ray.get(self._actor.end.remote(), timeout=ENDING)
+            self._ray.get(self._actor.stop.remote(), timeout=STOP_SECONDS)
         self._ray.kill(self._actor)
 
-    def _said(self, method: Any, arguments: tuple[Any, ...], patience: Patience | None) -> Iterator[Event]:
+    def _messages(self, method: Any, arguments: tuple[Any, ...], timeout: Timeout | None) -> Iterator[Message]:
         try:
             said = method.options(num_returns="streaming").remote(*arguments)
             waited = 0.0
             while True:
-                limit, begun = SAY_WAITING if patience is None else patience.seconds, time.monotonic()
+                limit, begun = WARN_SECONDS if timeout is None else timeout.seconds, time.monotonic()
                 there, _ = self._ray.wait([said], timeout=limit, fetch_local=False)
                 if there:
-                    if patience is not None:
-                        patience.seen(time.monotonic() - begun)
+                    if timeout is not None:
+                        timeout.seen(time.monotonic() - begun)
                     yield self._ray.get(next(said))
                     waited = 0.0
-                elif patience is not None:
+                elif timeout is not None:
                     self._ended = True
                     self._ray.kill(self._actor)
-                    raise WorkerTimeout(f"nothing happened for {patience}: it hangs")
+                    raise WorkerTimeout(f"nothing happened for {timeout}: it hangs")
                 elif not arguments:
-                    waited += SAY_WAITING
+                    waited += WARN_SECONDS
                     log.warning("%s has waited %.0f s for a place in the Ray cluster", self.name, waited)
         except StopIteration:
             return
@@ -198,65 +193,65 @@ class RayWorkerHandle:
 
 
 class RayWorker:
-    """What runs in the actor: the engine in a thread, and a queue of what it says."""
+    """What runs in the actor: the executor in a thread, and a queue of its messages."""
 
     def __init__(self, config: RunConfig) -> None:
-        from guava_aug.runtime.allocator import keep_freed_memory
+        from guava_aug.runtime.allocator import keep_freed_memory  # noqa: PLC0415 - runs in the actor
 
         keep_freed_memory()
-        self._said: queue.Queue[Event | None] = queue.Queue()
-        self._asked = self._now = False
+        self._queue: queue.Queue[Message | None] = queue.Queue()
+        self._stop_requested = self._stop_now = False
         self._idle = threading.Event()
         self._idle.set()
-        self._worker = Worker(config, self._say, self._stop)
+        self._worker = Worker(config, self._emit, self._check_stop)
 
-    def prepare(self) -> Iterator[Event]:
-        """Loads the model."""
-        yield from self._run(self._worker.prepare)
+    def start(self) -> Iterator[Message]:
+        """Load the model."""
+        yield from self._run(self._worker.start)
 
-    def make(self, name: str, labels: Mapping[str, int]) -> Iterator[Event]:
-        """Makes views of one video."""
-        yield from self._run(lambda: self._worker.make(name, labels))
+    def execute(self, job: VideoJob) -> Iterator[Message]:
+        """Make the views of one job."""
+        yield from self._run(lambda: self._worker.execute(job))
 
-    def ask_to_end(self) -> None:
-        """No group of views begins any more."""
-        self._asked = True
+    def request_stop(self) -> None:
+        """Begin no further group of views."""
+        self._stop_requested = True
 
-    def end(self) -> None:
-        """Stops after the next frames, and returns when the unfinished files are removed."""
-        self._asked = self._now = True
+    def stop(self) -> None:
+        """Stop after the next frames, and return when the unfinished files are removed."""
+        self._stop_requested = self._stop_now = True
         self._idle.wait()
 
-    def _run(self, work: Any) -> Iterator[Event]:
+    def _run(self, work: Callable[[], None]) -> Iterator[Message]:
         self._idle.clear()
         thread = threading.Thread(target=self._work, args=(work,), daemon=True)
         thread.start()
-        while (event := self._said.get()) is not None:
-            yield event
+        while (message := self._queue.get()) is not None:
+            yield message
 
-    def _work(self, work: Any) -> None:
+    def _work(self, work: Callable[[], None]) -> None:
         try:
             work()
         except ShutdownRequested:
             pass
         finally:
-            self._said.put(None)
+            self._queue.put(None)
             self._idle.set()
 
-    def _say(self, event: Event) -> None:
-        self._said.put(event)
-        if self._now and event[0] == "frames":  # in the thread of the engine; its files are removed on the way out
+    def _emit(self, message: Message) -> None:
+        self._queue.put(message)
+        if self._stop_now and isinstance(message, FramesDone):  # between two chunks; files are removed on the way out
             raise ShutdownRequested
 
-    def _stop(self) -> None:
-        if self._asked:
+    def _check_stop(self) -> None:
+        if self._stop_requested:
             raise ShutdownRequested
 
 
 def _import_ray() -> Any:
     try:
-        import ray
-        import ray.exceptions
+        import ray  # noqa: PLC0415 - optional
+        import ray.exceptions  # noqa: PLC0415 - optional
     except ImportError:
         raise UsageError("--engine ray: Ray is not installed; pip install 'guava-aug[ray]'") from None
     return ray

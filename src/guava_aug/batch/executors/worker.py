@@ -1,81 +1,96 @@
-"""The inside of a worker process: one engine with its model, which is told what to make and says how it goes.
+"""The inside of a worker process: one executor with its model that receives jobs and sends messages.
 
-A worker of `--gpus` and `--workers` hears and speaks pickles over its standard input and output; one of `--engine ray`
-is an actor. What a worker says, in this order, are these tuples:
-
-    ("ready", None)                 the model is loaded; once, before all else
-    ("stage", (name, seconds, count))   a stage of `timing` ended
-    ("frames", (done, total))       frames of a view are rendered
-    ("log", (level, text))          a line for the log
-    ("view", Made)                  a view ended
-    ("used", dict)                  what `Engine.describe` says, before `ready` and each `end`
-    ("end", None or (kind, text))   the video is over; the name and the message of the exception that stopped it
+A worker of `--gpus` and `--workers` reads and writes pickles over its standard input and output; one of `--engine ray`
+is an actor. It sends the events of its executor (`ViewDone`, `FramesDone`, `StageTimed`), a `LogLine` for every line of
+its log, and the messages below.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pickle
 import queue
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from guava_aug.batch.config import RunConfig
-from guava_aug.batch.executors.in_process import InProcessExecutor, explain
-from guava_aug.runtime.progress import NoProgress
+from guava_aug.batch.executors.base import Event, LogLine
+from guava_aug.batch.executors.in_process import InProcessExecutor
+from guava_aug.batch.jobs import VideoJob
+from guava_aug.runtime.explain import explain
 from guava_aug.runtime.shutdown import Check, GracefulShutdown, ShutdownRequested
-from guava_aug.runtime.timing import StageTimer
 
-Event = tuple[str, Any]
-Emit = Callable[[Event], None]
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The model is loaded; once, before any job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What `Executor.describe` returns; before `Ready` and each `Ended`."""
+
+    content: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The job is over, or the model could not be loaded."""
+
+    error: tuple[str, str] | None  # name and message of the exception that stopped it
+
+
+Message = Event | Ready | Used | Ended
+Emit = Callable[[Message], None]
 
 
 class Worker:
-    """One engine. `say` is called from several threads, one at a time."""
+    """One executor.
 
-    def __init__(self, config: RunConfig, say: Emit, stop: Check = lambda: None) -> None:
+    Args:
+        emit: takes the messages; called from several threads, one at a time.
+        stop: called before each view is begun; ends the work by raising.
+    """
+
+    def __init__(self, config: RunConfig, emit: Emit, stop: Check = lambda: None) -> None:
         lock = threading.Lock()
 
-        def say_one_by_one(event: Event) -> None:
+        def emit_one_by_one(message: Message) -> None:
             with lock:
-                say(event)
+                emit(message)
 
-        self.say, self.config = say_one_by_one, config
+        self.emit, self.config = emit_one_by_one, config
         logger = logging.getLogger("guava_aug")
         logger.setLevel(logging.INFO)
         logger.propagate = False
-        logger.handlers = [_Spoken(self.say)]
-        stages = _SpokenStages(self.say)
-        self.engine = InProcessExecutor(config, stages, _SpokenProgress(self.say), stop=stop)
+        logger.handlers = [_EmitHandler(self.emit)]
+        # Stages are sent as they end: the watch of --timeout must see that a slow step has ended.
+        self.executor = InProcessExecutor(config, stop=stop, on_stage=self.emit)
 
-    def prepare(self) -> None:
-        """Loads the model; what is wrong with it is said as the end of no video."""
+    def start(self) -> None:
+        """Load the model and send `Ready`, or `Ended` with what is wrong."""
         try:
-            self.engine.check()
-            self.engine.prepare()
+            self.executor.check()
+            self.executor.start()
         except Exception as error:
             self._end(error)
         else:
-            self.say(("used", self.engine.describe()))
-            self.say(("ready", None))
+            self.emit(Used(self.executor.describe()))
+            self.emit(Ready())
 
-    def make(self, name: str, labels: Mapping[str, int]) -> None:
-        """Makes views of one video, by labels and seeds: a view in the log may keep another one than the configuration
-        gives. Says `end` in any case; raises nothing but `ShutdownRequested`."""
-        from guava_aug.views import plan_views
-
-        c = self.config
+    def execute(self, job: VideoJob) -> None:
+        """Make the views of one job. Sends `Ended` in any case; raises nothing but `ShutdownRequested`."""
         try:
-            views = {v.label: v for v in plan_views(name, c.difficulties, c.base_seed, c.views_per_difficulty)}
-            asked = [
-                v if v.seed == seed else v.with_seed(seed) for label, seed in labels.items() if (v := views[label])
-            ]
-            self.engine.make(name, asked, lambda made: self.say(("view", made)))
+            with contextlib.closing(self.executor.execute(job)) as events:  # files are removed before `Ended` is sent
+                for event in events:
+                    self.emit(event)
         except Exception as error:
-            logging.getLogger(__name__).debug("video %s failed", name, exc_info=True)
+            logging.getLogger(__name__).debug("video %s failed", job.name, exc_info=True)
             self._end(error)
         except KeyboardInterrupt as error:
             self._end(error)
@@ -84,45 +99,45 @@ class Worker:
             self._end(None)
 
     def _end(self, error: BaseException | None) -> None:
-        self.say(("used", self.engine.describe()))
-        self.say(("end", None if error is None else (type(error).__name__, explain(error))))
+        self.emit(Used(self.executor.describe()))
+        self.emit(Ended(None if error is None else (type(error).__name__, explain(error))))
 
 
 def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
-    """Works for the process that started this one: reads a RunConfig, then (name, labels) per video until None or EOF.
+    """Work for the process that started this one: read a RunConfig, then a VideoJob at a time until None or EOF.
 
-    A None asks it to end after the views in flight; the end of the input, or a signal twice, to drop them.
+    A None requests the end after the views in flight; the end of the input, or two signals, end them at once.
     """
     config: RunConfig = pickle.load(stdin)
-    jobs: queue.Queue[tuple[str, Mapping[str, int]] | None] = queue.Queue()
+    jobs: queue.Queue[VideoJob | None] = queue.Queue()
 
-    def say(event: Event) -> None:
+    def emit(message: Message) -> None:
         try:
-            pickle.dump(event, stdout)
+            pickle.dump(message, stdout)
             stdout.flush()
-        except (BrokenPipeError, ValueError):  # nobody listens any more: the reader below has seen it too
+        except (BrokenPipeError, ValueError):  # the other process has gone: `_receive` sees it too and ends this one
             pass
 
-    with GracefulShutdown(config.grace, level=logging.DEBUG) as stop:  # the run itself tells it
-        threading.Thread(target=_receive, args=(stdin, jobs, stop), name="hear", daemon=True).start()
-        worker = Worker(config, say, stop)
-        worker.prepare()
+    with GracefulShutdown(config.grace, level=logging.DEBUG) as stop:  # the run itself logs it
+        threading.Thread(target=_receive, args=(stdin, jobs, stop), name="receive", daemon=True).start()
+        worker = Worker(config, emit, stop)
+        worker.start()
         try:
             while (job := jobs.get()) is not None:
                 stop()
-                worker.make(*job)
+                worker.execute(job)
         except ShutdownRequested:
             pass
 
 
-def _receive(stdin: BinaryIO, jobs: queue.Queue, stop: GracefulShutdown) -> None:
-    """Puts what is to be made into the queue, also while something is being made."""
+def _receive(stdin: BinaryIO, jobs: queue.Queue[VideoJob | None], stop: GracefulShutdown) -> None:
+    """Put what is to be made into the queue, also while something is being made."""
     while True:
         try:
             job = pickle.load(stdin)
-        except (EOFError, OSError, pickle.UnpicklingError):  # the other process has gone, or wants no more
+        except (EOFError, OSError, pickle.UnpicklingError):  # the other process has gone, or closed the stream
             jobs.put(None)
-            stop.insist()
+            stop.interrupt()
             return
         if job is None:
             stop.ask()
@@ -130,7 +145,7 @@ def _receive(stdin: BinaryIO, jobs: queue.Queue, stop: GracefulShutdown) -> None
 
 
 def private_streams() -> tuple[BinaryIO, BinaryIO]:
-    """Standard input and output for the conversation alone; what a library prints goes to standard error."""
+    """Return standard input and output for the messages alone; what a library prints goes to standard error."""
     stdin, stdout = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
@@ -138,31 +153,11 @@ def private_streams() -> tuple[BinaryIO, BinaryIO]:
     return stdin, stdout
 
 
-class _SpokenStages(StageTimer):
-    def __init__(self, say: Emit) -> None:
-        super().__init__()
-        self._say = say
-
-    def add(self, name: str, seconds: float, count: int = 1) -> None:
-        """Adds to a stage, and says so."""
-        super().add(name, seconds, count)
-        self._say(("stage", (name, seconds, count)))
-
-
-class _SpokenProgress(NoProgress):
-    def __init__(self, say: Emit) -> None:
-        self._say = say
-
-    def frames(self, done: int, total: int) -> None:
-        """Says how many frames are rendered."""
-        self._say(("frames", (done, total)))
-
-
-class _Spoken(logging.Handler):
-    def __init__(self, say: Emit) -> None:
+class _EmitHandler(logging.Handler):
+    def __init__(self, emit: Emit) -> None:
         super().__init__(logging.INFO)
-        self._say = say
+        self._emit = emit
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Says the line."""
-        self._say(("log", (record.levelno, record.getMessage())))
+        """Send the line."""
+        self._emit(LogLine(record.levelno, record.getMessage()))

@@ -1,4 +1,4 @@
-"""Several processes that make videos at the same time, as one engine: a bad one is replaced, its video done again."""
+"""Several processes that make videos at the same time, as one executor: one that dies is replaced, its job repeated."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from guava_aug.batch.config import RunConfig
-from guava_aug.batch.executors.in_process import Made, check_flags
+from guava_aug.batch.executors.base import Event, Events, LogLine, StageTimed, ViewDone
+from guava_aug.batch.executors.worker import Ended, Message, Ready, Used
+from guava_aug.batch.jobs import VideoJob
+from guava_aug.batch.validate import check_flags
 from guava_aug.errors import (
     AssetError,
     DeviceError,
@@ -24,100 +27,47 @@ from guava_aug.errors import (
     UsageError,
 )
 from guava_aug.output.tree import video_path
-from guava_aug.runtime.progress import Progress
-from guava_aug.runtime.shutdown import Check, ShutdownRequested
+from guava_aug.runtime.shutdown import ShutdownRequested
 from guava_aug.runtime.stale_files import remove_stale_files
 from guava_aug.runtime.text import pluralize
-from guava_aug.runtime.timing import StageTimer
 
 if TYPE_CHECKING:
-    from guava_aug.batch.executors.worker import Event
     from guava_aug.views import View
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.5  # seconds between two looks whether the run is to end
 MAX_ATTEMPTS = 2  # workers that may die on one video before the video is given up
 STARTS = 3  # times in a row that a worker may die while it starts before the others go on without it
-LEAST_PATIENCE = 600.0  # seconds that a worker may be silent while it makes a video, if --timeout says nothing
-PATIENCE = 20.0  # and how many times as long as the longest silence that ended well
+LEAST_TIMEOUT = 600.0  # seconds without a message while a worker makes a video, if --timeout is not given
+TIMEOUT_FACTOR = 20.0  # and how many times as long as the longest time between two messages
 _KINDS = {kind.__name__: kind for kind in (InputError, OutputError, UsageError, AssetError, DeviceError, DiskFullError)}
 
 
-class Engine(Protocol):
-    """What `dispatch` needs of a crew."""
-
-    parallel: int
-    lock: threading.Lock
-
-    def ask_to_end(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def dispatch(crew: Engine, work: Callable[[Any], None], items: Sequence[Any], stop: Check) -> None:
-    """Calls work(item) for every item, in threads, `crew.parallel` at a time; returns when all have ended.
-
-    Only one thread runs at a time, but for `crew.make`, which lets go of the lock: what is around it need not know of
-    threads.
-
-    stop: called now and then; when it raises, nothing more is begun, and its exception is raised in the end. An
-    exception of `work` closes the crew and is raised.
-    """
-
-    def work_alone(item: Any) -> None:
-        with crew.lock:
-            work(item)
-
-    waiting, running = deque(items), set[Future[None]]()
-    asked: BaseException | None = None
-    pool = ThreadPoolExecutor(crew.parallel, thread_name_prefix="crew")
-    try:
-        while waiting or running:
-            try:
-                stop()
-            except ShutdownRequested as error:
-                if waiting and asked is None:
-                    asked = error
-                waiting.clear()
-                crew.ask_to_end()
-            while waiting and len(running) < crew.parallel:
-                running.add(pool.submit(work_alone, waiting.popleft()))
-            done, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
-            for future in done:
-                future.result()
-    finally:
-        crew.close()
-        pool.shutdown(cancel_futures=True)
-    if asked is not None:
-        raise asked
-
-
 class WorkerDied(Exception):
-    """A worker process is gone, hangs or cannot go on; the message says how it ended."""
+    """A worker process has ended, hangs or cannot go on; the message says how it ended."""
 
 
 class WorkerTimeout(WorkerDied):
-    """A worker process said nothing for the time of --timeout, and was ended."""
+    """A worker process sent no message for the time of --timeout, and was ended."""
 
 
-class Patience:
-    """How long a worker may say nothing while it makes a video: --timeout, or by what was seen in this run."""
+class Timeout:
+    """How long a worker may send no message while it makes a video: --timeout, or by what was seen in this run."""
 
-    def __init__(self, timeout: float | None) -> None:
-        self._timeout, self._longest = timeout, 0.0
+    def __init__(self, seconds: float | None) -> None:
+        self._given, self._longest = seconds, 0.0
 
     @property
     def seconds(self) -> float:
-        """After so much silence it hangs."""
-        return max(LEAST_PATIENCE, PATIENCE * self._longest) if self._timeout is None else self._timeout
+        """Return the time without a message after which a worker counts as hanging, seconds."""
+        return max(LEAST_TIMEOUT, TIMEOUT_FACTOR * self._longest) if self._given is None else self._given
 
-    def seen(self, silence: float) -> None:
-        """A silence, in seconds, that a sign of life has ended. From any thread."""
-        self._longest = max(self._longest, silence)
+    def seen(self, seconds: float) -> None:
+        """Note a time between two messages, in seconds. From any thread."""
+        self._longest = max(self._longest, seconds)
 
     def __str__(self) -> str:
-        return f"{self.seconds:g} s (--timeout{' auto' if self._timeout is None else ''})"
+        return f"{self.seconds:g} s (--timeout{' auto' if self._given is None else ''})"
 
 
 class WorkerHandle(Protocol):
@@ -125,255 +75,262 @@ class WorkerHandle(Protocol):
 
     name: str  # for the log: "worker 3 (GPU 3)"
 
-    def ready(self) -> Iterator[Event]:
-        """What it says until it is ready. Raises MemberDied."""
+    def ready(self) -> Iterator[Message]:
+        """Give its messages until it is ready. Raises WorkerDied."""
 
-    def make(self, video: str, labels: Mapping[str, int]) -> Iterator[Event]:
-        """What it says until the video is over. labels: of the views, with their seeds. Raises MemberDied."""
+    def execute(self, job: VideoJob) -> Iterator[Message]:
+        """Give its messages until the job is over. Raises WorkerDied."""
 
-    def ask_to_end(self) -> None:
-        """Lets it finish the views in flight and no more. From any thread."""
+    def request_stop(self) -> None:
+        """Let it finish the views in flight and no more. From any thread."""
 
-    def end(self) -> None:
-        """Ends it now; it removes its unfinished files if it still can. From any thread, any number of times."""
+    def stop(self) -> None:
+        """End it now; it removes its unfinished files if it still can. From any thread, any number of times."""
 
 
 class WorkerPool:
-    """Makes as many videos at a time as it has members; `make` is called from as many threads.
+    """Makes as many videos at a time as it has workers. See `Executor`; `execute` is iterated by a thread per job.
 
-    new_member: starts the member with this number, which comes again when a member is replaced.
+    Args:
+        capacity: number of workers.
+        start_worker: starts the worker with this number; called again with the same number to replace it.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        stages: StageTimer,
-        progress: Progress,
-        size: int,
-        new_member: Callable[[int], WorkerHandle],
-    ) -> None:
-        self.config, self.stages, self.progress, self.parallel = config, stages, progress, size
-        self._new_member = new_member
-        self.patience = Patience(config.timeout)
+    in_main_thread = False
+
+    def __init__(self, config: RunConfig, capacity: int, start_worker: Callable[[int], WorkerHandle]) -> None:
+        self.config, self.capacity = config, capacity
+        self._start_worker = start_worker
+        self.timeout = Timeout(config.timeout)
         self._free: queue.Queue[tuple[int, WorkerHandle] | Exception] = queue.Queue()
-        self._members: dict[int, WorkerHandle] = {}
-        self.lock = threading.Lock()  # held but for waiting: one thread at a time logs, notes and shows
-        self._ending = False
+        self._workers: dict[int, WorkerHandle] = {}
+        self._lock = threading.Lock()  # of what follows
+        self._stopping = False
         self._described: dict[str, Any] = {}
-        self._backgrounds: dict[WorkerHandle, Counter[str]] = {}  # also of members that were replaced
-        self._said: set[str] = set()
+        self._backgrounds: dict[WorkerHandle, Counter[str]] = {}  # also of workers that were replaced
+        self._logged: set[str] = set()
+        self._timed: deque[StageTimed] = deque()  # while workers were started
 
     def check(self) -> None:
-        """Raises UsageError, InputError or AssetError for flags that cannot work with any video."""
+        """Raise UsageError, InputError or AssetError for flags that cannot work with any video."""
         check_flags(self.config)
-        if self.config.time_map is not None:
-            from guava_aug.tracked import load_time_map
 
-            load_time_map(self.config.time_map)
-
-    def at_most(self, videos: int) -> None:
-        """Before `prepare`: so many videos are to be made, and no more members are of use."""
-        if videos < self.parallel:
+    def _limit_workers(self, num_jobs: int) -> None:
+        if num_jobs < self.capacity:
             log.info(
-                "%s for %s, not %d", pluralize(max(videos, 1), "worker"), pluralize(videos, "video"), self.parallel
+                "%s for %s, not %d", pluralize(max(num_jobs, 1), "worker"), pluralize(num_jobs, "video"), self.capacity
             )
-            self.parallel = max(videos, 1)
+            self.capacity = max(num_jobs, 1)
 
-    def prepare(self) -> None:
-        """Starts all members; one that dies on the way is started again, and left out when it dies `STARTS` times.
+    def start(self, num_jobs: int) -> None:
+        """Start all workers; one that dies while it starts is started again, and left out when it dies `STARTS` times.
 
         Raises:
-            AssetError, DeviceError: no member can be started.
+            AssetError, DeviceError: no worker can be started.
         """
+        self._limit_workers(num_jobs)
         begun, reason = time.monotonic(), ""
         try:
-            for number in range(self.parallel):
+            for number in range(self.capacity):
                 with contextlib.suppress(OSError):  # no memory for a process, no free handle: tried again below
-                    self._members[number] = self._new_member(number)
-            for number in range(self.parallel):
+                    self._workers[number] = self._start_worker(number)
+            for number in range(self.capacity):
                 try:
-                    self._free.put((number, self._bring_up(number, self._members.get(number))))
+                    self._free.put((number, self._bring_up(number, self._workers.get(number))))
                 except (WorkerDied, OSError) as death:
                     reason = str(death)
-                    self._members.pop(number, None)
+                    self._workers.pop(number, None)
                     log.error("worker %d cannot be started: %s; the others go on without it", number, reason)
-            if not self._members:
+            if not self._workers:
                 raise DeviceError(f"no worker could be started: {reason}")
         except BaseException:
-            self.close()
+            self.stop()
             raise
-        self.parallel = len(self._members)
-        log.info("%s ready after %.1f s", pluralize(self.parallel, "worker"), time.monotonic() - begun)
+        self.capacity = len(self._workers)
+        log.info("%s ready after %.1f s", pluralize(self.capacity, "worker"), time.monotonic() - begun)
 
-    def make(self, name: str, views: Sequence[View], on_view: Callable[[Made], None]) -> None:
-        """See `Engine`; from the threads of `dispatch`. A video whose worker dies is given to another one, once.
+    def execute(self, job: VideoJob) -> Events:
+        """See `Executor`. A job whose worker dies is given to another one, once.
 
         Raises:
-            Stopped: the crew was closed.
+            ShutdownRequested: the pool was stopped.
         """
-        self.lock.release()
-        try:
-            self._make(name, views, on_view)
-        finally:
-            self.lock.acquire()
-
-    def _make(self, name: str, views: Sequence[View], on_view: Callable[[Made], None]) -> None:
-        left = {view.label: view for view in views}
+        left = {view.label: view for view in job.views}
         reason = ""
         for _ in range(MAX_ATTEMPTS):
-            number, member = self._take()
+            yield from self._take_timed()
+            number, worker = self._take()
             try:
-                error = self._listen(
-                    member, member.make(name, {label: view.seed for label, view in left.items()}), left, on_view
-                )
+                messages = worker.execute(replace(job, views=tuple(left.values())))
+                error = yield from self._listen(worker, messages, left)
             except WorkerDied as death:
                 reason = str(death)
-                self._replace_later(number, member, f"{name}: {reason}")
+                self._replace_later(number, worker, f"{job.name}: {reason}")
                 for label in left:  # it could not remove its unfinished files itself
-                    remove_stale_files(video_path(self.config.output_root, label, name).parent)
+                    remove_stale_files(video_path(self.config.output_root, label, job.name).parent)
                 if not left:
                     return
                 if isinstance(death, WorkerTimeout):  # it would again: `--retries` decides
-                    raise InputError(f"{name}: {reason}") from None
+                    raise InputError(f"{job.name}: {reason}") from None
                 continue
-            except BaseException:  # of the log: this member still speaks of a video that nobody listens to
-                self._replace_later(number, member, f"{name}: it was interrupted")
+            except BaseException:  # the reader has left: this worker still sends messages of a job that is over
+                self._replace_later(number, worker, f"{job.name}: it was interrupted")
                 raise
-            self._free.put((number, member))
+            self._free.put((number, worker))
             if error is not None:
                 raise error
             return
-        raise InputError(f"{name}: {MAX_ATTEMPTS} workers in a row ended while they made it: {reason}")
+        raise InputError(f"{job.name}: {MAX_ATTEMPTS} workers in a row ended while they made it: {reason}")
 
-    def ask_to_end(self) -> None:
-        """Lets every member finish the views in flight and no more; then `make` raises `ShutdownRequested`."""
-        self._ending = True
-        for member in list(self._members.values()):
-            member.ask_to_end()
+    def request_stop(self) -> None:
+        """Let every worker finish the views in flight and no more; then `execute` raises `ShutdownRequested`."""
+        self._release_waiting()
+        for worker in list(self._workers.values()):
+            worker.request_stop()
 
-    def close(self) -> None:
-        """Ends all members; videos in work end with `ShutdownRequested` in their threads."""
-        self._ending = True
-        ending = [threading.Thread(target=member.end) for member in list(self._members.values())]
-        for thread in ending:
+    def stop(self) -> None:
+        """End all workers; jobs in work end with `ShutdownRequested` in their threads."""
+        self._release_waiting()
+        stopping = [threading.Thread(target=worker.stop) for worker in list(self._workers.values())]
+        for thread in stopping:
             thread.start()
-        for thread in ending:
+        for thread in stopping:
             thread.join()
-        self._free.put(WorkerDied("the crew is closed"))
+
+    def _release_waiting(self) -> None:
+        """End the waiting for a free worker: what was asked to end may never be free again."""
+        self._stopping = True
+        self._free.put(WorkerDied("the workers were stopped"))
 
     def describe(self) -> dict[str, Any]:
-        """What the members said they used."""
+        """Return what the workers reported to have used."""
         backgrounds: Counter[str] = Counter()
-        for counts in self._backgrounds.values():
-            backgrounds.update(counts)
-        return {**self._described, "backgrounds": dict(backgrounds), "workers": self.parallel}
+        with self._lock:
+            for counts in self._backgrounds.values():
+                backgrounds.update(counts)
+            return {**self._described, "backgrounds": dict(backgrounds), "workers": self.capacity}
 
     def _take(self) -> tuple[int, WorkerHandle]:
         found = self._free.get()
         if isinstance(found, Exception):
             self._free.put(found)  # for the other threads
-            if self._ending:
+            if self._stopping:
                 raise ShutdownRequested
             raise found
         return found
 
-    def _replace_later(self, number: int, member: WorkerHandle, why: str) -> None:
-        """Puts a new member in the place of one that is no good; meanwhile another one can take over its video."""
-        member.end()
-        if self._ending:
-            raise ShutdownRequested
-        log.warning("%s ended (%s); another one takes its place", member.name, why)
-        threading.Thread(target=self._replace, args=(number, member), name="replace", daemon=True).start()
-
-    def _bring_up(self, number: int, member: WorkerHandle | None) -> WorkerHandle:
-        """A member that is ready: `member`, a new one if it dies on the way, and so on.
+    def _replace_later(self, number: int, worker: WorkerHandle, why: str) -> None:
+        """Put a new worker in the place of one that failed, in a thread: meanwhile another one can take over its job.
 
         Raises:
-            MemberDied, OSError: `STARTS` in a row died, or could not be made. Stopped: the crew is to end.
+            ShutdownRequested: the pool is to end, and needs no new workers.
+        """
+        worker.stop()
+        if self._stopping:
+            raise ShutdownRequested
+        log.warning("%s ended (%s); another one takes its place", worker.name, why)
+        threading.Thread(target=self._replace, args=(number, worker), name="replace", daemon=True).start()
+
+    def _bring_up(self, number: int, worker: WorkerHandle | None) -> WorkerHandle:
+        """Return a worker that is ready: `worker`, a new one if it dies while it starts, and so on.
+
+        Raises:
+            WorkerDied, OSError: `STARTS` in a row died, or could not be made. ShutdownRequested: the pool is to end.
         """
         for start in range(1, STARTS + 1):
             try:
-                if member is None:
-                    member = self._members[number] = self._new_member(number)
-                if self._ending:
-                    member.end()
-                self._wait_until_ready(member)
-                return member
+                if worker is None:
+                    worker = self._workers[number] = self._start_worker(number)
+                if self._stopping:
+                    worker.stop()
+                self._wait_until_ready(worker)
+                return worker
             except (WorkerDied, OSError) as death:
-                if member is not None:
-                    member.end()
-                if self._ending:
+                if worker is not None:
+                    worker.stop()
+                if self._stopping:
                     raise ShutdownRequested from None
                 if start == STARTS:
                     raise
                 log.warning("worker %d ended while it started (%s); it is started again", number, death)
-                member = None
+                worker = None
         raise AssertionError  # the loop has returned or raised
 
-    def _replace(self, number: int, member: WorkerHandle) -> None:
+    def _replace(self, number: int, worker: WorkerHandle) -> None:
         try:
             self._free.put((number, self._bring_up(number, None)))
         except (Exception, ShutdownRequested) as error:  # also the system's: no memory for a process, no free handle
-            if self._ending:
+            if self._stopping:
                 return
-            log.error("%s cannot be started again: %s", member.name, error)
-            self._members.pop(number, None)
-            if not self._members:  # the last place is lost: whoever waits for one must know
+            log.error("%s cannot be started again: %s", worker.name, error)
+            self._workers.pop(number, None)
+            if not self._workers:  # whoever waits for a worker must know that none comes
                 self._free.put(DeviceError(f"no worker is left, and none can be started: {error}"))
 
-    def _wait_until_ready(self, member: WorkerHandle) -> None:
-        error = self._listen(member, member.ready(), {}, lambda made: None)
-        if error is not None:
-            raise error
+    def _wait_until_ready(self, worker: WorkerHandle) -> None:
+        """Read the messages of a worker while it starts. Raises what stopped it."""
+        messages = self._listen(worker, worker.ready(), {})
+        while True:
+            try:
+                event = next(messages)
+            except StopIteration as end:
+                if end.value is not None:
+                    raise end.value from None
+                return
+            if isinstance(event, LogLine):
+                log.log(event.level, "%s: %s", event.source, event.text)
+            elif isinstance(event, StageTimed):
+                self._timed.append(event)
 
     def _listen(
-        self,
-        member: WorkerHandle,
-        events: Iterator[Event],
-        left: dict[str, View],
-        on_view: Callable[[Made], None],
-    ) -> Exception | None:
-        """The error that ended a video, after everything was noted that a member said about it.
+        self, worker: WorkerHandle, messages: Iterator[Message], left: dict[str, View]
+    ) -> Generator[Event, None, Exception | None]:
+        """Give the events of a worker; return the error that ended its job. Raises WorkerDied.
 
-        Raises MemberDied.
+        Args:
+            worker: the sender.
+            messages: what it sends, until its job is over or it is ready.
+            left: the views of the job, by label; those that end are removed.
         """
-        with contextlib.closing(events):  # type: ignore[type-var]  # generators
-            for kind, content in events:
-                if kind == "view":
-                    del left[content.view.label]
-                    with self.lock:
-                        on_view(content)
-                elif kind == "frames":
-                    with self.lock:
-                        self.progress.frames(*content)
-                elif kind == "stage":
-                    self.stages.add(*content)
-                elif kind == "log":
-                    self._log(member, *content)
-                elif kind == "used":
-                    self._describe(member, content)
-                elif kind == "ready":
+        with contextlib.closing(messages):  # type: ignore[type-var]  # generators
+            for message in messages:
+                if isinstance(message, Ready):
                     return None
-                elif kind == "end":
-                    return None if content is None else self._error(*content)
-        raise WorkerDied("it fell silent")
+                if isinstance(message, Ended):
+                    return None if message.error is None else self._error(*message.error)
+                if isinstance(message, Used):
+                    self._describe(worker, message.content)
+                    continue
+                if isinstance(message, ViewDone):
+                    left.pop(message.record.view, None)
+                elif isinstance(message, LogLine):
+                    message = self._once(worker, message)
+                yield message
+        raise WorkerDied("it stopped without saying why")
+
+    def _take_timed(self) -> Iterator[StageTimed]:
+        """Give the stages of workers that were started meanwhile; several threads do."""
+        with contextlib.suppress(IndexError):
+            while True:
+                yield self._timed.popleft()
 
     def _error(self, kind: str, text: str) -> Exception:
-        if kind == "Stopped":  # by a signal to the worker alone, or because all are asked to end
-            if self._ending:
+        if kind == ShutdownRequested.__name__:  # by a signal to the worker alone, or because all are to end
+            if self._stopping:
                 raise ShutdownRequested
             raise WorkerDied("it was asked to end by a signal")
         if kind == DeviceLostError.__name__:  # another process can go on
             raise WorkerDied(text)
         return _KINDS.get(kind, InputError)(text)
 
-    def _log(self, member: WorkerHandle, level: int, text: str) -> None:
-        with self.lock:
-            fresh = text not in self._said
-            self._said.add(text)
-        log.log(level if fresh else logging.DEBUG, "%s: %s", member.name, text)
+    def _once(self, worker: WorkerHandle, line: LogLine) -> LogLine:
+        """Return a worker's line with its name, at level DEBUG when any worker has logged the same before."""
+        with self._lock:
+            is_new = line.text not in self._logged
+            self._logged.add(line.text)
+        return LogLine(line.level if is_new else logging.DEBUG, line.text, worker.name)
 
-    def _describe(self, member: WorkerHandle, used: dict[str, Any]) -> None:
-        with self.lock:
-            self._backgrounds[member] = Counter(used.pop("backgrounds", {}))
+    def _describe(self, worker: WorkerHandle, used: dict[str, Any]) -> None:
+        with self._lock:
+            self._backgrounds[worker] = Counter(used.pop("backgrounds", {}))
             self._described = used

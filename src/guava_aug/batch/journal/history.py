@@ -6,7 +6,10 @@ in which the files are read.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +19,7 @@ from guava_aug.batch.journal.journal import EXAMPLES, FOLDER, Damage, Journal, J
 from guava_aug.batch.journal.lines import DONE as DONE
 
 ViewStatus = Literal["done", "failed", "left"]
+Ended = tuple[Key, str, str]  # the line that says it; success, skipped or failed; the part, "" for none
 OVERWRITE_STOPPED = "not made yet: the run with --overwrite was interrupted; run it again without --overwrite to go on"
 
 
@@ -23,17 +27,17 @@ OVERWRITE_STOPPED = "not made yet: the run with --overwrite was interrupted; run
 class ViewHistory:
     """All that is known of one view of one video. Lines are the newest of their kind; None: there is none."""
 
-    ended: tuple[Key, str] | None = None  # success, skipped or failed
+    ended: Ended | None = None
     told: JournalLine | None = None  # the newest line with the camera
     made: JournalLine | None = None  # the newest line of a view that is complete
     failed: JournalLine | None = None
     planned: Key | None = None  # a run began that is to make it
     withdrawn: Key | None = None  # a run with --overwrite began: what is there is not to be trusted
     failures: dict[str, Key] | None = None  # worker -> its newest failure; None: there is none
-    parts: tuple[tuple[str, Key, str], ...] = ()  # how it ended in each part, "" for none; few, and sorted
+    parts: tuple[Ended, ...] = ()  # how it ended in each part, sorted, where there are several; else `ended` says it
 
     @property
-    def standing(self) -> ViewStatus:
+    def status(self) -> ViewStatus:
         """done, failed, or left (to be made by a run that is going on or was killed)."""
         ended = self.ended
         if (
@@ -60,9 +64,27 @@ class ViewHistory:
         since = self.made.key if self.made is not None else None
         return sum(since is None or key > since for key in (self.failures or {}).values())
 
-    def ended_in(self, part: str | None) -> tuple[Key, str] | None:
+    def ended_in(self, part: str | None) -> Ended | None:
         """How it ended in one part of a cluster job; None: it did not."""
-        return next(((key, status) for name, key, status in self.parts if name == (part or "")), None)
+        for ended in self.parts or (self.ended,):
+            if ended is not None and ended[2] == (part or ""):
+                return ended
+        return None
+
+    def end(self, ended: Ended, worker: str | None = None) -> None:
+        """Take in how it ended. worker: whose failure counts."""
+        before = self.ended
+        if before is None:
+            self.ended = ended
+        else:
+            if self.parts or before[2] != ended[2]:
+                parts = {one[2]: one for one in self.parts or (before,)}
+                parts[ended[2]] = max(ended, parts.get(ended[2], ended))
+                self.parts = tuple(parts[name] for name in sorted(parts))
+            self.ended = max(before, ended)
+        if worker is not None:
+            self.failures = self.failures or {}
+            self.failures[worker] = _later(self.failures.get(worker), ended[0])
 
 
 @dataclass(slots=True)
@@ -81,6 +103,7 @@ class WorkerHistory:
 
     @property
     def part(self) -> str | None:
+        """Return the name of the part that the worker worked on."""
         return self.header.get("part")
 
 
@@ -118,10 +141,11 @@ class History:
             OutputError: a journal cannot be read.
         """
         ended = False
-        for root, reader in self._readers.items():
-            for line in reader.new_lines():
-                self.add(line, root)
-                ended = ended or line.kind == "end"
+        with no_collection():
+            for root, reader in self._readers.items():
+                for line in reader.new_lines():
+                    self.add(line, root)
+                    ended = ended or line.kind == "end"
         return ended
 
     def add_own(self, journal: Journal, lines: list[JournalLine]) -> None:
@@ -177,14 +201,18 @@ class History:
         if worker is None:
             worker = self.workers[line.worker] = WorkerHistory(line.worker, root or self.root)
         worker.last = max(worker.last, line.key[0])
-        _TAKE[line.kind](self, worker, line, line.fields)
-        line.forget()
+        if line.kind == "view":
+            self._ended_view(worker, line)
+        else:
+            _TAKE[line.kind](self, worker, line, line.fields)
 
     def _view(self, video: str, label: str) -> ViewHistory:
-        views = self.views.setdefault(video, {})
+        views = self.views.get(video)
+        if views is None:
+            views = self.views[sys.intern(video)] = {}
         view = views.get(label)
         if view is None:
-            view = views[label] = ViewHistory()
+            view = views[sys.intern(label)] = ViewHistory()
         return view
 
     def _run(self, worker: WorkerHistory, line: JournalLine, fields: dict[str, Any]) -> None:
@@ -206,11 +234,11 @@ class History:
         if worker.flight is None or line.key > worker.flight[0]:
             worker.flight = line.key, fields["video"], tuple(fields["views"])
 
-    def _ended_view(self, worker: WorkerHistory, line: JournalLine, fields: dict[str, Any]) -> None:
+    def _ended_view(self, worker: WorkerHistory, line: JournalLine) -> None:
         key = line.key
-        video, status = fields["video"], fields["status"]
-        view = self._view(video, fields["view"])
-        self._status(view, worker, key, status)
+        video, label, status, found = line.pick(_OF_ENDED_VIEW)
+        view = self._view(video, label)
+        view.end((key, status, worker.part or ""), worker.name if status == "failed" else None)
         if view.told is None or key > view.told.key:
             view.told = line
         if status in DONE:
@@ -220,39 +248,46 @@ class History:
                 worker.finished.append(key[0])
         elif view.failed is None or key > view.failed.key:
             view.failed = line
-        if fields.get("input"):
-            self._input(worker, line, fields)
+        if found:
+            self._input_found(video, line, found)
 
     def _skipped(self, worker: WorkerHistory, line: JournalLine, fields: dict[str, Any]) -> None:
-        for video, labels in fields["views"].items():
-            for label in labels:
-                self._status(self._view(video, label), worker, line.key, "skipped")
+        self._end_all(fields["views"], (line.key, "skipped", worker.part or ""))
 
     def _alone(self, worker: WorkerHistory, line: JournalLine, fields: dict[str, Any]) -> None:
-        for video, labels in fields["views"].items():
+        self._end_all(fields["views"], (line.key, "failed", worker.part or ""))
+
+    def _end_all(self, videos: dict[str, list[str]], ended: Ended) -> None:
+        for video, labels in videos.items():
             for label in labels:
-                self._status(self._view(video, label), worker, line.key, "failed", counts=False)
+                self._view(video, label).end(ended)
 
     def _input(self, worker: WorkerHistory, line: JournalLine, fields: dict[str, Any]) -> None:
-        video, found = fields["video"], fields["input"]
+        self._input_found(fields["video"], line, fields["input"])
+
+    def _input_found(self, video: str, line: JournalLine, found: list[Any]) -> None:
         before = self.inputs.get(video)
         if before is None or line.key > before[0]:
-            self.inputs[video] = line.key, Input(*found)
+            then = None if before is None else before[1]
+            signature, digest, fps = found
+            if then is None or (then.signature, then.digest, then.fps) != (signature, digest, fps):
+                then = Input(signature, digest, fps)
+            self.inputs[video] = line.key, then
 
     def _end(self, worker: WorkerHistory, line: JournalLine, fields: dict[str, Any]) -> None:
         worker.ended = fields.get("why") or ""
 
-    def _status(self, view: ViewHistory, worker: WorkerHistory, key: Key, status: str, counts: bool = True) -> None:
-        ended = key, status
-        view.ended = ended if view.ended is None else max(view.ended, ended)
-        before = view.ended_in(worker.part)
-        if before is None or ended > before:
-            part = worker.part or ""
-            others = [told for told in view.parts if told[0] != part]
-            view.parts = tuple(sorted([*others, (part, *ended)]))
-        if status == "failed" and counts:
-            view.failures = view.failures or {}
-            view.failures[worker.name] = _later(view.failures.get(worker.name), key)
+
+@contextlib.contextmanager
+def no_collection() -> Iterator[None]:
+    """Let the garbage collector rest: of a million objects that stay it would look at all, many times."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def is_same_place(one: Path, other: Path) -> bool:
@@ -267,12 +302,12 @@ def _later(before: Key | None, key: Key) -> Key:
     return key if before is None else max(before, key)
 
 
+_OF_ENDED_VIEW = ("video", "view", "status", "input")
 _TAKE = {
     "run": History._run,
     "used": History._used,
     "plan": History._plan,
     "begin": History._begin,
-    "view": History._ended_view,
     "skipped": History._skipped,
     "alone": History._alone,
     "input": History._input,

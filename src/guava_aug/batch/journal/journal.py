@@ -14,10 +14,12 @@ it: so a clock that runs ahead, or a damaged digit, loses nothing.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import re
+import secrets
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +27,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from guava_aug.batch.journal.lines import EARLIEST, is_short_ascii, is_time, understood
+from guava_aug.batch.journal.lines import (
+    EARLIEST,
+    Packer,
+    Shape,
+    Values,
+    is_kind,
+    is_short_ascii,
+    is_time,
+    understood,
+    unpacked,
+)
 from guava_aug.errors import DiskFullError, OutputError
 from guava_aug.runtime.durable import sync_descriptor
 from guava_aug.runtime.plain_json import is_count, loads
@@ -42,37 +54,39 @@ Key = tuple[float, str, int]  # the total order: seconds since 1970, file name, 
 
 
 class JournalLine:
-    """One line of one journal. Keeps the text and not what it says: of a hundred thousand lines that is much less."""
+    """One line of one journal: what it says, checked, in little memory, for there may be a hundred thousand of them."""
 
-    __slots__ = ("_fields", "_text", "key", "kind", "names")
+    __slots__ = ("_values", "key", "kind", "shape")
 
-    def __init__(self, key: Key, kind: str, text: bytes, fields: dict[str, Any] | None = None) -> None:
+    def __init__(self, key: Key, kind: str, shape: Shape, values: Values) -> None:
         self.key = key
         self.kind = kind  # run, plan, used, begin, view, skipped, alone, input, end
-        self._text = text
-        self._fields = fields  # while it is read
-        self.names: tuple[str, ...] = () if fields is None else _shared_names(fields)  # of its fields
+        self.shape = shape  # the names of its fields
+        self._values = values
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What the line says, checked; read from its text every time."""
-        if self._fields is not None:
-            return self._fields
-        said = _parse(self._text)
-        assert said is not None, "it was understood when it was read"
-        return {name: said[name] for name in self.names}
+        """What the line says, a new object every time; what is in it is not to be changed."""
+        return dict(zip(self.shape.names, map(unpacked, self._values), strict=True))
+
+    def get(self, name: str) -> Any:
+        """Return one field; None: it is not there. Quicker than `fields`."""
+        place = self.shape.places.get(name)
+        return None if place is None else unpacked(self._values[place])
+
+    def pick(self, names: tuple[str, ...]) -> Values:
+        """Return two or more fields, None for those that are not there; objects of numbers as `Packer` packed them."""
+        return self.shape.picker(names)(self._values)
 
     @property
     def worker(self) -> str:
         """The journal's file name: whoever wrote the line."""
         return self.key[1]
 
-    def forget(self) -> None:
-        """Keeps the text only."""
-        self._fields = None
-
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, JournalLine) and (self.key, self._text) == (other.key, other._text)
+        return isinstance(other, JournalLine) and (self.key, self.kind, self.fields) == (
+            other.key, other.kind, other.fields,
+        )  # fmt: skip
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -92,6 +106,7 @@ class Journal:
         self._time = after
         self._number = 0
         self._torn = False
+        self._packer = Packer()
 
     def append(self, kind: str, fields: Mapping[str, Any] | None = None, *, at: float | None = None) -> JournalLine:
         """Adds one line, and gives it back when it is on the disk. See `append_many`."""
@@ -125,7 +140,8 @@ class Journal:
             known = understood(kind, json.loads(line))
             if known is None:
                 raise ValueError(f"no reader would understand this line of a journal: {line[:1000]!r}")
-            lines.append(JournalLine((self._time, self.path.name, self._number), sys.intern(kind), line, known))
+            shape, values = self._packer.pack(known)
+            lines.append(JournalLine((self._time, self.path.name, self._number), sys.intern(kind), shape, values))
             data += line + b"\n"
             self._number += 1
         self._write(self.path, data)
@@ -196,6 +212,7 @@ class Reader:
         self.folder = Path(root) / FOLDER
         self.damage = Damage()
         self._places: dict[str, _Place] = {}  # by file name
+        self._packer = Packer()
 
     def new_lines(self) -> Iterator[JournalLine]:
         """The lines that this reader has not given yet, file by file. A line still being written comes next time."""
@@ -224,46 +241,40 @@ class Reader:
         try:
             with open(self.folder / name, "rb") as file:
                 file.seek(place.read)
-                for text in file:
-                    place.seen = place.read + len(text)
-                    if not text.endswith(b"\n"):  # being written, or cut short
+                while texts := file.readlines(_BLOCK):
+                    place.seen = place.read + sum(map(len, texts))
+                    torn = not texts[-1].endswith(b"\n")  # being written, or cut short
+                    if torn:
+                        texts.pop()
+                    place.read += sum(map(len, texts))
+                    yield from self._lines(name, texts, place, latest, changed)
+                    if torn:
                         return
-                    place.read = place.seen
-                    place.lines += 1
-                    line = self._line(name, text[:-1], place, latest, changed)
-                    if line is not None:
-                        yield line
         except OSError as error:
             raise OutputError(f"{self.folder / name}: cannot be read ({error.strerror or error})") from error
 
-    def _line(self, name: str, text: bytes, place: _Place, latest: float, changed: float) -> JournalLine | None:
-        """The line; None, and counted, when it is not understood."""
-        if not text:
-            return None
-        said = _parse(text)
-        fields = None if said is None else understood(said.get("kind"), said, is_short_ascii(text))
-        number: Any = None if said is None else said.get("n")
-        if said is None or fields is None or not is_count(number):
-            self.damage.passed_over += 1
-            if len(self.damage.examples) < EXAMPLES:
-                self.damage.examples += (f"{name} line {place.lines}",)
-            return None
-        at: Any = said.get("t")
-        before = place.time
-        if not is_time(at, latest) or (before is not None and at < before):
-            self.damage.times += 1
-            at = before if before is not None else _begun(name, latest, changed)
-        place.time = at = float(at)
-        return JournalLine((at, name, number), sys.intern(said["kind"]), text, fields)
-
-
-_NAMES: dict[tuple[str, ...], tuple[str, ...]] = {}
-
-
-def _shared_names(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the fields, the same object for all lines that have the same."""
-    names = tuple(fields)
-    return _NAMES.setdefault(names, names)
+    def _lines(
+        self, name: str, texts: list[bytes], place: _Place, latest: float, changed: float
+    ) -> Iterator[JournalLine]:
+        """The lines, those that are understood; the others are counted."""
+        read = list(zip(*_read_block(texts, self._packer), strict=True)) if texts else []
+        for said, understood_ in read:
+            place.lines += 1
+            if said is _EMPTY:
+                continue
+            number: Any = None if said is None else said.get("n")
+            if said is None or understood_ is None or not is_count(number):
+                self.damage.passed_over += 1
+                if len(self.damage.examples) < EXAMPLES:
+                    self.damage.examples += (f"{name} line {place.lines}",)
+                continue
+            at: Any = said.get("t")
+            before = place.time
+            if not is_time(at, latest) or (before is not None and at < before):
+                self.damage.times += 1
+                at = before if before is not None else _begun(name, latest, changed)
+            place.time = at = float(at)
+            yield JournalLine((at, name, number), sys.intern(said["kind"]), *understood_)
 
 
 def _begun(name: str, latest: float, changed: float) -> float:
@@ -281,6 +292,56 @@ def _encode(kind: str, fields: Mapping[str, Any]) -> bytes:
 
     text = json.dumps({"kind": kind, **fields}, allow_nan=False, separators=(",", ":"), default=plain)
     return text[1:].encode("ascii")
+
+
+_EMPTY: dict[str, Any] = {}  # what an empty line says
+_BLOCK = 1 << 18  # bytes of lines that are read together
+_LONG_LINE = 1 << 16  # bytes; such a one is read alone
+_MARK = f"between lines {secrets.token_hex(16)}"  # a damaged line cannot hold it
+_BETWEEN = f',"{_MARK}",'.encode()
+
+
+def _read_block(
+    texts: Sequence[bytes], packer: Packer
+) -> tuple[list[dict[str, Any] | None], list[tuple[Shape, Values] | None]]:
+    """Of every line what it says, unchecked, None when it is no JSON object; and what is understood of it, or None."""
+    lines = [text[:-1] for text in texts]  # all end with a new line
+    told = _parse_block(lines)
+    understood_: list[tuple[Shape, Values] | None] = [None] * len(lines)
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for place, said in enumerate(told):
+        if said:
+            groups.setdefault((said.get("kind"), *said) if type(said.get("kind")) is str else (), []).append(place)
+    plain = max(map(len, lines), default=0) <= _LONG_LINE and not any(b"\\u" in line for line in lines)
+    for names, places in groups.items():
+        if not names or not is_kind(names[0]):
+            continue
+        rows = [said for place in places if (said := told[place])]
+        many = packer.pack_many(names[0], names[1:], rows, plain) if len(places) > 1 else None
+        if many is not None:
+            shape, values = many
+            for place, one in zip(places, values, strict=True):
+                understood_[place] = shape, one
+            continue
+        for place, said in zip(places, rows, strict=True):
+            fields = understood(names[0], said, is_short_ascii(lines[place]))
+            understood_[place] = None if fields is None else packer.pack(fields)
+    return told, understood_
+
+
+def _parse_block(lines: Sequence[bytes]) -> list[dict[str, Any] | None]:
+    """What every line says, as `_parse`, and `_EMPTY` of an empty one.
+
+    All are read as one list, between whose elements the mark must be found again: else something is damaged, and they
+    are read one by one.
+    """
+    if all(lines) and max(map(len, lines)) <= _LONG_LINE:
+        with contextlib.suppress(ValueError):
+            found = loads(f"[{_BETWEEN.join(lines).decode('ascii')}]")
+            told = found[::2]
+            if len(told) == len(lines) and found[1::2] == [_MARK] * (len(lines) - 1) and set(map(type, told)) == {dict}:
+                return told
+    return [_parse(line) if line else _EMPTY for line in lines]
 
 
 _FIRST_FIELD = re.compile(rb'^[^,]{0,10000},(?="n":)')  # `{"t":...,` whatever a disk has made of it

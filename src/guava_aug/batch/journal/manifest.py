@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from guava_aug.batch.journal.history import History, ViewHistory, WorkerHistory
-from guava_aug.batch.journal.params_log import Entries, view_order
+from guava_aug.batch.journal.journal import JournalLine
+from guava_aug.batch.journal.lines import unpacked
+from guava_aug.batch.journal.params_log import Entries
 from guava_aug.errors import OutputError, UsageError
 from guava_aug.output.tree import manifest_path, relative_paths
 from guava_aug.runtime import timing
 from guava_aug.runtime.atomic import atomic_write
 from guava_aug.runtime.frame_rate import rate_text
 from guava_aug.runtime.plain_json import is_number
-from guava_aug.views.angles import expanded_facts
-from guava_aug.views.view import recorded_params
+from guava_aug.views.camera_facts import expanded_facts
+from guava_aug.views.view import recorded_params, view_order
 
 # Column of every stage's seconds; what all views of a video share is divided among them.
 STAGE_COLUMNS = {
@@ -29,7 +33,7 @@ STAGE_COLUMNS = {
     timing.RENDER: "seconds_render",
     timing.ENCODE_WAIT: "seconds_encode_wait",
 }
-ROWS_AT_A_TIME = 10_000  # so that its memory does not grow with the table
+ROWS_AT_A_TIME = 2_500  # so that its memory does not grow with the table
 COLUMNS = {
     "video": "string", "view": "string", "difficulty": "string", "view_index": "int32",
     "seed": "int64", "yaw": "float64", "pitch": "float64", "zoom": "float64",
@@ -44,6 +48,9 @@ COLUMNS = {
 }  # fmt: skip
 
 
+KINDS = tuple(COLUMNS.values())
+
+
 def write_manifest(root: Path, history: History, found: Entries) -> Path:
     """Writes the manifest of an output root in one step; gives its path.
 
@@ -52,8 +59,8 @@ def write_manifest(root: Path, history: History, found: Entries) -> Path:
     Raises:
         OutputError: it cannot be written; the one before is still there.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    import pyarrow as pa  # noqa: PLC0415 - slow to load, and not always needed
+    import pyarrow.parquet as pq  # noqa: PLC0415 - slow to load, and not always needed
 
     kinds = {"string": pa.string(), "int32": pa.int32(), "int64": pa.int64(), "float64": pa.float64()}
     kinds["list"] = pa.list_(pa.float64())
@@ -71,8 +78,8 @@ def write_manifest(root: Path, history: History, found: Entries) -> Path:
             writer.write_table(schema.empty_table())
             while piece := list(islice(all_rows, ROWS_AT_A_TIME)):
                 columns = [
-                    _column(values, kind, type_)
-                    for values, kind, type_ in zip(zip(*piece, strict=True), COLUMNS.values(), types, strict=True)
+                    _column(name, values, kind, type_)
+                    for name, values, kind, type_ in zip(COLUMNS, zip(*piece, strict=True), KINDS, types, strict=True)
                 ]
                 writer.write_table(pa.Table.from_arrays(columns, schema=schema))
     except OSError as error:
@@ -103,36 +110,156 @@ _FITTING: dict[str, Callable[[Any], Any]] = {
 }  # fmt: skip
 
 
-def _column(values: Sequence[Any], kind: str, type_: Any) -> Any:
-    import pyarrow as pa
+def _column(name: str, values: Sequence[Any], kind: str, type_: Any) -> Any:
+    import pyarrow as pa  # noqa: PLC0415 - slow to load, and not always needed
 
+    if name in _WHOLE and set(map(type, values)) <= {bytes, type(None)}:
+        return _matrices(name, values, type_)
+    if name in _WHOLE:
+        values = [_expanded(name, value) if type(value) is bytes else value for value in values]
     try:
         return pa.array(values, type_)
     except (pa.ArrowException, ValueError, TypeError, OverflowError):
         return pa.array([_FITTING[kind](value) for value in values], type_)
 
 
+# Of matrices that a journal has in part, as packed numbers: all numbers, and the places of those in the journal.
+_WHOLE: dict[str, tuple[tuple[float, ...], tuple[int, ...]]] = {
+    "K": ((0.0,) * 8 + (1.0,), (0, 4, 2, 5)),  # fx, fy, cx, cy
+    "viewmat": ((0.0,) * 15 + (1.0,), tuple(range(12))),
+}
+
+
+def _expanded(name: str, packed: bytes) -> list[float]:
+    whole, places = _WHOLE[name]
+    found = list(whole)
+    for place, value in zip(places, struct.unpack(f"{len(places)}d", packed), strict=True):
+        found[place] = value
+    return found
+
+
+def _matrices(name: str, values: Sequence[bytes | None], type_: Any) -> Any:
+    """`_expanded` of a whole column, as an array of lists."""
+    import numpy as np  # noqa: PLC0415 - slow to load, and not always needed
+    import pyarrow as pa  # noqa: PLC0415 - slow to load, and not always needed
+
+    whole, places = _WHOLE[name]
+    there = [value is not None for value in values]
+    packed = np.frombuffer(b"".join([value for value in values if value is not None])).reshape(-1, len(places))
+    full = np.tile(np.array(whole), (len(packed), 1))
+    full[:, places] = packed
+    offsets = np.zeros(len(values) + 1, np.int32)
+    np.cumsum(there, out=offsets[1:])
+    offsets *= len(whole)
+    ends = pa.array(offsets, mask=np.array([not one for one in there] + [False]))
+    return pa.ListArray.from_arrays(ends, pa.array(full.ravel())).cast(type_)
+
+
 def rows(root: Path, history: History, found: Entries) -> Iterator[tuple[Any, ...]]:
-    """The manifest's rows, values in the order of `COLUMNS`: videos by name, views by difficulty and number."""
+    """The manifest's rows, values in the order of `COLUMNS`: videos by name, views by difficulty and number.
+
+    Matrices are lists of numbers, or bytes, see `_WHOLE`.
+    """
     workers = {name: _of_worker(history, worker) for name, worker in history.workers.items()}
+    in_order = {name: tuple(worker.values()) for name, worker in workers.items()}
+    text_of = _Texts()
     for video in sorted(history.views.keys() | found.keys()):
         views, entries = history.views.get(video, {}), found.get(video, {})
         for label in sorted(views.keys() | entries.keys(), key=view_order):
-            row = dict.fromkeys(COLUMNS)
-            _, difficulty, number = view_order(label)
-            row.update(video=video, view=label, difficulty=difficulty, view_index=number)
-            view, moving = views.get(label), False
-            if view is None or not (view.told or view.made or view.failed):
-                row.update(_of_entry(entries.get(label) or {}))
-            if view is not None:
-                row["status"] = standing = view.standing
-                moving = _of_history(row, view, standing, workers)
-            if row["status"] == "done":
-                with contextlib.suppress(UsageError):  # a log of others may name what is no folder
-                    row["path"], row["sidecar"] = relative_paths(label, video)
-                    if moving:
-                        row["cameras"] = row["sidecar"]
-            yield tuple(row.values())
+            view = views.get(label)
+            if view is not None and view.made is not None and view.status == "done":
+                row = _of_made(video, label, view, view.made, in_order[view.made.worker], text_of)
+                if row is not None:
+                    yield row
+                    continue
+            yield _row(video, label, view, entries.get(label) or {}, workers)
+
+
+def _row(
+    video: str, label: str, view: ViewHistory | None, entry: dict[str, Any], workers: dict[str, dict[str, Any]]
+) -> tuple[Any, ...]:
+    """The row of any view. entry: what the logs say of it."""
+    row: dict[str, Any] = dict.fromkeys(COLUMNS)
+    _, difficulty, number = view_order(label)
+    row.update(video=video, view=label, difficulty=difficulty, view_index=number)
+    moving = False
+    if view is None or not (view.told or view.made or view.failed):
+        row.update(_of_entry(entry))
+    if view is not None:
+        row["status"] = standing = view.status
+        moving = _of_history(row, view, standing, workers)
+    if row["status"] == "done":
+        with contextlib.suppress(UsageError):  # a log of others may name what is no folder
+            row["path"], row["sidecar"] = relative_paths(label, video)
+            if moving:
+                row["cameras"] = row["sidecar"]
+    return tuple(row.values())
+
+
+class _Texts:
+    """JSON of what many views have in common, made once."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Any, str]] = {}  # by identity
+
+    def of(self, value: Any) -> str:
+        """Return the JSON text with sorted keys."""
+        known = self._known.get(id(value))
+        if known is None:
+            known = self._known[id(value)] = value, json.dumps(value, sort_keys=True)
+        return known[1]
+
+
+_PICKED = (
+    "seed", "yaw", "pitch", "zoom", "camera", "frames", "fps", "frame_rate", "size", "bytes", "stages", "render_time",
+    "fingerprint", "made_with", "trajectory", "sampler",
+)  # fmt: skip
+_FORM = ("azimuth", -1, "elevation", -1, "K", 4, "viewmat", 12)  # of a camera that stands still, see `lines.Packer`
+_NUMBERS = {int, float}
+
+
+def _of_made(
+    video: str, label: str, view: ViewHistory, line: JournalLine, worker: tuple[Any, ...], text_of: _Texts
+) -> tuple[Any, ...] | None:
+    """`_row` of a view that is done and whose line is as usual, which most are, and this is quick; else None."""
+    (
+        seed, yaw, pitch, zoom, camera, frames, fps, frame_rate, size, length, stages, render_time, fingerprint,
+        made_with, trajectory, sampler,
+    ) = line.pick(_PICKED)  # fmt: skip
+    if (
+        type(seed) is not int
+        or not {type(yaw), type(pitch), type(zoom)} <= _NUMBERS
+        or sampler is not None
+        or (camera is not None and (type(camera) is not tuple or camera[0] != _FORM))
+    ):
+        return None
+    _, difficulty, number = view_order(label)
+    azimuth = elevation = K = viewmat = None
+    if camera is not None:
+        data = camera[1]
+        azimuth, elevation = struct.unpack_from("2d", data)
+        K, viewmat = data[16:48], data[48:]
+    width, height = size or (None, None)
+    seconds = dict.fromkeys(STAGE_COLUMNS)
+    seconds[timing.RENDER] = render_time
+    for stage, spent in unpacked(stages or {}).items():
+        if stage in seconds:
+            seconds[stage] = spent
+    path, sidecar = relative_paths(label, video)
+    root, part, host, device, gpu, rasteriser, precision, versions = worker
+    return (
+        video, label, difficulty, number,
+        seed, yaw, pitch, zoom,
+        trajectory or "fixed", f'{{"pitch": {pitch!r}, "seed": {seed!r}, "yaw": {yaw!r}, "zoom": {zoom!r}}}',
+        azimuth, elevation,
+        K, viewmat, None,
+        "done", None, None, None, view.failed_runs,
+        root, path, sidecar,
+        frames, fps, frame_rate or _rate_text(fps), width, height, length,
+        *seconds.values(),
+        int(line.key[0] * 1000), part, host, device, gpu,
+        rasteriser, precision, versions, fingerprint, None if made_with is None else text_of.of(made_with),
+    )  # fmt: skip
 
 
 def _of_entry(entry: dict[str, Any]) -> dict[str, Any]:
@@ -201,6 +328,7 @@ def _of_history(row: dict[str, Any], view: ViewHistory, standing: str, workers: 
     return moving
 
 
+@functools.lru_cache(maxsize=256)
 def _rate_text(fps: Any) -> str | None:
     """Return the exact rate of a view whose journal has it as a number only."""
     try:

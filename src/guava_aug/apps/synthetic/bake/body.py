@@ -258,6 +258,7 @@ def _head_regressor(template: Array, shapes: Array, weights: Array, regressor: A
 
 
 def main(argv: list[str]) -> int:
+    """Bake the body and return the exit code."""
     if len(argv) != 1:
         sys.stderr.write("usage: python -m guava_aug.apps.synthetic.bake.body OUT.npz\n")
         return 2

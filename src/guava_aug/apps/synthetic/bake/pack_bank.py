@@ -73,6 +73,7 @@ def _unit(vertices: NDArray[np.float64], pair: tuple[int, int, float] | None, ax
 
 
 def main() -> int:
+    """Pack the bank and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m guava_aug.apps.synthetic.bake.pack_bank", description="pack the picture bank"
     )

@@ -1,0 +1,95 @@
+"""The sink protocol: one kind of file of a view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from guava_aug.output.settings import OutputSettings as OutputSettings
+from guava_aug.runtime.frame_rate import Rate
+
+if TYPE_CHECKING:  # for annotations only: torch need not be there
+    import numpy as np
+
+    from guava_aug.output.gpu_frames import PendingFrames
+
+Need = Literal["video", "rgb8", "alpha", "inverse_depth", "joints", "cameras"]
+
+
+@dataclass(frozen=True)
+class ViewTarget:
+    """The view whose files a sink writes."""
+
+    settings: OutputSettings
+    video: str  # name of the tracked video
+    label: str  # of the view
+    size: int  # pixels, of both sides
+    fps: Rate  # frames per second
+    num_frames: int
+    comment: str = ""  # for the metadata of formats that support it
+    sidecar: Mapping[str, Any] = field(default_factory=dict)  # content of the file beside the MP4
+
+
+@dataclass(frozen=True)
+class FrameBatch:
+    """T frames of one view on their way to its sinks; only the fields that a sink needs are there.
+
+    The original truncates in its videos and rounds in its PNGs, hence two kinds of bytes.
+    """
+
+    video: np.ndarray | PendingFrames  # [T, H, W, 3] uint8 RGB, truncated; or I420 planes on their way from a GPU
+    rgb8: np.ndarray | None = None  # [T, H, W, 3] uint8 RGB, rounded
+    alpha: np.ndarray | None = None  # [T, 1, H, W] float32, 0..1
+    inverse_depth: np.ndarray | None = None  # [T, 1, H, W] float32, 1 / m
+    joints: np.ndarray | None = None  # [T, J, 3] float32, world, metres
+    cameras: tuple[np.ndarray, np.ndarray] | None = None  # K [3, 3], viewmats [T, 4, 4]: world to camera, OpenCV
+
+    def __len__(self) -> int:
+        """Return the number of frames T."""
+        return len(self.video)
+
+
+class Sink(Protocol):
+    """Writes one kind of file of one view. A sink's module defines a class and names it `SINK`.
+
+    The calls, in this order: the constructor, `write` for each batch in the order of the frames, `flush`, `close`; or
+    `abort` at any time after the constructor. `flush` and `close` come from a thread of their own, never two calls at
+    the same time. A constructor that raises must leave nothing open.
+    """
+
+    help: ClassVar[str]  # one line
+    needs: ClassVar[frozenset[Need]]  # the fields of a batch that it reads, beside `video`
+
+    def __init__(self, target: ViewTarget) -> None:
+        """Begin the files under temporary names. Raises OutputError.
+
+        Where `target.settings.overwrite` is set, files of an earlier run must not outlive a failure: remove them.
+        """
+
+    def write(self, batch: FrameBatch) -> None:
+        """Write the next frames.
+
+        Raises:
+            OutputError: Writing failed, now or for earlier frames.
+        """
+
+    def flush(self) -> None:
+        """Wait until all frames are taken in. Raises OutputError; a view that fails here gets no MP4."""
+
+    def close(self) -> None:
+        """Complete the files: when it returns, they are on the disk under their names. Raises OutputError."""
+
+    def abort(self) -> None:
+        """Remove unfinished files. Any number of times, also after an exception and after `close`."""
+
+    @classmethod
+    def is_complete(cls, settings: OutputSettings, video: str, label: str, num_frames: int | None) -> bool:
+        """Return whether the files of a view are there and whole; cheap, as it is asked of every view before a run.
+
+        Args:
+            settings: where the files are, and which.
+            video: name of the tracked video.
+            label: of the view.
+            num_frames: of the view; None when it is not known.
+        """

@@ -1,0 +1,128 @@
+"""Journals of very many lines: what is read, checked and written together is what it is one by one."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pyarrow.parquet as parquet
+import pytest
+
+from guava_aug.batch.journal import journal as journals
+from guava_aug.batch.journal import manifest, run_log
+from guava_aug.batch.journal.history import History
+from guava_aug.batch.journal.journal import FOLDER, Journal, Reader
+from guava_aug.batch.journal.run_log import RunLog, merge
+from guava_aug.batch.results import ViewRecord
+
+CAMERA = {"azimuth": 0.1, "elevation": -0.2, "K": [1.5, 2.5, 3.5, 4.5], "viewmat": [float(i) for i in range(12)]}
+MADE_WITH = {"weights": "w", "crf": 10, "fps": 30.0, "lossless": False}
+
+
+def records(count: int) -> list[ViewRecord]:
+    """Views of all kinds: that stand still, move or have a sampler of their own, with and without facts; failures."""
+    rng = random.Random(3)
+    made = []
+    for i in range(count):
+        video, label = f"vidéo {i // 4}", ("easy", "easy_001", "hard", "tour")[i % 4]
+        line = {"video": video, "view": label, "status": rng.choice(["success", "success", "skipped", "failed"])}
+        line |= {"seed": i, "yaw": rng.uniform(-1, 1), "pitch": rng.choice([0, -0.5]), "zoom": 1.0}
+        if label == "tour":
+            line = {**dict(list(line.items())[:3]), "sampler": "orbit", "params": {"radius": 2.0, "turns": [1, 2]}}
+        line |= {"made_with": dict(MADE_WITH, crf=rng.choice([10, 20])), "input": [str(i // 4), "d", None], "bytes": i}
+        optional = {
+            "camera": rng.choice([CAMERA, {"moving": True}, dict(CAMERA, azimuth=1)]), "fps": rng.choice([25.0, 29.97]),
+            "stages": rng.choice([{}, {"data": 0.25}, {"data": 1, "render per view": 0.5}]), "size": [64, 32],
+            "frame_rate": "30000/1001", "digest": "ab", "fingerprint": f"f{i}", "frames": 3, "render_time": 0.125,
+            "tracked_path": f"/t/{video}", "output_dir": f"/o/{label}/{video}", "trajectory": "circle",
+        }  # fmt: skip
+        line |= {key: value for key, value in optional.items() if rng.random() < 0.8}
+        if line["status"] == "failed":
+            line |= {"error": "it says \u2026 \x1b no", "stage": "encode", "frame": 2, "lasting": True}
+        made.append(ViewRecord.from_json(line))
+    return made
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("many")
+    with RunLog(folder, header={"versions": {"x": "1"}}) as log:
+        log.used({"machine": {"device": "cpu"}, "rasteriser": "numba"})
+        log.ended(records(200))
+    return folder
+
+
+def said(root: Path) -> tuple[list, object]:
+    reader = Reader(root)
+    lines = [(line.key, line.kind, line.fields) for line in reader.new_lines()]
+    return lines, (reader.damage.passed_over, reader.damage.times, reader.damage.examples)
+
+
+def test_a_block_of_lines_is_understood_as_its_lines_are(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (source,) = (root / FOLDER).iterdir()
+    whole = source.read_bytes()
+    path = tmp_path / FOLDER / source.name
+    path.parent.mkdir(parents=True)
+    rng = random.Random(5)
+    for number in range(0, 40, 5):
+        data = bytearray(whole)
+        for _ in range(number):
+            data[rng.randrange(len(data))] = rng.choice(b'"{}[],:0-e\\\n\x00tx')
+        path.write_bytes(data)
+        with monkeypatch.context() as patch:
+            patch.setattr(journals, "_BLOCK", 1)  # every line alone
+            alone = said(tmp_path)
+        assert said(tmp_path) == alone
+    path.write_bytes(whole)
+    lines, damage = said(tmp_path)
+    assert damage == (0, 0, ())
+    for (_, _, fields), text in zip(lines[1:], whole.splitlines()[1:], strict=True):
+        line = json.loads(text)
+        assert repr(fields) == repr({key: line[key] for key in line if key not in ("t", "n", "kind")})  # 1 is not 1.0
+
+
+def test_lines_that_make_sense_only_together_are_damaged(tmp_path: Path):
+    journal = Journal(tmp_path, {})
+    for video in "abcd":
+        journal.append("view", {"video": video, "view": "easy", "status": "success"})
+    assert journal.path is not None
+    first, *lines = journal.path.read_bytes().splitlines(keepends=True)
+    opened = lines[1].replace(b"}\n", b',"x":[{}\n')
+    closed = b"{}]}\n"
+    two = lines[3].replace(b"\n", b",{}\n")
+    journal.path.write_bytes(first + lines[0] + opened + closed + lines[2] + two)
+    history = History(tmp_path)
+    assert set(history.views) == {"a", "c"} and history.damage.passed_over == 3
+
+
+def test_log_and_manifest_are_the_same_by_the_quick_way_and_by_the_other(root: Path, monkeypatch: pytest.MonkeyPatch):
+    _, log, table = merge([root])
+    quick = log.read_bytes(), parquet.read_table(table)
+    assert quick[1].num_rows == 200
+    monkeypatch.setattr(manifest, "_of_made", lambda *args: None)
+    monkeypatch.setattr(run_log, "told_alike", lambda *args: 0)
+    monkeypatch.setattr(
+        run_log, "_entry_of_made",
+        lambda video, label, line, status: run_log.params_entry(video, label, None, line.fields, {"status": status}),
+    )  # fmt: skip
+    log.unlink()
+    merge([root])
+    assert (log.read_bytes(), parquet.read_table(table)) == quick
+    matrices = {tuple(row) for row in quick[1]["viewmat"].to_pylist() if row}
+    assert matrices == {(*CAMERA["viewmat"], 0.0, 0.0, 0.0, 1.0)}
+
+
+def test_what_a_log_knows_alone_is_found_behind_what_the_journals_know_too(root: Path, tmp_path: Path):
+    merge([root])
+    text = (root / "augmentation_params.json").read_text(encoding="utf-8")
+    (tmp_path / FOLDER).mkdir(parents=True)
+    for path in (root / FOLDER).iterdir():
+        (tmp_path / FOLDER / path.name).write_bytes(path.read_bytes())
+    log = tmp_path / "augmentation_params.json"
+    edited = json.loads(text)
+    edited["zz"] = {"easy": {"video_name": "zz", "difficulty": "easy", "seed": 5, "status": "success"}}
+    edited["vidéo 7"]["easy"]["note"] = "kept"
+    log.write_text(json.dumps(edited, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+    merge([tmp_path])
+    assert json.loads(log.read_text(encoding="utf-8")) == edited
