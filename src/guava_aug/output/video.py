@@ -271,6 +271,10 @@ class VideoWriter:
         return OutputError(f"{where} ({type(error).__name__}: {error}); check the disk and run again")
 
 
+# Damaged text in the metadata is no damage to the pictures. PyAV 19 has no such option; it never refuses text.
+_OPEN_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+
 @contextmanager
 def open_video(path: str | os.PathLike[str]) -> Iterator[tuple[Any, Any]]:
     """Open an MP4 for the time of a block and return its PyAV container and video stream.
@@ -283,7 +287,7 @@ def open_video(path: str | os.PathLike[str]) -> Iterator[tuple[Any, Any]]:
     """
     path = Path(path)
     try:
-        with av.open(_file_url(path), format="mp4", metadata_errors="replace") as container:
+        with av.open(_file_url(path), format="mp4", **_OPEN_OPTIONS) as container:
             if len(container.streams.video) != 1:
                 raise OutputError(f"{path}: expected one video stream, found {len(container.streams.video)}")
             stream = container.streams.video[0]
