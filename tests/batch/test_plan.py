@@ -372,7 +372,7 @@ def test_a_root_of_0_1_0_is_verified_by_decoding(tracked: Path, tmp_path: Path, 
     """Its journals have neither a digest nor an exact frame rate, and its sidecars no exact frame rate."""
     out = tmp_path / "out"
     monkeypatch.setattr("guava_aug.batch.executors.open_clip.rate_text", lambda fps: None)
-    monkeypatch.setattr("guava_aug.batch.executors.in_process.file_digest", lambda path: None)
+    monkeypatch.setattr("guava_aug.output.verify.file_digest", lambda path: None)
     run(tracked, out, difficulties=["easy"], fps=29.97)
     monkeypatch.undo()
     assert run(tracked, out, difficulties=["easy"], fps=29.97, verify=True).count() == {"skipped": 2}

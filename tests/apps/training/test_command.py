@@ -145,7 +145,9 @@ def test_synthetic_people_and_those_to_validate_on(tiny: str, tmp_path: Path):
 def test_people_of_another_size_are_refused(tiny: str, person: PersonViews, tmp_path: Path, capsys):
     person.save(tmp_path / "person_a.npz")
     config = tmp_path / "larger.yaml"
-    config.write_text(yaml.safe_dump({**TINY, "MODEL": {**TINY["MODEL"], "image_size": 2 * SIZE}}))
+    refiner = {**TINY["MODEL"]["styleunet"], "in_size": 2 * SIZE, "out_size": 2 * SIZE}
+    model = {**TINY["MODEL"], "image_size": 2 * SIZE, "styleunet": refiner}
+    config.write_text(yaml.safe_dump({**TINY, "MODEL": model}))
     assert train("--config", config, "--pool", tmp_path, "--out", tmp_path / "run") == 2
     assert "pictures of 32 pixels" in capsys.readouterr().err
     assert train("--config", tiny, "--pool", tmp_path, "--out", tmp_path / "run", "--targets", 4) == 2

@@ -195,7 +195,7 @@ def test_a_log_with_a_value_that_cannot_be_written_again_is_refused(value: str, 
 
 @pytest.mark.parametrize("said", ["{", '{"seed":NaN}', "[" * 50_000, '{"seed":1,"yaw":1e999,"pitch":0,"zoom":1}'])
 def test_what_a_file_says_of_itself_is_checked(said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("guava_aug.output.camera_tag.read_comment", lambda path: said)
+    monkeypatch.setattr("guava_aug.output.video.read_comment", lambda path: said)
     if said.startswith("{"):  # as only ours do
         with pytest.raises(OutputError, match="damaged"):
             tag_of_file(tmp_path / "any.mp4")

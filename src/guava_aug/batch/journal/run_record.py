@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import socket
@@ -62,16 +63,27 @@ def stage_rows(stages: Iterable[StageTime]) -> list[dict[str, Any]]:
     ]
 
 
+def _standard(value: Any) -> Any:
+    """Return `value` with every float that JSON has no number for (infinite or not a number) as None."""
+    if isinstance(value, dict):
+        return {key: _standard(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_standard(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_record(path: Path, content: dict[str, Any]) -> None:
-    """Writes the record in one step: readers see the old one or the new one, whole.
+    """Write the record in one step: readers see the old one or the new one, whole.
+
+    A float without a JSON number (no time limit, the PSNR of equal pictures) is written as null.
 
     Raises:
         OutputError: the folder or the file cannot be written.
     """
     dated = {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": sys.argv, **content}
-    text = printable_json(json.dumps(dated, indent=2, ensure_ascii=False, default=str, allow_nan=False)) + "\n"
+    text = json.dumps(_standard(dated), indent=2, ensure_ascii=False, default=str, allow_nan=False)
     try:
         with atomic_write(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(printable_json(text) + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{path}: the run record cannot be written ({error.strerror or error})") from error
