@@ -223,7 +223,7 @@ def zoom_cameras(
 ) -> Cameras:
     """Return 120 key frames of a circling camera with changing distance.
 
-    The distance is multiplied by 1 + radius_range * sin (|radius_range| < 1).
+    The distance is multiplied by 1 + radius_range * sin; -1 < radius_range < 1.
     """
     _checked(yaw_range, pitch_range, 1.0 - abs(radius_range))
     wave = _key_angles()
