@@ -5,7 +5,7 @@
 # make test-oldest    all tests with Python 3.10 and the lowest versions that pyproject.toml allows (OLDEST=python3.10)
 # make test-newest    all tests with Python 3.13 and the newest versions there are (NEWEST=python3.13)
 # make lint     ruff and mypy                         make test-gpu  only those that need a GPU
-# make test-fast   the quick ones, in less than a minute, and how much of the code they cover
+# make test-fast   the quick ones, about a minute, and how much of the code they cover
 # make docs     the documentation site, into docs/_build/html; a warning is an error
 
 PYTHON ?= python3

@@ -128,7 +128,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 # What `make test-fast` runs: the rules of the source, and the small parts that all others rest on.
 FAST = (
-    "test_architecture.py", "views/", "batch/executors/", "batch/journal/test_params_log.py", "batch/test_sharding.py",
+    "test_architecture.py", "views/", "batch/executors/", "batch/journal/test_params_log.py",
+    "batch/journal/test_run_record.py",
+    "batch/test_sharding.py",
     "runtime/test_text.py", "runtime/test_timing.py", "runtime/test_cpus.py", "runtime/test_device.py",
     "runtime/test_progress.py", "runtime/test_moved_modules.py", "runtime/test_processes.py",
     "output/test_mp4_probe.py",

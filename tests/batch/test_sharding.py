@@ -59,6 +59,7 @@ def test_slurm_arrays():
         shard_of_slurm_array({"SLURM_ARRAY_TASK_ID": "3"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 7, 64])
 def test_the_tree_does_not_depend_on_the_parts(tmp_path: Path, count: int):
     """Shuffled lists, other chunks and groups: the same files, bytes and cameras as one run of the whole list."""

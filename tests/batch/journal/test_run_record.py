@@ -6,11 +6,7 @@ import json
 import math
 from pathlib import Path
 
-import pytest
-
 from guava_aug.batch.journal.run_record import write_record
-
-pytestmark = pytest.mark.fast
 
 
 def test_numbers_that_json_lacks_are_null(tmp_path: Path):

@@ -177,6 +177,22 @@ class _Stream:
             self._changed.notify_all()
 
 
+def _end(pool: ThreadPoolExecutor, prefix: str) -> None:
+    """Wait until no thread of the pool is left, also where Ctrl-C comes now or came while one was being started.
+
+    Such a thread may work without being among those that the pool itself waits for.
+    """
+    try:
+        pool.shutdown(cancel_futures=True)
+    finally:  # a second Ctrl-C goes through
+        for thread in threading.enumerate():
+            if thread.name.startswith(prefix):
+                while thread.ident is None and thread in threading.enumerate():
+                    time.sleep(0.001)  # `join` refuses a thread that has not begun
+                if thread.ident is not None:
+                    thread.join()
+
+
 def _in_threads(executor: Executor, jobs: Sequence[VideoJob], stop: Check, retries: int) -> Events:
     stream = _Stream()
 
@@ -188,7 +204,7 @@ def _in_threads(executor: Executor, jobs: Sequence[VideoJob], stop: Check, retri
     waiting, running = list(reversed(jobs)), set[Future[None]]()
     request: ShutdownRequested | None = None  # what `stop` raised
     unfinished = False  # because of it
-    pool = ThreadPoolExecutor(executor.capacity, thread_name_prefix="job")
+    pool = ThreadPoolExecutor(executor.capacity, thread_name_prefix=f"job of {id(stream)}")
     try:
         while waiting or running:
             if request is None:
@@ -217,7 +233,9 @@ def _in_threads(executor: Executor, jobs: Sequence[VideoJob], stop: Check, retri
         try:
             executor.stop()  # first: whoever waits for a worker is told that none comes
         finally:
-            stream.close()
-            pool.shutdown(cancel_futures=True)
+            try:
+                stream.close()
+            finally:
+                _end(pool, f"job of {id(stream)}")
     if request is not None and unfinished:
         raise request
