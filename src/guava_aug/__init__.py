@@ -9,10 +9,10 @@ Names are imported when they are first used, so that `import guava_aug` costs no
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from guava_aug.runtime import moved_modules
+from guava_aug.runtime.lazy_imports import lazy_attributes
 
 if TYPE_CHECKING:
     from guava_aug.avatar.model import load_model
@@ -65,13 +65,7 @@ __all__ = [
 
 moved_modules.install()
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_attributes(__name__, _WHERE)
 
 
 def __dir__() -> list[str]:

@@ -5,8 +5,9 @@ Modules are imported on first use, so that finding a checkpoint does not import 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from guava_aug.runtime.lazy_imports import lazy_attributes
 
 if TYPE_CHECKING:
     from guava_aug.avatar.avatar import Avatar, PosedGaussians
@@ -36,10 +37,4 @@ _WHERE = {
     "VitConfig": "config",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_attributes(__name__, _WHERE)

@@ -5,14 +5,14 @@ Modules that need torch or an image library are imported on first use.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from guava_aug.output.settings import OutputSettings as OutputSettings
 from guava_aug.output.tree import params_log_path as params_log_path
 from guava_aug.output.tree import png_dir as png_dir
 from guava_aug.output.tree import video_path as video_path
 from guava_aug.output.tree import view_dir as view_dir
+from guava_aug.runtime.lazy_imports import lazy_attributes
 
 if TYPE_CHECKING:
     from guava_aug.output.pngs import PngWriter as PngWriter
@@ -29,10 +29,4 @@ _WHERE = {
     "verify_video": "video",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_attributes(__name__, _WHERE)

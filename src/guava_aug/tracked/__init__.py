@@ -6,9 +6,9 @@ raises `InputError` with the video, the frame and the reason. Modules that need 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from guava_aug.runtime.lazy_imports import lazy_attributes
 from guava_aug.tracked.layout import list_videos, scan_videos, tracked_path
 from guava_aug.tracked.timemap import Timing, load_time_map, warn_unknown_videos
 
@@ -51,10 +51,4 @@ _WHERE = {
     "write_tracked": "write",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_attributes(__name__, _WHERE)

@@ -5,9 +5,9 @@ Modules that need torch are imported on first use, as planning does not need it.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from guava_aug.runtime.lazy_imports import lazy_attributes
 from guava_aug.views.difficulty import DIFFICULTIES as DIFFICULTIES
 from guava_aug.views.difficulty import seed_for as seed_for
 from guava_aug.views.view import View as View
@@ -34,10 +34,4 @@ _WHERE = dict.fromkeys(
 )  # fmt: skip
 _WHERE["viewing_angles"] = "angles"
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_attributes(__name__, _WHERE)
