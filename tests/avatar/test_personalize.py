@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from guava_aug.apps.synthetic import default_body_path
 from guava_aug.avatar.avatar import Avatar
@@ -23,7 +25,7 @@ from guava_aug.avatar.personalize.guess import fuse, straighten
 from guava_aug.avatar.personalize.observations import importance
 from guava_aug.avatar.personalize.surface import facing, offset_freedom, smooth_basis, vertex_normals
 from guava_aug.body import EhmModel, Identity, Motion, load_body_file
-from guava_aug.errors import AssetError, UsageError
+from guava_aug.errors import AssetError, OutputError, UsageError
 from guava_aug.views.cameras import intrinsics
 
 SIZE = 16  # one tile: the reference keeps every (splat, pixel)
@@ -227,9 +229,21 @@ def test_an_avatar_file_of_another_body_or_kind_is_named(tmp_path, fitted, body)
     with pytest.raises(AssetError, match=r"another body model.*27612.*fit the avatar again"):
         read_avatar_file(path, other)
     (tmp_path / "y.safetensors").write_bytes(path.read_bytes()[:-100])
-    for name, word in (("y.safetensors", "cannot read"), ("z.safetensors", "cannot read")):
+    tensors, metadata = load_file(path), {"format": "guava-aug avatar 1", "made_with": "{}", "body": "3"}
+    save_file(tensors, tmp_path / "number.safetensors", metadata)  # where a body model should be
+    with safe_open(path, framework="pt") as file:
+        tensors["identity.betas"] = torch.zeros(())
+        save_file(tensors, tmp_path / "shape.safetensors", file.metadata())
+    for name, word in ((f"{name}.safetensors", "cannot read") for name in ("y", "z", "number", "shape")):
         with pytest.raises(AssetError, match=word):
             read_avatar_file(tmp_path / name, body)
+
+
+def test_an_avatar_file_that_cannot_be_written_is_named(tmp_path, fitted):
+    _, found = fitted
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot write .*check the folder"):
+        write_avatar_file(tmp_path / "file" / "x.safetensors", found.avatar, found.motion, found.viewmats, {})
 
 
 @pytest.mark.gpu

@@ -95,6 +95,14 @@ def test_never_more_files_than_views_in_flight(video: TrackedVideo):
     assert all(o.error is None for o in ended)
 
 
+def test_cameras_of_a_video_are_computed_once_for_each_view(video: TrackedVideo, monkeypatch: pytest.MonkeyPatch):
+    """Not for each chunk: a list of cameras is as long as the video."""
+    asked, cameras = [], View.cameras
+    monkeypatch.setattr(View, "cameras", lambda view, *a, **k: asked.append(view.label) or cameras(view, *a, **k))
+    go(FakeModel(), video, Disk(), views=3, in_flight=2)
+    assert asked == ["hard", "hard_001", "hard_002"]
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 5, 64])
 def test_frames_do_not_depend_on_the_chunks(video: TrackedVideo, chunk: int):
     whole, parts = Disk(), Disk()

@@ -368,6 +368,15 @@ def test_damage_is_made_again(tracked: Path, tmp_path: Path, damage, journals: s
     assert "again" not in caplog.text
 
 
+def test_pngs_of_a_sink_are_verified(tracked: Path, tmp_path: Path):
+    out, options = tmp_path / "out", {"difficulties": ["easy"], "sinks": ["png"]}
+    run(tracked, out, **options)
+    before = pictures(out)
+    damaged_picture(out)
+    assert run(tracked, out, verify=True, **options).count() == {"skipped": 1, "success": 1}
+    assert pictures(out) == before
+
+
 def test_a_root_of_0_1_0_is_verified_by_decoding(tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Its journals have neither a digest nor an exact frame rate, and its sidecars no exact frame rate."""
     out = tmp_path / "out"

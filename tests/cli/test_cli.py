@@ -235,6 +235,17 @@ def test_a_part_that_nobody_asked_for_is_told_first(
         assert "SLURM" not in capsys.readouterr().err
 
 
+def test_a_wrong_folder_is_named_without_torch(tmp_path: Path):
+    code = (
+        "import sys\nfrom guava_aug.cli import main\n"
+        f"assert main(['check', {str(tmp_path / 'nowhere')!r}]) == 2\n"
+        "assert not {'torch', 'numba', 'cv2', 'av'} & set(sys.modules), 'something heavy was imported'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "is not a folder" in done.stderr
+
+
 def test_help_needs_no_torch():
     code = (
         "import sys\nfrom guava_aug.cli import main\n"

@@ -16,6 +16,7 @@ import yaml
 from fakes import FakeModel, write_clip
 from guava_aug import RunConfig, UsageError
 from guava_aug.batch.config_file import read_config, save_config
+from guava_aug.batch.dry_run import preview
 from guava_aug.batch.options import GROUPS, options_of
 from guava_aug.cli import main
 from guava_aug.cli.commands import COMMANDS
@@ -275,6 +276,16 @@ def test_dry_run_of_what_cannot_be_made(tracked: Path, tmp_path: Path, capsys: p
     assert "cannot be made: two (3 views): " in capsys.readouterr().out
     assert main([*words, "--sinks", "nothing"]) == 2  # as the run itself
     assert not (tmp_path / "out").exists()
+
+
+def test_dry_run_gives_the_angles_of_all_that_it_lists(tracked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A video that cannot be made takes none of the places."""
+    write_clip(tracked, "three", frames=2)
+    (tracked / "one" / "optim_tracking_ehm.pkl").write_bytes(b"")
+    config = RunConfig(tracked, tracked.parent / "out", device="cpu", background="black", difficulties=("easy",))
+    found = {video.name: video for video in preview(config, cameras_of=2).videos}
+    assert found["one"].problem is not None
+    assert all(found[name].views[0].azimuth is not None for name in ("two", "three"))
 
 
 def test_limit(tracked: Path, capsys: pytest.CaptureFixture[str]) -> None:

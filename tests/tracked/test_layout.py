@@ -19,7 +19,7 @@ from guava_aug.apps.estimate import amounts
 from guava_aug.batch.config import RunConfig
 from guava_aug.batch.fingerprint import input_signature
 from guava_aug.errors import InputError, UsageError
-from guava_aug.tracked import Timing, TrackedVideo, check_videos, list_videos, scan_videos, tracked_path
+from guava_aug.tracked import Timing, TrackedVideo, check_videos, layout, list_videos, scan_videos, tracked_path
 from guava_aug.tracked.layout import look_alikes, real_names
 
 NAMES = ["plain", "with space", "Zeichen_äöü_手話", "dots.in.name", "-dash", "a..b"]
@@ -32,6 +32,24 @@ def test_every_layout_and_name(write, tmp_path: Path, name: str, kind: str) -> N
     video = TrackedVideo.open(tmp_path, name)
     assert (video.name, video.path, video.num_frames) == (name, path, 2)
     assert list_videos(tmp_path) == [name]
+
+
+def test_a_large_list_of_videos_is_read_once_and_again_when_it_changes(
+    write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("guava_aug.tracked.layout._KEPT_FROM", 1)
+    for name in ("a", "b"):
+        write(name, layout_kind="merged", count=2)
+    reads, read = [], layout.read_text
+    monkeypatch.setattr(layout, "read_text", lambda *a, **k: reads.append(a) or read(*a, **k))
+    found = [layout.find_video(tmp_path, name).frame_keys for name in ("a", "b")]
+    assert found == [("frame_000000", "frame_000001")] * 2
+    assert len(reads) == 1
+    write("c", layout_kind="merged", count=3)
+    assert len(layout.find_video(tmp_path, "c").frame_keys) == 3
+    next(tmp_path.rglob(layout.INFO)).write_text("no JSON")
+    with pytest.raises(InputError, match="not valid JSON"):
+        layout.find_video(tmp_path, "a")
 
 
 def test_nested_wins_over_flat(write, tmp_path: Path) -> None:

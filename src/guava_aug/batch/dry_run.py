@@ -81,7 +81,11 @@ def preview(config: RunConfig, cameras_of: int | None = None) -> Preview:  # noq
     """
     jobs, history = plan_only(config)
     todo = [job for job in jobs if job.todo]
-    videos = [_look(config, job, cameras_of is None or place < cameras_of) for place, job in enumerate(todo)]
+    videos: list[PreviewVideo] = []
+    with_cameras = 0  # those that cannot be made do not count
+    for job in todo:
+        videos.append(_look(config, job, cameras_of is None or with_cameras < cameras_of))
+        with_cameras += videos[-1].problem is None
     measured, per_bytes, per_seconds = _measured(history)
     found = Preview(
         videos,

@@ -108,6 +108,7 @@ def augment_video(
     lens = clip.motion.lens_at(size)
     length = _even_length(clip.motion.num_frames, settings.frames_per_chunk)
     for group in _groups(views, settings.views_in_flight):
+        paths: dict[str, Cameras] = {}  # of the whole video: a sampler may need as long for one chunk as for all
         with ViewWriters(group, open_writer, stages) as writers:
             yield from writers.ended()  # files that could not be begun
             for chunk in _timed(clip.motion.chunks(length, size, images=behind.needs_images), stages):  # bounded memory
@@ -117,7 +118,9 @@ def augment_video(
                     plate = behind.frames(chunk, model.device)
                 for view in writers.active():  # camera
                     with writers.guard(view):
-                        cameras = view.cameras(source.viewmat, len(chunk), size, start=chunk.start, K=lens)
+                        if view.label not in paths:
+                            paths[view.label] = view.cameras(source.viewmat, clip.motion.num_frames, size, K=lens)
+                        cameras = paths[view.label][chunk.start : chunk.start + len(chunk)]
                         for batch in _render(model, posed, cameras, plate, needs):
                             writers.write(view, batch)
                     if writers.is_active(view):

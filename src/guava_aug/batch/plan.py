@@ -448,7 +448,7 @@ def _verified(config: RunConfig, jobs: list[PlannedVideo]) -> list[PlannedVideo]
         try:
             verify_view(
                 config.output_root, label, name, frames=found.frames, fps=found.fps, digest=found.digest,
-                has_sidecar=found.input is not None, has_pngs=config.save_frame_png,
+                has_sidecar=found.input is not None, has_pngs="png" in config.all_sinks,
             )  # fmt: skip
             return True
         except OutputError as error:

@@ -27,7 +27,7 @@ from guava_aug.batch.sharding import Shard
 from guava_aug.batch.status import active_workers
 from guava_aug.batch.validate import render_settings
 from guava_aug.errors import InputError, OutputError, UsageError
-from guava_aug.output.tree import png_dir, video_path
+from guava_aug.output.tree import remove_unfinished_files
 from guava_aug.runtime import fault_points
 from guava_aug.runtime.explain import explain
 from guava_aug.runtime.openmp import same_threads
@@ -259,8 +259,7 @@ class _Run:
             assert worker.flight is not None
             _, video, labels = worker.flight
             for label in labels:
-                remove_stale_files(video_path(self.config.output_root, label, video).parent)
-                remove_stale_files(png_dir(self.config.output_root, label, video))
+                remove_unfinished_files(self.config.output_root, label, video)
 
     def _header(self) -> dict[str, Any]:
         """Return the first line of the journal: with what this run was started. The names of videos are in its plan."""

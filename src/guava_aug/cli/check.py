@@ -70,13 +70,17 @@ def main(argv: Sequence[str]) -> int:
     from guava_aug.batch.plan import unique_names
     from guava_aug.cli.terminal import Terminal, speaking
     from guava_aug.errors import InputError, UsageError
-    from guava_aug.tracked import iter_checks, load_time_map, warn_unknown_videos
-    from guava_aug.tracked.layout import why_no_videos
+    from guava_aug.tracked import load_time_map, warn_unknown_videos
+    from guava_aug.tracked.layout import check_root, why_no_videos
 
     if flags.source_frame < 0:
         raise UsageError(f"--source_frame is {flags.source_frame}; expected the number of a frame, 0 or more")
 
     time_map = load_time_map(flags.time_map) if flags.time_map else None
+    if not flags.names:
+        check_root(flags.tracked_root)  # before torch is imported
+    from guava_aug.tracked import iter_checks
+
     rows: list[CheckRow] = []
     waiting, console = Terminal(stderr=True), Terminal()
     with speaking(quiet=True, verbose=False), waiting.status("checking") as status:

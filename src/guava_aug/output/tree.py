@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from guava_aug.errors import UsageError
+from guava_aug.runtime.stale_files import remove_stale_files
 
 VIEW_FOLDER = "render_fixed_viewpoint"
 LOG_NAME = "augmentation_params"
@@ -67,3 +68,9 @@ def _part(text: str) -> str:
     if not text or text in (".", "..") or "/" in text or "\\" in text or "\0" in text:
         raise UsageError(f"output tree: expected a plain folder name, found {text!r}; rename the video")
     return text
+
+
+def remove_unfinished_files(root: str | os.PathLike[str], view_label: str, name: str) -> None:
+    """Remove what dead processes left of one view: temporary files beside its MP4 and among its PNGs."""
+    remove_stale_files(view_dir(root, view_label, name))
+    remove_stale_files(png_dir(root, view_label, name))

@@ -47,8 +47,6 @@ def verify_view(
         has_sidecar: Require a sidecar. An existing one is always checked.
         has_pngs: Require a PNG of every frame. They are not checked otherwise.
     """
-    from guava_aug.output.video import verify_video  # noqa: PLC0415 - imports torch, which is slow
-
     path = video_path(root, label, name)
     if digest is not None:
         try:
@@ -63,6 +61,8 @@ def verify_view(
         except (OSError, ValueError) as error:
             raise OutputError(f"{path}: is damaged ({error})") from error
     if digest is None:
+        from guava_aug.output.video import verify_video  # noqa: PLC0415 - imports PyAV, which is slow
+
         verify_video(path, frames, rate=fps)
     beside = sidecar_path(root, label, name)
     if has_sidecar or os.path.lexists(beside):

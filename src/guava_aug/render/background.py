@@ -220,7 +220,7 @@ def _plate_background(video: VideoFrames, size: int, missing: MasksThatMiss) -> 
         log.info("%s: %s", video.name, note)
         if len(sampled) < video.num_frames:
             left_out = _missing_of_all(video, missing)
-        replacement = functools.partial(_replacement, video, left_out) if left_out else None
+        replacement = _replacements(video, left_out) if left_out else None
         return Background("plate", "per-frame", note, None, smooth_background, left_out, replacement)
     plate = add_grain(smooth_fill(found.picture, found.hole), found.hole)
     without = f", without frames {ranges(left_out)} whose masks miss the person" if left_out else ""
@@ -241,12 +241,23 @@ def _missing_of_all(video: VideoFrames, missing: MasksThatMiss) -> tuple[int, ..
     return tuple(found)
 
 
-def _replacement(video: VideoFrames, left_out: tuple[int, ...], frame: int, size: int) -> tuple[Tensor, Tensor]:
-    """Return picture [3, size, size] and mask [1, size, size], float 0..1, of the nearest valid frame."""
+def _replacements(video: VideoFrames, left_out: tuple[int, ...]) -> Callable[[int, int], tuple[Tensor, Tensor]]:
+    """Return the function of a frame's number and a size that gives the nearest valid frame of that size.
+
+    It gives a picture [3, size, size] and a mask [1, size, size], float 0..1, which are not to be changed.
+    """
     good = np.setdiff1d(np.arange(video.num_frames), left_out)
-    rgb, mask = video.read_frame(int(good[np.abs(good - frame).argmin()]) if len(good) else frame)
-    rgb, mask = (cv2.resize(a, (size, size), interpolation=cv2.INTER_AREA) for a in (rgb, mask))
-    return torch.from_numpy(rgb).permute(2, 0, 1).float() / 255, torch.from_numpy(mask)[None].float() / 255
+
+    @functools.lru_cache(maxsize=2)  # frames that are left out in a row have two such neighbours
+    def read(frame: int, size: int) -> tuple[Tensor, Tensor]:
+        rgb, mask = video.read_frame(frame)
+        rgb, mask = (cv2.resize(a, (size, size), interpolation=cv2.INTER_AREA) for a in (rgb, mask))
+        return torch.from_numpy(rgb).permute(2, 0, 1).float() / 255, torch.from_numpy(mask)[None].float() / 255
+
+    def nearest(frame: int, size: int) -> tuple[Tensor, Tensor]:
+        return read(int(good[np.abs(good - frame).argmin()]) if len(good) else frame, size)
+
+    return nearest
 
 
 def _sample(video: VideoFrames, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

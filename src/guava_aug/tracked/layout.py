@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import itertools
 import json
 import logging
@@ -38,8 +39,8 @@ _DEEPER_SHOWN = 10
 _INNER_LOOKED_AT = 1000  # entries of a folder that is no video: it may be anything, of any size
 _FOLDERS_OF_SYSTEMS = ("lost+found", "System Volume Information", "$RECYCLE.BIN")
 _REASON = 1024  # bytes of skipped.txt
-_MOST_FPS = 1000
 _MOST_FRAMES = 2**31
+_KEPT_FROM = 2**20  # bytes of a videos_info.json that is not read again for each of its videos
 
 
 @dataclass(frozen=True)
@@ -300,11 +301,26 @@ def why_no_videos(root: str | Path) -> str:
 
 
 def read_info(path: Path) -> dict[str, dict[str, Any]]:
-    """Return `videos_info.json` of a directory: video id -> its entry, at least one.
+    """Return `videos_info.json` of a directory: video id -> its entry, at least one. Callers do not change it.
+
+    That of a large set is kept, as it is read for each of its videos.
 
     Raises:
         InputError: The file is missing or damaged.
     """
+    with contextlib.suppress(OSError):
+        status = os.stat(path / INFO)
+        if stat.S_ISREG(status.st_mode) and status.st_size >= _KEPT_FROM:
+            return _read_large_info(path, status.st_mtime_ns, status.st_size)
+    return _read_info(path)
+
+
+@functools.lru_cache(maxsize=1)
+def _read_large_info(path: Path, mtime_ns: int, size: int) -> dict[str, dict[str, Any]]:
+    return _read_info(path)
+
+
+def _read_info(path: Path) -> dict[str, dict[str, Any]]:
     text = read_text(path / INFO, str(path / INFO), regular=True)
     try:
         info = json.loads(text)

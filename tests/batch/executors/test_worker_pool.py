@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +19,8 @@ from guava_aug.batch.executors.worker_pool import MAX_ATTEMPTS, STARTS, Timeout,
 from guava_aug.batch.jobs import Clip, VideoJob
 from guava_aug.batch.results import ViewRecord
 from guava_aug.errors import AssetError, DeviceError, DiskFullError
+from guava_aug.output.tree import png_dir, view_dir
+from guava_aug.runtime.processes import host_id
 from guava_aug.runtime.shutdown import ShutdownRequested
 from guava_aug.runtime.timing import StageTimer
 from guava_aug.views import plan_views
@@ -135,6 +139,27 @@ def test_only_what_is_left_of_a_video_is_made_again(tmp_path: Path):
     assert len(run.made) == 6
     assert asked == [["easy", "hard"], ["easy", "hard"], ["hard"], ["easy", "hard"]]
     assert run.failed == {}
+
+
+def test_what_a_dead_worker_left_is_removed(tmp_path: Path):
+    """Also where PNGs are: nobody else knows of them when the run ends well."""
+    left = []
+
+    def dies_once(actor: Actor, job: VideoJob) -> Iterator:
+        if not left:
+            dead = subprocess.Popen([sys.executable, "-c", ""])
+            dead.wait()
+            for folder in (view_dir(tmp_path / "out", "easy", "a"), png_dir(tmp_path / "out", "easy", "a")):
+                folder.mkdir(parents=True, exist_ok=True)
+                left.append(folder / f".x.tmp-{host_id()}-{dead.pid}-01234567")
+                left[-1].touch()
+            raise WorkerDied("out of memory")
+        yield from well(actor, job)
+
+    run = Run(tmp_path, 1, lambda i: Actor(dies_once))
+    run.go(["a"])
+    assert len(run.made) == 2 and len(left) == 2
+    assert not any(path.exists() for path in left)
 
 
 def test_a_video_that_kills_is_given_up(tmp_path: Path):

@@ -6,17 +6,18 @@ It holds a person's likeness, and the network's numbers that it was begun with: 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from guava_aug.avatar.avatar import Avatar
 from guava_aug.body import EhmModel, Identity, Motion
-from guava_aug.errors import AssetError
+from guava_aug.errors import AssetError, OutputError
+from guava_aug.runtime.atomic import atomic_write
 
 _FORMAT = "guava-aug avatar 1"
 _NOTICE = (
@@ -40,7 +41,11 @@ class AvatarFile:
 def write_avatar_file(
     path: Path | str, avatar: Avatar, motion: Motion, viewmats: Tensor, made_with: dict[str, str]
 ) -> Path:
-    """Writes the file, whole or not at all; what is seen of the person is in half precision."""
+    """Write the file, whole or not at all; what is seen of the person is in half precision.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
     path = Path(path)
     tensors = {f"avatar.{k}": getattr(avatar, k).detach().half() for k in _HALF}
     tensors |= {f"avatar.{k}": getattr(avatar, k) for k in _EXACT}
@@ -51,13 +56,11 @@ def write_avatar_file(
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     shape = {"vertices": len(avatar.vertex_scales), "faces": len(avatar.body.assets.faces)}
     metadata = {"format": _FORMAT, "notice": _NOTICE, "body": json.dumps(shape), "made_with": json.dumps(made_with)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        save_file(tensors, part, metadata)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        with atomic_write(path) as part:
+            save_file(tensors, part, metadata)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"cannot write {path}: {error}; check the folder, its rights and the free space") from error
     return path
 
 
@@ -87,5 +90,7 @@ def read_avatar_file(path: Path | str, body: EhmModel) -> AvatarFile:
         look |= {k: tensors[f"avatar.{k}"].to(device) for k in _EXACT}
         motion, viewmats = part(Motion, "motion"), tensors["viewmats"].to(device)
         return AvatarFile(Avatar(body=body, rest=rest, **look), motion, viewmats, made_with)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except torch.OutOfMemoryError:
+        raise  # the file is not to blame
+    except (OSError, SafetensorError, LookupError, ValueError, TypeError, RuntimeError) as error:
         raise AssetError(f"cannot read the avatar file {path}: {error}; fit the avatar again") from error

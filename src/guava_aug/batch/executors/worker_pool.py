@@ -26,9 +26,8 @@ from guava_aug.errors import (
     OutputError,
     UsageError,
 )
-from guava_aug.output.tree import video_path
+from guava_aug.output.tree import remove_unfinished_files
 from guava_aug.runtime.shutdown import ShutdownRequested
-from guava_aug.runtime.stale_files import remove_stale_files
 from guava_aug.runtime.text import pluralize
 
 if TYPE_CHECKING:
@@ -167,7 +166,7 @@ class WorkerPool:
                 reason = str(death)
                 self._replace_later(number, worker, f"{job.name}: {reason}")
                 for label in left:  # it could not remove its unfinished files itself
-                    remove_stale_files(video_path(self.config.output_root, label, job.name).parent)
+                    remove_unfinished_files(self.config.output_root, label, job.name)
                 if not left:
                     return
                 if isinstance(death, WorkerTimeout):  # it would again: `--retries` decides
