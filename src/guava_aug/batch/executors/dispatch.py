@@ -7,9 +7,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from guava_aug.batch.executors.base import (
     FATAL,
@@ -130,82 +129,107 @@ class _Closed(BaseException):
     """The reader of the stream has left."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Handed:
     """An event on its way to the reader of the stream."""
 
     event: Event
     is_dealt_with: bool = False
+    woken: queue.SimpleQueue[None] = field(default_factory=queue.SimpleQueue)
+
+
+@dataclass(eq=False)
+class _JobEnded:
+    """A thread is free again."""
+
+    error: BaseException | None
 
 
 class _Stream:
-    """Events of several threads for one reader; a thread goes on when its event has been dealt with."""
+    """Events of the jobs of several threads for one reader; a thread goes on when its event has been dealt with.
 
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[_Handed | None] = queue.SimpleQueue()
-        self._changed = threading.Condition()
+    Ctrl-C raises an exception wherever the reader is, also between taking a lock and the block that gives it back, and
+    `Thread.join` takes a thread for ended when it is interrupted (CPython issue 90882). So the reader neither takes
+    locks of Python nor joins threads: it puts into and gets from queues, and the threads say themselves that they work.
+    """
+
+    def __init__(self, run: Callable[[VideoJob], Events], num_threads: int) -> None:
+        self._run = run
+        self._jobs: queue.SimpleQueue[VideoJob | None] = queue.SimpleQueue()  # None: a thread may end
+        self._queue: queue.SimpleQueue[_Handed | _JobEnded] = queue.SimpleQueue()
+        self._handed: set[_Handed] = set()  # those whose threads wait
+        self._in_work: set[_JobEnded] = set()  # a thread adds and removes its own
         self._is_closed = False
+        self._num_threads = num_threads
 
-    def hand(self, event: Event) -> None:
+    def start(self) -> None:
+        """Start the threads, which wait for jobs."""
+        for _ in range(self._num_threads):
+            threading.Thread(target=self._serve, name="job", daemon=True).start()
+
+    def begin(self, job: VideoJob) -> None:
+        """Let a free thread begin a job."""
+        self._jobs.put(job)
+
+    def read(self) -> _Handed | _JobEnded | None:
+        """Return what comes next, None if nothing comes within `POLL_SECONDS`."""
+        try:
+            return self._queue.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            return None
+
+    def dealt_with(self, handed: _Handed) -> None:
+        """Let the thread of an event go on."""
+        handed.is_dealt_with = True
+        handed.woken.put(None)
+
+    def close(self) -> None:
+        """Let the threads that wait end their jobs, and return when no job is in work any more."""
+        self._is_closed = True
+        for handed in list(self._handed):
+            handed.woken.put(None)
+        while self._in_work:
+            self.read()
+        for _ in range(self._num_threads):
+            self._jobs.put(None)
+
+    def _serve(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            ended = _JobEnded(None)
+            self._in_work.add(ended)
+            try:
+                if not self._is_closed:  # looked at when `close` knows of this job
+                    with contextlib.closing(self._run(job)) as events:
+                        for event in events:
+                            self._hand(event)
+            except BaseException as error:  # for the reader, who raises it
+                ended.error = error
+            finally:
+                self._in_work.discard(ended)
+                self._queue.put(ended)
+
+    def _hand(self, event: Event) -> None:
         """Hand over an event, and wait until it has been dealt with. Raises _Closed when nobody will."""
         handed = _Handed(event)
-        self._queue.put(handed)
-        with self._changed:
+        self._handed.add(handed)
+        try:
+            self._queue.put(handed)
             while not (handed.is_dealt_with or self._is_closed):
-                self._changed.wait(POLL_SECONDS)
+                with contextlib.suppress(queue.Empty):
+                    handed.woken.get(timeout=POLL_SECONDS)
+        finally:
+            self._handed.discard(handed)
         if not handed.is_dealt_with:
             raise _Closed
 
-    def wake_up(self) -> None:
-        """Let the reader look at its threads."""
-        self._queue.put(None)
-
-    def read(self) -> Events:
-        """Give the next event, if one comes within `POLL_SECONDS`."""
-        with contextlib.suppress(queue.Empty):
-            handed = self._queue.get(timeout=POLL_SECONDS)
-            if handed is not None:
-                yield handed.event
-                with self._changed:
-                    handed.is_dealt_with = True
-                    self._changed.notify_all()
-
-    def close(self) -> None:
-        """Let the waiting threads end."""
-        self._is_closed = True
-        with self._changed:
-            self._changed.notify_all()
-
-
-def _end(pool: ThreadPoolExecutor, prefix: str) -> None:
-    """Wait until no thread of the pool is left, also where Ctrl-C comes now or came while one was being started.
-
-    Such a thread may work without being among those that the pool itself waits for.
-    """
-    try:
-        pool.shutdown(cancel_futures=True)
-    finally:  # a second Ctrl-C goes through
-        for thread in threading.enumerate():
-            if thread.name.startswith(prefix):
-                while thread.ident is None and thread in threading.enumerate():
-                    time.sleep(0.001)  # `join` refuses a thread that has not begun
-                if thread.ident is not None:
-                    thread.join()
-
 
 def _in_threads(executor: Executor, jobs: Sequence[VideoJob], stop: Check, retries: int) -> Events:
-    stream = _Stream()
-
-    def work(job: VideoJob) -> None:
-        with contextlib.closing(run_job(executor, job, retries)) as events:
-            for event in events:
-                stream.hand(event)
-
-    waiting, running = list(reversed(jobs)), set[Future[None]]()
+    stream = _Stream(lambda job: run_job(executor, job, retries), min(executor.capacity, len(jobs)))
+    waiting, running = list(reversed(jobs)), 0
     request: ShutdownRequested | None = None  # what `stop` raised
     unfinished = False  # because of it
-    pool = ThreadPoolExecutor(executor.capacity, thread_name_prefix=f"job of {id(stream)}")
     try:
+        stream.start()
         while waiting or running:
             if request is None:
                 try:
@@ -214,21 +238,21 @@ def _in_threads(executor: Executor, jobs: Sequence[VideoJob], stop: Check, retri
                     request, unfinished = raised, bool(waiting)
                     waiting.clear()
                     executor.request_stop()
-            while waiting and len(running) < executor.capacity:
-                future = pool.submit(work, waiting.pop())
-                running.add(future)
-                future.add_done_callback(lambda _: stream.wake_up())
+            while waiting and running < executor.capacity:
+                stream.begin(waiting.pop())
+                running += 1
             if not running:
                 break
-            yield from stream.read()
-            for future in [future for future in running if future.done()]:
-                running.remove(future)
-                try:
-                    future.result()
-                except ShutdownRequested:  # this job was left half done as asked; the others may end as well
-                    if request is None:
-                        raise
-                    unfinished = True
+            came = stream.read()
+            if isinstance(came, _Handed):
+                yield came.event
+                stream.dealt_with(came)
+            elif came is not None:
+                running -= 1
+                if isinstance(came.error, ShutdownRequested) and request is not None:
+                    unfinished = True  # this job was left half done as asked; the others may end as well
+                elif came.error is not None:
+                    raise came.error
     finally:
         try:
             executor.stop()  # first: whoever waits for a worker is told that none comes
@@ -236,6 +260,6 @@ def _in_threads(executor: Executor, jobs: Sequence[VideoJob], stop: Check, retri
             try:
                 stream.close()
             finally:
-                _end(pool, f"job of {id(stream)}")
+                stream.close()  # again: Ctrl-C may have come before it began, or while it waited
     if request is not None and unfinished:
         raise request
