@@ -21,9 +21,9 @@ from guava_aug.apps.benchmark.report import Grid
 from guava_aug.apps.synthetic import demo_root
 from guava_aug.avatar import StyleUNet
 from guava_aug.avatar.checkpoint import bare_modules
+from guava_aug.avatar.find import model_location
 from guava_aug.avatar.model import (
     EMBEDDED,
-    EMBEDDED_DIR,
     REFINER_NOISE_SEED,
     GuavaModel,
     load_model,
@@ -100,7 +100,7 @@ def model_path(args: argparse.Namespace) -> str:
     """The model to measure; the one of official size is made if it is not there."""
     from official_size import official_size_file
 
-    if args.model_path and not loadable(args.model_path).exists():
+    if args.model_path and not model_location(args.model_path).exists():
         raise AssetError(f"--model_path {args.model_path} does not exist; expected a GUAVA model, or `{EMBEDDED}`")
     return args.model_path or str(official_size_file())
 
@@ -112,18 +112,13 @@ def open_model(args: argparse.Namespace) -> GuavaModel:
 
 def plain_refiner(args: argparse.Namespace, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     """Features [T, C, H, W] to RGB by the bare module in one precision, its weights fresh from the file."""
-    checkpoint, config = open_model_files(loadable(model_path(args)), guava_root=args.guava_root)
+    checkpoint, config = open_model_files(model_location(model_path(args)), guava_root=args.guava_root)
     with bare_modules():
         refiner = StyleUNet(config.refiner)
     refiner.load_state_dict(checkpoint.refiner, strict=True, assign=True)
     refiner.to(args.device, dtype).eval().requires_grad_(False)
     noise = [n.to(dtype) for n in refiner_noise(refiner, REFINER_NOISE_SEED, args.device)]
     return lambda features: torch.sigmoid(refiner(features.to(dtype), noise))
-
-
-def loadable(path: str) -> Path:
-    """The file or folder behind a --model_path."""
-    return EMBEDDED_DIR if path == EMBEDDED else Path(path)
 
 
 def video_root(args: argparse.Namespace, copies: int = 1) -> tuple[Path, list[str]]:

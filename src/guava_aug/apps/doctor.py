@@ -21,6 +21,7 @@ from guava_aug.batch.validate import model_source
 from guava_aug.errors import GuavaAugError
 from guava_aug.runtime.cpus import usable_cpus
 from guava_aug.runtime.dependencies import CPU_FIRST, lacking
+from guava_aug.runtime.presence import nearest_existing
 from guava_aug.runtime.text import pluralize
 from guava_aug.runtime.version import __version__
 
@@ -216,7 +217,7 @@ def _model(config: RunConfig) -> Iterator[Finding]:
 
 def _disk(config: RunConfig) -> Iterator[Finding]:
     for what, folder in (("disk", config.output_root), ("temporary", Path(tempfile.gettempdir()))):
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        there = nearest_existing(folder)
         free, total = shutil.disk_usage(there).free, shutil.disk_usage(there).total
         text = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free in {there}"
         try:

@@ -14,6 +14,11 @@ EMBEDDED = "embedded"  # the name of the model that ships with the package
 EMBEDDED_DIR = embedded_path()
 
 
+def model_location(model_path: Path | str | None) -> Path:
+    """Return the folder or file of a model; None and "embedded" stand for that of the package."""
+    return EMBEDDED_DIR if model_path is None or str(model_path) == EMBEDDED else Path(model_path)
+
+
 def find_checkpoint(model_dir: Path) -> Path:
     """Return the checkpoint of a model directory.
 

@@ -17,7 +17,7 @@ from guava_aug.avatar.checkpoint import Checkpoint, bare_modules, load_weights, 
 from guava_aug.avatar.config import ModelConfig
 from guava_aug.avatar.find import EMBEDDED as EMBEDDED
 from guava_aug.avatar.find import EMBEDDED_DIR as EMBEDDED_DIR
-from guava_aug.avatar.find import find_checkpoint
+from guava_aug.avatar.find import find_checkpoint, model_location
 from guava_aug.avatar.network import Reconstruction, ReconstructionNetwork
 from guava_aug.avatar.styleunet import StyleUNet
 from guava_aug.avatar.warmup import warm_up
@@ -300,7 +300,7 @@ def load_model(
         DeviceError: `device` cannot be used, or does not support `backend` or `precision`.
     """
     check_backend(backend, device)
-    path = EMBEDDED_DIR if model_path is None or str(model_path) == EMBEDDED else Path(model_path)
+    path = model_location(model_path)
     if path.exists():
         warm_up(device, with_triton=backend in ("auto", "triton"))
     checkpoint, config = open_model_files(path, guava_root=guava_root)
@@ -330,7 +330,7 @@ def load_body(model_path: Path | str | None = None, *, guava_root: Path | str | 
     Raises:
         AssetError: As in `load_model`.
     """
-    path = EMBEDDED_DIR if model_path is None or str(model_path) == EMBEDDED else Path(model_path)
+    path = model_location(model_path)
     checkpoint, _ = open_model_files(path, guava_root=guava_root)
     return EhmModel(_body_of(checkpoint, guava_root))
 

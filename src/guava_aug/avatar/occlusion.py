@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from guava_aug.body.surface_normals import area_normals
+from guava_aug.views.cameras import camera_center
+
 NEARER = 0.02  # metres: anything this much nearer is another surface, not the slope of the same one
 _AROUND = 3  # half-resolution pixels: an edge of the tracked mesh is at most about this uncertain
 
@@ -41,13 +44,8 @@ def facing(
     viewmats: Tensor,  # [B, 4, 4]
 ) -> Tensor:
     """Return [B, P] bool: whether the surface at the vertex faces the camera."""
-    corner = [vertices[:, faces[:, k]] for k in range(3)]
-    normal = torch.linalg.cross(corner[1] - corner[0], corner[2] - corner[0])  # [B, F, 3] area-weighted
-    total = torch.zeros_like(vertices)
-    for k in range(3):
-        total.index_add_(1, faces[:, k], normal)
-    eye = -(viewmats[:, :3, :3].transpose(1, 2) @ viewmats[:, :3, 3:])[..., 0]  # [B, 3]
-    return (total * (eye[:, None] - vertices)).sum(-1) > 0
+    eye = camera_center(viewmats)  # [B, 3]
+    return (area_normals(vertices, faces) * (eye[:, None] - vertices)).sum(-1) > 0
 
 
 def relative_depth(

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from guava_aug.avatar.find import EMBEDDED
 from guava_aug.batch.config import RunConfig
 from guava_aug.batch.options import options_of
 from guava_aug.batch.sharding import Shard
@@ -34,7 +35,7 @@ def save_config(config: RunConfig) -> Path:
     for declared in options_of(type(config)):
         value = getattr(config, declared.name)
         if value is not None and (
-            (declared.is_path and (declared.name != "model_path" or str(value) != "embedded"))
+            (declared.is_path and (declared.name != "model_path" or str(value) != EMBEDDED))
             or (declared.option.maybe_path and os.path.isfile(value))
         ):
             value = os.path.abspath(value)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from guava_aug.batch.config import RunConfig
@@ -14,6 +12,7 @@ from guava_aug.batch.journal.history import History
 from guava_aug.batch.plan import PlannedVideo
 from guava_aug.batch.run import plan_only
 from guava_aug.errors import InputError
+from guava_aug.runtime.presence import nearest_existing
 from guava_aug.views.view import View
 
 
@@ -92,7 +91,7 @@ def preview(config: RunConfig, cameras_of: int | None = None) -> Preview:  # noq
         complete=sum(len(job.done) for job in jobs),
         not_retried=sum(len(job.not_retried) for job in jobs),
         measured=measured,
-        disk_free_bytes=shutil.disk_usage(_existing(config.output_root)).free,
+        disk_free_bytes=shutil.disk_usage(nearest_existing(config.output_root)).free,
     )
     if not measured:
         return found
@@ -137,8 +136,3 @@ def _measured(history: History) -> tuple[int, float, float]:
         count, frames, size = count + 1, frames + told["frames"], size + told["bytes"]
         seconds += sum(stages.values())
     return count, size / max(frames, 1), seconds / max(frames, 1)
-
-
-def _existing(path: Path) -> Path:
-    """The nearest folder that is there."""
-    return next(p for p in (path, *path.absolute().parents) if os.path.exists(p))

@@ -82,8 +82,9 @@ class PlannedVideo:
     @property
     def job(self) -> VideoJob:
         """Return what an executor is to do."""
-        attempts = {view.label: self.attempt(view) for view in self.todo}
-        return VideoJob(self.name, tuple(self.todo), Clip.of(self.name), attempts, self.refused, self.named)
+        todo = self.todo
+        attempts = {view.label: self.attempt(view) for view in todo}
+        return VideoJob(self.name, tuple(todo), Clip.of(self.name), attempts, self.refused, self.named)
 
     def attempt(self, view: View) -> str:
         """Return a digest of all that decides whether a view can be made: when it is the same, so is the result."""

@@ -13,7 +13,7 @@ from typing import Any, Literal, overload
 
 from guava_aug.output.tree import video_path
 from guava_aug.runtime.plain_json import as_text
-from guava_aug.runtime.timing import StageTime
+from guava_aug.runtime.timing import StageTime, stage_rows
 from guava_aug.views.view import ORIGINAL_PARAMS, recorded_params, split_label
 
 Status = Literal["success", "skipped", "failed"]  # the original's words
@@ -213,10 +213,7 @@ class RunResult:
             "seconds": round(self.seconds, 3),
             "params_log": str(self.params_log),
             "record": str(self.record),
-            "stages": [
-                {"stage": s.name, "seconds": round(s.seconds, 4), "count": s.count, "mean": round(s.mean, 4)}
-                for s in self.stages
-            ],
+            "stages": stage_rows(self.stages),
             "views": [{**view.to_json(), "path": None if view.path is None else str(view.path)} for view in self.views],
         }
 

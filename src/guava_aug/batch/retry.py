@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from guava_aug.avatar.find import EMBEDDED
 from guava_aug.batch.config import RunConfig
 from guava_aug.batch.journal.history import History
 from guava_aug.batch.options import options_of
@@ -58,7 +59,7 @@ def _config_of(header: dict[str, Any], root: Path) -> RunConfig | None:
         if declared.option.one_run:
             values.pop(name, None)
         elif value is not None and (
-            (declared.is_path and not (name == "model_path" and value == "embedded"))
+            (declared.is_path and not (name == "model_path" and value == EMBEDDED))
             or (declared.option.maybe_path and (start / value).is_file())
         ):
             values[name] = str(start / value)

@@ -18,7 +18,7 @@ from guava_aug.batch.executors.base import Event, Executor, FramesDone, JobBegun
 from guava_aug.batch.executors.dispatch import dispatch
 from guava_aug.batch.journal.history import History
 from guava_aug.batch.journal.run_log import RunLog
-from guava_aug.batch.journal.run_record import FOLDER, record_path, stage_rows, versions, write_record
+from guava_aug.batch.journal.run_record import FOLDER, record_path, versions, write_record
 from guava_aug.batch.options import path_options
 from guava_aug.batch.plan import PlannedVideo, ViewKeys, make_work_list, unique_names, warn_of_look_alikes
 from guava_aug.batch.recorder import Recorder
@@ -31,11 +31,12 @@ from guava_aug.output.tree import remove_unfinished_files
 from guava_aug.runtime import fault_points
 from guava_aug.runtime.explain import explain
 from guava_aug.runtime.openmp import same_threads
+from guava_aug.runtime.presence import nearest_existing
 from guava_aug.runtime.progress import NoProgress, Progress
 from guava_aug.runtime.shutdown import Check
 from guava_aug.runtime.stale_files import remove_stale_files
 from guava_aug.runtime.text import pluralize
-from guava_aug.runtime.timing import StageTimer
+from guava_aug.runtime.timing import StageTimer, stage_rows
 from guava_aug.tracked.layout import check_root, find_video, named, real_names, scan_videos, why_no_videos
 
 if TYPE_CHECKING:
@@ -383,7 +384,7 @@ def _first(jobs: list[PlannedVideo], limit: int | None) -> list[PlannedVideo]:
 
 
 def _refuse_file_in_the_way(root: Path) -> None:
-    there = next(path for path in (root, *root.absolute().parents) if os.path.exists(path))
+    there = nearest_existing(root)
     if not os.path.isdir(there):
         raise OutputError(f"--output_root {root} cannot be made: {there} is a file; choose another folder")
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guava_aug.avatar.find import EMBEDDED, EMBEDDED_DIR
+from guava_aug.avatar.find import EMBEDDED, model_location
 from guava_aug.batch.config import DEFAULT_MODEL_PATH, RunConfig
 from guava_aug.batch.fingerprint import RenderSettings, cached_weights_digest
 from guava_aug.errors import AssetError, UsageError
@@ -71,7 +70,7 @@ def render_settings(config: RunConfig, model: GuavaModel | None = None) -> Rende
         AssetError: there is no such model. InputError: the background picture cannot be read.
     """
     source = model_source(config) if model is None else model.source
-    path = EMBEDDED_DIR if source == EMBEDDED else Path(source)
+    path = model_location(source)
     if model is not None and not path.exists():
         return RenderSettings.of(config, source)  # it was never a file
     return RenderSettings.of(config, cached_weights_digest(path, config.output_root))

@@ -115,7 +115,7 @@ def _outline(flags: CheckFlags) -> BodyOutline | None:
     """Of the body model that a run would use; None, and a word in the log, if a default one is incomplete."""
     from guava_aug.avatar.model import load_body
     from guava_aug.batch.config import RunConfig
-    from guava_aug.batch.executors.in_process import model_source
+    from guava_aug.batch.validate import model_source
     from guava_aug.errors import AssetError
     from guava_aug.tracked import BodyOutline
 

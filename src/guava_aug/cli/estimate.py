@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from guava_aug.cli.parsing import Switch, parse
 from guava_aug.cli.streams import say
 from guava_aug.errors import UsageError
 from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.presence import nearest_existing
 from guava_aug.runtime.text import pluralize
 
 if TYPE_CHECKING:
@@ -88,8 +88,7 @@ def main(argv: Sequence[str]) -> int:
         parts[number_of(video.name) % flags.shards] += rates.seconds_of(video, config.views_in_flight)
     hours = [(seconds + rates.start) / 3600 for seconds in parts if seconds]
     needed = rates.bytes_per_view_frame * sum(video.frames * video.views for video in todo)
-    there = next(p for p in (config.output_root, *config.output_root.absolute().parents) if os.path.exists(p))
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(nearest_existing(config.output_root)).free
     totals = {
         "videos": len(todo), "videos_unreadable": len(bad), "views": sum(v.views for v in todo),
         "frames": sum(v.frames for v in todo), "view_frames": sum(v.frames * v.views for v in todo),

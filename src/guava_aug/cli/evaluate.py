@@ -98,6 +98,7 @@ def main(argv: Sequence[str]) -> int:
     from guava_aug.batch.journal.run_record import machine, versions, write_record
     from guava_aug.cli.terminal import Terminal, speaking
     from guava_aug.runtime.device import choose_device
+    from guava_aug.runtime.digest import file_sha256
     from guava_aug.views.difficulty import check_difficulties
 
     seeds, frames = chosen_seeds(flags), measure.frame_numbers(flags.frames)
@@ -136,9 +137,9 @@ def main(argv: Sequence[str]) -> int:
         versions=versions(),
         machine=machine(device),
         seconds=round(time.monotonic() - begun, 1),
-        checkpoint={"path": model.source, "sha256": report.file_digest(Path(model.source))},
+        checkpoint={"path": model.source, "sha256": file_sha256(Path(model.source))},
         people_are="dressed" if flags.bank else "painted",
-        bank=None if flags.bank is None else {"path": str(flags.bank), "sha256": report.file_digest(flags.bank)},
+        bank=None if flags.bank is None else {"path": str(flags.bank), "sha256": file_sha256(flags.bank)},
         seeds=list(seeds),
         held_out=not any(s in TRAINING_SEEDS for s in seeds),
         base_seed=flags.base_seed,

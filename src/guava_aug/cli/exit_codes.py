@@ -34,7 +34,7 @@ def explain_codes() -> str:
 def catch_sigterm() -> None:
     """Makes SIGTERM raise `ShutdownRequested` in the main thread, so that unfinished files are removed on the way out.
 
-    For commands without a list of work; `guava-aug run` has `stopping.Stopping`.
+    For commands without a list of work; `guava-aug run` has `runtime.shutdown.GracefulShutdown`.
     """
 
     def stop(signum: int, frame: FrameType | None) -> None:

@@ -20,8 +20,7 @@ def main(argv: list[str]) -> int:
     from guava_aug.batch.executors.dispatch import run_alone
     from guava_aug.batch.executors.in_process import InProcessExecutor
     from guava_aug.batch.jobs import VideoJob
-    from guava_aug.batch.journal.run_record import stage_rows
-    from guava_aug.runtime.timing import StageTimer
+    from guava_aug.runtime.timing import StageTimer, stage_rows
 
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(PrintableFormatter("%(message)s"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import cv2
 import numpy as np
 
 from guava_aug.errors import OutputError, UsageError
-from guava_aug.runtime.atomic import temporary_path
+from guava_aug.runtime.atomic import atomic_write
 
 CELL = 256  # pixels; pictures are scaled to this height
 GAP = 4
@@ -133,13 +132,8 @@ def _encoded(sheet: np.ndarray, path: Path, quality: int) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    temporary = temporary_path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        with atomic_write(path, durable=False) as temporary:
+            temporary.write_bytes(data)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error}); check the disk and run again") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

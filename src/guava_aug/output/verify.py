@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import struct
@@ -13,6 +12,7 @@ from guava_aug.errors import OutputError
 from guava_aug.output.mp4_probe import probe_frame_count
 from guava_aug.output.sidecar import load_sidecar
 from guava_aug.output.tree import png_dir, sidecar_path, video_path
+from guava_aug.runtime.digest import file_sha256
 from guava_aug.runtime.frame_rate import Rate
 from guava_aug.runtime.text import pluralize
 
@@ -77,11 +77,7 @@ def file_digest(path: Path) -> str:
     Raises:
         OSError: The file cannot be read.
     """
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while data := file.read(_BLOCK):
-            digest.update(data)
-    return digest.hexdigest()[:_DIGITS]
+    return file_sha256(path)[:_DIGITS]
 
 
 def verify_sidecar(path: Path, frames: int, fps: Rate | None = None) -> None:

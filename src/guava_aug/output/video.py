@@ -24,9 +24,10 @@ from guava_aug.output.gpu_frames import PendingFrames
 from guava_aug.output.quantize import NotFiniteError
 from guava_aug.output.settings import PRESETS as PRESETS
 from guava_aug.runtime import fault_points, timing
-from guava_aug.runtime.atomic import remove_stale_temporaries_beside, temporary_path
+from guava_aug.runtime.atomic import temporary_path
 from guava_aug.runtime.durable import sync_file, sync_folder
 from guava_aug.runtime.frame_rate import Rate, exact_rate
+from guava_aug.runtime.stale_files import remove_stale_files
 from guava_aug.runtime.text import pluralize
 
 CRF = 10  # the original's quality (imageio's 8)
@@ -99,7 +100,7 @@ class VideoWriter:
         self._temporary = temporary_path(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            remove_stale_temporaries_beside(self.path)
+            remove_stale_files(self.path.parent)
             self._temporary.touch(exist_ok=False)
         except OSError as error:
             raise OutputError(

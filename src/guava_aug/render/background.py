@@ -22,8 +22,7 @@ from torch import Tensor
 
 from guava_aug.errors import InputError, UsageError
 from guava_aug.render.inpaint import grow, onion_peel_fill, smooth_fill
-from guava_aug.render.plate import temporal_plate
-from guava_aug.runtime.cpus import usable_cpus
+from guava_aug.render.plate import THREADS, temporal_plate
 from guava_aug.runtime.presence import is_file
 from guava_aug.tracked.masks import MASK_LEVEL, masks_that_miss, plate_frames, ranges, small_mask
 from guava_aug.tracked.outline import SIZE
@@ -36,7 +35,6 @@ MODES = ("plate", "original", "black")
 MARGIN = 12
 GRAIN_LIMIT = 3 / 255  # strongest grain added to a filled area
 FRAMES_JUDGED = 512  # at a time, of a video whose background moves: their small masks are 8 MB
-THREADS = min(16, usable_cpus())
 
 
 class VideoFrames(Protocol):
@@ -275,7 +273,7 @@ def _sample(video: VideoFrames, size: int) -> tuple[np.ndarray, np.ndarray, np.n
     def read(slot: int) -> None:
         rgb, mask = video.read_frame(indices[slot])
         pictures[slot] = cv2.resize(rgb, (size, size), interpolation=cv2.INTER_AREA)
-        people[slot] = cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA) > MASK_LEVEL * 255
+        people[slot] = small_mask(mask, size)
         small[slot] = small_mask(mask)
 
     with ThreadPoolExecutor(THREADS) as pool:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from guava_aug.runtime.durable import sync_file
 from guava_aug.runtime.processes import host_id
-from guava_aug.runtime.stale_files import remove_stale_files
 
 
 def temporary_path(path: Path) -> Path:
@@ -20,11 +19,6 @@ def temporary_path(path: Path) -> Path:
     It does not end as `path` does, so that a search for `*.mp4` during a run finds complete files only.
     """
     return path.with_name(f".{path.name}.tmp-{host_id()}-{os.getpid()}-{secrets.token_hex(4)}")
-
-
-def remove_stale_temporaries_beside(path: Path) -> None:
-    """Remove the files that killed runs left in the folder of `path`. See `remove_stale_files`."""
-    remove_stale_files(path.parent)
 
 
 @contextmanager

@@ -86,3 +86,8 @@ def broken_link_target(path: str | Path) -> str | None:
     if found is None or not stat.S_ISLNK(found.st_mode) or status_of(path) is not None:
         return None
     return os.readlink(path)
+
+
+def nearest_existing(path: Path) -> Path:
+    """Return `path` if anything is there that can be looked at, else the nearest folder above it that is."""
+    return next(p for p in (path, *path.absolute().parents) if os.path.exists(p))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from guava_aug.errors import annotate
 
@@ -38,6 +39,13 @@ class StageTime:
     def mean(self) -> float:
         """Return seconds per call."""
         return self.seconds / self.count if self.count else 0.0
+
+
+def stage_rows(stages: Iterable[StageTime]) -> list[dict[str, Any]]:
+    """Return the timing table as plain values, seconds."""
+    return [
+        {"stage": s.name, "seconds": round(s.seconds, 4), "count": s.count, "mean": round(s.mean, 4)} for s in stages
+    ]
 
 
 @dataclass(frozen=True)

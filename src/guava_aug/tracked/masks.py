@@ -53,9 +53,9 @@ def left_out(
     return tuple(frames[i] for i in np.flatnonzero(masks_that_miss(masks, silhouettes)))
 
 
-def small_mask(mask: np.ndarray) -> np.ndarray:
-    """Return the person [SIZE, SIZE] bool of a stored mask [H, W] uint8."""
-    return cv2.resize(mask, (SIZE, SIZE), interpolation=cv2.INTER_AREA) > MASK_LEVEL * 255
+def small_mask(mask: np.ndarray, size: int = SIZE) -> np.ndarray:
+    """Return the person [size, size] bool of a stored mask [H, W] uint8."""
+    return cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA) > MASK_LEVEL * 255
 
 
 def overlap(mask: np.ndarray, silhouette: np.ndarray) -> float:

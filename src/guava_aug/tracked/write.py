@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import cv2
 import lmdb
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from guava_aug.body.params import Identity, Motion
 from guava_aug.errors import OutputError, UsageError
+from guava_aug.runtime.atomic import atomic_write
 from guava_aug.runtime.frame_rate import Rate
 from guava_aug.runtime.safe_pickle import load_pickle
 from guava_aug.runtime.text import pluralize
@@ -252,23 +251,11 @@ def _frame_dicts(motion: Motion, viewmats: Any, part_crops: Mapping[str, np.ndar
         yield frame
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file to write that replaces `path` once it is complete."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with scratch.open("wb") as file:
-            yield file
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
 def _dump_pickle(path: Path, value: Any) -> None:
-    with _replacing(path) as file:
+    with atomic_write(path, durable=False) as temporary, temporary.open("wb") as file:
         pickle.dump(value, file, protocol=4)
 
 
 def _dump_json(path: Path, value: Any) -> None:
-    with _replacing(path) as file:
-        file.write(json.dumps(value, ensure_ascii=False, indent=4).encode())
+    with atomic_write(path, durable=False) as temporary:
+        temporary.write_bytes(json.dumps(value, ensure_ascii=False, indent=4).encode())

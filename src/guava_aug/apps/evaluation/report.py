@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -149,15 +148,6 @@ def markdown_table(mean: dict[str, dict[str, Scores]]) -> str:
 def cell_text(metric: str, value: float | None, digits: int = 1) -> str:
     """A score as tables show it; SSIM has three digits always."""
     return "-" if value is None else f"{value:.3f}" if "ssim" in metric else f"{value:.{digits}f}"
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as f:
-        while block := f.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def example_frames(frames: Sequence[int], people: int) -> list[int]:

@@ -21,11 +21,12 @@ from guava_aug.apps.synthetic.subjects import Person, make_person
 from guava_aug.body.ehm import EhmModel
 from guava_aug.body.params import Identity, Motion
 from guava_aug.views.cameras import Cameras, fixed_camera, intrinsics
+from guava_aug.views.difficulty import DIFFICULTIES
 
 HELD_OUT_SEEDS = tuple(range(9001, 9009))  # people, motion, light and camera of the evaluation
 CLIP_SEEDS = {"signer_a": 9101, "signer_b": 9115, "signer_c": 9106}  # the bundled clips; held out too
 TRAINING_SEEDS = range(9000)
-_WIDEST = ((-0.52, 0.52), (-0.40, 0.40), (0.60, 1.50))  # yaw, pitch, zoom of difficulty "hard"
+_HARD = DIFFICULTIES["hard"]
 _NEVER = "seeds from 9000 on are held out; train on TRAINING_SEEDS"
 
 
@@ -87,7 +88,7 @@ def take_pictures(
 def random_viewmats(subject: Subject, count: int, rng: np.random.Generator) -> Tensor:
     """[count, 4, 4] new-view cameras, spread evenly over the widest difficulty (as the product makes them)."""
     source = subject.viewmat.cpu()
-    drawn = [[rng.uniform(low, high) for low, high in _WIDEST] for _ in range(count)]
+    drawn = [[rng.uniform(low, high) for low, high in (_HARD.yaw, _HARD.pitch, _HARD.zoom)] for _ in range(count)]
     found = [fixed_camera(source, yaw, pitch, zoom).viewmats[0] for yaw, pitch, zoom in drawn]
     return torch.stack(found).to(subject.viewmat.device) if found else subject.viewmat.new_zeros(0, 4, 4)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from guava_aug.apps.synthetic.raster import Surface, rasterize
 from guava_aug.body.ehm import EhmModel, PosedBody
 from guava_aug.body.params import Identity, Motion
+from guava_aug.body.surface_normals import area_normals
 from guava_aug.views.cameras import Cameras
 
 SKIN, CLOTH, HAIR, EYE, MOUTH = range(5)
@@ -137,12 +138,7 @@ def sample(atlas: Tensor, uv: Tensor) -> Tensor:
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     """[T, n, 3] unit normals, area weighted; zero where a vertex has no face."""
-    a, b, c = (vertices[:, faces[:, k]] for k in range(3))
-    n = torch.cross(b - a, c - a, dim=-1)
-    out = torch.zeros_like(vertices)
-    for k in range(3):
-        out.index_add_(1, faces[:, k], n)
-    return torch.nn.functional.normalize(out, dim=-1)
+    return torch.nn.functional.normalize(area_normals(vertices, faces), dim=-1)
 
 
 def occlusion(vertices: Tensor, surface: Surface, directions: int = 48, size: int = 320) -> Tensor:

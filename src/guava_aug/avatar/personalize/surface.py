@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from guava_aug.body import EhmAssets
+from guava_aug.body.surface_normals import area_normals
 
 _FREE_ON_HANDS, _FREE_ON_FACE = 0.2, 0.5
 
@@ -19,13 +20,8 @@ def facing(vertices: Tensor, faces: Tensor, viewmat: Tensor) -> Tensor:
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """[P, 3] unit normals of a mesh, outwards."""
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    normal = torch.linalg.cross(b - a, c - a)
-    total = torch.zeros_like(vertices)
-    for k in range(3):
-        total.index_add_(0, faces[:, k], normal)
-    return F.normalize(total, dim=1)
+    """Return [P, 3] unit normals of a mesh, outwards."""
+    return F.normalize(area_normals(vertices, faces), dim=1)
 
 
 def smooth_basis(points: Tensor, spacing: float, *, symmetric: bool) -> Tensor:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from guava_aug.batch.config import RunConfig
 from guava_aug.batch.executors.base import FramesDone, StageTimed
-from guava_aug.batch.executors.worker_pool import Timeout, WorkerDied, WorkerPool, WorkerTimeout
+from guava_aug.batch.executors.worker_pool import STOP_SECONDS, Timeout, WorkerDied, WorkerPool, WorkerTimeout
 from guava_aug.errors import DeviceError
 from guava_aug.runtime.cpus import usable_cpus
 from guava_aug.runtime.processes import child_environment
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STOP_SECONDS = 8.0  # seconds a worker has to remove its unfinished files
 TAIL = 20  # lines of a dead worker's standard error that are kept
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 

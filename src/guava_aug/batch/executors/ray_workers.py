@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from guava_aug.batch.config import RunConfig
 from guava_aug.batch.executors.base import FramesDone
 from guava_aug.batch.executors.worker import Worker
-from guava_aug.batch.executors.worker_pool import Timeout, WorkerDied, WorkerPool, WorkerTimeout
+from guava_aug.batch.executors.worker_pool import STOP_SECONDS, Timeout, WorkerDied, WorkerPool, WorkerTimeout
 from guava_aug.batch.options import path_options
 from guava_aug.batch.validate import model_source
 from guava_aug.errors import DeviceError, UsageError
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CPUS_PER_WORKER = 4  # without GPUs: more cores than that help one video little
-STOP_SECONDS = 8.0  # seconds a worker has to remove its unfinished files
 WARN_SECONDS = 60.0  # seconds without a place in the cluster until the log says so
 
 

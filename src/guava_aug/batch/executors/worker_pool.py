@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+STOP_SECONDS = 8.0  # seconds a worker has to remove its unfinished files
 MAX_ATTEMPTS = 2  # workers that may die on one video before the video is given up
 STARTS = 3  # times in a row that a worker may die while it starts before the others go on without it
 LEAST_TIMEOUT = 600.0  # seconds without a message while a worker makes a video, if --timeout is not given

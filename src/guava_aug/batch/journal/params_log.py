@@ -1,6 +1,6 @@
 """augmentation_params.json: which camera each view has and how it ended, in the original's form.
 
-Made from the journals (`runlog`), never changed in place. Logs of the original and of older versions are read too.
+Made from the journals (`run_log`), never changed in place. Logs of the original and of older versions are read too.
 """
 
 from __future__ import annotations

@@ -72,11 +72,6 @@ class RunLog:
             return params_entry(video, label, self._found_entry(video, label), *_told(view, view.ended))
         return self._found_entry(video, label)
 
-    def is_known(self, video: str, label: str) -> bool:
-        """Whether a journal has the camera of a view; what only a log or the file knows is to be told with `ended`."""
-        view = self.history.get(video, label)
-        return view is not None and view.told is not None
-
     def seed_of(self, video: str, label: str) -> int | None:
         """The seed of a view in the journals, else in a log; None: it is in neither, or its seed is not known."""
         view = self.history.get(video, label)

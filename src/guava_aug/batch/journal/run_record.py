@@ -8,7 +8,6 @@ import os
 import platform
 import socket
 import sys
-from collections.abc import Iterable
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any
 from guava_aug.errors import OutputError
 from guava_aug.runtime.atomic import atomic_write
 from guava_aug.runtime.printable import printable_json
-from guava_aug.runtime.timing import StageTime
 from guava_aug.runtime.version import __version__
 
 FOLDER = ".guava-aug"  # below the output root
@@ -54,13 +52,6 @@ def machine(device: str) -> dict[str, Any]:
         found["gpu"] = torch.cuda.get_device_name(device)
         found["cuda"] = torch.version.cuda
     return found
-
-
-def stage_rows(stages: Iterable[StageTime]) -> list[dict[str, Any]]:
-    """The timing table as plain values, seconds."""
-    return [
-        {"stage": s.name, "seconds": round(s.seconds, 4), "count": s.count, "mean": round(s.mean, 4)} for s in stages
-    ]
 
 
 def _standard(value: Any) -> Any:
