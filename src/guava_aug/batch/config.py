@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from guava_aug.batch.options import option, options_of
 from guava_aug.batch.sharding import Shard
@@ -17,6 +17,7 @@ from guava_aug.errors import UsageError
 from guava_aug.render.backends import Backend, Precision
 from guava_aug.runtime.frame_rate import Rate, check_rate, parse_rate
 from guava_aug.runtime.shutdown import GRACE
+from guava_aug.tracked.report import Quality
 
 if TYPE_CHECKING:
     from guava_aug.output.settings import OutputSettings
@@ -181,6 +182,11 @@ class RunConfig:
         "Render also videos whose tracking cannot be right: impossible cameras, masks far from the posed body.",
         "input",
     ))  # fmt: skip
+    min_tracking: Quality | None = field(default=None, metadata=option(
+        "Render only clips whose tracking is at least so good, as their tracking.json says; clips of other trackers "
+        "have none and are rendered.",
+        "input", metavar="poor|fair|good",
+    ))  # fmt: skip
 
     grace: float = field(default=GRACE, metadata=option(
         "How long views in flight may take after SIGUSR1, SIGTERM (at most 20 s; the exit code is 75) or Ctrl-C "
@@ -217,20 +223,12 @@ class RunConfig:
             index = Shard.parse(self.shard).index
             if self.part_id is None:  # parts of one job must not share a log
                 object.__setattr__(self, "part_id", str(index))
-        if self.part_id is not None and (not self.part_id or set(self.part_id) & set("/\\\0") or ".." in self.part_id):
-            raise UsageError(f"--part_id is {self.part_id!r}; expected a number or a word for a file name")
+        check_part_id(self.part_id)
 
     def _check_workers(self) -> None:
-        if self.require_gpu and self.device.strip().lower() == "cpu":
-            raise UsageError("--require_gpu and --device cpu exclude each other; leave one out")
-        if self.gpus is not None and (len(set(self.gpus)) < len(self.gpus) or not all(self.gpus) or not self.gpus):
-            raise UsageError(f"--gpus is {','.join(self.gpus)!r}; expected different GPUs, such as 0,1,2,3")
+        check_worker_flags(self)
         if self.mode == "subprocess" and (self.has_workers or self.engine != "local"):
             raise UsageError("--mode subprocess excludes --engine, --gpus, --workers and --timeout; leave it out")
-        if self.engine == "ray" and self.gpus is not None:
-            raise UsageError("--engine ray finds its GPUs itself; leave out --gpus")
-        if self.engine != "ray" and (self.ray_address is not None or self.cpus_per_worker is not None):
-            raise UsageError("--ray_address and --cpus_per_worker belong to --engine ray")
 
     @property
     def all_sinks(self) -> tuple[str, ...]:
@@ -277,3 +275,39 @@ class RunConfig:
             except TypeError as error:
                 raise TypeError(f"RunConfig: {error}") from None
         return cls(**values)
+
+
+class WorkerFlags(Protocol):
+    """The options that say who does the work; of every kind of work."""
+
+    @property
+    def device(self) -> str: ...  # noqa: D102 - as the fields of `RunConfig`
+    @property
+    def require_gpu(self) -> bool: ...  # noqa: D102
+    @property
+    def gpus(self) -> tuple[str, ...] | None: ...  # noqa: D102
+    @property
+    def engine(self) -> EngineName: ...  # noqa: D102
+    @property
+    def ray_address(self) -> str | None: ...  # noqa: D102
+    @property
+    def cpus_per_worker(self) -> int | None: ...  # noqa: D102
+
+
+def check_worker_flags(config: WorkerFlags) -> None:
+    """Raise UsageError for options that exclude each other."""
+    if config.require_gpu and config.device.strip().lower() == "cpu":
+        raise UsageError("--require_gpu and --device cpu exclude each other; leave one out")
+    gpus = config.gpus
+    if gpus is not None and (len(set(gpus)) < len(gpus) or not all(gpus) or not gpus):
+        raise UsageError(f"--gpus is {','.join(gpus)!r}; expected different GPUs, such as 0,1,2,3")
+    if config.engine == "ray" and gpus is not None:
+        raise UsageError("--engine ray finds its GPUs itself; leave out --gpus")
+    if config.engine != "ray" and (config.ray_address is not None or config.cpus_per_worker is not None):
+        raise UsageError("--ray_address and --cpus_per_worker belong to --engine ray")
+
+
+def check_part_id(part_id: str | None) -> None:
+    """Raise UsageError for the name of a part that cannot be in a file's name."""
+    if part_id is not None and (not part_id or set(part_id) & set("/\\\0") or ".." in part_id):
+        raise UsageError(f"--part_id is {part_id!r}; expected a number or a word for a file name")

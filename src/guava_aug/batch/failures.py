@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import errno
 
-from guava_aug.batch.jobs import VideoJob
+from guava_aug.batch.jobs import Job, Part
 from guava_aug.batch.results import ViewRecord
 from guava_aug.errors import DeviceError, DeviceLostError, DiskFullError, is_permanent, location
 from guava_aug.runtime.explain import explain
-from guava_aug.views import View
 
 
-def failed_record(job: VideoJob, view: View, error: Exception, seconds: float = 0.0) -> ViewRecord:
-    """Return the record of a view that failed."""
+def failed_record(job: Job, part: Part, error: Exception, seconds: float = 0.0) -> ViewRecord:
+    """Return the record of a part of a job that failed."""
     stage, frame = location(error)
     return ViewRecord(
-        job.name, view.label, "failed", view.record(), error=explain(error), stage=stage, frame=frame,
-        permanent=is_permanent(error), attempt=job.attempts.get(view.label), seconds=seconds,
+        job.name, part.label, "failed", part.record(), error=explain(error), stage=stage, frame=frame,
+        permanent=is_permanent(error), attempt=job.attempts.get(part.label), seconds=seconds,
     )  # fmt: skip
 
 

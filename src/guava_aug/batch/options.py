@@ -134,6 +134,11 @@ class Declared:
         return value
 
 
+def option_of(config: type, name: str) -> Option:
+    """Return what a dataclass declares of one of its fields."""
+    return next(declared.option for declared in options_of(config) if declared.name == name)
+
+
 def options_of(config: type) -> tuple[Declared, ...]:
     """Return the options that a dataclass declares, in its order."""
     return _declared(config)

@@ -12,6 +12,7 @@ from guava_aug.avatar.find import EMBEDDED
 from guava_aug.batch.config import RunConfig
 from guava_aug.batch.journal.history import History
 from guava_aug.batch.options import options_of
+from guava_aug.batch.status import TRACKED
 from guava_aug.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ def failed_runs(history: History) -> list[tuple[RunConfig, set[tuple[str, str]]]
     """
     groups: dict[str, tuple[RunConfig, set[tuple[str, str]]]] = {}
     for video, label, view in sorted(history.items(), key=lambda item: item[:2]):
-        if view.status != "failed" or view.failed is None:
+        if label == TRACKED or view.status != "failed" or view.failed is None:
             continue
         header = history.workers[view.failed.worker].header
         text = json.dumps([header.get("config"), header.get("cwd")], sort_keys=True)

@@ -327,9 +327,9 @@ class _Run:
             log.log(event.level, "%s%s", source, event.text)
         elif isinstance(event, JobBegun):
             if event.attempt == 0:
-                self.progress.video(event.job.name, len(event.job.views))
+                self.progress.video(event.job.name, len(event.job.parts))
             if event.job.refused is None:
-                self.log.begin_video(event.job.name, [view.label for view in event.job.views])
+                self.log.begin_video(event.job.name, [part.label for part in event.job.parts])
         else:
             self.progress.finish_video(event.job.name, _in_words(event.records, event.seconds))
 

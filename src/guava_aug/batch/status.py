@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from guava_aug.batch.jobs import TrackPart
 from guava_aug.batch.journal.history import History, ViewHistory, WorkerHistory
 from guava_aug.batch.journal.journal import Damage, JournalLine
 from guava_aug.output.tree import relative_paths
 from guava_aug.runtime.processes import process_lives
+from guava_aug.tracked.layout import INFO
 
 WorkerState = Literal["running", "silent", "died", "stopped", "ended"]
 SILENT_AFTER = 900.0  # seconds without a line after which a worker of another machine may have died
 RECENT = 600.0  # seconds over which views per second are counted
 LOOKED_AT = 2000  # files of views that are done
 EXAMPLES = 3  # views shown of each reason
+TRACKED = TrackPart().label  # in the place of a view's label, of the tracking of a video
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class RunStatus:
     device_seconds_per_view: float | None  # by all workers: their time, times their GPUs, by the views they made
     on_gpu: bool  # whether those were GPU seconds
     damage: Damage  # what could not be read of the journals
+    of_tracking: bool = False  # the journals are of `guava-aug track`; its "views" are videos
 
     @property
     def running(self) -> int:
@@ -102,6 +106,7 @@ def run_status(history: History, now: float | None = None) -> RunStatus:
         views_per_second=rate or None,
         eta=left / rate if rate else None,
         device_seconds_per_view=spent / made if made else None,
+        of_tracking=any(TRACKED in views for views in history.views.values()),
         on_gpu=any((w.used.get("machine") or {}).get("gpu") for w in history.workers.values()),
     )
 
@@ -121,6 +126,9 @@ def _missing_files(history: History) -> int:
     def is_missing(made: JournalLine, video: str, label: str) -> bool:
         worker = history.workers.get(made.worker)
         root = history.root if worker is None or worker.root is None else worker.root
+        if label == TRACKED:
+            folder = os.path.basename(str(made.get("output_dir") or video))
+            return not os.path.exists(f"{root}/{folder}/{INFO}")
         return not os.path.exists(f"{root}/{relative_paths(label, video)[0]}")
 
     moved = any(history.has_moved(worker) for worker in history.workers)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from guava_aug.avatar.find import EMBEDDED, model_location
 from guava_aug.batch.config import DEFAULT_MODEL_PATH, RunConfig
 from guava_aug.batch.fingerprint import RenderSettings, cached_weights_digest
+from guava_aug.batch.tracking.config import TrackConfig
 from guava_aug.errors import AssetError, UsageError
 from guava_aug.output.settings import PRESETS
 from guava_aug.output.sinks import check_sinks
@@ -42,7 +43,7 @@ def check_flags(config: RunConfig) -> None:
         load_time_map(config.time_map)
 
 
-def model_source(config: RunConfig) -> str:
+def model_source(config: RunConfig | TrackConfig) -> str:
     """Return the model to load: `model_path`, else assets/GUAVA (here, then below `guava_root`), else "embedded".
 
     Raises:

@@ -5,6 +5,8 @@ from __future__ import annotations
 # name -> module below guava_aug.cli with `main(argv) -> exit code`, and what the overview says.
 COMMANDS = {
     "run": ("run", "Render tracked videos again from new cameras."),
+    "track": ("track", "Track a person in videos, so that run can render them."),
+    "augment": ("augment", "Track videos and render them: track, then run."),
     "status": ("status", "Say how the work on an output folder stands, at any time."),
     "retry": ("retry", "Try the failed views of an output folder again."),
     "merge": ("merge", "Make one parameter log and one manifest of all parts."),

@@ -81,7 +81,7 @@ class _RunFlags:
         for group in GROUPS:
             typed.update(vars(getattr(self, group)))
         known = {declared.flag: declared for declared in _declared(self.configuration)}
-        given = {flag: _value(known[flag], typed[flag]) for flag in self.given if flag in known}
+        given = {flag: flag_value(known[flag], typed[flag]) for flag in self.given if flag in known}
         values: dict[str, Any] = {f: None if d.required else d.default for f, d in known.items()}
         filed = _read(typed["config"], known) if typed["config"] is not None else {}
         for flag in given:
@@ -138,7 +138,7 @@ def flags_of(configuration: type[RunConfig]) -> type[_RunFlags]:
     """Return a dataclass for `parse`: the options of a configuration and those of `CommandLineOnly`, by groups."""
     groups: dict[str, list[tuple[str, Any, Any]]] = {group: [] for group in GROUPS}
     for declared in _declared(configuration):
-        groups[declared.option.group].append(_flag(declared))
+        groups[declared.option.group].append(flag_field(declared))
     classes = [
         (group, make_dataclass(group.title(), rows, frozen=True, kw_only=True, namespace={"__doc__": GROUPS[group]}))
         for group, rows in groups.items()
@@ -152,7 +152,7 @@ def _declared(configuration: type) -> list[Declared]:
     return [*options_of(configuration), *options_of(CommandLineOnly)]
 
 
-def _flag(declared: Declared) -> tuple[str, Any, Any]:
+def flag_field(declared: Declared) -> tuple[str, Any, Any]:
     """The field that the parser makes a flag of: name, type, field."""
     said, kind, default = declared.option, declared.kind, declared.default
     if said.joined or said.parse is not None:
@@ -197,7 +197,7 @@ def _takes_text(kind: Any) -> bool:
     return str in (get_args(kind) or (kind,))
 
 
-def _value(declared: Declared, typed: Any) -> Any:
+def flag_value(declared: Declared, typed: Any) -> Any:
     """What was typed for a flag, or stands in a file, as its field has it. Raises UsageError."""
     said = declared.option
     if typed is None or (said.auto and typed == said.auto):
@@ -236,7 +236,7 @@ def _value_of_file(declared: Declared, value: Any, what: str) -> Any:
             raise UsageError(f"{what} is {briefly(value)}; expected {_in_words(declared)}")
     elif _takes_text(declared.kind) or declared.option.parse is not None:
         value = _text(value)
-    value = _value(declared, value)
+    value = flag_value(declared, value)
     try:
         return declared.from_plain(value) if value is not None else None
     except TypeError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
@@ -17,8 +17,12 @@ from guava_aug.render.backends import PRECISIONS
 from guava_aug.runtime.allocator import keep_freed_memory
 from guava_aug.runtime.shutdown import GracefulShutdown
 
+if TYPE_CHECKING:
+    from guava_aug.batch.tracking.config import TrackConfig
+
 DESCRIPTION = """\
-Try the failed views of an output folder again, and no others, also those that runs leave alone.
+Try the failed views of an output folder again, and no others, also those that runs leave alone. Of a folder that
+`guava-aug track` wrote, the videos that could not be tracked.
 
 Everything is as in the runs in which they failed: their flags are in the journals. Of these only the flags below can be
 changed. Exit code 3 when some fail again.
@@ -28,6 +32,7 @@ EXAMPLES = """\
 examples:
   guava-aug retry augmented
   guava-aug retry augmented --device cpu
+  guava-aug retry tracked
   guava-aug retry augmented --precision fp32     # half precision was too narrow for the model
 """
 
@@ -37,7 +42,7 @@ class RetryFlags:
     """Flags of retry."""
 
     output_root: Positional[Path]
-    """The --output_root of the runs."""
+    """The --output_root of the runs, or the --tracked_root of `guava-aug track`."""
     device: Annotated[str | None, arg(metavar="ID", help_behavior_hint="")] = None
     """Another device than theirs: GPU number, cpu, or a torch device."""
     precision: Annotated[str | None, arg(metavar="auto|fp16|fp32", help_behavior_hint="")] = None
@@ -59,8 +64,12 @@ def main(argv: Sequence[str]) -> int:
     keep_freed_memory()
     root = flags.output_root
     from guava_aug.batch.retry import failed_runs
+    from guava_aug.batch.tracking.retry import failed_tracking
 
-    failed = failed_runs(history_of(root, "retry"))
+    history = history_of(root, "retry")
+    failed, not_tracked = failed_runs(history), failed_tracking(history)
+    if not_tracked:
+        return _track_again(flags, not_tracked)
     if not failed:
         print(f"{root}: no view has failed")
         return OK
@@ -84,4 +93,26 @@ def main(argv: Sequence[str]) -> int:
                 results.append(run(config, progress=progress, stop=stop, only=views, again=True))
     for result in results:
         show_summary(result, flags.quiet)
+    return OK if all(result.ok for result in results) else SOME_FAILED
+
+
+def _track_again(flags: RetryFlags, failed: Sequence[TrackConfig]) -> int:
+    """0 when all videos could be tracked now."""
+    from dataclasses import replace
+
+    from guava_aug.batch.journal.run_record import debug_log_path
+    from guava_aug.batch.tracking.run import track
+    from guava_aug.cli.terminal import speaking
+    from guava_aug.cli.track import show_tracking
+
+    results = []
+    with GracefulShutdown() as stop:
+        for config in failed:
+            if flags.device is not None:
+                config = replace(config, device=flags.device, gpus=None, require_gpu=False)
+            stop.grace = config.grace
+            with speaking(flags.quiet, flags.verbose, debug_log_path(flags.output_root, config.part_id)) as progress:
+                results.append(track(config, progress=progress, stop=stop, again=True))
+    for result in results:
+        show_tracking(result, flags.quiet)
     return OK if all(result.ok for result in results) else SOME_FAILED

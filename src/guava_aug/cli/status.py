@@ -67,13 +67,15 @@ def _show(standing: RunStatus) -> None:
     console = Terminal(soft_wrap=True)
     s = standing
     share = f" ({s.done / s.views:.1%})" if s.views else ""
+    unit = "video" if s.of_tracking else "view"
+    what = pluralize(s.views, unit) + ("" if s.of_tracking else f" of {pluralize(s.videos, 'video')}")
     console.say(
-        f"{s.root}: {pluralize(s.views, 'view')} of {pluralize(s.videos, 'video')}: {s.done} done{share}, "
+        f"{s.root}: {what}: {s.done} done{share}, "
         f"{s.failed} failed, {s.left} left{f', {s.missing} missing' if s.missing else ''}"
     )
     if s.missing:
         console.print(
-            f"{pluralize(s.missing, 'view')} done, as the journals say, but the files are not there: journals were "
+            f"{pluralize(s.missing, unit)} done, as the journals say, but the files are not there: journals were "
             "copied, or files moved or removed; run the same command again to make them"
         )
     if s.damage.passed_over or s.damage.times:
@@ -84,11 +86,11 @@ def _show(standing: RunStatus) -> None:
         )
     speed = []
     if s.views_per_second is not None:
-        speed.append(f"{s.views_per_second:.3g} views/s")
+        speed.append(f"{s.views_per_second:.3g} {unit}s/s")
     if s.eta is not None and s.left:
         speed.append(f"ETA {hms(s.eta)}")
     if s.device_seconds_per_view is not None:
-        speed.append(f"{s.device_seconds_per_view:.3g} {'GPU' if s.on_gpu else 'CPU process'} seconds per view")
+        speed.append(f"{s.device_seconds_per_view:.3g} {'GPU' if s.on_gpu else 'CPU process'} seconds per {unit}")
     if speed:
         console.say(", ".join(speed))
     for life, words in (
@@ -101,19 +103,15 @@ def _show(standing: RunStatus) -> None:
         console.say(f"{pluralize(len(workers), 'process')} {words}")
         for worker in workers[: WORKERS_SHOWN if life != "ended" else 0]:
             where = f"  {worker.host} {worker.pid}" + (f", part {worker.part}" if worker.part is not None else "")
-            flight = (
-                f", at {worker.in_flight[0]} ({pluralize(worker.in_flight[1], 'view')})" if worker.in_flight else ""
-            )
+            flight = f", at {worker.in_flight[0]} ({pluralize(worker.in_flight[1], unit)})" if worker.in_flight else ""
             why = f": {worker.why}" if worker.why else ""
             console.say(
-                f"{where}, {worker.device or '?'}: {pluralize(worker.made, 'view')}{flight}, "
-                f"{hms(worker.idle)} ago{why}"
+                f"{where}, {worker.device or '?'}: {pluralize(worker.made, unit)}{flight}, {hms(worker.idle)} ago{why}"
             )
     for reason in s.reasons[:REASONS_SHOWN]:
-        console.say(
-            f"failed ({pluralize(reason.views, 'view')} of {pluralize(reason.videos, 'video')}, "
-            f"stage {reason.stage or '?'}): {reason.text}"
-        )
+        of_videos = "" if s.of_tracking else f" of {pluralize(reason.videos, 'video')}"
+        where = f", stage {reason.stage or '?'}" if reason.stage or not s.of_tracking else ""
+        console.say(f"failed ({pluralize(reason.views, unit)}{of_videos}{where}): {reason.text}")
         more = f" and {reason.views - len(reason.examples)} more" if reason.views > len(reason.examples) else ""
         console.say(f"  {'; '.join(reason.examples)}{more}")
     if len(s.reasons) > REASONS_SHOWN:
@@ -121,4 +119,4 @@ def _show(standing: RunStatus) -> None:
     if s.left and not s.running:
         console.say("no process is at work: run the same command again to make what is left")
     if s.failed:
-        console.say(f"`guava-aug retry {s.root}` tries the failed views again")
+        console.say(f"`guava-aug retry {s.root}` tries the failed {unit}s again")

@@ -1,10 +1,11 @@
-"""Removal of temporary files of killed runs."""
+"""Removal of temporary files and folders of killed runs."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ _TEMPORARY = re.compile(r"\..+\.tmp-(?:([0-9a-f]{8})-)?(\d+)-[0-9a-f]{8}(\.[A-Za
 
 
 def remove_stale_files(folder: Path) -> None:
-    """Remove the temporary files in `folder` whose process has ended.
+    """Remove the temporary files and folders in `folder` whose process has ended.
 
     Processes of this machine are looked up (`processes.process_lives`), and the files of dead ones are removed at once.
     The state of all others is unknown, so their files are removed only if they have not been written to for a day.
@@ -35,7 +36,10 @@ def remove_stale_files(folder: Path) -> None:
         with contextlib.suppress(OSError):
             lives = process_lives(found[1], int(found[2][:20]))
             if lives is False or (lives is None and _is_stale(path)):
-                os.unlink(path)
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    os.unlink(path)
 
 
 def _is_stale(path: Path) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from guava_aug.batch.jobs import VideoJob
+from guava_aug.batch.jobs import Job
 from guava_aug.batch.results import ViewRecord
 from guava_aug.errors import AssetError, DeviceError, DiskFullError, UsageError
 
@@ -15,17 +15,17 @@ FATAL = (UsageError, AssetError, DeviceError, DiskFullError)  # would fail with 
 
 @dataclass(frozen=True, slots=True)
 class ViewDone:
-    """A view ended."""
+    """A part of a job ended: a view, or the tracking of a video."""
 
     record: ViewRecord
 
 
 @dataclass(frozen=True, slots=True)
 class FramesDone:
-    """Frames of one view are rendered."""
+    """Frames of one part are done."""
 
     done: int
-    total: int  # frames of the view
+    total: int  # frames of the part
     video: str = ""  # filled in by `dispatch`
 
 
@@ -49,9 +49,9 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class JobBegun:
-    """The views of a job are about to be made; noted before their files are."""
+    """The parts of a job are about to be made; noted before their files are."""
 
-    job: VideoJob
+    job: Job
     attempt: int  # 0, then 1 and so on for the further tries of what failed
 
 
@@ -59,9 +59,9 @@ class JobBegun:
 class JobDone:
     """Nothing more comes of this job."""
 
-    job: VideoJob
+    job: Job
     seconds: float
-    records: tuple[ViewRecord, ...] = ()  # the last of every view
+    records: tuple[ViewRecord, ...] = ()  # the last of every part
 
 
 Event = ViewDone | FramesDone | StageTimed | LogLine | JobBegun | JobDone
@@ -69,7 +69,7 @@ Events = Generator[Event, None, None]
 
 
 class Executor(Protocol):
-    """Makes the views of jobs."""
+    """Makes the parts of jobs: views of a clip, or the tracking of a video."""
 
     capacity: int  # jobs at a time
     in_main_thread: bool  # `execute` is to be iterated by the thread that called `start`; else by one thread per job
@@ -84,10 +84,10 @@ class Executor(Protocol):
             num_jobs: how many jobs there will be; more workers than that are of no use.
         """
 
-    def execute(self, job: VideoJob) -> Events:
-        """Make the views of a job, and give the events as they come.
+    def execute(self, job: Any) -> Events:  # a `Job` of the kind that it is for
+        """Make the parts of a job, and give the events as they come.
 
-        What is wrong with one view ends in its `ViewDone`; what is wrong with all views of the job raises, and those
+        What is wrong with one part ends in its `ViewDone`; what is wrong with all parts of the job raises, and those
         without a `ViewDone` have failed. Errors of the kinds in `FATAL` mean that every other job would fail too. When
         the generator is closed, unfinished files are removed before `close` returns.
         """

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from guava_aug.batch.executors.base import (
     FATAL,
@@ -23,7 +24,7 @@ from guava_aug.batch.executors.base import (
     ViewDone,
 )
 from guava_aug.batch.failures import failed_record
-from guava_aug.batch.jobs import VideoJob
+from guava_aug.batch.jobs import Job, Part, VideoJob
 from guava_aug.batch.results import ViewRecord
 from guava_aug.errors import InputError, OutputError
 from guava_aug.runtime.shutdown import Check, ShutdownRequested
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5  # between two looks whether the run is to end
 
 
-def dispatch(executor: Executor, jobs: Sequence[VideoJob], stop: Check, *, retries: int = 0) -> Events:
+def dispatch(executor: Executor, jobs: Sequence[Job], stop: Check, *, retries: int = 0) -> Events:
     """Work through jobs, `executor.capacity` at a time, and give their events one by one.
 
     An executor goes on with a job when its last event has been dealt with, so that a view is noted before anything
@@ -60,30 +61,34 @@ def dispatch(executor: Executor, jobs: Sequence[VideoJob], stop: Check, *, retri
         yield from _in_threads(executor, jobs, stop, retries)
 
 
-def run_job(executor: Executor, job: VideoJob, retries: int = 0) -> Events:
-    """Give the events of one job and of the further tries of its failed views; every view ends in a `ViewDone`."""
+def run_job(executor: Executor, job: Job, retries: int = 0) -> Events:
+    """Give the events of one job and of the further tries of its failed parts; every part ends in a `ViewDone`."""
     begun = time.monotonic()
     latest: dict[str, ViewRecord] = {}
-    views = job.views
+    parts: tuple[Any, ...] = job.parts
     for attempt in range(1 + retries):
         if attempt:
-            yield LogLine(logging.INFO, f"{job.name}: trying {pluralize(len(views), 'failed view')} again")
-        yield JobBegun(replace(job, views=views), attempt)
-        with contextlib.closing(_every_view_ends(executor, replace(job, views=views))) as events:
+            yield LogLine(logging.INFO, f"{job.name}: trying {_named(len(parts), job)} again")
+        yield JobBegun(job.with_parts(parts), attempt)
+        with contextlib.closing(_every_part_ends(executor, job.with_parts(parts))) as events:
             for event in events:
                 if isinstance(event, ViewDone):
                     latest[event.record.view] = event.record
                 elif isinstance(event, FramesDone):
                     event = replace(event, video=job.name)
                 yield event
-        again = [latest[view.label].status == "failed" and not latest[view.label].permanent for view in views]
-        views = tuple(view for view, failed in zip(views, again, strict=True) if failed)
-        if not views:
+        again = [latest[part.label].status == "failed" and not latest[part.label].permanent for part in parts]
+        parts = tuple(part for part, failed in zip(parts, again, strict=True) if failed)
+        if not parts:
             break
-    yield JobDone(job, time.monotonic() - begun, tuple(latest[view.label] for view in job.views))
+    yield JobDone(job, time.monotonic() - begun, tuple(latest[part.label] for part in job.parts))
 
 
-def run_alone(executor: Executor, job: VideoJob, stages: StageTimer | None = None) -> list[ViewRecord]:
+def _named(count: int, job: Job) -> str:
+    return pluralize(count, "failed view") if isinstance(job, VideoJob) else "a video that failed"
+
+
+def run_alone(executor: Executor, job: Job, stages: StageTimer | None = None) -> list[ViewRecord]:
     """Make the views of one job outside of a run, and return how they ended.
 
     Args:
@@ -101,9 +106,9 @@ def run_alone(executor: Executor, job: VideoJob, stages: StageTimer | None = Non
     return records
 
 
-def _every_view_ends(executor: Executor, job: VideoJob) -> Events:
-    """Give the events of one try; views that are left when the executor ends or raises have failed for its reason."""
-    left = {view.label: view for view in job.views}
+def _every_part_ends(executor: Executor, job: Job) -> Events:
+    """Give the events of one try; parts that are left when the executor ends or raises have failed for its reason."""
+    left: dict[str, Part] = {part.label: part for part in job.parts}
     failure: Exception | None = None
     try:
         if job.refused is not None:
@@ -121,8 +126,8 @@ def _every_view_ends(executor: Executor, job: VideoJob) -> Events:
         log.debug("video %s failed", job.name, exc_info=True)
         failure = error
     if failure is not None:
-        for view in left.values():
-            yield ViewDone(replace(failed_record(job, view, failure), permanent=job.refused is not None))
+        for part in left.values():
+            yield ViewDone(replace(failed_record(job, part, failure), permanent=job.refused is not None))
 
 
 class _Closed(BaseException):
@@ -153,9 +158,9 @@ class _Stream:
     locks of Python nor joins threads: it puts into and gets from queues, and the threads say themselves that they work.
     """
 
-    def __init__(self, run: Callable[[VideoJob], Events], num_threads: int) -> None:
+    def __init__(self, run: Callable[[Job], Events], num_threads: int) -> None:
         self._run = run
-        self._jobs: queue.SimpleQueue[VideoJob | None] = queue.SimpleQueue()  # None: a thread may end
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()  # None: a thread may end
         self._queue: queue.SimpleQueue[_Handed | _JobEnded] = queue.SimpleQueue()
         self._handed: set[_Handed] = set()  # those whose threads wait
         self._in_work: set[_JobEnded] = set()  # a thread adds and removes its own
@@ -167,7 +172,7 @@ class _Stream:
         for _ in range(self._num_threads):
             threading.Thread(target=self._serve, name="job", daemon=True).start()
 
-    def begin(self, job: VideoJob) -> None:
+    def begin(self, job: Job) -> None:
         """Let a free thread begin a job."""
         self._jobs.put(job)
 
@@ -223,7 +228,7 @@ class _Stream:
             raise _Closed
 
 
-def _in_threads(executor: Executor, jobs: Sequence[VideoJob], stop: Check, retries: int) -> Events:
+def _in_threads(executor: Executor, jobs: Sequence[Job], stop: Check, retries: int) -> Events:
     stream = _Stream(lambda job: run_job(executor, job, retries), min(executor.capacity, len(jobs)))
     waiting, running = list(reversed(jobs)), 0
     request: ShutdownRequested | None = None  # what `stop` raised

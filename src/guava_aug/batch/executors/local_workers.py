@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from guava_aug.batch.config import RunConfig
 from guava_aug.batch.executors.base import FramesDone, StageTimed
+from guava_aug.batch.executors.work import WorkConfig
 from guava_aug.batch.executors.worker_pool import STOP_SECONDS, Timeout, WorkerDied, WorkerPool, WorkerTimeout
 from guava_aug.errors import DeviceError
 from guava_aug.runtime.cpus import usable_cpus
@@ -27,7 +27,7 @@ from guava_aug.runtime.text import pluralize
 
 if TYPE_CHECKING:
     from guava_aug.batch.executors.worker import Message
-    from guava_aug.batch.jobs import VideoJob
+    from guava_aug.batch.jobs import Job
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class WorkerSlot:
 class LocalWorkerPool(WorkerPool):
     """`--gpus`, `--workers`, `--timeout`: worker processes on this machine."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: WorkConfig) -> None:
         super().__init__(config, (config.workers or 1) * len(config.gpus or ("",)), self._start_worker)
         self._slots: Sequence[WorkerSlot] = ()
 
@@ -61,7 +61,7 @@ class LocalWorkerPool(WorkerPool):
         return LocalWorkerHandle(self.config, self._slots[number], self.timeout)
 
 
-def worker_slots(config: RunConfig, size: int) -> list[WorkerSlot]:
+def worker_slots(config: WorkConfig, size: int) -> list[WorkerSlot]:
     """Return slots for `size` workers: on the run's device, or spread over its GPUs, at most `config.workers` on each.
 
     Raises:
@@ -109,7 +109,7 @@ def _visible_names(gpus: Sequence[str], visible: str | None) -> list[str]:
 class LocalWorkerHandle:
     """One process `python -m guava_aug worker`. See `WorkerHandle`."""
 
-    def __init__(self, config: RunConfig, slot: WorkerSlot, timeout: Timeout) -> None:
+    def __init__(self, config: WorkConfig, slot: WorkerSlot, timeout: Timeout) -> None:
         self.name, self._timeout = slot.name, timeout
         self._process = subprocess.Popen(  # Ctrl-C reaches it through this process alone
             [sys.executable, "-m", "guava_aug", "worker"],
@@ -130,7 +130,7 @@ class LocalWorkerHandle:
         """Give its messages until its model is loaded. Raises WorkerDied."""
         yield from self._messages(None)
 
-    def execute(self, job: VideoJob) -> Iterator[Message]:
+    def execute(self, job: Job) -> Iterator[Message]:
         """Give its messages about one job. Raises WorkerDied, also when none comes for too long (`Timeout`)."""
         self._send(job)
         yield from self._messages(self._timeout)

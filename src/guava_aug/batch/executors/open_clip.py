@@ -19,6 +19,7 @@ from guava_aug.tracked import TrackedVideo
 from guava_aug.tracked.layout import find_video
 from guava_aug.tracked.masks import in_words, ranges
 from guava_aug.tracked.plausibility import refuse_impossible
+from guava_aug.tracked.report import refuse_worse
 from guava_aug.views.angles import camera_facts
 from guava_aug.views.camera_facts import compact_facts
 
@@ -53,6 +54,7 @@ class OpenClip:
                 opened[role] = TrackedVideo.open(
                     config.tracked_root, role, timing=timings.get(role), source_frame=config.source_frame
                 )
+                refuse_worse(opened[role].path, config.min_tracking)
                 refuse_impossible(opened[role], outline, accept=config.accept_tracking)
         self.videos = ClipVideos(opened[job.clip.identity], opened[name], opened[job.clip.background])
         self.motion = opened[name]

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guava_aug.avatar.find import EMBEDDED
 from guava_aug.batch.config import RunConfig
 from guava_aug.batch.executors.base import FramesDone
+from guava_aug.batch.executors.work import WorkConfig
 from guava_aug.batch.executors.worker import Worker
 from guava_aug.batch.executors.worker_pool import STOP_SECONDS, Timeout, WorkerDied, WorkerPool, WorkerTimeout
 from guava_aug.batch.options import path_options
@@ -25,7 +27,7 @@ from guava_aug.runtime.text import pluralize
 
 if TYPE_CHECKING:
     from guava_aug.batch.executors.worker import Message
-    from guava_aug.batch.jobs import VideoJob
+    from guava_aug.batch.jobs import Job
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ WARN_SECONDS = 60.0  # seconds without a place in the cluster until the log says
 class RayWorkerPool(WorkerPool):
     """Members are Ray actors. How many is decided by the resources of the cluster when the run begins."""
 
-    def __init__(self, config: RunConfig, stop: Check = lambda: None) -> None:
+    def __init__(self, config: WorkConfig, stop: Check = lambda: None) -> None:
         super().__init__(config, 1, self._start_actor)
         self._check_stop = stop
         self._options: dict[str, Any] = {}
@@ -92,7 +94,7 @@ class RayWorkerPool(WorkerPool):
         )
 
 
-def share_out(nodes: Sequence[dict[str, float]], config: RunConfig) -> tuple[int, dict[str, float]]:
+def share_out(nodes: Sequence[dict[str, float]], config: WorkConfig) -> tuple[int, dict[str, float]]:
     """How many workers a cluster with these nodes has room for, and what each of them gets.
 
     Raises:
@@ -117,21 +119,20 @@ def share_out(nodes: Sequence[dict[str, float]], config: RunConfig) -> tuple[int
     return min(room, config.workers or room), {"num_cpus": each}
 
 
-def portable(config: RunConfig, resources: dict[str, Any]) -> RunConfig:
+def portable(config: WorkConfig, resources: dict[str, Any]) -> WorkConfig:
     """The configuration for another working directory, perhaps on another machine with the same file systems."""
-    from guava_aug.avatar.model import EMBEDDED  # noqa: PLC0415 - imports torch, which is slow
-
-    source = model_source(config)
-    model = Path(source if source == EMBEDDED else os.path.abspath(source))
-    picture = os.path.isfile(config.background)
-    paths = {
+    more: dict[str, Any] = {
         name: value.absolute()
-        for name in path_options(RunConfig)
+        for name in path_options(type(config))
         if name != "model_path" and (value := getattr(config, name)) is not None
     }
+    if isinstance(config, RunConfig):
+        source = model_source(config)
+        more["model_path"] = Path(source if source == EMBEDDED else os.path.abspath(source))
+        if os.path.isfile(config.background):
+            more["background"] = os.path.abspath(config.background)
     return dataclasses.replace(
-        config, **paths, model_path=model,
-        background=os.path.abspath(config.background) if picture else config.background,
+        config, **more,
         device="0" if resources.get("num_gpus") else "cpu", require_gpu=bool(resources.get("num_gpus")),
         engine="local", workers=None, timeout=None, ray_address=None, cpus_per_worker=None,
     )  # fmt: skip
@@ -140,7 +141,7 @@ def portable(config: RunConfig, resources: dict[str, Any]) -> RunConfig:
 class RayWorkerHandle:
     """One actor. See `WorkerHandle`."""
 
-    def __init__(self, name: str, config: RunConfig, options: dict[str, Any], timeout: Timeout) -> None:
+    def __init__(self, name: str, config: WorkConfig, options: dict[str, Any], timeout: Timeout) -> None:
         self._ray, self.name, self._timeout = _import_ray(), name, timeout
         self._actor = self._ray.remote(RayWorker).options(**options).remote(config)
         self._ended = False
@@ -149,7 +150,7 @@ class RayWorkerHandle:
         """Give what it says until its model is loaded; it may have to wait for a place in the cluster first."""
         yield from self._messages(self._actor.start, (), None)
 
-    def execute(self, job: VideoJob) -> Iterator[Message]:
+    def execute(self, job: Job) -> Iterator[Message]:
         """Give what it says about one job."""
         yield from self._messages(self._actor.execute, (job,), self._timeout)
 
@@ -194,7 +195,7 @@ class RayWorkerHandle:
 class RayWorker:
     """What runs in the actor: the executor in a thread, and a queue of its messages."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: WorkConfig) -> None:
         from guava_aug.runtime.allocator import keep_freed_memory  # noqa: PLC0415 - runs in the actor
 
         keep_freed_memory()
@@ -208,7 +209,7 @@ class RayWorker:
         """Load the model."""
         yield from self._run(self._worker.start)
 
-    def execute(self, job: VideoJob) -> Iterator[Message]:
+    def execute(self, job: Job) -> Iterator[Message]:
         """Make the views of one job."""
         yield from self._run(lambda: self._worker.execute(job))
 

@@ -18,10 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from guava_aug.batch.config import RunConfig
 from guava_aug.batch.executors.base import Event, LogLine
-from guava_aug.batch.executors.in_process import InProcessExecutor
-from guava_aug.batch.jobs import VideoJob
+from guava_aug.batch.executors.work import WorkConfig, in_process
+from guava_aug.batch.jobs import Job
 from guava_aug.runtime.explain import explain
 from guava_aug.runtime.shutdown import Check, GracefulShutdown, ShutdownRequested
 
@@ -57,7 +56,7 @@ class Worker:
         stop: called before each view is begun; ends the work by raising.
     """
 
-    def __init__(self, config: RunConfig, emit: Emit, stop: Check = lambda: None) -> None:
+    def __init__(self, config: WorkConfig, emit: Emit, stop: Check = lambda: None) -> None:
         lock = threading.Lock()
 
         def emit_one_by_one(message: Message) -> None:
@@ -70,21 +69,21 @@ class Worker:
         logger.propagate = False
         logger.handlers = [_EmitHandler(self.emit)]
         # Stages are sent as they end: the watch of --timeout must see that a slow step has ended.
-        self.executor = InProcessExecutor(config, stop=stop, on_stage=self.emit)
+        self.executor = in_process(config, stop, self.emit)
 
     def start(self) -> None:
         """Load the model and send `Ready`, or `Ended` with what is wrong."""
         try:
             self.executor.check()
-            self.executor.start()
+            self.executor.start(1)
         except Exception as error:
             self._end(error)
         else:
             self.emit(Used(self.executor.describe()))
             self.emit(Ready())
 
-    def execute(self, job: VideoJob) -> None:
-        """Make the views of one job. Sends `Ended` in any case; raises nothing but `ShutdownRequested`."""
+    def execute(self, job: Job) -> None:
+        """Make the parts of one job. Sends `Ended` in any case; raises nothing but `ShutdownRequested`."""
         try:
             with contextlib.closing(self.executor.execute(job)) as events:  # files are removed before `Ended` is sent
                 for event in events:
@@ -104,12 +103,12 @@ class Worker:
 
 
 def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
-    """Work for the process that started this one: read a RunConfig, then a VideoJob at a time until None or EOF.
+    """Work for the process that started this one: read a configuration, then a job at a time until None or EOF.
 
     A None requests the end after the views in flight; the end of the input, or two signals, end them at once.
     """
-    config: RunConfig = pickle.load(stdin)
-    jobs: queue.Queue[VideoJob | None] = queue.Queue()
+    config: WorkConfig = pickle.load(stdin)
+    jobs: queue.Queue[Job | None] = queue.Queue()
 
     def emit(message: Message) -> None:
         try:
@@ -130,7 +129,7 @@ def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
             pass
 
 
-def _receive(stdin: BinaryIO, jobs: queue.Queue[VideoJob | None], stop: GracefulShutdown) -> None:
+def _receive(stdin: BinaryIO, jobs: queue.Queue[Job | None], stop: GracefulShutdown) -> None:
     """Put what is to be made into the queue, also while something is being made."""
     while True:
         try:

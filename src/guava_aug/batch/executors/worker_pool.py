@@ -9,14 +9,12 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from guava_aug.batch.config import RunConfig
 from guava_aug.batch.executors.base import Event, Events, LogLine, StageTimed, ViewDone
+from guava_aug.batch.executors.work import WorkConfig, check_config, remove_unfinished
 from guava_aug.batch.executors.worker import Ended, Message, Ready, Used
-from guava_aug.batch.jobs import VideoJob
-from guava_aug.batch.validate import check_flags
+from guava_aug.batch.jobs import Job, Part
 from guava_aug.errors import (
     AssetError,
     DeviceError,
@@ -26,12 +24,8 @@ from guava_aug.errors import (
     OutputError,
     UsageError,
 )
-from guava_aug.output.tree import remove_unfinished_files
 from guava_aug.runtime.shutdown import ShutdownRequested
 from guava_aug.runtime.text import pluralize
-
-if TYPE_CHECKING:
-    from guava_aug.views import View
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +72,7 @@ class WorkerHandle(Protocol):
     def ready(self) -> Iterator[Message]:
         """Give its messages until it is ready. Raises WorkerDied."""
 
-    def execute(self, job: VideoJob) -> Iterator[Message]:
+    def execute(self, job: Job) -> Iterator[Message]:
         """Give its messages until the job is over. Raises WorkerDied."""
 
     def request_stop(self) -> None:
@@ -98,7 +92,7 @@ class WorkerPool:
 
     in_main_thread = False
 
-    def __init__(self, config: RunConfig, capacity: int, start_worker: Callable[[int], WorkerHandle]) -> None:
+    def __init__(self, config: WorkConfig, capacity: int, start_worker: Callable[[int], WorkerHandle]) -> None:
         self.config, self.capacity = config, capacity
         self._start_worker = start_worker
         self.timeout = Timeout(config.timeout)
@@ -113,7 +107,7 @@ class WorkerPool:
 
     def check(self) -> None:
         """Raise UsageError, InputError or AssetError for flags that cannot work with any video."""
-        check_flags(self.config)
+        check_config(self.config)
 
     def _limit_workers(self, num_jobs: int) -> None:
         if num_jobs < self.capacity:
@@ -149,25 +143,25 @@ class WorkerPool:
         self.capacity = len(self._workers)
         log.info("%s ready after %.1f s", pluralize(self.capacity, "worker"), time.monotonic() - begun)
 
-    def execute(self, job: VideoJob) -> Events:
+    def execute(self, job: Job) -> Events:
         """See `Executor`. A job whose worker dies is given to another one, once.
 
         Raises:
             ShutdownRequested: the pool was stopped.
         """
-        left = {view.label: view for view in job.views}
+        left: dict[str, Part] = {part.label: part for part in job.parts}
         reason = ""
         for _ in range(MAX_ATTEMPTS):
             yield from self._take_timed()
             number, worker = self._take()
             try:
-                messages = worker.execute(replace(job, views=tuple(left.values())))
+                messages = worker.execute(job.with_parts(tuple(left.values())))
                 error = yield from self._listen(worker, messages, left)
             except WorkerDied as death:
                 reason = str(death)
                 self._replace_later(number, worker, f"{job.name}: {reason}")
                 for label in left:  # it could not remove its unfinished files itself
-                    remove_unfinished_files(self.config.output_root, label, job.name)
+                    remove_unfinished(self.config, job, label)
                 if not left:
                     return
                 if isinstance(death, WorkerTimeout):  # it would again: `--retries` decides
@@ -283,14 +277,14 @@ class WorkerPool:
                 self._timed.append(event)
 
     def _listen(
-        self, worker: WorkerHandle, messages: Iterator[Message], left: dict[str, View]
+        self, worker: WorkerHandle, messages: Iterator[Message], left: dict[str, Part]
     ) -> Generator[Event, None, Exception | None]:
         """Give the events of a worker; return the error that ended its job. Raises WorkerDied.
 
         Args:
             worker: the sender.
             messages: what it sends, until its job is over or it is ready.
-            left: the views of the job, by label; those that end are removed.
+            left: the parts of the job, by label; those that end are removed.
         """
         with contextlib.closing(messages):  # type: ignore[type-var]  # generators
             for message in messages:

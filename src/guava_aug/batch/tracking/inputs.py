@@ -1,0 +1,126 @@
+"""The videos that `guava-aug track` is given: from words of the command line to one job for each name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from guava_aug.errors import InputError, UsageError
+from guava_aug.runtime.text import pluralize
+from guava_aug.tracked.layout import check_name, named
+
+# fmt: off
+VIDEO_SUFFIXES = frozenset((
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp",
+    ".ogv", ".mxf", ".vob", ".gif", ".y4m",
+))
+PICTURE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
+# fmt: on
+_ENDS = 1 << 16  # bytes at the beginning and the end of a file that its signature is made of
+
+
+def find_sources(words: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
+    """Return the videos that words name, by the name that each of them gets, in the order of the words.
+
+    A word is a video, a folder of pictures, which are the frames of one video, or a folder of videos.
+
+    Args:
+        words: paths.
+
+    Raises:
+        UsageError: there is no such path, a folder holds neither pictures nor videos, or two videos would get one name.
+    """
+    if not words:
+        raise UsageError("no video is named; give files, folders of pictures, or folders of videos")
+    sources: list[Path] = []
+    for word in words:
+        sources += _sources_of(Path(word))
+    names: dict[str, Path] = {}
+    twice: dict[str, list[Path]] = {}
+    for path in sources:
+        name = name_of(path)
+        if name in names:
+            if not _is_same(names[name], path):
+                twice.setdefault(name, [names[name]]).append(path)
+            continue
+        names[name] = path
+    if twice:
+        name, paths = next(iter(twice.items()))
+        more = f"; and so are {pluralize(len(twice) - 1, 'other name')}" if len(twice) > 1 else ""
+        raise UsageError(
+            f"the name {name!r} is that of {named(map(str, paths))}: their clips would lie in one folder{more}; rename "
+            "them, or track them into different --tracked_root folders"
+        )
+    return names
+
+
+def name_of(path: Path) -> str:
+    """Return the name of a video's tracked folder: the file's without its suffix.
+
+    Raises:
+        UsageError: no folder can have it.
+    """
+    path = Path(os.path.abspath(path))
+    name = path.stem if path.suffix.lower() in VIDEO_SUFFIXES | PICTURE_SUFFIXES else path.name
+    try:
+        return check_name(name)
+    except (InputError, UsageError) as error:
+        raise UsageError(f"{path}: {error}; rename the video") from None
+
+
+def source_signature(path: Path) -> str:
+    """Return what is compared to find out whether a video is still the same: its length and its ends, or its pictures.
+
+    Not its date, which a copy changes.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        if path.is_dir():
+            for name in sorted(os.listdir(path)):
+                digest.update(f"{name}\0{os.path.getsize(path / name)}\0".encode("utf-8", "surrogateescape"))
+        else:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                digest.update(f"{size}\0".encode() + file.read(_ENDS))
+                if size > _ENDS:
+                    file.seek(-min(_ENDS, size - _ENDS), os.SEEK_END)
+                    digest.update(file.read(_ENDS))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return digest.hexdigest()[:32]
+
+
+def _sources_of(path: Path) -> list[Path]:
+    try:
+        if path.is_file():
+            return [path]
+        if not path.is_dir():
+            what = "is not there" if not os.path.lexists(path) else "is no regular file and no folder"
+            raise UsageError(f"{path} {what}; expected a video, a folder of pictures, or a folder of videos")
+        entries = sorted(entry.name for entry in os.scandir(path) if not entry.name.startswith("."))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+    videos = _with_suffix(entries, VIDEO_SUFFIXES)
+    if videos:
+        return [path / name for name in videos]
+    if _with_suffix(entries, PICTURE_SUFFIXES):
+        return [path]
+    raise UsageError(
+        f"{path} holds neither videos ({', '.join(sorted(VIDEO_SUFFIXES)[:6])}, ...) nor pictures (.png, .jpg, ...)"
+    )
+
+
+def _with_suffix(names: Iterable[str], suffixes: frozenset[str]) -> list[str]:
+    return [name for name in names if os.path.splitext(name)[1].lower() in suffixes]
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False

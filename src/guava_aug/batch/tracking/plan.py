@@ -1,0 +1,140 @@
+"""What of the videos is tracked already, and what is to be done: by the tracked folders and the journals."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from guava_aug.batch.jobs import TrackJob, TrackPart
+from guava_aug.batch.journal.history import History
+from guava_aug.batch.tracking.config import TrackConfig
+from guava_aug.batch.tracking.inputs import source_signature
+from guava_aug.batch.tracking.validate import calibration_of
+from guava_aug.errors import InputError
+from guava_aug.runtime.digest import file_sha256
+from guava_aug.runtime.presence import is_there
+from guava_aug.tracked.layout import INFO, SKIPPED, check_name
+from guava_aug.tracked.report import REPORT, clip_name, read_report
+
+TRACKER_VERSION = 1  # counts up whenever the same video gives another result
+LABEL = TrackPart().label
+_DECIDES = ("person", "on_cut", "fov", "audio", "body", "overlay")  # the result, of all options
+
+
+@dataclass(frozen=True)
+class PlannedTracking:
+    """One video of the work list."""
+
+    job: TrackJob
+    signature: str  # of the source; "" when it cannot be read
+    clips: tuple[str, ...] = ()  # folders that are there, when it is done
+    frames: int = 0  # of them
+    not_retried: str | None = None  # why it failed before, when it is left alone
+
+    @property
+    def name(self) -> str:
+        """Return the name of the video."""
+        return self.job.name
+
+    @property
+    def todo(self) -> bool:
+        """Return whether it is to be tracked."""
+        return not self.clips and self.not_retried is None
+
+
+def track_fingerprint(config: TrackConfig) -> str:
+    """Return a digest of what decides how a video is tracked.
+
+    Raises:
+        InputError: the --calibration file cannot be read.
+    """
+    values: dict[str, Any] = {name: getattr(config, name) for name in _DECIDES}
+    values["version"] = TRACKER_VERSION
+    if config.calibration is not None:
+        path, camera = calibration_of(config.calibration)
+        try:
+            values["calibration"] = [file_sha256(path), camera]
+        except OSError as error:
+            raise InputError(f"--calibration {path}: {error.strerror or error}.") from error
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def plan_tracking(
+    config: TrackConfig, sources: Mapping[str, Path], history: History, *, again: bool = False
+) -> list[PlannedTracking]:
+    """Return the work list in the order of the sources. Nothing is written.
+
+    Args:
+        config: of the run.
+        sources: the videos by name.
+        history: what the journals of the tracked root say.
+        again: also try what failed for good before.
+    """
+    fingerprint = track_fingerprint(config)
+    return [_plan(config, name, path, history, fingerprint, again) for name, path in sources.items()]
+
+
+def _plan(
+    config: TrackConfig, name: str, path: Path, history: History, fingerprint: str, again: bool
+) -> PlannedTracking:
+    source = str(path.absolute())
+    try:
+        check_name(name)
+        signature = source_signature(path)
+    except InputError as error:
+        return PlannedTracking(TrackJob(name, source, refused=str(error)), "")
+    attempt = hashlib.sha256(f"{fingerprint}\0{signature}".encode()).hexdigest()[:32]
+    job = TrackJob(name, source, attempts={LABEL: attempt})
+    if config.overwrite:
+        return PlannedTracking(job, signature)
+    try:
+        clips, frames = _existing(config.tracked_root, name, fingerprint, signature)
+    except InputError as error:
+        return PlannedTracking(TrackJob(name, source, refused=str(error)), signature)
+    if clips:
+        return PlannedTracking(job, signature, clips, frames)
+    before = history.get(name, LABEL)
+    failed = None if before is None or before.failed is None or before.status != "failed" else before.failed.fields
+    if failed and not again and failed.get("lasting") and failed.get("attempt") == attempt:
+        return PlannedTracking(job, signature, not_retried=str(failed.get("error") or "it failed before"))
+    return PlannedTracking(job, signature)
+
+
+def _existing(root: Path, name: str, fingerprint: str, signature: str) -> tuple[tuple[str, ...], int]:
+    """Return the clips of a video that are there, and their frames; none when it has to be tracked.
+
+    Raises:
+        InputError: there is something of this name that must not be replaced.
+    """
+    first = next((one for one in (name, clip_name(name, 0, 2)) if is_there(root / one)), None)
+    if first is None:
+        return (), 0
+    folder = root / first
+    if not is_there(folder / INFO):
+        if is_there(folder / SKIPPED) or not any(folder.iterdir()):
+            return (), 0  # what a refusal left; it is written again
+        raise InputError(f"{folder} is there, but no tracked video. Remove it, or choose another --tracked_root.")
+    report = read_report(folder)
+    if report is None:
+        raise InputError(
+            f"{folder} was tracked by another program (it has no {REPORT}). Leave the video out, give --overwrite to "
+            "replace it, or choose another --tracked_root."
+        )
+    what = None
+    if report.source_signature != signature:
+        what = f"another video ({report.source_path}), or this one has changed"
+    elif report.fingerprint != fingerprint:
+        what = "this video with other flags, or by another version"
+    if what is not None:
+        raise InputError(
+            f"{folder} was tracked from {what}. Give --overwrite to track it again, or choose another --tracked_root."
+        )
+    clips = tuple(clip_name(name, i, report.num_clips) for i in range(report.num_clips))
+    reports = [read_report(root / clip) if is_there(root / clip / INFO) else None for clip in clips]
+    frames = [found.num_frames for found in reports if found is not None]
+    return (clips, sum(frames)) if len(frames) == len(clips) else ((), 0)

@@ -1,0 +1,254 @@
+"""The tracking run around a tracker that makes nothing of pictures: work list, resume, failures, journal, status."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guava_aug.batch.executors import track_in_process
+from guava_aug.batch.journal.history import History
+from guava_aug.batch.status import run_status
+from guava_aug.batch.tracking import load
+from guava_aug.batch.tracking.config import TrackConfig
+from guava_aug.batch.tracking.inputs import find_sources, source_signature
+from guava_aug.batch.tracking.retry import failed_tracking
+from guava_aug.batch.tracking.run import track
+from guava_aug.errors import DiskFullError, InputError, UsageError
+from guava_aug.runtime.shutdown import ShutdownRequested
+from guava_aug.tracked.layout import scan_videos
+from guava_aug.tracked.report import TrackingReport, clip_name, read_report
+
+pytestmark = pytest.mark.fast
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a tracker gives while it works."""
+
+    frames: int
+    total: int
+
+
+@dataclass(frozen=True)
+class MadeClip:
+    """What a tracker gives of a clip in the end."""
+
+    name: str
+    num_frames: int = 5
+    fps: float = 25.0
+    size: int = 512
+    quality: str = "good"
+    rank: int = 0
+
+
+@dataclass
+class FakeTracker:
+    """Writes folders with a report; a video whose content is a reason fails for it."""
+
+    device: str = "cpu"
+    body_name: str = "embedded"
+    tracked: list[str] = field(default_factory=list)
+
+    def track(self, source: Path, root: Path, name: str, options: Any, stages: Any) -> Iterator[Step]:
+        text = source.read_text()
+        yield Step(5, 10)
+        if text.startswith("bad"):
+            raise InputError("nobody is in the picture.")
+        if text.startswith("full"):
+            raise DiskFullError("no space left")
+        yield Step(5, 10)
+        count = 3 if text.startswith("cuts") else 1
+        self.tracked.append(name)
+        for i in range(count):
+            folder = root / clip_name(name, i, count)
+            folder.mkdir(parents=True, exist_ok=True)
+            report = TrackingReport(
+                str(source), options.source_signature, options.fingerprint, i, count, 5, "good",
+            )  # fmt: skip
+            (folder / "tracking.json").write_text(report.to_text())
+            (folder / "videos_info.json").write_text("{}")
+        return [MadeClip(clip_name(name, i, count)) for i in range(count)]
+
+
+@pytest.fixture
+def tracker(monkeypatch: pytest.MonkeyPatch) -> FakeTracker:
+    fake = FakeTracker()
+    monkeypatch.setattr(load, "load_tracker", lambda config, device: fake)
+    monkeypatch.setattr(track_in_process.TrackExecutor, "_options", _options)
+    return fake
+
+
+def _options(self: track_in_process.TrackExecutor, source: Path) -> Any:
+    from guava_aug.batch.tracking.plan import track_fingerprint
+
+    @dataclass
+    class Options:
+        source_signature: str
+        fingerprint: str
+
+    return Options(source_signature(source), track_fingerprint(self.config))
+
+
+def videos(folder: Path, **contents: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, text in contents.items():
+        (folder / f"{name}.mp4").write_text(text)
+    return folder
+
+
+def statuses(result: Any) -> dict[str, str]:
+    return {record.video: record.status for record in result.records}
+
+
+def test_one_bad_video_stops_nothing_and_is_not_tried_again(tmp_path: Path, tracker: FakeTracker):
+    folder = videos(tmp_path / "in", a="good", b="bad", c="cuts")
+    config = TrackConfig((str(folder),), tmp_path / "tracked", device="cpu")
+    first = track(config)
+    assert statuses(first) == {"a": "success", "b": "failed", "c": "success"}
+    assert first.clips["c"] == ("c_000", "c_001", "c_002")
+    assert "nobody is in the picture" in str(first.failed[0].error)
+    found = scan_videos(config.tracked_root)
+    assert (found.tracked, found.skipped) == (["a", "c_000", "c_001", "c_002"], ["b"])
+
+    again = track(config)
+    assert statuses(again) == {"a": "skipped", "b": "failed", "c": "skipped"}
+    assert "not tried again" in str(again.failed[0].error)
+    assert again.clips["c"] == first.clips["c"]
+    assert tracker.tracked == ["a", "c"]
+
+    (folder / "b.mp4").write_text("good now")
+    assert statuses(track(config)) == {"a": "skipped", "b": "success", "c": "skipped"}
+    assert scan_videos(config.tracked_root).skipped == []
+
+
+def test_status_and_retry_know_videos(tmp_path: Path, tracker: FakeTracker):
+    folder = videos(tmp_path / "in", a="good", b="bad", c="bad")
+    root = tmp_path / "tracked"
+    track(TrackConfig((str(folder),), root, device="cpu", fov="60"))
+    standing = run_status(History(root))
+    assert (standing.views, standing.done, standing.failed, standing.missing) == (3, 1, 2, 0)
+    assert standing.of_tracking
+    assert [reason.views for reason in standing.reasons] == [2]
+    (config,) = failed_tracking(History(root))
+    assert (config.fov, config.tracked_root) == ("60", root)
+    assert [Path(video).name for video in config.videos] == ["b.mp4", "c.mp4"]
+    (folder / "c.mp4").write_text("good")
+    assert statuses(track(config, again=True)) == {"b": "failed", "c": "success"}
+    os.remove(root / "a" / "videos_info.json")
+    assert run_status(History(root)).missing == 1
+
+
+def test_other_flags_and_other_videos_are_refused_by_name(tmp_path: Path, tracker: FakeTracker):
+    folder = videos(tmp_path / "in", a="good", b="good")
+    config = TrackConfig((str(folder),), tmp_path / "tracked", device="cpu")
+    track(config)
+    other = track(replace(config, fov="50"))
+    assert all(
+        "with other flags" in str(record.error) and "--overwrite" in str(record.error) for record in other.failed
+    )
+    (folder / "a.mp4").write_text("good, but another one")
+    changed = track(config)
+    assert statuses(changed) == {"a": "failed", "b": "skipped"}
+    assert "has changed" in str(changed.failed[0].error)
+    assert statuses(track(replace(config, overwrite=True))) == {"a": "success", "b": "success"}
+    assert tracker.tracked == ["a", "b", "a", "b"]
+
+
+def test_a_copied_video_is_still_the_same(tmp_path: Path):
+    one = tmp_path / "a.mp4"
+    one.write_bytes(bytes(range(256)) * 1000)
+    before = source_signature(one)
+    os.utime(one, (1, 1))
+    assert source_signature(one) == before
+    one.write_bytes(one.read_bytes()[:-1] + b"x")
+    assert source_signature(one) != before
+    with pytest.raises(InputError, match="cannot be read"):
+        source_signature(tmp_path / "b.mp4")
+
+
+def test_folders_of_another_tracker_are_left_alone(tmp_path: Path, tracker: FakeTracker):
+    folder = videos(tmp_path / "in", a="good", b="good")
+    root = tmp_path / "tracked"
+    (root / "a").mkdir(parents=True)
+    (root / "a" / "videos_info.json").write_text("{}")
+    (root / "b").mkdir()
+    (root / "b" / "notes.txt").write_text("mine")
+    result = track(TrackConfig((str(folder),), root, device="cpu"))
+    assert ["another program" in str(record.error) for record in result.failed] == [True, False]
+    assert "no tracked video" in str(result.failed[1].error)
+    assert tracker.tracked == []
+
+
+def test_a_full_disk_ends_the_run(tmp_path: Path, tracker: FakeTracker):
+    folder = videos(tmp_path / "in", a="good", b="full", c="good")
+    root = tmp_path / "tracked"
+    with pytest.raises(DiskFullError):
+        track(TrackConfig((str(folder),), root, device="cpu"))
+    assert tracker.tracked == ["a"]
+    record = json.loads((root / ".guava-aug" / "last_run.json").read_text())
+    assert "no space" in record["stopped"]
+    assert run_status(History(root)).left == 2
+
+
+def test_interrupted_and_resumed(tmp_path: Path, tracker: FakeTracker):
+    folder = videos(tmp_path / "in", a="good", b="good", c="good")
+    config = TrackConfig((str(folder),), tmp_path / "tracked", device="cpu")
+
+    def stop() -> None:
+        if tracker.tracked:
+            raise ShutdownRequested
+
+    with pytest.raises(ShutdownRequested):
+        track(config, stop=stop)
+    assert tracker.tracked == ["a"]
+    assert statuses(track(config)) == {"a": "skipped", "b": "success", "c": "success"}
+
+
+def test_shards_and_limits_share_the_work(tmp_path: Path, tracker: FakeTracker):
+    folder = videos(tmp_path / "in", **{f"v{i}": "good" for i in range(9)})
+    root = tmp_path / "tracked"
+    config = TrackConfig((str(folder),), root, device="cpu")
+    parts = [statuses(track(replace(config, shard=f"{i}/3", part_id=None))) for i in range(3)]
+    assert sorted(name for part in parts for name in part) == [f"v{i}" for i in range(9)]
+    more = videos(tmp_path / "more", w0="good", w1="good", w2="good")
+    few = track(TrackConfig((str(folder), str(more)), root, device="cpu", limit=2))
+    assert few.count() == {"skipped": 9, "success": 2}
+
+
+def test_damaged_reports_are_told(tmp_path: Path, tracker: FakeTracker):
+    folder = videos(tmp_path / "in", a="good")
+    config = TrackConfig((str(folder),), tmp_path / "tracked", device="cpu")
+    track(config)
+    path = config.tracked_root / "a" / "tracking.json"
+    whole = path.read_text()
+    for text in ("", "[]", "{", whole.replace('"num_clips": 1', '"num_clips": 1e400'), whole.replace("good", "best")):
+        path.write_text(text)
+        with pytest.raises(InputError, match=r"tracking\.json"):
+            read_report(path.parent)
+        assert statuses(track(config)) == {"a": "failed"}
+
+
+def test_what_can_be_named_as_a_video(tmp_path: Path):
+    folder = videos(tmp_path / "in", b="x", a="x")
+    (folder / "notes.txt").write_text("no video")
+    (folder / ".hidden.mp4").write_text("x")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "0001.png").write_bytes(b"x")
+    found = find_sources([folder, pictures, folder / "a.mp4"])
+    assert list(found) == ["a", "b", "pictures"]
+    other = videos(tmp_path / "other", a="y")
+    with pytest.raises(UsageError, match=r"'a'.*rename"):
+        find_sources([folder, other])
+    with pytest.raises(UsageError, match="is not there"):
+        find_sources([tmp_path / "nothing.mp4"])
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(UsageError, match="neither videos"):
+        find_sources([empty])
