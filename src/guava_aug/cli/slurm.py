@@ -10,13 +10,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import arg
 
 from guava_aug.cli.exit_codes import OK
 from guava_aug.cli.flags import POSITIONALS, RunFlags, expand
 from guava_aug.cli.parsing import MaybePath, parse
+from guava_aug.cli.track import POSITIONALS as VIDEOS
+from guava_aug.cli.track import TrackFlags, split_words
 from guava_aug.errors import AssetError, InputError, OutputError, UsageError
 from guava_aug.runtime.printable import printable
 from guava_aug.runtime.shutdown import PREEMPTED
@@ -24,13 +26,15 @@ from guava_aug.runtime.shutdown import PREEMPTED
 DESCRIPTION = """\
 Write a job script for a SLURM array to standard output: every task makes its part of the videos.
 
-Takes the flags of `guava-aug run` beside its own. A task that is preempted, or comes near its time limit, finishes or
-drops the views in flight and is queued again; finished views are never made twice.
+Takes the flags of `guava-aug run` beside its own; after the word track, those of `guava-aug track`. A task that is
+preempted, or comes near its time limit, finishes or drops the work in flight and is queued again; what is finished is
+never made twice.
 """
 
 EXAMPLES = """\
 examples:
   guava-aug slurm tracked augmented --array 64 --time 8:00:00 > job.sbatch
+  guava-aug slurm track videos/ --tracked_root tracked --array 64 > track.sbatch
   sbatch job.sbatch
   sbatch --array=3,7 job.sbatch      # some tasks once more
   guava-aug status augmented         # how far it is
@@ -91,14 +95,64 @@ class SlurmFlags:
     run: Annotated[RunFlags, arg(name="")]
 
 
+@dataclass(frozen=True)
+class SlurmTrackFlags:
+    """All flags of the tracking of videos."""
+
+    job: JobFlags
+    track: Annotated[TrackFlags, arg(name="")]  # type: ignore[valid-type]
+
+
 def main(argv: Sequence[str]) -> int:
     """0 when the script is written."""
+    if argv[:1] == ["track"]:
+        return _of_tracking(argv[1:])
     prog = "guava-aug slurm"
     argv = expand(SlurmFlags, argv, prog)
     flags = parse(SlurmFlags, argv, prog, DESCRIPTION, EXAMPLES, POSITIONALS)
     run, job = flags.run, flags.job
     if run.is_given("shard") or run.is_given("part_id"):
         raise UsageError("--shard and --part_id are given by the job script; leave them out (see --array)")
+    check_job(job)
+    check_run(run)
+    logs = make_logs(job, run["output_root"])
+    words = run_words(argv)
+    for flag, value in (("grace", job.signal_before - SPARE), ("timeout", TIMEOUT)):
+        if not run.is_given(flag):
+            words += [f"--{flag}", str(value)]
+    if asks_for_gpu(job.gres) and run["device"].strip().lower() != "cpu" and not run["require_gpu"]:
+        words.append("--require_gpu")
+    print(job_script(job, ["run", *words], logs, Path.cwd()), end="")
+    return OK
+
+
+def _of_tracking(argv: Sequence[str]) -> int:
+    words, videos = split_words(SlurmTrackFlags, argv)
+    flags: Any = parse(SlurmTrackFlags, words, "guava-aug slurm track", DESCRIPTION, EXAMPLES, VIDEOS)
+    job, track = flags.job, flags.track
+    if not videos:
+        raise UsageError("guava-aug slurm track: no video is named; give files, or folders of videos or pictures")
+    if {"shard", "part_id"} & set(track.given):
+        raise UsageError("--shard and --part_id are given by the job script; leave them out (see --array)")
+    check_job(job)
+    config = track.config(videos)
+    for word in videos:
+        if not os.path.lexists(word):
+            print(f"guava-aug: warning: {printable(word)} is not on this machine; the job needs it on its nodes",
+                  file=sys.stderr)  # fmt: skip
+    logs = make_logs(job, config.tracked_root)
+    words = [*videos, *run_words(words)]
+    for flag, value in (("grace", job.signal_before - SPARE), ("timeout", TIMEOUT)):
+        if flag not in track.given:
+            words += [f"--{flag}", str(value)]
+    if asks_for_gpu(job.gres) and config.device.strip().lower() != "cpu" and not config.require_gpu:
+        words.append("--require_gpu")
+    print(job_script(job, ["track", *words], logs, Path.cwd()), end="")
+    return OK
+
+
+def check_job(job: JobFlags) -> None:
+    """Raise UsageError for flags of a job that SLURM, or its script, cannot work with."""
     if job.array < 1 or job.cpus < 1 or job.max_requeues < 0 or (job.max_running or 1) < 1:
         raise UsageError("--array, --cpus and --max_running are counts of 1 or more, --max_requeues of 0 or more")
     if job.signal_before <= SPARE:
@@ -108,20 +162,20 @@ def main(argv: Sequence[str]) -> int:
             f"--time is {job.time!r}; expected minutes, minutes:seconds, hours:minutes:seconds, days-hours, "
             "days-hours:minutes or days-hours:minutes:seconds"
         )
-    check_run(run)
-    logs = (job.logs or run["output_root"] / ".guava-aug" / "slurm").absolute()
+
+
+def make_logs(job: JobFlags, root: Path) -> Path:
+    """Return the folder of what the tasks say, below the root of the results unless --logs names another; it is made.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    logs = (job.logs or root / ".guava-aug" / "slurm").absolute()
     try:
         logs.mkdir(parents=True, exist_ok=True)  # SLURM does not make it, and a job without it fails without a word
     except OSError as error:
         raise OutputError(f"--logs {logs}: cannot be made ({error.strerror or error})") from error
-    words = run_words(argv)
-    for flag, value in (("grace", job.signal_before - SPARE), ("timeout", TIMEOUT)):
-        if not run.is_given(flag):
-            words += [f"--{flag}", str(value)]
-    if asks_for_gpu(job.gres) and run["device"].strip().lower() != "cpu" and not run["require_gpu"]:
-        words.append("--require_gpu")
-    print(job_script(job, words, logs, Path.cwd()), end="")
-    return OK
+    return logs
 
 
 def check_run(run: RunFlags) -> None:
@@ -189,11 +243,12 @@ def run_words(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def job_script(job: JobFlags, run: Sequence[str], logs: Path, folder: Path) -> str:
+def job_script(job: JobFlags, command: Sequence[str], logs: Path, folder: Path) -> str:
     """The text of the script.
 
     Args:
-        run: flags of `guava-aug run` for every task.
+        job: flags of the job.
+        command: of guava-aug for every task, with its flags.
         logs: folder of the tasks' output; it must exist when the job starts.
         folder: working directory, which relative paths are below.
     """
@@ -214,7 +269,7 @@ def job_script(job: JobFlags, run: Sequence[str], logs: Path, folder: Path) -> s
     return _SCRIPT.format(
         options="\n".join(lines),
         setup=f"{job.setup}\n" if job.setup else "",
-        run=" ".join([program, "run", *map(_word, run)]),
+        run=" ".join([program, *map(_word, command)]),
         shard=f'--shard "$SLURM_ARRAY_TASK_ID/{job.array}"',
         preempted=PREEMPTED,
         requeues=job.max_requeues,
