@@ -1,0 +1,71 @@
+"""Long functions as generators: work goes on in a thread, and its reader hears of every step."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+_POLL_SECONDS = 0.2  # between two looks whether the reader has left
+Tick = Callable[[int], None]  # tells how much was done since the last call; raises when nobody listens any more
+
+
+class _LeftError(BaseException):
+    """The reader has left."""
+
+
+@dataclass(frozen=True)
+class _Ended(Generic[T]):
+    value: T | None
+    error: BaseException | None
+
+
+def in_steps(work: Callable[[Tick], T], *, most_waiting: int = 100) -> Generator[int, None, T]:
+    """Give what `work` tells by its argument, one after the other, and return what it returns.
+
+    Where the generator is closed, or Ctrl-C comes, the work ends at its next call of the argument; the generator waits
+    for that. Like `dispatch`, its reader takes no lock of Python, in which Ctrl-C could leave it.
+
+    Args:
+        work: the function; it runs in a thread of its own.
+        most_waiting: steps that may wait for the reader.
+    """
+    told: queue.SimpleQueue[int | _Ended[T]] = queue.SimpleQueue()
+    room: queue.SimpleQueue[None] = queue.SimpleQueue()
+    for _ in range(most_waiting):
+        room.put(None)
+    is_left = False
+
+    def tick(count: int) -> None:
+        while not is_left:
+            with contextlib.suppress(queue.Empty):
+                room.get(timeout=_POLL_SECONDS)
+                told.put(count)
+                return
+        raise _LeftError
+
+    def run() -> None:
+        try:
+            ended: _Ended[T] = _Ended(work(tick), None)
+        except BaseException as error:  # for the reader, who raises it
+            ended = _Ended(None, error)
+        told.put(ended)
+
+    found: int | _Ended[T] | None = None
+    thread = threading.Thread(target=run, name="steps", daemon=True)
+    thread.start()
+    try:
+        while not isinstance(found := told.get(), _Ended):
+            room.put(None)
+            yield found
+    finally:
+        is_left = True
+        while not isinstance(found, _Ended):
+            found = told.get()
+    if found.error is not None:
+        raise found.error
+    return found.value  # type: ignore[return-value]  # what `work` returned
