@@ -15,12 +15,10 @@ import pytest
 from hypothesis import settings
 
 from forks import ForkServer
+from places import REPO, SHARED
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one such process per core; the programs that tests start inherit it
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-REPO = Path(__file__).resolve().parent.parent
-SHARED = Path(os.environ.get("GUAVA_AUG_SHARED", REPO.parent / "shared"))
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from conftest import SHARED
 from guava_aug.apps.synthetic import demo_root
 from guava_aug.avatar.model import EMBEDDED_DIR
 from guava_aug.tracked import TrackedVideo, list_videos, write_tracked
+from places import REPO, SHARED
 from tiny_model import write_tiny_model
 
-REPO = Path(__file__).resolve().parent.parent
 PAGE = REPO / "docs" / "walkthrough.md"
 PACKAGE = REPO / "src" / "guava_aug"
 
@@ -84,6 +83,13 @@ def test_places_that_the_parity_page_names_exist() -> None:
         path = PACKAGE / file if (PACKAGE / file).exists() else REPO / file
         assert path.exists(), file
         assert all(part in path.read_text(encoding="utf-8") for part in name.split(".")), f"{file}: {name}"
+
+
+def test_tests_that_the_pages_name_exist() -> None:
+    pages = [*(REPO / "docs").glob("*.md"), REPO / "README.md", REPO / "CONTRIBUTING.md", REPO / "Makefile"]
+    named = {name for page in pages for name in re.findall(r"\btests/[\w/]+\.(?:py|sh)", page.read_text("utf-8"))}
+    assert len(named) > 20
+    assert not [name for name in named if not (REPO / name).exists()]
 
 
 @pytest.fixture(scope="module")
