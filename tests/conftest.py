@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from hypothesis import settings
 
-if not torch.cuda.is_available():  # tests that leave --device out are for the CPU, also beside a GPU or within a job
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    for _name in ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "GPU_DEVICE_ORDINAL"):
-        os.environ.pop(_name, None)
+from forks import ForkServer
+from places import REPO, SHARED
 
-REPO = Path(__file__).resolve().parent.parent
-SHARED = Path(os.environ.get("GUAVA_AUG_SHARED", REPO.parent / "shared"))
+if "PYTEST_XDIST_WORKER" in os.environ:  # one such process per core; the programs that tests start inherit it
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
@@ -81,12 +81,16 @@ def _settle_ties(flame: Path) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _deterministic_torch():
+    import torch
+
     torch.manual_seed(0)
     yield
 
 
 def _records(smplx: dict, flame: dict):
     """Identity and Motion of the golden data's coefficient dictionaries (batch of T)."""
+    import torch
+
     from guava_aug.body import Identity, Motion
 
     t = lambda a: torch.from_numpy(a.copy()).float()
@@ -114,12 +118,39 @@ def _records(smplx: dict, flame: dict):
 @pytest.fixture(scope="session")
 def golden_pose(golden_weights):
     """Function of a seed -> (identity, motion of one frame, world-to-camera matrix)."""
+    import torch
 
     def make(seed: int):
         smplx, flame, rt = golden_weights.make_coeffs(seed)
         return *_records(smplx, flame), torch.from_numpy(golden_weights.w2c_from_rt(rt))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[ForkServer]:
+    """`guava-aug` with the fake model, as processes that start at once."""
+    server = ForkServer()
+    yield server
+    server.close()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give all machines the same settings, before any test is imported."""
+    settings.register_profile("suite", deadline=None)  # a busy machine is no fault
+    settings.load_profile("suite")
+    if (
+        signal.getsignal(signal.SIGINT) != signal.default_int_handler
+    ):  # ignored by what a script starts in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not hasattr(config, "workerinput") and getattr(config.option, "dist", "no") != "no":
+        return  # this process only hands out tests to others, and needs no torch
+    import torch
+
+    if not torch.cuda.is_available():  # tests that leave --device out are for the CPU, also beside a GPU or in a job
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        for name in ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "GPU_DEVICE_ORDINAL"):
+            os.environ.pop(name, None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -138,11 +169,18 @@ FAST = (
 )  # fmt: skip
 
 
+# Files that take longest; begun first, so that no process is left alone with one of them at the end.
+LONG = ("test_docs.py", "avatar/test_official.py", "apps/benchmark/test_bench.py", "cli/test_cli.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.path.relative_to(REPO / "tests").as_posix().startswith(LONG))
     for item in items:
         place = item.path.relative_to(REPO / "tests").as_posix()
         if place.startswith(FAST) and not item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.fast)
+    import torch
+
     if torch.cuda.is_available():
         return
     for item in items:

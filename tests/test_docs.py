@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
+import runpy
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,22 +14,30 @@ import pytest
 from guava_aug.apps.synthetic import demo_root
 from guava_aug.avatar.model import EMBEDDED_DIR
 from guava_aug.tracked import TrackedVideo, list_videos, write_tracked
+from places import REPO, SHARED
 from tiny_model import write_tiny_model
 
-REPO = Path(__file__).resolve().parent.parent
 PAGE = REPO / "docs" / "walkthrough.md"
 PACKAGE = REPO / "src" / "guava_aug"
 
 
-def _run(script: Path, *args: str, **environment: str | Path) -> str:
-    """Standard output of a Python program run in the script's folder."""
-    env = {**os.environ, **{name: str(value) for name, value in environment.items()}}
-    done = subprocess.run(
-        [sys.executable, str(script), *args], cwd=environment.get("CWD", script.parent), env=env,
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Function of a Python program, its arguments, and the folder and environment in which it runs."""
+
+    def run(script: Path, *args: str, folder: Path, **environment: str | Path) -> None:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, str(value))
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        monkeypatch.setattr(sys, "argv", [str(script), *args])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        monkeypatch.chdir(folder)
+        runpy.run_path(str(script), run_name="__main__")
+
+    before = set(sys.modules)
+    yield run
+    for name in ({"weights"} - before) & set(sys.modules):  # of the golden data that the page was given
+        del sys.modules[name]
 
 
 def _blocks(page: Path, *, official: bool) -> str:
@@ -43,7 +52,8 @@ def _blocks(page: Path, *, official: bool) -> str:
     return "\n".join(out)
 
 
-def test_examples_of_the_page_that_need_no_licensed_indices(golden: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif((SHARED / "golden" / "infer.npz").exists(), reason="test_all_examples_of_the_page runs them")
+def test_examples_of_the_page_that_need_no_licensed_indices(golden: Path, run: Callable, tmp_path: Path) -> None:
     data = tmp_path / "golden"
     data.mkdir()
     for file in golden.iterdir():
@@ -51,17 +61,17 @@ def test_examples_of_the_page_that_need_no_licensed_indices(golden: Path, tmp_pa
         (data / name).symlink_to(file)
     script = tmp_path / PAGE.with_suffix(".py").name
     script.write_text(_blocks(PAGE, official=False), encoding="utf-8")
-    _run(script, GOLDEN=data, TMPDIR=tmp_path)
+    run(script, folder=tmp_path, GOLDEN=data)
 
 
 @pytest.mark.parity
 @pytest.mark.slow
-def test_all_examples_of_the_page(shared_golden: Path, official_assets: Path, tmp_path: Path) -> None:
+def test_all_examples_of_the_page(shared_golden: Path, official_assets: Path, run: Callable, tmp_path: Path) -> None:
     script = tmp_path / PAGE.with_suffix(".py").name
     text = _blocks(PAGE, official=True)
     assert text.count("np.load(GOLDEN") >= 9
     script.write_text(text, encoding="utf-8")
-    _run(script, GOLDEN=shared_golden, ASSETS=official_assets, TMPDIR=tmp_path)
+    run(script, folder=tmp_path, GOLDEN=shared_golden, ASSETS=official_assets)
 
 
 def test_places_that_the_parity_page_names_exist() -> None:
@@ -73,6 +83,13 @@ def test_places_that_the_parity_page_names_exist() -> None:
         path = PACKAGE / file if (PACKAGE / file).exists() else REPO / file
         assert path.exists(), file
         assert all(part in path.read_text(encoding="utf-8") for part in name.split(".")), f"{file}: {name}"
+
+
+def test_tests_that_the_pages_name_exist() -> None:
+    pages = [*(REPO / "docs").glob("*.md"), REPO / "README.md", REPO / "CONTRIBUTING.md", REPO / "Makefile"]
+    named = {name for page in pages for name in re.findall(r"\btests/[\w/]+\.(?:py|sh)", page.read_text("utf-8"))}
+    assert len(named) > 20
+    assert not [name for name in named if not (REPO / name).exists()]
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +113,10 @@ EXAMPLES = sorted((REPO / "examples").glob("*.py"))
 
 
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
-def test_examples(script: Path, model: Path, clips: Path, tmp_path: Path) -> None:
+def test_examples(script: Path, model: Path, clips: Path, run: Callable, tmp_path: Path) -> None:
     # one on the bundled clips as they are; the others write whole videos, so of a short one
     root = [] if script.stem == "02_stage_by_stage" else ["--tracked-root", str(clips)]
-    _run(script, "--model-path", str(model), "--output", str(tmp_path / "out"), *root, CWD=tmp_path)
+    run(script, "--model-path", str(model), "--output", str(tmp_path / "out"), *root, folder=tmp_path)
     made = [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".mp4", ".png")]
     assert made and all(path.stat().st_size > 0 for path in made)
 

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from fakes import FakeModel, write_clip
+from forks import Fork, ForkServer
 from guava_aug import augment
 from guava_aug.output.tree import video_path
 from guava_aug.runtime.processes import host_id
 from guava_aug.runtime.stale_files import STALE_AFTER, remove_stale_files
 from run_outputs import logged, tree
 
-FAKE = Path(__file__).parents[1] / "fake_guava_aug.py"
 VIEWS = ("easy", "medium", "hard")
 
 
@@ -100,25 +100,22 @@ def test_an_avatar_that_is_not_finite_is_reported_with_its_frame(tmp_path: Path,
     assert tree(tmp_path / "out") == {}
 
 
-def test_the_traceback_is_in_the_debug_log_only(tmp_path: Path):
+def test_the_traceback_is_in_the_debug_log_only(forks: ForkServer, tmp_path: Path):
     write_clip(tmp_path / "tracked", "bad", frames=3)
     truncate_pickle(tmp_path / "tracked" / "bad")
-    done = _start(tmp_path, 0).communicate()
+    done = _start(forks, tmp_path, 0).communicate()
     assert "Traceback" not in done[0] + done[1]
     assert "truncated" in done[0]
     assert "Traceback" in (tmp_path / "out" / ".guava-aug" / "debug.log").read_text()
 
 
-def _start(tmp_path: Path, seconds_per_frame: float, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(FAKE), str(seconds_per_frame), "run",
-         "--tracked_root", str(tmp_path / "tracked"), "--output_root", str(tmp_path / "out"), *more],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def _start(forks: ForkServer, tmp_path: Path, seconds_per_frame: float, *more: str) -> Fork:
+    roots = ["--tracked_root", str(tmp_path / "tracked"), "--output_root", str(tmp_path / "out")]
+    return forks.start("run", *roots, *more, seconds_per_frame=seconds_per_frame)
 
 
-def _wait_for(condition, process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + 60
+def _wait_for(condition, process: Fork) -> None:
+    end = time.monotonic() + 300
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end, "it did not come so far"
@@ -129,12 +126,12 @@ def _in_flight(out: Path) -> list[Path]:
     return list(out.rglob("*.mp4.tmp-*"))
 
 
-def test_killed_in_the_middle_and_run_again(tmp_path: Path):
-    for name in ("a", "b"):
-        write_clip(tmp_path / "tracked", name, frames=6)
+def test_killed_in_the_middle_and_run_again(forks: ForkServer, tmp_path: Path):
+    for name, frames in (("a", 2), ("b", 60)):  # b is in flight for a long time
+        write_clip(tmp_path / "tracked", name, frames=frames)
     augment(tmp_path / "tracked", tmp_path / "whole", model=FakeModel(), frames_per_chunk=1)
     out = tmp_path / "out"
-    process = _start(tmp_path, 0.1, "--frames_per_chunk", "1")
+    process = _start(forks, tmp_path, 0.1, "--frames_per_chunk", "1")
     _wait_for(lambda: video_path(out, "hard", "a").exists() and len(_in_flight(out)) == 3, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -147,13 +144,13 @@ def test_killed_in_the_middle_and_run_again(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-def test_stopped_politely(tmp_path: Path, signal_number: int, code: int):
-    write_clip(tmp_path / "tracked", "a", frames=200)
+def test_stopped_politely(forks: ForkServer, tmp_path: Path, signal_number: int, code: int):
+    write_clip(tmp_path / "tracked", "a", frames=6)
     out = tmp_path / "out"
-    process = _start(tmp_path, 0.1, "--grace", "0.5")
+    process = _start(forks, tmp_path, 10, "--frames_per_chunk", "1", "--grace", "0.5")  # three minutes to go
     _wait_for(lambda: len(_in_flight(out)) == 3, process)
     process.send_signal(signal_number)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == code, said
     assert "Traceback" not in said
     assert "run it again" in said

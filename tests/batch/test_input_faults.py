@@ -18,12 +18,11 @@ import pytest
 import torch
 
 from fakes import FakeModel, write_clip
+from forks import ForkServer
 from guava_aug import augment
 from guava_aug.batch.journal.history import History
 from guava_aug.cli import main
 from run_outputs import logged, tree
-
-FAKE = Path(__file__).parents[1] / "fake_guava_aug.py"
 
 
 class Evil:
@@ -181,7 +180,7 @@ def test_a_full_disk_while_pngs_are_written(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs mount")
-def test_a_disk_that_really_is_full(tmp_path: Path):
+def test_a_disk_that_really_is_full(forks: ForkServer, tmp_path: Path):
     """A small tmpfs; root only."""
     small = tmp_path / "small"
     small.mkdir()
@@ -193,14 +192,13 @@ def test_a_disk_that_really_is_full(tmp_path: Path):
     try:
         for i in range(40):
             write_clip(tmp_path / "tracked", f"v{i:02d}", frames=12)
-        done = subprocess.run(
-            [sys.executable, str(FAKE), "0", "run", "--tracked_root", str(tmp_path / "tracked"), "--output_root",
-             str(small / "out"), "--device", "cpu", "--crf", "0"], capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 2, done.stdout + done.stderr
-        assert "No space left" in done.stderr or "no space" in done.stderr
-        assert "Traceback" not in done.stderr
-        assert done.stderr.count(" failed: ") <= 6  # not one video after the other
+        roots = ["--tracked_root", str(tmp_path / "tracked"), "--output_root", str(small / "out")]
+        process = forks.start("run", *roots, "--device", "cpu", "--crf", "0")
+        out, err = process.communicate()
+        assert process.returncode == 2, out + err
+        assert "No space left" in err or "no space" in err
+        assert "Traceback" not in err
+        assert err.count(" failed: ") <= 6  # not one video after the other
         assert not [p for p in small.rglob("*") if ".tmp-" in p.name]
     finally:
         subprocess.run(["umount", str(small)], check=True)

@@ -20,6 +20,7 @@ import av
 import pytest
 
 from fakes import FakeModel, write_clip
+from forks import Fork, ForkServer
 from guava_aug import augment
 from guava_aug.batch.journal.history import History
 from guava_aug.batch.journal.journal import Journal
@@ -27,7 +28,6 @@ from guava_aug.output.tree import sidecar_path, video_path
 from guava_aug.runtime.fault_points import POINTS, VARIABLE
 from guava_aug.runtime.processes import host_id
 
-HERE = Path(__file__).parents[1]
 KILLS = int(os.environ.get("GUAVA_AUG_KILLS", "12"))
 NAMES = ("a", "b c é", "d")
 VIEWS = 2 * len(NAMES)
@@ -88,35 +88,8 @@ def arguments(tracked: Path, out: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def start(tracked: Path, out: Path, seconds_per_frame: float = 0.0, **environment: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, str(HERE / "fake_guava_aug.py"), str(seconds_per_frame), *arguments(tracked, out)],
-        env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-
-
-class Forks:
-    """Runs that begin at once."""
-
-    def __init__(self) -> None:
-        self.parent = subprocess.Popen(
-            [sys.executable, str(HERE / "forked_guava_aug.py")],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    def run(self, tracked: Path, out: Path, seconds_per_frame: float, kill_after: float | None = None) -> int:
-        """The exit code of a run, which is killed after some seconds."""
-        assert self.parent.stdin is not None and self.parent.stdout is not None
-        print(json.dumps([seconds_per_frame, arguments(tracked, out)]), file=self.parent.stdin, flush=True)
-        child = int(self.parent.stdout.readline())
-        if kill_after is not None:
-            time.sleep(kill_after)
-            with contextlib.suppress(ProcessLookupError):  # it was done
-                os.kill(child, signal.SIGKILL)
-        return int(self.parent.stdout.readline())
-
-    def close(self) -> None:
-        self.parent.communicate()
+def start(forks: ForkServer, tracked: Path, out: Path, seconds_per_frame: float = 0.0, **environment: str) -> Fork:
+    return forks.start(*arguments(tracked, out), seconds_per_frame=seconds_per_frame, environment=environment)
 
 
 def videos(out: Path) -> list[Path]:
@@ -135,10 +108,10 @@ def finish(tracked: Path, out: Path, whole: dict) -> None:
 @pytest.mark.parametrize(
     "point", ["after-plan", "mid-encode:3", "before-fsync:2", "before-video:4", "before-journal:2"], ids=lambda p: p
 )
-def test_killed_at_a_named_point(tracked: Path, tmp_path: Path, whole: dict, point: str):
+def test_killed_at_a_named_point(forks: ForkServer, tracked: Path, tmp_path: Path, whole: dict, point: str):
     name = point.partition(":")[0]
     assert name in POINTS
-    process = start(tracked, tmp_path, **{VARIABLE: point})
+    process = start(forks, tracked, tmp_path, **{VARIABLE: point})
     assert process.wait() == -signal.SIGKILL, "it did not come by that point"
     done = {"after-plan": 0, "mid-encode": 1, "before-fsync": 1, "before-video": 3, "before-journal": 2}[name]
     assert len(videos(tmp_path)) == done
@@ -156,19 +129,21 @@ def test_every_point_is_passed() -> None:
     assert all(text.count(f'fault_points.fault_point("{name}")') == 1 for name in POINTS)
 
 
-def test_killed_at_random_times(tracked: Path, tmp_path: Path, whole: dict):
+def test_killed_at_random_times(forks: ForkServer, tracked: Path, tmp_path: Path, whole: dict):
     """Each run goes on where the last was killed; what is at a final name is right at any time."""
     rng = random.Random(int(os.environ.get("GUAVA_AUG_SEED", "0")))
-    forks = Forks()
-    assert forks.run(tracked, tmp_path / "warm", 0.01) == 0
     begun = time.monotonic()
-    assert forks.run(tracked, tmp_path / "timed", 0.01) == 0
+    assert start(forks, tracked, tmp_path / "timed", 0.01).wait() == 0
     lasts = time.monotonic() - begun
     tree, ends = 0, {0: 0, -signal.SIGKILL: 0}
     for _ in range(KILLS):
         out = tmp_path / str(tree)
-        code = forks.run(tracked, out, 0.01, kill_after=rng.uniform(0.0, 1.1) * lasts)
-        ends[code] += 1
+        process, begun = start(forks, tracked, out, 0.01), time.monotonic()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(0.0, 1.1) * lasts)
+            lasts = time.monotonic() - begun  # it was not killed: the machine is less busy than before
+        process.kill()
+        ends[code := process.wait()] += 1
         for path in videos(out):
             assert frames_digest(path) == whole[str(path.relative_to(out))]
             assert sidecar_path(out, path.parents[3].name, path.parents[0].name).exists()
@@ -176,8 +151,7 @@ def test_killed_at_random_times(tracked: Path, tmp_path: Path, whole: dict):
             finish(tracked, out, whole)
             tree += 1
     finish(tracked, tmp_path / str(tree), whole)
-    forks.close()
-    assert ends[-signal.SIGKILL] >= KILLS / 6  # the others came too late: a busy machine's runs differ in length
+    assert ends[-signal.SIGKILL] >= KILLS / 6  # the others came too late
 
 
 def test_a_torn_journal_costs_no_file(tracked: Path, tmp_path: Path, whole: dict):
@@ -193,8 +167,8 @@ def test_a_torn_journal_costs_no_file(tracked: Path, tmp_path: Path, whole: dict
                 other.unlink()
 
 
-def test_two_processes_do_the_same_work_at_once(tracked: Path, tmp_path: Path, whole: dict):
-    processes = [start(tracked, tmp_path, 0.01) for _ in range(2)]
+def test_two_processes_do_the_same_work_at_once(forks: ForkServer, tracked: Path, tmp_path: Path, whole: dict):
+    processes = [start(forks, tracked, tmp_path, 0.01) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
     assert left_by(tmp_path) == whole
     finish(tracked, tmp_path, whole)

@@ -59,23 +59,30 @@ def test_slurm_arrays():
         shard_of_slurm_array({"SLURM_ARRAY_TASK_ID": "3"})
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 2, 7, 64])
-def test_the_tree_does_not_depend_on_the_parts(tmp_path: Path, count: int):
-    """Shuffled lists, other chunks and groups: the same files, bytes and cameras as one run of the whole list."""
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tracked videos, and what one run makes of them."""
+    root = tmp_path_factory.mktemp("sharding")
     for name in NAMES:
-        write_clip(tmp_path / "tracked", name, frames=2)
+        write_clip(root / "tracked", name, frames=2)
+    augment(root / "tracked", root / "whole", NAMES, ["easy", "hard"], views_per_difficulty=2, model=FakeModel())
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 7, 64])
+def test_the_tree_does_not_depend_on_the_parts(whole: Path, tmp_path: Path, count: int):
+    """Shuffled lists, other chunks and groups: the same files, bytes and cameras as one run of the whole list."""
     options = {"views_per_difficulty": 2, "model": FakeModel()}
-    augment(tmp_path / "tracked", tmp_path / "whole", NAMES, ["easy", "hard"], **options)
     cameras = {}
     for i in random.Random(count).sample(range(count), count):
         shuffled = random.Random(i).sample(NAMES, len(NAMES))
         more = {"shard": f"{i}/{count}", "part_id": str(i), "frames_per_chunk": 1 + i % 3, "views_in_flight": 1 + i % 4}
-        result = augment(tmp_path / "tracked", tmp_path / "parts", shuffled, ["easy", "hard"], **options, **more)
+        result = augment(whole / "tracked", tmp_path / "parts", shuffled, ["easy", "hard"], **options, **more)
         assert result.count() == ({"success": len(result.views)} if result.views else {})
         if result.views:
             cameras |= logged(tmp_path / "parts", f"_part_{i}")
-    assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
+    assert tree(tmp_path / "parts") == tree(whole / "whole")
     keys = ("seed", "yaw", "pitch", "zoom")
     pick = lambda log: {(v, k): [e[key] for key in keys] for v, views in log.items() for k, e in views.items()}
-    assert pick(cameras) == pick(logged(tmp_path / "whole"))
+    assert pick(cameras) == pick(logged(whole / "whole"))

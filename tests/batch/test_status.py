@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pyarrow.parquet as parquet
 import pytest
-from test_faults import FAKE, nan_pose
+from test_faults import nan_pose
 
 from fakes import FakeModel, write_clip
+from forks import ForkServer
 from guava_aug import augment
 from guava_aug.batch.journal.history import History
 from guava_aug.batch.journal.journal import FOLDER, Journal
@@ -68,19 +69,18 @@ def test_status_of_a_run_that_ended(tracked: Path, tmp_path: Path, capsys: pytes
 
 
 def test_status_of_a_run_that_goes_on_and_of_one_that_died(
-    tracked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    forks: ForkServer, tracked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     shutil.rmtree(tracked / "bad")
+    shutil.rmtree(tracked / "two")
+    write_clip(tracked, "two", frames=60)  # in flight for half a minute
     out = tmp_path / "out"
-    child = subprocess.Popen(
-        [sys.executable, str(FAKE), "0.15", "run", "--tracked_root", str(tracked), "--output_root", str(out),
-         "--quiet", "--frames_per_chunk", "1"],
-    )  # fmt: skip
-    end = time.monotonic() + 60
-    while not (out / "augmentation_params.json").exists():
+    roots = ["--tracked_root", str(tracked), "--output_root", str(out)]
+    child = forks.start("run", *roots, "--quiet", "--frames_per_chunk", "1", seconds_per_frame=0.15)
+    end = time.monotonic() + 300
+    while len([path for path in out.rglob("*.mp4.tmp-*") if "two" in path.parts]) < 3:
         assert child.poll() is None and time.monotonic() < end
         time.sleep(0.02)
-    time.sleep(0.2)
     said = status(out, capsys)
     (worker,) = said["workers"]
     assert (said["done"], said["left"], said["running"], worker["life"]) == (3, 3, 1, "running")

@@ -285,13 +285,17 @@ def test_script_wants_a_list(tracked: Path, tmp_path: Path, fake_model: list, ca
 def test_both_modes_give_the_same(tracked: Path, tmp_path: Path, tiny_model: Path):
     """The script as a process: without --batch every view is a process of its own that loads a real model."""
     command = [
-        sys.executable, str(SCRIPT), "--video_list", "two", "nobody", "--tracked_root", str(tracked),
+        "--video_list", "two", "nobody", "--tracked_root", str(tracked),
         "--difficulties", "hard", "easy", "--model_path", str(tiny_model), "--device", "cpu",
     ]  # fmt: skip
     for mode in ([], ["--batch"]):
         out = tmp_path / ("batch" if mode else "legacy")
-        done = subprocess.run([*command, "--output_root", str(out), *mode], capture_output=True, text=True, check=False)
-        assert done.returncode == 3, done.stdout + done.stderr
+        if mode:
+            assert script_main([*command, "--output_root", str(out), *mode]) == 3
+        else:
+            words = [sys.executable, str(SCRIPT), *command, "--output_root", str(out)]
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
+            assert done.returncode == 3, done.stdout + done.stderr
         assert {k: {v["status"] for v in e.values()} for k, e in logged(out).items()} == {
             "two": {"success"}, "nobody": {"failed"}
         }  # fmt: skip

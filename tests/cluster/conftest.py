@@ -57,14 +57,14 @@ def start(*argv: str, **faults) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def ended(process: subprocess.Popen[str], timeout: float = 90) -> tuple[int, str]:
+def ended(process: subprocess.Popen[str], timeout: float = 300) -> tuple[int, str]:
     """Exit code and everything it said."""
     out, err = process.communicate(timeout=timeout)
     assert "Traceback" not in err, err
     return process.returncode, out + err
 
 
-def wait_until(condition: Callable[[], object], process: subprocess.Popen[str] | None = None, seconds: float = 60):
+def wait_until(condition: Callable[[], object], process: subprocess.Popen[str] | None = None, seconds: float = 300):
     """Waits until the condition holds, while the process lives."""
     end = time.monotonic() + seconds
     while not (found := condition()):

@@ -344,7 +344,7 @@ def test_a_real_write_error_leaves_nothing(tmp_path, limit):
         tmp_path / "a.mp4",
         limit,
     )
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=300)
     assert "no space" in out, (out, err)
     assert only(tmp_path) == []
 

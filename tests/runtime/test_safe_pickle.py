@@ -572,4 +572,4 @@ def test_a_signal_is_answered_while_reading(tmp_path: Path) -> None:
     assert process.stdout is not None and process.stdout.readline() == b"reads\n"
     time.sleep(0.3)
     process.terminate()
-    assert process.wait(10) == 75
+    assert process.wait(300) == 75

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from fakes import FakeModel, write_clip
+from forks import Fork, ForkServer
 from guava_aug.cli import main
 from guava_aug.output.tree import video_path
 from guava_aug.runtime.shutdown import GracefulShutdown, ShutdownRequested
 from run_outputs import logged, tree
 
-FAKE = Path(__file__).parents[1] / "fake_guava_aug.py"
 LABELS = ("easy", "medium", "hard")
 
 
@@ -27,14 +25,11 @@ def tracked(tmp_path: Path) -> Path:
     return tmp_path / "tracked"
 
 
-def start(tracked: Path, out: Path, *more: str, seconds_per_frame: float = 0.1) -> subprocess.Popen[str]:
+def start(forks: ForkServer, tracked: Path, out: Path, *more: str, seconds_per_frame: float = 0.1) -> Fork:
     """A run whose every view writes frame by frame; returns when the first video's views are in flight."""
-    process = subprocess.Popen(
-        [sys.executable, str(FAKE), str(seconds_per_frame), "run", "--tracked_root", str(tracked),
-         "--output_root", str(out), "--frames_per_chunk", "1", "--device", "cpu", *more],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    end = time.monotonic() + 60
+    command = ["run", "--tracked_root", str(tracked), "--output_root", str(out), "--frames_per_chunk", "1"]
+    process = forks.start(*command, "--device", "cpu", *more, seconds_per_frame=seconds_per_frame)
+    end = time.monotonic() + 300
     while len(list(out.rglob("*.mp4.tmp-*"))) < len(LABELS):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
@@ -42,8 +37,8 @@ def start(tracked: Path, out: Path, *more: str, seconds_per_frame: float = 0.1) 
     return process
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    out, err = process.communicate(timeout=60)
+def ended(process: Fork) -> tuple[int | None, str]:
+    out, err = process.communicate(timeout=300)
     assert "Traceback" not in err
     return process.returncode, out + err
 
@@ -74,9 +69,9 @@ def test_the_video_in_flight_is_finished_and_the_next_is_not_begun(
     assert tree(out) == tree(tmp_path / "whole")
 
 
-def test_what_does_not_end_within_the_grace_time_is_dropped(tracked: Path, tmp_path: Path):
+def test_what_does_not_end_within_the_grace_time_is_dropped(forks: ForkServer, tracked: Path, tmp_path: Path):
     out = tmp_path / "out"
-    process = start(tracked, out, "--grace", "0.3", seconds_per_frame=0.5)
+    process = start(forks, tracked, out, "--grace", "0.3", seconds_per_frame=3)  # 45 s to go
     process.send_signal(signal.SIGUSR1)
     code, _ = ended(process)
     assert code == 75
@@ -84,11 +79,12 @@ def test_what_does_not_end_within_the_grace_time_is_dropped(tracked: Path, tmp_p
     assert tree(out) == {}
 
 
-def test_a_second_ctrl_c_does_not_wait(tracked: Path, tmp_path: Path):
+def test_a_second_ctrl_c_does_not_wait(forks: ForkServer, tracked: Path, tmp_path: Path):
     out = tmp_path / "out"
-    process = start(tracked, out, "--grace", "1000", seconds_per_frame=3)  # 90 s to go
+    process = start(forks, tracked, out, "--grace", "1000", seconds_per_frame=30)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+    while "shutdown requested" not in process.stderr():
+        time.sleep(0.02)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert ended(process)[0] == 130

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sysconfig
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +20,7 @@ from guava_aug.batch.validate import model_source
 from guava_aug.errors import GuavaAugError
 from guava_aug.runtime.cpus import usable_cpus
 from guava_aug.runtime.dependencies import CPU_FIRST, lacking
+from guava_aug.runtime.explain import in_short, one_line
 from guava_aug.runtime.presence import nearest_existing
 from guava_aug.runtime.text import pluralize
 from guava_aug.runtime.version import __version__
@@ -53,7 +53,7 @@ def examine(config: RunConfig) -> Iterator[Finding]:
         try:
             yield from check(config)
         except Exception as error:
-            yield Finding("fail", what, f"{type(error).__name__}: {' '.join(str(error).split())[:500]}", "")
+            yield Finding("fail", what, in_short(error, 500), "")
 
 
 def examine_without_flags() -> bool:
@@ -166,9 +166,10 @@ def _triton(config: RunConfig) -> Iterator[Finding]:
             capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=60, check=False,
         )  # fmt: skip
     if done.returncode:
-        words = " ".join(done.stderr.split())[:200]
         advice = "install the headers of Python (apt-get install python3-dev) and of C (libc6-dev)"
-        yield Finding("warn", "triton", f"{found}, but {compiler} cannot compile for this Python: {words}", advice)
+        yield Finding(
+            "warn", "triton", f"{found}, but {compiler} cannot compile for this Python: {one_line(done.stderr)}", advice
+        )
     else:
         yield Finding("ok", "triton", f"{found}, C compiler {compiler}")
 
@@ -200,7 +201,7 @@ def _encode_problem(codec: str) -> str | None:
                 container.mux(stream.encode(picture))
             container.mux(stream.encode())
     except Exception as error:
-        return " ".join(str(error).split())[:120] or type(error).__name__
+        return one_line(error, 120) or type(error).__name__
     return None
 
 
@@ -247,9 +248,8 @@ def _clip(config: RunConfig) -> Iterator[Finding]:
     """Some frames of a bundled clip, with the model and the device of the run, to an MP4 that is decoded again."""
     from guava_aug.apps.benchmark.clips import clip_of_length  # noqa: PLC0415 - the report is made also where it is missing
     from guava_aug.apps.synthetic import demo_root  # noqa: PLC0415 - the report is made also where it is missing
-    from guava_aug.batch.executors.dispatch import run_alone  # noqa: PLC0415 - the report is made also where it is missing
+    from guava_aug.apps.timed_views import make_views  # noqa: PLC0415 - the report is made also where it is missing
     from guava_aug.batch.executors.in_process import InProcessExecutor  # noqa: PLC0415 - the report is made also where it is missing
-    from guava_aug.batch.jobs import Clip, VideoJob  # noqa: PLC0415 - the report is made also where it is missing
     from guava_aug.tracked import list_videos  # noqa: PLC0415 - the report is made also where it is missing
     from guava_aug.views import plan_views  # noqa: PLC0415 - the report is made also where it is missing
 
@@ -262,16 +262,14 @@ def _clip(config: RunConfig) -> Iterator[Finding]:
         try:
             executor.check()
             executor.start()
-            begun = time.perf_counter()
-            records = run_alone(executor, VideoJob(name, tuple(plan_views(name, ["easy"], 42, 1)), Clip.of(name)))
+            made = make_views(executor, name, plan_views(name, ["easy"], 42, 1))
         except GuavaAugError as error:
             yield Finding("fail", "end to end", str(error), "see the lines above")
             return
-        seconds, used = time.perf_counter() - begun, executor.describe()
-    problem = next((record.error for record in records if record.error), None)
-    if problem is not None:
-        yield Finding("fail", "end to end", problem, "see the lines above; --verbose has the traceback")
+        used = executor.describe()
+    if made.error is not None:
+        yield Finding("fail", "end to end", made.error, "see the lines above; --verbose has the traceback")
     else:
         machine = used["machine"]
         where = f"{machine.get('gpu', 'CPU')}, rasteriser {used['rasteriser']}"
-        yield Finding("ok", "end to end", f"{CLIP_FRAMES} frames of {name} in {seconds:.1f} s on {where}")
+        yield Finding("ok", "end to end", f"{CLIP_FRAMES} frames of {name} in {made.seconds:.1f} s on {where}")

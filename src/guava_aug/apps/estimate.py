@@ -15,11 +15,10 @@ from pathlib import Path
 import torch
 
 from guava_aug.apps.benchmark.clips import clip_of_length
+from guava_aug.apps.timed_views import make_views
 from guava_aug.avatar.model import GuavaModel
 from guava_aug.batch.config import RunConfig
-from guava_aug.batch.executors.dispatch import run_alone
 from guava_aug.batch.executors.in_process import DedupLogFilter, InProcessExecutor
-from guava_aug.batch.jobs import Clip, VideoJob
 from guava_aug.batch.plan import refused_name, unique_names
 from guava_aug.batch.sharding import Shard
 from guava_aug.errors import AssetError, DeviceError, InputError, OutputError, UsageError
@@ -210,18 +209,15 @@ def _cut(config: RunConfig, name: str, lengths: Mapping[str, int], scratch: Path
 
 def _make(config: RunConfig, name: str, views: Sequence[View], model: GuavaModel) -> tuple[float, int]:
     """Seconds that views of a clip take, and the bytes of their files."""
-    begun = time.perf_counter()
     executor = InProcessExecutor(replace(config, overwrite=True, time_map=None, source_frame=0), model)
-    records = run_alone(executor, VideoJob(name, tuple(views), Clip.of(name)))
-    seconds = time.perf_counter() - begun
-    failed = [record.error for record in records if record.error is not None]
-    if failed:
-        raise InputError(f"the measurement failed: {failed[0]}")
+    made = make_views(executor, name, views)
+    if made.error is not None:
+        raise InputError(f"the measurement failed: {made.error}")
     size = 0
     for view in views:
         folder = video_path(config.output_root, view.label, name).parent
         size += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return seconds, size
+    return made.seconds, size
 
 
 def _peak_memory() -> int | None:

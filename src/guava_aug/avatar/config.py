@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from guava_aug.errors import AssetError
+from guava_aug.runtime.explain import in_short
 
 _MAX_YAML = 2**20  # bytes
 # Smallest and largest values of the configuration: a typing error must not allocate all memory.
@@ -151,10 +152,8 @@ class ModelConfig:
         try:
             section = read_yaml(path)["MODEL"]
         except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError) as e:
-            reason = " ".join(str(e).split())[:300]
             raise AssetError(
-                f"cannot read the configuration {path}: {type(e).__name__}: {reason}; expected YAML with a "
-                "MODEL section"
+                f"cannot read the configuration {path}: {in_short(e, 300)}; expected YAML with a MODEL section"
             ) from e
         if not isinstance(section, dict):
             raise AssetError(f"{path}: MODEL is a {type(section).__name__}, expected a section with entries")

@@ -28,6 +28,7 @@ from guava_aug.render.composite import composite
 from guava_aug.render.rasterize import Raster, check_backend, rasterize
 from guava_aug.runtime import triton_support
 from guava_aug.runtime.device import device_errors
+from guava_aug.runtime.explain import one_line
 from guava_aug.runtime.presence import is_file, is_folder, is_there
 from guava_aug.tracked import Source
 from guava_aug.views.cameras import Cameras, Lens
@@ -310,8 +311,7 @@ def load_model(
             network = ReconstructionNetwork(config, len(assets.body.v_template))
             refiner = StyleUNet(config.refiner)
     except (ValueError, RuntimeError, KeyError, IndexError, ZeroDivisionError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise AssetError(f"{checkpoint.path}: there is no network of this configuration: {reason}") from error
+        raise AssetError(f"{checkpoint.path}: there is no network of this configuration: {one_line(error)}") from error
     if assets.uv_size != config.uvmap_size:
         raise AssetError(
             f"{checkpoint.path}: its body model has a chart of {assets.uv_size} texels, uvmap_size is "

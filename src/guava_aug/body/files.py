@@ -15,6 +15,7 @@ from guava_aug.body.assets import EhmAssets, LinearModel, check_assets
 from guava_aug.body.ehm import canonical_template
 from guava_aug.body.uv import rasterize_uv
 from guava_aug.errors import AssetError
+from guava_aug.runtime.explain import in_short
 from guava_aug.runtime.saved_tensors import SavedTensorsError, check_members
 
 _MAX_ARRAYS = 2**31  # bytes of all arrays of a file; the official body has 0.3e9
@@ -78,8 +79,7 @@ def load_body_file(path: Path | str, uv_size: int = 512) -> EhmAssets:
             f"the body model {path} lacks {e}; bake it again with `python -m guava_aug.apps.synthetic.bake.body`"
         ) from e
     except (IndexError, ValueError, TypeError, RuntimeError, cv2.error, MemoryError) as e:
-        reason = " ".join(str(e).split())[:200]
-        raise AssetError(f"the body model {path} does not fit together: {type(e).__name__}: {reason}") from e
+        raise AssetError(f"the body model {path} does not fit together: {in_short(e)}") from e
     if assets.faces.shape != assets.faces_uv.shape or len(head_to_body) != len(head.v_template):
         raise AssetError(
             f"the body model {path} does not fit together: {len(assets.faces)} faces against {len(assets.faces_uv)} in "

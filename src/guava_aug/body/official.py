@@ -32,6 +32,7 @@ from guava_aug.body.teeth import (
 )
 from guava_aug.body.uv import rasterize_uv
 from guava_aug.errors import AssetError
+from guava_aug.runtime.explain import in_short
 from guava_aug.runtime.presence import is_file
 from guava_aug.runtime.safe_pickle import load_pickle
 
@@ -64,8 +65,7 @@ def load_official_assets(assets_root: Path | str, uv_size: int = 512) -> EhmAsse
     except AssetError:
         raise
     except (IndexError, KeyError, ValueError, TypeError, RuntimeError, cv2.error, MemoryError) as e:
-        reason = " ".join(str(e).split())[:200]
-        raise AssetError(f"the body model files below {root} do not fit together: {type(e).__name__}: {reason}") from e
+        raise AssetError(f"the body model files below {root} do not fit together: {in_short(e)}") from e
     check_assets(assets, f"the body model of {root}")
     return assets
 

@@ -21,7 +21,6 @@ from guava_aug.output.sinks import FrameBatch, Sink, ViewTarget, find_sinks
 from guava_aug.output.tree import sidecar_path, video_path
 from guava_aug.runtime import timing
 from guava_aug.runtime.cpus import usable_cpus
-from guava_aug.runtime.stale_files import remove_stale_files
 from guava_aug.runtime.timing import StageTimer
 
 if TYPE_CHECKING:
@@ -49,7 +48,6 @@ class ViewWriter:
     def __init__(self, target: ViewTarget) -> None:
         settings = target.settings
         path = video_path(settings.root, target.label, target.video)
-        remove_stale_files(path.parent)
         self._target = target
         self._sidecar = sidecar_path(settings.root, target.label, target.video)
         if settings.overwrite:  # after a failure no file of the old camera may remain

@@ -1,9 +1,15 @@
-"""Exceptions as one line of text."""
+"""Exceptions and other text as one line."""
 
 from __future__ import annotations
 
 from guava_aug.errors import GuavaAugError
 from guava_aug.runtime.printable import printable
+
+
+def one_line(text: object, most: int = 200) -> str:
+    """Return text without line breaks and repeated spaces, cut to at most `most` characters."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 def explain(error: BaseException) -> str:
@@ -18,6 +24,5 @@ def explain(error: BaseException) -> str:
 
 def in_short(error: BaseException, most: int = 200) -> str:
     """Return type and reason of a foreign exception in one line of at most `most` characters."""
-    text = " ".join(str(error).split())
-    text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+    text = str(error).strip()
+    return one_line(f"{type(error).__name__}: {text}" if text else type(error).__name__, most)

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from guava_aug.errors import InputError
+from guava_aug.runtime.explain import in_short
 from guava_aug.runtime.pickle_reader import Budget, PickleReader, RefusedError, Standin, check_key
 
 _MAX_DEPTH = 100  # real files nest about five levels
@@ -63,9 +64,8 @@ def load_pickle(path: str | Path, error: type[Exception] = InputError) -> Any:
     except error:
         raise
     except Exception as e:  # a damaged pickle can raise nearly anything from within the reader
-        reason = " ".join(f"{type(e).__name__}: {e}"[:200].split()) if str(e) else type(e).__name__
         what = "damaged" if complete else "truncated: it does not end with a pickle's STOP mark"
-        raise error(f"{path} is {what} ({size} bytes; {reason}). Copy it again, or make it again.") from e
+        raise error(f"{path} is {what} ({size} bytes; {in_short(e)}). Copy it again, or make it again.") from e
 
 
 def _is_mostly_holes(file: BinaryIO, size: int) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from guava_aug.runtime.explain import in_short
 from guava_aug.runtime.pickle_reader import PickleReader, RefusedError
 from guava_aug.runtime.safe_pickle import ARRAY_NAMES, Token, find_name, make_array, read_values
 
@@ -55,7 +56,7 @@ def load_tensors(source: Path | bytes) -> Any:
     except RefusedError as e:
         raise SavedTensorsError(f"refused: {e}") from e
     except Exception as e:  # damaged archives and pickles can raise nearly anything
-        raise SavedTensorsError(" ".join(f"damaged: {type(e).__name__}: {e}"[:200].split())) from e
+        raise SavedTensorsError(f"damaged: {in_short(e)}") from e
 
 
 def check_members(file: BinaryIO, size: int, what: str = "zip archive") -> list[zipfile.ZipInfo]:

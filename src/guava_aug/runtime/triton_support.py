@@ -9,6 +9,8 @@ import threading
 
 import torch
 
+from guava_aug.runtime.explain import in_short
+
 log = logging.getLogger(__name__)
 _probing = threading.Lock()
 
@@ -48,7 +50,6 @@ def _try(index: int) -> str | None:
             double(x)
             return None if bool((x == 2).all()) else "a test kernel gave a wrong result"
     except Exception as error:  # whatever Triton, its compilers and the driver raise
-        text = " ".join(str(error).split())[:200]
         if not any(shutil.which(c) for c in ("cc", "gcc", "clang")):
             return "Triton needs a C compiler; install gcc, or set CC"
-        return f"Triton cannot compile: {type(error).__name__}: {text}"
+        return f"Triton cannot compile: {in_short(error)}"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -153,6 +156,15 @@ def test_programs_say_in_a_line_what_is_wrong(
     assert said in capsys.readouterr().err.splitlines()[-1]
 
 
+def run_here(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+    """A Python program as a part of this process: what it measures would be the start of another one."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.setattr(sys, "argv", command[1:])
+        runpy.run_path(command[1], run_name="__main__")
+    return subprocess.CompletedProcess(command, 0, said.getvalue(), "")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "flags"),
@@ -173,8 +185,10 @@ def test_programs_say_in_a_line_what_is_wrong(
 def test_programs_measure_the_tiny_model(
     name: str, flags: list[str], tiny: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """The doors they use are still there."""
+    """The calls they use are still there."""
     model, tracked = tiny
+    if name == "startup":
+        monkeypatch.setattr(subprocess, "run", run_here)
     argv = [name, "--json", str(tmp_path / "figures.json"), *flags]
     argv += ["--repeats", "1"] if name != "long_video" else []
     if name != "rasterizer":

@@ -32,7 +32,7 @@ def test_two_processes_average_gradients_and_follow_the_first():
         )
         for rank in range(2)
     ]
-    said = [p.communicate(timeout=120)[0].strip().splitlines()[-1] for p in running]
+    said = [p.communicate(timeout=300)[0].strip().splitlines()[-1] for p in running]
     half = "[[0.5, 0.5], [0.5, 0.5]] [5.0, 5.0, 5.0] [0.25, 7.0]"
     assert said == [f"{half} True", f"{half} False"]
 

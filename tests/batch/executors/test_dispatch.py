@@ -91,7 +91,7 @@ def success(video: str, label: str) -> ViewDone:
 
 
 @contextlib.contextmanager
-def deadline(seconds: float = 20) -> Iterator[None]:
+def deadline(seconds: float = 120) -> Iterator[None]:
     """Fails the test instead of letting it hang."""
 
     def over(number: int, frame: object) -> None:

@@ -196,7 +196,7 @@ def test_a_kill_loses_no_view_that_was_told(tmp_path: Path):
 def test_processes_share_a_log_without_locks(tmp_path: Path):
     children = [worker(tmp_path, name, 40) for name in "abc"]
     for child in children:
-        child.communicate(timeout=60)
+        child.communicate(timeout=300)
         assert child.returncode == 0
     content = json.loads((tmp_path / "augmentation_params.json").read_text())
     assert set(content) == {f"{name}{i}" for name in "abc" for i in range(40)}

@@ -18,10 +18,9 @@ from typing import Any, Literal
 import torch
 
 from guava_aug.apps.benchmark.gpu_trace import gpu_trace
+from guava_aug.apps.timed_views import make_views
 from guava_aug.batch.config import RunConfig
-from guava_aug.batch.executors.dispatch import run_alone
 from guava_aug.batch.executors.in_process import InProcessExecutor
-from guava_aug.batch.jobs import Clip, VideoJob
 from guava_aug.batch.journal.run_record import record_path
 from guava_aug.batch.validate import model_source
 from guava_aug.errors import OutputError
@@ -139,14 +138,11 @@ class WarmEngine:
         name, difficulty = self.config.videos[0], self.config.difficulties[0]
         executor = InProcessExecutor(replace(self.config, overwrite=True), self._executor.model)
         plan = plan_views(name, [difficulty], self.config.base_seed, views)
-        begun = time.perf_counter()
-        records = run_alone(executor, VideoJob(name, tuple(plan), Clip.of(name)))
-        seconds = time.perf_counter() - begun
-        failed = [record.error for record in records if record.error is not None]
-        if failed:
-            raise OutputError(f"{name}: a view could not be made: {failed[0]}")
-        self.frames = records[0].frames or 0
-        return seconds, executor.stages.rows()
+        made = make_views(executor, name, plan)
+        if made.error is not None:
+            raise OutputError(f"{name}: a view could not be made: {made.error}")
+        self.frames = made.records[0].frames or 0
+        return made.seconds, executor.stages.rows()
 
     def recorded(self, views: int) -> list[Interval]:
         """Who was busy when while the video was made."""
