@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
 
+import av
 import cv2
 import numpy as np
+from av.error import FFmpegError
+
+from guava_aug.errors import OutputError
+from guava_aug.runtime.atomic import atomic_write
+from guava_aug.runtime.frame_rate import Rate
 
 CELL = 384  # pixels; side of a picture of the sheet
 COLUMNS = 6
@@ -67,6 +75,25 @@ def fit_sheet(pictures: Sequence[np.ndarray], labels: Sequence[str], columns: in
             sheet, text, (left + 4, top + size + 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (_INK, _INK, _INK), 1, cv2.LINE_AA
         )
     return sheet
+
+
+def write_video(path: Path, pictures: Iterable[np.ndarray], fps: Rate) -> None:
+    """Write pictures [S, S, 3] uint8 RGB, S even, as an MP4.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        with atomic_write(path, durable=False) as temporary, av.open(f"file:{temporary}", "w", format="mp4") as out:
+            stream = out.add_stream("libx264", rate=Fraction(fps).limit_denominator(100_000))
+            stream.options = {"crf": "20", "preset": "veryfast"}
+            stream.pix_fmt = "yuv420p"
+            for picture in pictures:
+                stream.height, stream.width = picture.shape[:2]
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            out.mux(stream.encode(None))
+    except (FFmpegError, OSError) as error:
+        raise OutputError(f"{path}: cannot be written ({error})") from error
 
 
 def _dot(picture: np.ndarray, x: float, y: float, colour: tuple[int, int, int], radius: int) -> None:

@@ -41,9 +41,10 @@ class TrackingReport:
         return json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
 
 
-def clip_name(name: str, clip: int, num_clips: int) -> str:
-    """Return the folder of a clip: the video's name, with a number where the video has several clips."""
-    return name if num_clips == 1 else f"{name}_{clip:03d}"
+def clip_names(name: str, num_clips: int) -> list[str]:
+    """Return the folders of a video's clips: its name, with numbers from 1 where there are several."""
+    digits = max(2, len(str(num_clips)))
+    return [name] if num_clips == 1 else [f"{name}_{k:0{digits}d}" for k in range(1, num_clips + 1)]
 
 
 def read_report(folder: Path) -> TrackingReport | None:

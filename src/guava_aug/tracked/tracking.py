@@ -153,6 +153,9 @@ class _Work:
         """Write all clips below `staging`, and return them."""
         with self.stages(READING):
             source = open_source(self.path)
+            lens, self.lens_origin = self._lens(source)
+            if lens is not None and lens.distortion:
+                source = Undistorted(source, lens)
             shots = find_shots(source, on_cut=self.options.on_cut).shots  # type: ignore[arg-type]
         self.total = 3 * sum(map(len, shots))
         found: list[_Seen] = []
@@ -170,7 +173,7 @@ class _Work:
         names = clip_names(self.name, len(found))
         clips = []
         for number, (clip, seen) in enumerate(zip(names, found, strict=True)):
-            clips.append((yield from self._clip(source, staging, seen, clip, number, len(found), refused)))
+            clips.append((yield from self._clip(source, lens, staging, seen, clip, number, len(found), refused)))
         return clips
 
     def _detect(self, source: Source, shot: Shot) -> Generator[Step, None, Landmarks]:
@@ -197,13 +200,13 @@ class _Work:
                 yield Step(done, self.total)
 
     def _clip(
-        self, source: Source, staging: Path, seen: _Seen, name: str, number: int, count: int, notes: Sequence[str]
+        self, source: Source, given: Calibration | None, staging: Path, seen: _Seen, name: str, number: int, count: int,
+        refused: Sequence[str],
     ) -> Generator[Step, None, TrackedClip]:
         """Fit a shot and write its folder below `staging`."""
         shot, landmarks, crop = seen.shot, seen.landmarks, seen.crop
         size = _LARGE if crop.side >= _UPSCALED * _LARGE else _SMALL
         axis = source.axis.of(shot.frames)
-        given = self._lens(source)
 
         def fit(tick: Tick) -> ClipFit:
             lens = None if given is None else _lens_of_fit(given.K)
@@ -218,26 +221,184 @@ class _Work:
         report = TrackingReport(
             source_path=str(self.path.absolute()), source_signature=self.options.source_signature,
             fingerprint=self.options.fingerprint, clip=number, num_clips=count, num_frames=len(shot),
-            quality=fitted.quality.word, reasons=(*fitted.quality.reasons, *notes), lens=_lens_facts(K, size, given),
+            quality=fitted.quality.word, reasons=(*fitted.quality.reasons, *refused, *source.notes), lens=_lens_facts(K, size, self.lens_origin),
             parts=fitted.quality.parts, frames=fitted.quality.frames,
         )  # fmt: skip
-        pictures = _Overlay(self.tracker, fitted, landmarks, crop, size, K)
+        overlay = _Overlay(self.tracker.outline, fitted, landmarks, crop, size, K)
+        times = None if axis.constant else FrameTimes(axis.time_base, tuple(int(tick) for tick in axis.ticks))
 
         def write(tick: Tick) -> None:
             matting = Matting(source, shot, landmarks, crop, size)
 
             def frames() -> Iterator[tuple[np.ndarray, np.ndarray]]:
                 for i, (picture, mask) in enumerate(matting):
-                    pictures.take(i, picture)
+                    overlay.take(i, picture)
                     yield picture, mask
                     tick(1)
 
-            with contextlib.ExitStack() as stack:
-                extra = stack.enter_context(_ExtraFiles(staging))
-                write_tracked(
-                    staging, name, fitted.identity, fitted.motion, fitted.viewmats, frames(), fps=axis.fps,
-                    source_frames=shot.frames, K=K, known=crop.known(size), extra=extra,
-                )  # fmt: skip
+            sound = staging / f"{name}.m4a"
+            has_sound = self.options.keep_audio and _extract(source, shot, sound)
+            folder = write_tracked(
+                staging, name, fitted.identity, fitted.motion, fitted.viewmats, frames(), fps=axis.fps,
+                source_frames=shot.frames, K=K, known=crop.known(size, getattr(source, "valid", None)), times=times, sound=sound if has_sound else None,
+            )  # fmt: skip
+            sound.unlink(missing_ok=True)
+            (folder / REPORT).write_text(report.to_text(), encoding="utf-8")
+            (folder / SHEET).write_bytes(overlay.sheet())
+            if self.options.overlay:
+                overlay.video(folder / OVERLAY, TrackedVideo.open(staging, name))
 
         yield from self._steps(WRITING, write)
         return TrackedClip(name, len(shot), axis.fps, size, report.quality)
+
+    def _lens(self, source: Source) -> tuple[Calibration | None, str]:
+        """Return the lens of the whole picture, if it is known, and where it is known from."""
+        options, size = self.options, source.size
+        if options.calibration is not None:
+            return load_calibration(*options.calibration).at(size, f"--calibration {options.calibration[0]}"), "calibration"
+        if options.fov is not None and options.fov != "auto":
+            return Calibration(lens_of_fov(options.fov, size), size), "fov"
+        if options.fov is None and source.focal_35mm is not None:
+            return Calibration(lens_of_focal_35mm(source.focal_35mm, size), size), "metadata"
+        return None, "estimate"
+
+
+class _Overlay:
+    """Draws the fit over the pictures of a clip; those of the sheet are kept."""
+
+    def __init__(
+        self, outline: BodyOutline, fitted: ClipFit, landmarks: Landmarks, crop: Crop, size: int, K: Tensor | None
+    ) -> None:
+        self._outline, self._fitted, self._crop, self._size, self._K = outline, fitted, crop, size, K
+        self._landmarks = landmarks
+        self._rest = outline.rest(fitted.identity)
+        self._parents = outline.body.assets.body.parents.tolist()
+        self._sides = [1 if n.startswith("left") else 2 if n.startswith("right") else 0 for n in JOINTS]
+        self._chosen = set(spread_frames(len(fitted.motion), _SHEET_PICTURES))
+        self._kept: dict[int, np.ndarray] = {}
+
+    def take(self, frame: int, picture: np.ndarray) -> None:
+        """Keep a picture [S, S, 3] if the sheet shows it."""
+        if frame in self._chosen:
+            self._kept[frame] = self.draw(frame, picture)
+
+    def draw(self, frame: int, picture: np.ndarray) -> np.ndarray:
+        """Return a picture with the fit drawn over it."""
+        motion, viewmats = self._fitted.motion[frame : frame + 1], self._fitted.viewmats[frame : frame + 1]
+        K = self._K
+        joints = self._outline.joints(self._rest, motion, viewmats, self._size, K)[0]
+        small = None if K is None else resized_K(K, (self._size, self._size), (_OUTLINE_SIZE, _OUTLINE_SIZE))
+        silhouette = self._outline.silhouettes(self._rest, motion, viewmats, _OUTLINE_SIZE, small)[0]
+        seen, marks = self._landmarks, []
+        for k in range(2):
+            if seen.hand_score[frame, k] > _SEEN:
+                marks.append(self._crop.points(seen.hands[frame, k], self._size))
+        if seen.face_score[frame] > _SEEN:
+            marks.append(self._crop.points(seen.face[frame, ::4], self._size))
+        return draw_fit(picture, joints, self._parents, silhouette, marks, self._sides)
+
+    def sheet(self) -> bytes:
+        """Return the sheet as a PNG."""
+        frames = sorted(self._kept)
+        picture = fit_sheet([self._kept[i] for i in frames], [f"frame {i}" for i in frames])
+        good, data = cv2.imencode(".png", picture[..., ::-1])
+        if not good:
+            raise OutputError("the picture of the fit cannot be encoded")
+        return data.tobytes()
+
+    def video(self, path: Path, clip: TrackedVideo) -> None:
+        """Write the fit over all frames of a clip as an MP4. Raises OutputError."""
+        write_video(
+            path, (self.draw(i, clip.read_frame(i)[0]) for i in range(clip.num_frames)), clip.fps or DEFAULT_RATE
+        )
+
+
+def _framing(landmarks: Landmarks) -> Crop:
+    """Return the square of the picture that is tracked.
+
+    Raises:
+        InputError: there is nobody who could be tracked; says why.
+    """
+    count, found = len(landmarks), int(landmarks.found.sum())
+    if not found:
+        raise InputError("nobody is in the picture")
+    if found < _LEAST_FOUND * count:
+        raise InputError(f"a person is found in only {found} of {pluralize(count, 'frame')}")
+    faces = int((landmarks.face_score > _SEEN).sum())
+    if faces < _LEAST_FACE * found:
+        raise InputError(
+            f"the face is seen in only {faces} of {pluralize(found, 'frame')} with a person: the person is seen from "
+            "behind or from the side, or is too small, or is no person"
+        )
+    if not (landmarks.hand_score > _SEEN).any():
+        raise InputError("no hand is ever in the picture")
+    crop = choose_crop(landmarks)
+    if crop is None:
+        raise InputError("the shoulders are never in the picture")
+    return crop
+
+
+def _lens_of_fit(K: Tensor) -> Lens:
+    """Return a lens, pixels of the whole picture, as the fit takes it."""
+    return Lens(float(K[0, 0] + K[1, 1]) / 2, (float(K[0, 2]), float(K[1, 2])))
+
+
+def _in_pixels(K: Tensor, size: int) -> Tensor:
+    """Return a lens in pixels of the stored pictures, of one in widths of the crop, whose corner is 0."""
+    (fx, _, cx), (_, fy, cy), _ = K.double().tolist()
+    return torch.tensor([[fx * size, 0, cx * size - 0.5], [0, fy * size, cy * size - 0.5], [0, 0, 1]])
+
+
+def _lens_facts(K: Tensor | None, size: int, origin: str) -> dict[str, object]:
+    """Return what the report says of the lens: the field of view of the crop, and where it is known from."""
+    if K is None:
+        return {"from": origin}
+    return {"from": origin, "fov_of_crop_degrees": round(math.degrees(2 * math.atan(size / 2 / float(K[0, 0]))), 2)}
+
+
+def _extract(source: Source, shot: Shot, target: Path) -> bool:
+    """Write the sound of a shot; return whether it has any."""
+    if source.path.is_dir():
+        return False
+    axis = source.axis
+    start = axis.start + axis.seconds(shot.start)
+    stop = axis.start + (axis.seconds(shot.stop) if shot.stop < len(axis) else axis.seconds(shot.stop - 1) + 1 / Fraction(axis.fps))
+    return extract_audio(source.path, start, stop, target)
+
+
+def _publish(staging: Path, root: Path, name: str, clips: Sequence[TrackedClip], *, overwrite: bool) -> None:
+    """Move the folders of a video's clips to their places, and remove those that it had before.
+
+    Raises:
+        OutputError: a folder of that name holds something else.
+    """
+    for clip in clips:
+        target = root / clip.name
+        if is_there(target) and not overwrite and not _is_own(target, root, name):
+            raise OutputError(f"{target} is there already. Remove it, or give --overwrite.")
+    old = staging / "old"
+    old.mkdir()
+    before = _clips_before(root, name)
+    for folder in {*(root / clip.name for clip in clips), *before}:
+        if is_there(folder):
+            os.replace(folder, old / folder.name)
+    for clip in clips:
+        os.replace(staging / clip.name, root / clip.name)
+
+
+def _is_own(folder: Path, root: Path, name: str) -> bool:
+    """Return whether a folder holds nothing but a refusal, or a part of what was tracked of the same video."""
+    return folder in _clips_before(root, name) or {entry.name for entry in folder.iterdir()} <= {SKIPPED}
+
+
+def _clips_before(root: Path, name: str) -> list[Path]:
+    """Return the folders of a video that were tracked before, as their reports say."""
+    for first in (name, *(f"{name}_{1:0{digits}d}" for digits in (2, 3, 4))):
+        folder = root / first
+        if is_there(folder / INFO):
+            try:
+                report = read_report(folder)
+            except InputError:
+                return [folder]
+            return [] if report is None else [root / clip for clip in clip_names(name, report.num_clips)]
+    return []

@@ -22,7 +22,7 @@ from guava_aug.batch.tracking.run import track
 from guava_aug.errors import DiskFullError, InputError, UsageError
 from guava_aug.runtime.shutdown import ShutdownRequested
 from guava_aug.tracked.layout import scan_videos
-from guava_aug.tracked.report import TrackingReport, clip_name, read_report
+from guava_aug.tracked.report import TrackingReport, clip_names, read_report
 
 pytestmark = pytest.mark.fast
 
@@ -66,14 +66,14 @@ class FakeTracker:
         count = 3 if text.startswith("cuts") else 1
         self.tracked.append(name)
         for i in range(count):
-            folder = root / clip_name(name, i, count)
+            folder = root / clip_names(name, count)[i]
             folder.mkdir(parents=True, exist_ok=True)
             report = TrackingReport(
                 str(source), options.source_signature, options.fingerprint, i, count, 5, "good",
             )  # fmt: skip
             (folder / "tracking.json").write_text(report.to_text())
             (folder / "videos_info.json").write_text("{}")
-        return [MadeClip(clip_name(name, i, count)) for i in range(count)]
+        return [MadeClip(clip_names(name, count)[i]) for i in range(count)]
 
 
 @pytest.fixture
@@ -111,10 +111,10 @@ def test_one_bad_video_stops_nothing_and_is_not_tried_again(tmp_path: Path, trac
     config = TrackConfig((str(folder),), tmp_path / "tracked", device="cpu")
     first = track(config)
     assert statuses(first) == {"a": "success", "b": "failed", "c": "success"}
-    assert first.clips["c"] == ("c_000", "c_001", "c_002")
+    assert first.clips["c"] == ("c_01", "c_02", "c_03")
     assert "nobody is in the picture" in str(first.failed[0].error)
     found = scan_videos(config.tracked_root)
-    assert (found.tracked, found.skipped) == (["a", "c_000", "c_001", "c_002"], ["b"])
+    assert (found.tracked, found.skipped) == (["a", "c_01", "c_02", "c_03"], ["b"])
 
     again = track(config)
     assert statuses(again) == {"a": "skipped", "b": "failed", "c": "skipped"}

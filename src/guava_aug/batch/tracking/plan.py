@@ -18,7 +18,7 @@ from guava_aug.errors import InputError
 from guava_aug.runtime.digest import file_sha256
 from guava_aug.runtime.presence import is_there
 from guava_aug.tracked.layout import INFO, SKIPPED, check_name
-from guava_aug.tracked.report import REPORT, clip_name, read_report
+from guava_aug.tracked.report import REPORT, clip_names, read_report
 
 TRACKER_VERSION = 1  # counts up whenever the same video gives another result
 LABEL = TrackPart().label
@@ -111,7 +111,7 @@ def _existing(root: Path, name: str, fingerprint: str, signature: str) -> tuple[
     Raises:
         InputError: there is something of this name that must not be replaced.
     """
-    first = next((one for one in (name, clip_name(name, 0, 2)) if is_there(root / one)), None)
+    first = next((one for one in (name, *(f"{name}_{1:0{n}d}" for n in (2, 3, 4))) if is_there(root / one)), None)
     if first is None:
         return (), 0
     folder = root / first
@@ -134,7 +134,7 @@ def _existing(root: Path, name: str, fingerprint: str, signature: str) -> tuple[
         raise InputError(
             f"{folder} was tracked from {what}. Give --overwrite to track it again, or choose another --tracked_root."
         )
-    clips = tuple(clip_name(name, i, report.num_clips) for i in range(report.num_clips))
+    clips = tuple(clip_names(name, report.num_clips))
     reports = [read_report(root / clip) if is_there(root / clip / INFO) else None for clip in clips]
     frames = [found.num_frames for found in reports if found is not None]
     return (clips, sum(frames)) if len(frames) == len(clips) else ((), 0)
