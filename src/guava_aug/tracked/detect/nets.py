@@ -29,6 +29,8 @@ NETS = (
     "palm_detection_full", "pose_detection", "pose_landmark_full", "selfie_segmentation",
 )  # fmt: skip
 
+_FEW_CHANNELS = 16  # a product with fewer columns or rows is slower than a convolution
+
 
 def load_net(name: str, device: torch.device | str = "cpu") -> Net:
     """Return one of the embedded nets, in float32, ready for inference.
@@ -129,8 +131,7 @@ class _Step(nn.Module):
         self.activate = _ACTIVATIONS[described["activation"]]
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
-        y = self.run(*inputs)
-        return y if self.activate is None else self.activate(y, self)
+        return self.activate(self.run(*inputs), self)
 
 
 def _weight(name: str, shape: list[int], tensors: dict[str, Tensor]) -> Tensor:
@@ -147,15 +148,45 @@ def _weight(name: str, shape: list[int], tensors: dict[str, Tensor]) -> Tensor:
 
 
 def _conv(step: _Step, described: dict[str, Any]) -> Callable[..., Tensor]:
-    top, left, bottom, right = described["padding"]
+    """Three ways to the same sums; which is fastest on a CPU depends on the shape (see benchmarks/nets.py)."""
     stride, groups = described["stride"], described["groups"]
+    padding = _even_padding(step, described["padding"])
+    outputs, inputs, *kernel = step.weight.shape
+    is_dense = groups == 1 and not any(padding) and min(outputs, inputs) > _FEW_CHANNELS
 
     def run(x: Tensor) -> Tensor:
-        if (top, left) == (bottom, right):
-            return F.conv2d(x, step.weight, step.bias, stride, (top, left), groups=groups)
-        return F.conv2d(F.pad(x, (left, right, top, bottom)), step.weight, step.bias, stride, groups=groups)
+        if is_dense and (stride == kernel or list(x.shape[2:]) == kernel):
+            return _product(x, step)
+        if groups == 1 and x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+            # what `conv2d` takes for single pictures is slow and leaves another layout behind
+            return torch.mkldnn_convolution(x, step.weight, step.bias, padding, stride, [1, 1], 1)
+        return F.conv2d(x, step.weight, step.bias, stride, padding, groups=groups)
 
     return run
+
+
+def _product(x: Tensor, step: _Step) -> Tensor:
+    """Return a convolution whose windows do not overlap, as a matrix product over pixels or patches."""
+    outputs, _, height, width = step.weight.shape
+    x = x.permute(0, 2, 3, 1)
+    if height > 1 or width > 1:
+        n, h, w, c = x.shape
+        x = x.view(n, h // height, height, w // width, width, c).transpose(2, 3)
+        x = x.reshape(n, h // height, w // width, height * width * c)
+    return F.linear(x, step.weight.permute(0, 2, 3, 1).reshape(outputs, -1), step.bias).permute(0, 3, 1, 2)
+
+
+def _even_padding(step: _Step, padding: list[int]) -> list[int]:
+    """Return padding down and across that is the same on both sides.
+
+    Where there is one more behind, the kernel gets a row or column of zeros in front: faster than a padded copy.
+    """
+    top, left, bottom, right = padding
+    if bottom - top not in (0, 1) or right - left not in (0, 1):
+        raise ValueError(f"{step.output} has padding {padding}; expected as much behind as before, or one more")
+    weight = F.pad(step.weight, (right - left, 0, bottom - top, 0))
+    step.weight = weight.contiguous(memory_format=torch.channels_last)
+    return [bottom, right]
 
 
 def _transposed_conv(step: _Step, described: dict[str, Any]) -> Callable[..., Tensor]:
@@ -223,7 +254,7 @@ def _depth_to_space(step: _Step, described: dict[str, Any]) -> Callable[..., Ten
 
 
 def _activate(step: _Step, described: dict[str, Any]) -> Callable[..., Tensor]:
-    return lambda x: x
+    return lambda x: x.clone()
 
 
 _OPS: dict[str, Callable[[_Step, dict[str, Any]], Callable[..., Tensor]]] = {
@@ -231,11 +262,11 @@ _OPS: dict[str, Callable[[_Step, dict[str, Any]], Callable[..., Tensor]]] = {
     "linear": _linear, "max_pool": _max_pool, "mean": _mean, "multiply": _multiply, "pad": _pad, "reshape": _reshape,
     "resize": _resize, "slice": _slice, "transposed_conv": _transposed_conv,
 }  # fmt: skip
-_ACTIVATIONS: dict[str, Callable[[Tensor, _Step], Tensor] | None] = {
-    "none": None,
-    "relu": lambda x, step: F.relu(x),
-    "relu6": lambda x, step: F.relu6(x),
-    "hard_swish": lambda x, step: F.hardswish(x),
-    "sigmoid": lambda x, step: torch.sigmoid(x),
+_ACTIVATIONS: dict[str, Callable[[Tensor, _Step], Tensor]] = {  # they may overwrite what they are given
+    "none": lambda x, step: x,
+    "relu": lambda x, step: x.relu_(),
+    "relu6": lambda x, step: x.clamp_(0, 6),
+    "hard_swish": lambda x, step: F.hardswish(x, inplace=True),
+    "sigmoid": lambda x, step: x.sigmoid_(),
     "prelu": lambda x, step: F.prelu(x, step.slope),
 }
