@@ -99,26 +99,32 @@ class CameraNoting(FakeModel):
 
 
 @pytest.mark.parametrize("has_lens", [False, True])
-def test_a_clip_s_lens_reaches_pictures_and_files(
-    has_lens: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clip_s_lens_reaches_pictures_and_files(has_lens: bool, tmp_path: Path) -> None:
+    K = torch.tensor([[70.0, 0, 30.0], [0, 72.0, 33.0], [0, 0, 1]])
     write_clip(tmp_path / "tracked", "clip", frames=3)
     opened = TrackedVideo.open(tmp_path / "tracked", "clip")
+    assert opened.K is None
     stored = (opened.image_size, opened.image_size)
-    K = torch.tensor([[70.0, 0, 30.0], [0, 72.0, 33.0], [0, 0, 1]])
     if has_lens:
-        with_lens = replace(opened, K=K)
+        info = opened.path / "videos_info.json"
+        content = json.loads(info.read_text())
+        content["clip"]["K"] = K.tolist()
+        info.write_text(json.dumps(content))
+        with_lens = TrackedVideo.open(tmp_path / "tracked", "clip")
+        assert with_lens.K is not None and torch.equal(with_lens.K, K)
         assert input_digest(with_lens) != input_digest(opened)
-        monkeypatch.setattr(TrackedVideo, "open", lambda *_, **__: with_lens)
     model = CameraNoting()
     size = model.config.image_size
     result = augment(tmp_path / "tracked", tmp_path / "out", ["clip"], ["easy"], model=model, background="black")
     assert result.ok
-    expected = resized_K(K, stored, (size, size)) if has_lens else intrinsics(size, size)
+    lens = resized_K(K, stored, (size, size)) if has_lens else None
+    expected = intrinsics(size, size)
+    if lens is not None:  # the principal point of a view is in the middle
+        expected[0, 0], expected[1, 1] = lens[0, 0], lens[1, 1]
     assert str(expected.tolist()) in model.calls
     beside = json.loads(sidecar_path(tmp_path / "out", "easy", "clip").read_text())
     view = result.views[0]
-    cameras = View.of(view.label, view.sampler, view.params).cameras(opened.viewmats[0], 1, size)
+    cameras = View.of(view.label, view.sampler, view.params).cameras(opened.viewmats[0], 1, size, K=lens)
     assert torch.equal(torch.tensor(beside["K"]), expected)
     assert torch.equal(torch.tensor(beside["viewmats"]), cameras.viewmats[0])
     assert -90 <= beside["elevation"] <= 90

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import cv2
@@ -16,8 +17,9 @@ import pytest
 from guava_aug.errors import OutputError, UsageError, location
 from guava_aug.output import video as video_module
 from guava_aug.output.gpu_frames import PendingFrames
+from guava_aug.output.mp4_probe import probe_frame_count
 from guava_aug.output.quantize import NotFiniteError
-from guava_aug.output.video import VideoWriter, verify_video
+from guava_aug.output.video import VideoWriter, open_video, verify_video
 from guava_aug.runtime.processes import host_id
 from guava_aug.runtime.stale_files import STALE_AFTER
 
@@ -435,3 +437,55 @@ def test_names_with_pattern_characters(tmp_path):
     with VideoWriter(path, 64, 48) as writer:
         writer.write(frames(2))
     verify_video(path, 2, (64, 48))
+
+
+def _pictures(count: int) -> np.ndarray:
+    return np.stack([np.full((32, 48, 3), 20 + 9 * i, np.uint8) for i in range(count)])
+
+
+def test_frames_at_their_own_times(tmp_path: Path) -> None:
+    times = [Fraction(t, 30) + 7 for t in (0, 1, 2, 5, 6, 30, 31, 33)]
+    with VideoWriter(tmp_path / "v.mp4", 48, 32, Fraction(7 * 30, 33), times=times) as writer:
+        writer.write(_pictures(8))
+    with open_video(tmp_path / "v.mp4") as (container, stream):
+        found = [Fraction(f.pts) * f.time_base for f in container.decode(stream)]
+    assert all(abs(a - (b - times[0])) < Fraction(1, 50000) for a, b in zip(found, times, strict=True))
+    assert probe_frame_count(tmp_path / "v.mp4") == 8
+    with pytest.raises(OutputError, match="frame 1 is shown at"):
+        verify_video(tmp_path / "v.mp4", 8, rate=25, times=[Fraction(i, 25) for i in range(8)])
+
+
+def _sound(path: Path, seconds: float, rate: int = 48000) -> Path:
+    with av.open(str(path), "w", format="mp4") as out:
+        stream = out.add_stream("aac", rate=rate, layout="mono")
+        wave = (0.5 * np.sin(np.arange(int(seconds * rate)) * 0.06)).astype(np.float32)
+        for start in range(0, len(wave), 1024):
+            frame = av.AudioFrame.from_ndarray(wave[None, start : start + 1024], format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = rate, start
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return path
+
+
+def test_sound_is_copied_up_to_the_last_frame(tmp_path: Path) -> None:
+    source = _sound(tmp_path / "a.m4a", 3.0)
+    for name, sound in (("with.mp4", source), ("without.mp4", None)):
+        with VideoWriter(tmp_path / name, 48, 32, 25, sound=sound) as writer:
+            writer.write(_pictures(25))
+    with av.open(str(source)) as a, av.open(str(tmp_path / "with.mp4")) as b:
+        whole = [bytes(p) for p in a.demux(audio=0) if p.size]
+        copied = [(bytes(p), float(p.pts * p.time_base)) for p in b.demux(audio=0) if p.size]
+    assert [data for data, _ in copied] == whole[: len(copied)] and 45 <= len(copied) <= 49
+    assert copied[-1][1] < 1.0
+    with open_video(tmp_path / "with.mp4") as (a, s), open_video(tmp_path / "without.mp4") as (b, t):
+        pairs = list(zip(a.decode(s), b.decode(t), strict=True))
+    assert len(pairs) == 25 and all(np.array_equal(p.to_ndarray(), q.to_ndarray()) for p, q in pairs)
+    assert probe_frame_count(tmp_path / "with.mp4") == 25
+
+
+def test_damaged_sound_does_not_cost_the_video(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    damaged = tmp_path / "a.m4a"
+    damaged.write_bytes(b"no sound")
+    with VideoWriter(tmp_path / "v.mp4", 48, 32, 25, sound=damaged) as writer:
+        writer.write(_pictures(3))
+    assert probe_frame_count(tmp_path / "v.mp4") == 3 and "without" in caplog.text

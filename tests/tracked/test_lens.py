@@ -15,7 +15,14 @@ import torch
 
 from guava_aug.errors import InputError, UsageError
 from guava_aug.tracked.exif import read_focal_35mm
-from guava_aug.tracked.lens import lens_of_crop, lens_of_focal_35mm, lens_of_fov, load_calibration
+from guava_aug.tracked.lens import (
+    Calibration,
+    Undistortion,
+    lens_of_crop,
+    lens_of_focal_35mm,
+    lens_of_fov,
+    load_calibration,
+)
 
 SIZE = (720, 1280)  # height, width
 
@@ -127,3 +134,22 @@ def test_the_lens_of_a_crop_projects_to_the_crop() -> None:
     torch.testing.assert_close(
         crop[:2] / crop[2], torch.tensor([(u + 0.5 - 300) * s - 0.5, (v + 0.5 + 50) * s - 0.5]), rtol=1e-5, atol=1e-3
     )
+
+
+def test_undistortion() -> None:
+    """Points that the distorted camera sees are where the pinhole camera sees them."""
+    matrix = torch.tensor([[300.0, 0, 159.5], [0, 300.0, 119.5], [0, 0, 1]])
+    bent = (-0.25, 0.08, 0.001, -0.002, 0.0)
+    undo = Undistortion(Calibration(matrix, (240, 320), bent))
+    for x, y in ((-0.3, -0.2), (0.35, 0.1), (0.0, 0.25)):
+        point = np.array([[[x, y, 1.0]]])
+        seen, _ = cv2.projectPoints(point, np.zeros(3), np.zeros(3), matrix.double().numpy(), np.array(bent))
+        picture = np.zeros((240, 320), np.uint8)
+        cv2.circle(picture, tuple(round(16 * v) for v in seen.ravel()), 5 * 16, 255, -1, cv2.LINE_AA, shift=4)
+        straight = undo.apply(picture).astype(float)
+        rows, columns = np.mgrid[:240, :320]
+        found = np.array([(straight * columns).sum(), (straight * rows).sum()]) / straight.sum()
+        np.testing.assert_allclose(found, [300 * x + 159.5, 300 * y + 119.5], atol=0.5)
+    assert undo.valid[120, 160] == 255
+    straightened = Undistortion(Calibration(matrix, (240, 320), (0.3, 0.0, 0.0, 0.0)))
+    assert straightened.valid.min() == 0 and straightened.valid[120, 160] == 255

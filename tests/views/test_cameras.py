@@ -15,6 +15,7 @@ from guava_aug.views.cameras import (
     circle_cameras,
     fixed_camera,
     full_proj_transform,
+    intrinsics,
     look_at,
     projection_matrix,
     tracked_cameras,
@@ -154,3 +155,39 @@ def test_impossible_views_are_refused(params):
 def test_bad_source_cameras_are_refused(viewmat):
     with pytest.raises(InputError, match="4x4"):
         fixed_camera(viewmat, 0, 0, 1)
+
+
+NEAR = 1.3  # metres from the camera to the look-at point
+
+
+def _near_source(size: int = 512) -> tuple[torch.Tensor, torch.Tensor]:
+    """A camera 1.3 m in front of the look-at point, and its lens: a crop beside the optical axis."""
+    viewmat = torch.eye(4)
+    viewmat[1, 3], viewmat[2, 3] = 0.75, NEAR
+    return viewmat, torch.tensor([[600.0, 0, 200.0], [0, 600.0, 310.0], [0, 0, 1]])
+
+
+@pytest.mark.parametrize("yaw, pitch", [(0.0, 0.0), (0.35, -0.2), (-0.5, 0.4)])
+@pytest.mark.parametrize("zoom", [0.8, 1.0, 1.4])
+def test_a_near_camera_turns_around_the_person(yaw: float, pitch: float, zoom: float) -> None:
+    """Through a lens of its own a view has the true angles of the original's, and the person's size at zoom 1."""
+    viewmat, K = _near_source()
+    near = fixed_camera(viewmat, yaw, pitch, zoom, K=K)
+    far_source = torch.eye(4)
+    far_source[1, 3], far_source[2, 3] = 0.75, NEAR * 24 * 256 / 600
+    far = fixed_camera(far_source, yaw, pitch, zoom)
+    torch.testing.assert_close(near.viewmats[:, :3, :3], far.viewmats[:, :3, :3], atol=1e-5, rtol=0)
+    target = torch.tensor([0.0, -0.75, 0.0])
+    seen = near.viewmats[0, :3, :3] @ target + near.viewmats[0, :3, 3]
+    torch.testing.assert_close(seen[:2], torch.zeros(2), atol=2e-4, rtol=0)  # in the middle of the picture
+    assert float(seen[2]) == pytest.approx(zoom * NEAR, rel=0.05)
+    assert near.K.tolist() == [[600, 0, 255.5], [0, 600, 255.5], [0, 0, 1]]
+
+
+def test_the_formats_lens_given_is_the_formats_lens_in_views() -> None:
+    source = torch.eye(4)
+    source[0, 3], source[1, 3], source[2, 3] = 0.1, 0.7, 21.0
+    for make in (fixed_camera, circle_cameras, zoom_cameras):
+        plain = make(source, 0.3, 0.2, 0.9)
+        given = make(source, 0.3, 0.2, 0.9, K=intrinsics(512, 512))
+        assert torch.equal(plain.viewmats, given.viewmats) and torch.equal(plain.K, given.K)

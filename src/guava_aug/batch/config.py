@@ -163,6 +163,10 @@ class RunConfig:
     preset: str = field(default="veryfast", metadata=option(
         "x264 preset, ultrafast to veryslow.", "output", metavar="PRESET",
     ))  # fmt: skip
+    audio: Literal["copy", "none"] = field(default="copy", metadata=option(
+        "copy: the sound of clips that have it (those of guava-aug track) is in the videos of their views.",
+        "output", metavar="copy|none",
+    ))  # fmt: skip
     save_frame_png: bool = field(default=False, metadata=option(
         "Also write every frame as render/00000.png ...", "output",
     ))  # fmt: skip

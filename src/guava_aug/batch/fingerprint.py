@@ -219,6 +219,8 @@ def input_digest(video: TrackedVideo) -> str:
     digest.update(video.viewmats.contiguous().numpy().tobytes())
     if video.K is not None:  # absent in version 0.1.0: a video without it keeps its digest
         digest.update(video.K.float().contiguous().numpy().tobytes())
+    if video.known is not None:  # likewise
+        digest.update(video.known.tobytes())
     for data in video.image_samples(_IMAGES_READ):
         digest.update(data)
     return digest.hexdigest()[:_DIGITS]

@@ -105,7 +105,7 @@ def augment_video(
             behind = plate_of.result()
     yield behind
 
-    lens = clip.motion.lens_at(size)
+    lens = clip.identity.lens_at(size)  # of the source camera, which views are placed by
     length = _even_length(clip.motion.num_frames, settings.frames_per_chunk)
     for group in _groups(views, settings.views_in_flight):
         paths: dict[str, Cameras] = {}  # of the whole video: a sampler may need as long for one chunk as for all

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -59,15 +60,20 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         return {}
 
 
-def time_axis(fps: Rate, source_frames: Sequence[int] | None) -> dict[str, Any]:
+def time_axis(
+    fps: Rate, source_frames: Sequence[int] | None, times: Sequence[Fraction] | None = None
+) -> dict[str, Any]:
     """Return fps, frame_rate, source_frames and dropped_frames of a sidecar; null where the tracked data lack them.
 
     Args:
         fps: Frames per second of the output; `frame_rate` is the exact value, as "30000/1001".
         source_frames: Number of each output frame in the source video. `dropped_frames` are the missing numbers between
             the first and the last, as [first, last] of every gap.
+        times: When every frame is shown, seconds after the first, where the rate is variable: the entry `times`.
     """
-    rate = {"fps": float(fps), "frame_rate": rate_text(fps)}
+    rate: dict[str, Any] = {"fps": float(fps), "frame_rate": rate_text(fps)}
+    if times is not None:
+        rate["times"] = [float(t - times[0]) for t in times]
     if source_frames is None:
         return {**rate, "source_frames": None, "dropped_frames": None}
     there = sorted(set(source_frames))

@@ -6,11 +6,12 @@ import math
 import os
 import struct
 import zlib
+from fractions import Fraction
 from pathlib import Path
 
 from guava_aug.errors import OutputError
 from guava_aug.output.mp4_probe import probe_frame_count
-from guava_aug.output.sidecar import load_sidecar
+from guava_aug.output.sidecar import load_sidecar, read_sidecar
 from guava_aug.output.tree import png_dir, sidecar_path, video_path
 from guava_aug.runtime.digest import file_sha256
 from guava_aug.runtime.frame_rate import Rate
@@ -47,7 +48,7 @@ def verify_view(
         has_sidecar: Require a sidecar. An existing one is always checked.
         has_pngs: Require a PNG of every frame. They are not checked otherwise.
     """
-    path = video_path(root, label, name)
+    path, beside = video_path(root, label, name), sidecar_path(root, label, name)
     if digest is not None:
         try:
             found = file_digest(path)
@@ -63,8 +64,8 @@ def verify_view(
     if digest is None:
         from guava_aug.output.video import verify_video  # noqa: PLC0415 - imports PyAV, which is slow
 
-        verify_video(path, frames, rate=fps)
-    beside = sidecar_path(root, label, name)
+        times = read_sidecar(beside).get("times")  # of a variable rate
+        verify_video(path, frames, rate=fps, times=[Fraction(t) for t in times] if times else None)
     if has_sidecar or os.path.lexists(beside):
         verify_sidecar(beside, frames, fps)
     if has_pngs:

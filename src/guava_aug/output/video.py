@@ -8,7 +8,7 @@ import os
 import queue
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -23,6 +23,7 @@ from guava_aug.errors import DiskFullError, OutputError, UsageError, annotate
 from guava_aug.output.gpu_frames import PendingFrames
 from guava_aug.output.quantize import NotFiniteError
 from guava_aug.output.settings import PRESETS as PRESETS
+from guava_aug.output.sound import Sound
 from guava_aug.runtime import fault_points, timing
 from guava_aug.runtime.atomic import temporary_path
 from guava_aug.runtime.durable import sync_file, sync_folder
@@ -35,6 +36,7 @@ PRESET = "veryfast"
 PIECE = 8  # frames passed to the encoder at a time
 PIECES_WAITING = 4  # so at most about 40 frames of a writer are in memory
 _NEAR = 1e-6  # relative: a rate may be known as a decimal number only, where the file has the exact one
+CLOCK = Fraction(1, 90000)  # seconds a tick, of videos with a variable frame rate
 SMPTE170M_MATRIX = 6  # AVCOL_SPC_SMPTE170M, which PyAV's enumeration lacks; the same matrix as ITU601 (5)
 
 
@@ -54,6 +56,9 @@ class VideoWriter:
         crf: 0 (lossless) .. 51.
         threads: Threads of the encoder.
         comment: Text of the file's metadata (`read_comment`).
+        times: When every frame is shown, seconds after the first, ascending; None: at a constant `fps`.
+        sound: An M4A file whose packets are copied; it begins with the first frame and is cut after the last. One that
+            cannot be read is left out with a warning.
 
     Raises:
         UsageError: Impossible arguments.
@@ -71,6 +76,8 @@ class VideoWriter:
         preset: str = PRESET,
         threads: int | None = None,
         comment: str | None = None,
+        times: Sequence[Fraction] | None = None,
+        sound: Path | None = None,
     ) -> None:
         self.path = Path(path)
         self.frames = 0  # accepted so far
@@ -79,6 +86,8 @@ class VideoWriter:
         self._options = {"crf": str(crf), "preset": preset}
         self._threads = threads or 1
         self._comment = comment
+        self._times = times
+        self._sound = sound
         self._error: BaseException | None = None
         self._abort = threading.Event()
         self._done = False
@@ -183,7 +192,7 @@ class VideoWriter:
     def _verify(self) -> None:
         with timing.busy(timing.VERIFY):
             try:
-                verify_video(self._temporary, self.frames, self._size, rate=self._fps)
+                verify_video(self._temporary, self.frames, self._size, rate=self._fps, times=self._times)
             except OutputError as error:
                 raise OutputError(f"{error}; it is removed, check the disk and run again") from error
 
@@ -218,25 +227,41 @@ class VideoWriter:
         try:
             if self._comment is not None:
                 container.metadata["comment"] = self._comment
-            stream = _add_stream(container, self._fps, self._size, self._options, self._threads)
-            for piece in self._next_pieces():
-                try:
-                    pictures = piece.planes() if isinstance(piece, PendingFrames) else piece
-                except NotFiniteError as error:
-                    raise error.after(self._encoded) from None
-                with timing.busy(timing.ENCODE):
-                    self._black = self._black and _is_black(pictures, self._size[1])
-                    for picture in pictures:
-                        for packet in stream.encode(_to_yuv(picture, self._encoded)):
-                            container.mux(packet)
-                        self._encoded += 1
-            if self._abort.is_set():
-                return
-            with timing.busy(timing.ENCODE):  # the frames in x264's look-ahead
-                for packet in stream.encode():
-                    container.mux(packet)
+            stream = _add_stream(
+                container, self._fps, self._size, self._options, self._threads, self._times is not None
+            )
+            with Sound.opened(self._sound, container) as sound:
+                for piece in self._next_pieces():
+                    try:
+                        pictures = piece.planes() if isinstance(piece, PendingFrames) else piece
+                    except NotFiniteError as error:
+                        raise error.after(self._encoded) from None
+                    with timing.busy(timing.ENCODE):
+                        self._black = self._black and _is_black(pictures, self._size[1])
+                        for picture in pictures:
+                            sound.mux_until(self._time(self._encoded))
+                            for packet in stream.encode(_to_yuv(picture, self._tick(self._encoded))):
+                                container.mux(packet)
+                            self._encoded += 1
+                if self._abort.is_set():
+                    return
+                with timing.busy(timing.ENCODE):  # the frames in x264's look-ahead
+                    sound.mux_until(self._time(self._encoded))
+                    for packet in stream.encode():
+                        container.mux(packet)
         finally:
             container.close()
+
+    def _time(self, index: int) -> Fraction:
+        """Return when a frame is shown, or for the number after the last when that one ends, seconds."""
+        if self._times is None:
+            return index / self._fps
+        if index < len(self._times):
+            return self._times[index] - self._times[0]
+        return self._times[-1] - self._times[0] + 1 / self._fps
+
+    def _tick(self, index: int) -> int:
+        return index if self._times is None else round(self._time(index) / CLOCK)
 
     def _next_pieces(self) -> Any:
         """Yield frames in order until the end or an abort."""
@@ -320,6 +345,7 @@ def verify_video(
     size: tuple[int, int] | None = None,
     *,
     rate: Rate | None = None,
+    times: Sequence[Fraction] | None = None,
     decode: bool = True,
 ) -> None:
     """Raise OutputError unless the file has exactly `frames` frames of `size` at `rate`.
@@ -329,6 +355,7 @@ def verify_video(
         frames: Expected number of frames.
         size: (width, height), pixels; None: whatever the file lists, the same in every frame.
         rate: Frames per second; with it every frame must have its time stamp. None: times are not checked.
+        times: Of every frame, in place of those of a constant `rate`.
         decode: Decode every picture (reliable); False only counts the packets (a hundred times faster, detects
             truncation).
     """
@@ -345,8 +372,10 @@ def verify_video(
                 if picture.is_corrupt or (picture.width, picture.height) != size:
                     what = "is damaged" if picture.is_corrupt else f"is {picture.width}x{picture.height}"
                     raise OutputError(f"{path}: frame {found - 1} {what}, expected {size[0]}x{size[1]}")
-                if exact is not None:
-                    _check_time(path, picture, found - 1, exact)
+                if times is not None and found <= len(times):
+                    _check_time(path, picture, found - 1, times[found - 1] - times[0])
+                elif exact is not None and times is None:
+                    _check_time(path, picture, found - 1, (found - 1) / exact)
         else:
             found = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_corrupt)
         shown_rate = stream.average_rate
@@ -355,17 +384,17 @@ def verify_video(
             f"{path}: expected {pluralize(frames, 'frame')} of {size[0]}x{size[1]}, "
             f"found {found} of {found_size[0]}x{found_size[1]}"
         )
-    if exact is not None and not (shown_rate and abs(float(shown_rate / exact) - 1) < _NEAR):
+    if exact is not None and times is None and not (shown_rate and abs(float(shown_rate / exact) - 1) < _NEAR):
         raise OutputError(f"{path}: expected {float(exact):g} frames per second, found {shown_rate}")
 
 
-def _check_time(path: Path, picture: Any, index: int, rate: Fraction) -> None:
-    """Raise OutputError unless a frame is shown at index / rate, within a tick of the file's clock."""
+def _check_time(path: Path, picture: Any, index: int, due: Fraction) -> None:
+    """Raise OutputError unless a frame is shown at `due` seconds, within a tick of the file's clock."""
     if picture.pts is None or not picture.time_base:
         raise OutputError(f"{path}: frame {index} has no time stamp")
-    at, due = picture.pts * picture.time_base, index / rate
+    at = picture.pts * picture.time_base
     if abs(at - due) > picture.time_base + due * _NEAR:
-        raise OutputError(f"{path}: frame {index} is shown at {float(at):g} s, expected {index / float(rate):g} s")
+        raise OutputError(f"{path}: frame {index} is shown at {float(at):g} s, expected {float(due):g} s")
 
 
 def _file_url(path: Path) -> str:
@@ -381,13 +410,15 @@ def _rate(fps: Rate) -> Fraction:
         raise UsageError(f"--fps: {error}") from None
 
 
-def _add_stream(container: Any, fps: Fraction, size: tuple[int, int], options: dict[str, str], threads: int) -> Any:
+def _add_stream(
+    container: Any, fps: Fraction, size: tuple[int, int], options: dict[str, str], threads: int, variable: bool
+) -> Any:
     stream = container.add_stream("libx264", rate=fps, options=options)
     context = stream.codec_context
     context.width, context.height = size
     context.pix_fmt = "yuv420p"
     context.thread_count = threads
-    context.time_base = 1 / fps
+    context.time_base = CLOCK if variable else 1 / fps
     context.color_range = ColorRange.MPEG
     context.colorspace = SMPTE170M_MATRIX
     context.color_primaries = ColorPrimaries.SMPTE170M
@@ -395,11 +426,11 @@ def _add_stream(container: Any, fps: Fraction, size: tuple[int, int], options: d
     return stream
 
 
-def _to_yuv(picture: np.ndarray, index: int) -> av.VideoFrame:
+def _to_yuv(picture: np.ndarray, tick: int) -> av.VideoFrame:
     """Return [H, W, 3] uint8 full-range RGB, or I420 planes [3 H / 2, W], as a yuv420p frame, BT.601 limited."""
     if picture.ndim == 2:
         planes = av.VideoFrame.from_ndarray(picture, format="yuv420p")
-        planes.pts = index
+        planes.pts = tick
         return planes
     rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
     frame = rgb.reformat(
@@ -409,7 +440,7 @@ def _to_yuv(picture: np.ndarray, index: int) -> av.VideoFrame:
         dst_colorspace=Colorspace.ITU601,
         interpolation=Interpolation.BICUBIC,
     )
-    frame.pts = index
+    frame.pts = tick
     return frame
 
 

@@ -156,10 +156,10 @@ def background_for(
     return Background(mode, "static", "", _picture(mode, size))
 
 
-def smooth_background(images: Tensor, masks: Tensor) -> Tensor:
+def smooth_background(images: Tensor, masks: Tensor, unknown: np.ndarray | None = None) -> Tensor:
     """Return each frame with the person and a margin replaced by a smooth fill, [T, 3, H, W] 0..1.
 
-    `images` are [T, 3, H, W] 0..1, `masks` [T, 1, H, W].
+    `images` are [T, 3, H, W] 0..1, `masks` [T, 1, H, W]; `unknown` [H, W] bool is filled likewise.
     """
     pictures = images.detach().float().cpu().permute(0, 2, 3, 1).numpy()
     soft = masks.detach().float().cpu()[:, 0].numpy()
@@ -167,6 +167,8 @@ def smooth_background(images: Tensor, masks: Tensor) -> Tensor:
 
     def fill(t: int) -> np.ndarray:
         hole = grow(soft[t] > MASK_LEVEL, margin)
+        if unknown is not None:
+            hole |= unknown
         return add_grain(smooth_fill(pictures[t], hole), hole)
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -205,6 +207,7 @@ def _by_area(video: VideoFrames, frames: Sequence[int], masks: np.ndarray) -> tu
 
 def _plate_background(video: VideoFrames, size: int, missing: MasksThatMiss) -> Background:
     pictures, people, masks = _sample(video, size)
+    unknown = _unknown(video, size)
     margin = scaled_margin(size)
     sampled = plate_frames(video.num_frames)
     left_out = missing(video, sampled, masks)
@@ -212,20 +215,28 @@ def _plate_background(video: VideoFrames, size: int, missing: MasksThatMiss) -> 
         kept = ~np.isin(sampled, left_out)
         pictures, people = pictures[kept], people[kept]
     # where so many masks missed the person, as many others may have missed a part of it
-    found = temporal_plate(pictures, people, margin, doubtful=len(left_out))
+    found = temporal_plate(pictures, people, margin, doubtful=len(left_out), unknown=unknown)
     if found.moving:
         note = f"the background moves ({found.describe()}): filled per frame"
         log.info("%s: %s", video.name, note)
         if len(sampled) < video.num_frames:
             left_out = _missing_of_all(video, missing)
         replacement = _replacements(video, left_out) if left_out else None
-        return Background("plate", "per-frame", note, None, smooth_background, left_out, replacement)
+        fill = smooth_background if unknown is None else functools.partial(smooth_background, unknown=unknown)
+        return Background("plate", "per-frame", note, None, fill, left_out, replacement)
     plate = add_grain(smooth_fill(found.picture, found.hole), found.hole)
     without = f", without frames {ranges(left_out)} whose masks miss the person" if left_out else ""
     note = f"clean plate ({found.describe()}{without})"
     log.info("%s: %s", video.name, note)
     tensor = torch.from_numpy(plate).permute(2, 0, 1)[None].contiguous()
     return Background("plate", "static", note, tensor, left_out=left_out)
+
+
+def _unknown(video: VideoFrames, size: int) -> np.ndarray | None:
+    """Return what the video does not show of its square, [size, size] bool; None: it shows all of it."""
+    known_at = getattr(video, "known_at", None)  # only a TrackedVideo may have such a part
+    known = None if known_at is None else known_at(size)
+    return None if known is None else ~known
 
 
 def _missing_of_all(video: VideoFrames, missing: MasksThatMiss) -> tuple[int, ...]:

@@ -43,7 +43,9 @@ class TemporalPlate:
         )
 
 
-def temporal_plate(frames: np.ndarray, people: np.ndarray, margin: int, doubtful: int = 0) -> TemporalPlate:
+def temporal_plate(
+    frames: np.ndarray, people: np.ndarray, margin: int, doubtful: int = 0, unknown: np.ndarray | None = None
+) -> TemporalPlate:
     """Return the median over time of the pixels outside the person, and the pixels without one.
 
     A pixel with five samples at twice the margin uses only those: errors of a mask (shadow, blur) lie next to it. A
@@ -56,6 +58,7 @@ def temporal_plate(frames: np.ndarray, people: np.ndarray, margin: int, doubtful
         people: [T, H, W] bool without margin.
         margin: Pixels kept away from the people.
         doubtful: Number of masks that may be wrong without being identified.
+        unknown: [H, W] bool, where the frames show nothing; it becomes a hole, without a margin.
     """
     trust = np.empty(people.shape, np.uint8)  # 0 person or margin, 1 near, 2 sure
 
@@ -64,6 +67,8 @@ def temporal_plate(frames: np.ndarray, people: np.ndarray, margin: int, doubtful
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(place, range(len(people))))
+    if unknown is not None:
+        trust[:, unknown] = 0
 
     picture, spread, samples = _masked_median(frames, trust)
     hole = samples == 0

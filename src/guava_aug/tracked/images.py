@@ -17,6 +17,7 @@ from guava_aug.tracked import jpeg, png
 from guava_aug.tracked.mdb import MdbFile, Slot
 
 IMAGE, MASK = "body_image", "body_mask"
+KNOWN = "body_known"  # of the whole video, optional: what the video shows of the square
 _MAX_SIDE = 8192  # pixels; the tracker stores 1024
 _PERSON = 127  # mask values above belong to the person
 _MASK_ADVICE = "store a mask as 8 bit, 0 for background and 255 for the person (multiply 0..1 by 255)"
@@ -38,6 +39,7 @@ class FrameImages:
     file: MdbFile
     slots: tuple[tuple[Slot, Slot], ...]  # image, mask of each frame
     size: int  # pixels; side of every image
+    known: np.ndarray | None = None  # [S, S] uint8, 255 = the video shows it, 0 = it ends before; None: all of it
 
     @staticmethod
     def open(path: Path, video: str, frame_keys: Sequence[str], prefix: str = "", source: int = 0) -> FrameImages:
@@ -80,7 +82,27 @@ class FrameImages:
                 f"{where}: the mask is empty, so the source image shows no person. Track the video again, or take "
                 "another frame as the source (--source_frame)."
             )
-        return FrameImages(video, tuple(frame_keys), file, tuple(slots), rgb.shape[0])
+        known = images.known_plane(found.get(f"{prefix}{KNOWN}".encode()), rgb.shape[0])
+        return FrameImages(video, tuple(frame_keys), file, tuple(slots), rgb.shape[0], known)
+
+    def known_plane(self, slot: Slot | None, side: int) -> np.ndarray | None:
+        """Return the plane of `KNOWN` [side, side]; None: there is none, so that all is known.
+
+        Raises:
+            InputError: It is damaged, of another size, or nothing is known.
+        """
+        if slot is None:
+            return None
+        where = f"video {self.video!r}, {KNOWN}"
+        try:
+            self.file.check_inside(slot.offset, slot.size)
+            plane = decode_image(self.file.read(slot), 1, strict=True, side=side)
+        except (_BadImage, InputError) as e:
+            raise InputError(f"{where} in {self.file.path}: {e}") from e
+        known = np.where(plane > _PERSON, 255, 0).astype(np.uint8)
+        if not known.any():
+            raise InputError(f"{where}: nothing of the picture is known; expected 255 where the video shows something.")
+        return None if known.all() else known
 
     def read(self, index: int, *, strict: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Return frame `index`: RGB uint8 [H, W, 3] and mask uint8 [H, W], both of the stored square size.

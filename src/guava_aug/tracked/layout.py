@@ -8,6 +8,7 @@ import functools
 import itertools
 import json
 import logging
+import math
 import os
 import stat
 import unicodedata
@@ -29,6 +30,7 @@ INFO = "videos_info.json"
 TRACKING = "optim_tracking_ehm.pkl"
 IDENTITY = "id_share_params.pkl"
 IMAGES = Path("img_lmdb") / "data.mdb"
+SOUND = "audio.m4a"  # optional; in a merged set audio/<video>.m4a
 SKIPPED = "skipped.txt"
 FRAME_INDEX_MAP = "frame_index_map.json"  # of a fork of the tracker
 _PARTS = (TRACKING, IDENTITY, IMAGES.parent)
@@ -55,6 +57,15 @@ class VideoFiles:
     fps: Rate | None
     source_frames: tuple[int, ...] | None
     shared: bool  # the directory holds several videos
+    lens: tuple[tuple[float, ...], ...] | None = None  # K, rows, pixels of the stored images
+    times: FrameTimes | None = None
+
+
+class FrameTimes(NamedTuple):
+    """When every tracked frame is shown in the original video, where its frame rate is variable."""
+
+    time_base: Fraction  # seconds per tick
+    ticks: tuple[int, ...]  # ascending
 
 
 class Found(NamedTuple):
@@ -63,6 +74,11 @@ class Found(NamedTuple):
     tracked: list[str]  # including unreadable ones; opening them gives the reason
     skipped: list[str]  # tracking failed (`skipped.txt`)
     incomplete: list[str]  # has files of a tracked video, or tracked videos, but no `videos_info.json`
+
+
+def sound_of(path: Path, video_id: str, shared: bool) -> Path:
+    """Return where the sound of a video is, if it has any."""
+    return path / "audio" / f"{video_id}.m4a" if shared else path / SOUND
 
 
 def check_name(name: str) -> str:
@@ -392,6 +408,55 @@ def check_source_frames(frames: Any, num_frames: int, where: str) -> tuple[int, 
     return tuple(frames)
 
 
+def check_lens(rows: Any, where: str) -> tuple[tuple[float, ...], ...] | None:
+    """Return the rows of K, or None for null: the format's own lens.
+
+    Raises:
+        InputError: It is not K of a pinhole camera without skew.
+    """
+    if rows is None:
+        return None
+    try:
+        numbers = tuple(tuple(map(float, row)) for row in rows)
+    except (TypeError, ValueError):
+        numbers = ()
+    fine = [len(row) for row in numbers] == [3, 3, 3] and all(map(math.isfinite, itertools.chain(*numbers)))
+    if fine:
+        (fx, skew, _), (zero, fy, _), last = numbers
+        fine = fx > 0 and fy > 0 and skew == zero == 0 and last == (0.0, 0.0, 1.0)
+    if not fine:
+        raise InputError(
+            f"{where}: expected K to be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels of the stored images, found "
+            f"{briefly(rows)}. Remove it for the format's own lens, or track the video again."
+        )
+    return numbers
+
+
+def check_times(times: Any, num_frames: int, where: str) -> FrameTimes | None:
+    """Return when every tracked frame is shown, or None for null.
+
+    Raises:
+        InputError: It is not `{"time_base": "1/90000", "ticks": [one per frame, ascending]}`.
+    """
+    if times is None:
+        return None
+    advice = f'{where}: expected times as {{time_base: "1/90000", ticks: [...]}}'
+    if not isinstance(times, dict) or not isinstance(times.get("ticks"), list):
+        raise InputError(f"{advice}, found {briefly(times)}.")
+    ticks = times["ticks"]
+    if len(ticks) != num_frames or not all(type(t) is int and abs(t) < 2**62 for t in ticks):
+        raise InputError(f"{advice} with {num_frames} whole numbers, one per tracked frame, found {len(ticks)}.")
+    if any(b <= a for a, b in itertools.pairwise(ticks)):
+        raise InputError(f"{advice} in ascending order.")
+    try:
+        base = Fraction(str(times.get("time_base"))[:40])
+    except (ValueError, ZeroDivisionError):
+        base = Fraction(0)
+    if not 0 < base <= 10:
+        raise InputError(f"{advice}, found the time base {briefly(times.get('time_base'))}.")
+    return FrameTimes(base, tuple(ticks))
+
+
 def _files(name: str, path: Path, video_id: str, info: dict[str, dict[str, Any]]) -> VideoFiles:
     entry, where = info[video_id], f"{path / INFO}, video {briefly(video_id)}"
     keys = entry.get("frames_keys")
@@ -425,6 +490,8 @@ def _files(name: str, path: Path, video_id: str, info: dict[str, dict[str, Any]]
         fps=check_fps(entry.get("fps"), where),
         source_frames=source_frames,
         shared=len(info) > 1,
+        lens=check_lens(entry.get("K"), where),
+        times=check_times(entry.get("times"), len(keys), where),
     )
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 import yaml
 from torch import Tensor
@@ -52,6 +54,29 @@ class Calibration:
                 "with the video's own format, or turn width and height if the video is upright"
             )
         return Calibration(resized_K(self.K, (w0, h0), (w, h)), size, self.distortion)
+
+
+class Undistortion:
+    """Turns pictures of a calibrated camera into those of a pinhole camera with the same K.
+
+    Args:
+        calibration: Of pictures of the video's size (`Calibration.at`).
+    """
+
+    def __init__(self, calibration: Calibration) -> None:
+        height, width = calibration.size
+        K = calibration.K.double().numpy()
+        self._maps = cv2.initUndistortRectifyMap(
+            K, np.array(calibration.distortion), np.eye(3), K, (width, height), cv2.CV_16SC2
+        )
+        self.valid = self.apply(np.full((height, width), 255, np.uint8))  # [H, W], 255 where the video shows something
+
+    def apply(self, picture: np.ndarray) -> np.ndarray:
+        """Return a picture [H, W, ...] uint8 without distortion; 0 where the video shows nothing."""
+        straight: np.ndarray = cv2.remap(
+            picture, *self._maps, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+        )
+        return straight
 
 
 def lens_of_fov(text: str | float, size: tuple[int, int]) -> Tensor:

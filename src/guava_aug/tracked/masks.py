@@ -49,7 +49,9 @@ def left_out(
     silhouettes = None
     if outline is not None:
         rest = outline.rest(video.identity)
-        silhouettes = outline.silhouettes(rest, video.motion[frames], video.viewmats[frames])
+        silhouettes = outline.silhouettes(rest, video.motion[frames], video.viewmats[frames], K=video.lens_at(SIZE))
+        if (known := video.known_at(SIZE)) is not None:  # elsewhere no mask can cover the body
+            silhouettes, masks = silhouettes & known, masks & known
     return tuple(frames[i] for i in np.flatnonzero(masks_that_miss(masks, silhouettes)))
 
 

@@ -43,33 +43,45 @@ class BodyOutline:
         return posed.vertices[0, self.vertices], posed.joints_rest[0]
 
     @torch.inference_mode()
-    def joints(self, rest: tuple[Tensor, Tensor], motion: Motion, viewmats: Tensor, size: int = 512) -> np.ndarray:
+    def joints(
+        self,
+        rest: tuple[Tensor, Tensor],
+        motion: Motion,
+        viewmats: Tensor,
+        size: int = 512,
+        K: Tensor | None = None,  # [3, 3] the clip's lens for `size`; None: the format's own
+    ) -> np.ndarray:
         """Return pixel x, y of a picture of `size` and depth in metres, [T, J, 3] float32, for `viewmats` [T, 4, 4]."""
         posed, _ = self.body.pose_joints(rest[1], motion)
-        return _project(posed, viewmats, size)
+        return _project(posed, viewmats, size, K)
 
     @torch.inference_mode()
     def silhouettes(
-        self, rest: tuple[Tensor, Tensor], motion: Motion, viewmats: Tensor, size: int = SIZE
+        self,
+        rest: tuple[Tensor, Tensor],
+        motion: Motion,
+        viewmats: Tensor,
+        size: int = SIZE,
+        K: Tensor | None = None,  # [3, 3] the clip's lens for `size`; None: the format's own
     ) -> np.ndarray:
         """Return [T, size, size] bool: the pixels whose centre the posed body covers, for `viewmats` [T, 4, 4]."""
         from guava_aug.tracked.outline_numba import cover, posed  # noqa: PLC0415 - numba is slow to import
 
         _, relative = self.body.pose_joints(rest[1], motion)
         seen = (viewmats[:, None, :3] @ relative).numpy()  # [T, J, 3, 4] rest -> camera
-        focal, _, middle = tracked_cameras(viewmats, size).K[0].tolist()
+        (fx, _, cx), (_, fy, cy), _ = tracked_cameras(viewmats, size, K=K).K.tolist()
         covered = np.zeros((len(motion), size, size), np.bool_)
         for t in range(len(motion)):
-            points = posed(rest[0].numpy(), self._weights, np.ascontiguousarray(seen[t]), focal, middle)
+            points = posed(rest[0].numpy(), self._weights, np.ascontiguousarray(seen[t]), fx, fy, cx, cy)
             cover(points, self.faces, NEAREST, covered[t])
         return covered
 
 
-def _project(points: Tensor, viewmats: Tensor, size: int) -> np.ndarray:
+def _project(points: Tensor, viewmats: Tensor, size: int, K: Tensor | None) -> np.ndarray:
     """Return pixel x, y and depth [T, n, 3] of world points [T, n, 3]."""
-    cameras = tracked_cameras(viewmats, size)
+    lens = tracked_cameras(viewmats, size, K=K).K
     seen = points @ viewmats[:, :3, :3].transpose(1, 2) + viewmats[:, None, :3, 3]
-    xy = seen[..., :2] / seen[..., 2:] * cameras.K[0, 0] + cameras.K[:2, 2]
+    xy = seen[..., :2] / seen[..., 2:] * lens.diagonal()[:2] + lens[:2, 2]
     return torch.cat([xy, seen[..., 2:]], -1).numpy()
 
 

@@ -9,7 +9,7 @@ from guava_aug.runtime.numba_cache import cached_njit
 
 @cached_njit(nogil=True)
 def posed(  # pragma: no cover - compiled
-    rest: np.ndarray, weights: np.ndarray, transforms: np.ndarray, focal: float, middle: float
+    rest: np.ndarray, weights: np.ndarray, transforms: np.ndarray, fx: float, fy: float, cx: float, cy: float
 ) -> np.ndarray:
     """Return pixel x, y and depth [n, 3] float32 of vertices [n, 3] after skinning.
 
@@ -26,7 +26,7 @@ def posed(  # pragma: no cover - compiled
                     m = transforms[j, k]
                     at[k] += w * (m[0] * rest[i, 0] + m[1] * rest[i, 1] + m[2] * rest[i, 2] + m[3])
         if at[2] > 0:
-            points[i, 0], points[i, 1] = at[0] / at[2] * focal + middle, at[1] / at[2] * focal + middle
+            points[i, 0], points[i, 1] = at[0] / at[2] * fx + cx, at[1] / at[2] * fy + cy
         else:  # behind the camera: no face with it is drawn
             points[i, 0], points[i, 1] = 0, 0
         points[i, 2] = at[2]

@@ -17,7 +17,7 @@ from torch import Tensor
 from guava_aug.body.params import Motion
 from guava_aug.errors import InputError
 from guava_aug.tracked.masks import in_words, overlap, small_mask
-from guava_aug.tracked.outline import BodyOutline, spread_frames
+from guava_aug.tracked.outline import SIZE, BodyOutline, spread_frames
 from guava_aug.tracked.video import TrackedVideo
 
 log = logging.getLogger(__name__)
@@ -71,14 +71,16 @@ def examine(video: TrackedVideo, outline: BodyOutline | None, *, images: bool = 
         odd.append("the mask covers the whole picture: nothing of the background is known; expected the person alone")
     if outline is not None:
         rest = outline.rest(video.identity)
-        jitter, far_off = jitter_and_far_off(outline.joints(rest, video.motion, video.viewmats))
+        jitter, far_off = jitter_and_far_off(outline.joints(rest, video.motion, video.viewmats, K=video.lens_at(512)))
         if jitter > JITTER:
             odd.append(f"the tracking jitters: joints deviate from smooth motion by {jitter:.1f} pixels of 512")
         if far_off:
             odd.append(f"far off from the frames before and after: {in_words(far_off, keys)}")
         if masks:
             chosen = list(masks)
-            silhouettes = outline.silhouettes(rest, video.motion[chosen], video.viewmats[chosen])
+            silhouettes = outline.silhouettes(rest, video.motion[chosen], video.viewmats[chosen], K=video.lens_at(SIZE))
+            if (known := video.known_at(SIZE)) is not None:
+                silhouettes &= known
             found = [overlap(mask, s) for mask, s in zip(masks.values(), silhouettes, strict=True)]
             iou = float(np.median(found))
             iou_text = (

@@ -8,9 +8,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -88,6 +90,8 @@ class TrackedVideo:
     _crops: PartCrops = field(repr=False)
     K: Tensor | None = None  # [3, 3] lens, pixels of the stored images; None: the format's own, nearly orthographic
     source_frame: int = 0  # number of the frame (from 0) that the avatar is made from
+    times: layout.FrameTimes | None = None  # of the frames in the original video; None: as `fps` says
+    sound: Path | None = None  # the file with the clip's sound, which begins with the first frame
 
     @classmethod
     def open(
@@ -152,13 +156,24 @@ class TrackedVideo:
                 files.path / layout.IMAGES, name, files.frame_keys, f"{files.video_id}/" if merged else "", source_frame
             ),
             _crops=read_crops(frames, files.frame_keys, where),
+            K=None if files.lens is None else torch.tensor(files.lens),
             source_frame=source_frame,
+            times=files.times if timing.fps is None else None,
+            sound=_sound(files) if timing.fps in (None, files.fps) else None,
         )
 
     @property
     def num_frames(self) -> int:
         """Return the number of frames."""
         return len(self.frame_keys)
+
+    @property
+    def seconds(self) -> tuple[Fraction, ...] | None:
+        """Return when every frame is shown, seconds after the first; None: at a constant `fps`."""
+        if self.times is None:
+            return None
+        base, ticks = self.times
+        return tuple((tick - ticks[0]) * base for tick in ticks)
 
     @property
     def image_size(self) -> int:
@@ -187,6 +202,21 @@ class TrackedVideo:
         """Return K [3, 3] for images of `size` x `size` pixels; None: the video has no lens of its own."""
         stored = (self.image_size, self.image_size)
         return None if self.K is None else resized_K(self.K, stored, (size, size))
+
+    @property
+    def known(self) -> np.ndarray | None:
+        """Return what the original video shows of the square, [S, S] uint8, 255 = known, 0 = not; None: all of it.
+
+        Outside of it there is neither person nor background to learn from: masks are 0, and pictures mean nothing.
+        """
+        return self._images.known
+
+    def known_at(self, size: int) -> np.ndarray | None:
+        """Return `known` as [size, size] bool: pixels that are known completely; None: all are."""
+        if self.known is None:
+            return None
+        plane: np.ndarray = cv2.resize(self.known, (size, size), interpolation=cv2.INTER_AREA) >= 255
+        return plane
 
     def read_frame(self, index: int, *, strict: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Return frame `index` in its stored size: RGB uint8 [H, W, 3], mask uint8 [H, W] (255 = person). Thread-safe.
@@ -268,6 +298,14 @@ class TrackedVideo:
         size = chunk.images.shape[-1]
         chunk.images[index - chunk.start] = _resize(_floats(rgb), size)
         chunk.masks[index - chunk.start] = _resize(_floats(mask), size)
+
+
+def _sound(files: layout.VideoFiles) -> Path | None:
+    path = layout.sound_of(files.path, files.video_id, files.shared)
+    with contextlib.suppress(OSError):
+        if path.is_file():
+            return path
+    return None
 
 
 def _floats(image: np.ndarray) -> Tensor:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -23,8 +25,9 @@ from guava_aug.runtime.safe_pickle import load_pickle
 from guava_aug.runtime.text import pluralize
 from guava_aug.tracked import layout
 from guava_aug.tracked.boxes import BODY_CROP, PART_CROP, PARTS
-from guava_aug.tracked.images import IMAGE, MASK
+from guava_aug.tracked.images import IMAGE, KNOWN, MASK
 from guava_aug.tracked.parameters import CAMERA, camera_rt
+from guava_aug.views.cameras import check_K
 
 Layout = Literal["flat", "nested", "merged"]
 _Dict = dict[str, Any]
@@ -34,6 +37,15 @@ _JPEG_QUALITY = 95  # the tracker's, with 4:2:0 chroma
 _FIRST_MAP = 2**24  # bytes; doubled whenever it is full
 _BATCH = 32  # frames a transaction
 _INVTANFOV = 24.0  # the tracker's z = 24 / scale of its weak-perspective camera
+
+
+@dataclass(frozen=True)
+class _Extra:
+    """What a video has beside its frames and parameters."""
+
+    known: np.ndarray | None
+    sound: Path | None
+    quality: int
 
 
 def write_tracked(
@@ -50,6 +62,10 @@ def write_tracked(
     source_frames: Sequence[int] | None = None,
     part_crops: Mapping[str, np.ndarray] | None = None,
     quality: int = _JPEG_QUALITY,
+    K: Tensor | None = None,
+    known: np.ndarray | None = None,
+    times: layout.FrameTimes | None = None,
+    sound: Path | None = None,
 ) -> Path:
     """Write the tracked video `name` below `root` and return its directory.
 
@@ -70,6 +86,11 @@ def write_tracked(
         part_crops: "head", "left_hand", "right_hand" -> [T, 3, 3] affine maps from the part's 512 crop to the body
             image in 1024 units; default the whole image.
         quality: Quality of the JPEGs.
+        K: [3, 3] true lens, pixels of the stored images; None: the format's own, nearly orthographic. Other readers of
+            the format do not know it.
+        known: [S, S] uint8, 255 where the original video shows something, 0 outside of its picture; None: everywhere.
+        times: When every frame is shown in the original video; None: at a constant `fps`.
+        sound: An M4A file that begins with the first frame; it is copied.
 
     Raises:
         OutputError: The video exists already, or cannot be written, for example because the disk is full.
@@ -90,21 +111,27 @@ def write_tracked(
     if source_frames is not None:
         numbers = [int(f) for f in source_frames]
         entry["source_frames"] = list(layout.check_source_frames(numbers, count, f"video {name!r}") or ())
+    if K is not None:
+        entry["K"] = check_K(K).tolist()
+    if times is not None:
+        entry["times"] = {"time_base": str(times.time_base), "ticks": [int(t) for t in times.ticks]}
+        layout.check_times(entry["times"], count, f"video {name!r}")
+    extra = _Extra(known, sound, quality)
     tracking = dict(zip(keys, _frame_dicts(motion, viewmats, part_crops or {}), strict=True))
     shared = _identity_dict(identity)
     target = {"flat": root / name, "nested": root / name / name, "merged": root}[layout_kind]
     try:
         if layout_kind == "merged":
-            _add_to_set(target, name, entry, tracking, shared, frames, quality)
+            _add_to_set(target, name, entry, tracking, shared, frames, extra)
         else:
-            _write_alone(target, name, entry, tracking, shared, frames, quality)
+            _write_alone(target, name, entry, tracking, shared, frames, extra)
     except (OSError, lmdb.Error, cv2.error) as e:
         raise OutputError(f"video {name!r} could not be written to {target}: {e}") from e
     return target
 
 
 def _write_alone(
-    target: Path, name: str, entry: _Dict, tracking: _Dict, shared: _Dict, frames: _Frames, quality: int
+    target: Path, name: str, entry: _Dict, tracking: _Dict, shared: _Dict, frames: _Frames, extra: _Extra
 ) -> None:
     if target.exists():
         raise OutputError(f"{target} exists already. Remove it, or choose another name.")
@@ -112,7 +139,9 @@ def _write_alone(
     with tempfile.TemporaryDirectory(prefix=f".{name[:40]}.", dir=target.parent) as scratch:
         made = Path(scratch) / "video"
         made.mkdir()
-        _write_images(made, "", entry["frames_keys"], frames, quality)
+        _write_images(made, "", entry["frames_keys"], frames, extra)
+        if extra.sound is not None:
+            shutil.copyfile(extra.sound, made / layout.SOUND)
         _dump_pickle(made / layout.TRACKING, tracking)
         _dump_pickle(made / layout.IDENTITY, shared)
         _dump_json(made / layout.INFO, {name: entry})
@@ -120,7 +149,7 @@ def _write_alone(
 
 
 def _add_to_set(
-    root: Path, name: str, entry: _Dict, tracking: _Dict, shared: _Dict, frames: _Frames, quality: int
+    root: Path, name: str, entry: _Dict, tracking: _Dict, shared: _Dict, frames: _Frames, extra: _Extra
 ) -> None:
     root.mkdir(parents=True, exist_ok=True)
     old = (root / layout.INFO).exists()
@@ -131,13 +160,17 @@ def _add_to_set(
     all_shared = load_pickle(root / layout.IDENTITY) if old else {}
     if any(video not in all_shared for video in info):
         raise OutputError(f"{root} holds a single video, not a merged set. Choose another root.")
-    _write_images(root, f"{name}/", entry["frames_keys"], frames, quality)
+    _write_images(root, f"{name}/", entry["frames_keys"], frames, extra)
+    if extra.sound is not None:
+        target = layout.sound_of(root, name, True)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(extra.sound, target)
     _dump_pickle(root / layout.TRACKING, {**all_tracking, name: tracking})
     _dump_pickle(root / layout.IDENTITY, {**all_shared, name: shared})
     _dump_json(root / layout.INFO, {**info, name: entry})
 
 
-def _write_images(directory: Path, prefix: str, keys: Sequence[str], frames: _Frames, quality: int) -> None:
+def _write_images(directory: Path, prefix: str, keys: Sequence[str], frames: _Frames, extra: _Extra) -> None:
     """Put the JPEGs into `img_lmdb`; its map grows with them, so that the file is as large as its content."""
     folder = directory / layout.IMAGES.parent
     folder.mkdir(exist_ok=True)
@@ -158,13 +191,17 @@ def _write_images(directory: Path, prefix: str, keys: Sequence[str], frames: _Fr
                 raise UsageError(f"frame {key!r}: expected square uint8 images of one size, found {mask.shape}.")
             if rgb.shape != (*size, 3) or mask.ndim != 2:
                 raise UsageError(f"frame {key!r}: expected image [S, S, 3] and mask [S, S], found {rgb.shape}, {size}.")
-            batch.append((f"{prefix}{key}/{IMAGE}".encode(), _jpeg(rgb[..., ::-1], quality)))
-            batch.append((f"{prefix}{key}/{MASK}".encode(), _jpeg(mask, quality)))
+            batch.append((f"{prefix}{key}/{IMAGE}".encode(), _jpeg(rgb[..., ::-1], extra.quality)))
+            batch.append((f"{prefix}{key}/{MASK}".encode(), _jpeg(mask, extra.quality)))
             if len(batch) >= 2 * _BATCH:
                 _put(env, batch)
                 batch = []
         if next(source, None) is not None:
             raise UsageError(f"expected {pluralize(len(keys), 'frame')}, found more.")
+        if extra.known is not None:
+            if extra.known.shape != size or extra.known.dtype != np.uint8:
+                raise UsageError(f"known: expected uint8 {size}, found {extra.known.dtype} {extra.known.shape}.")
+            batch.append((f"{prefix}{KNOWN}".encode(), _png(extra.known)))
         _put(env, batch)
     finally:
         env.close()
@@ -189,6 +226,13 @@ def _jpeg(image: np.ndarray, quality: int) -> bytes:
     good, data = cv2.imencode(".jpg", np.ascontiguousarray(image), options)
     if not good:
         raise OutputError("an image could not be encoded as JPEG.")
+    return data.tobytes()
+
+
+def _png(image: np.ndarray) -> bytes:
+    good, data = cv2.imencode(".png", image)
+    if not good:
+        raise OutputError("an image could not be encoded as PNG.")
     return data.tobytes()
 
 

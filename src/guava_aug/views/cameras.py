@@ -184,14 +184,16 @@ def fixed_camera(
             original's lens, which is almost orthographic, the person appears 1/zoom as large.
         size: Side of the image in pixels.
         tanfov: Tangent of half the field of view.
-        K: [3, 3] lens for this size, instead of `tanfov`.
+        K: [3, 3] lens of the source camera for this size, instead of `tanfov`. The camera stands where the person is
+            as large as in the source camera (at zoom 1), and looks with this lens's focal length.
 
     Raises:
         UsageError: zoom is not positive.
         InputError: The source camera is damaged.
     """
-    radius = _source_radius(source_viewmat) * _checked(yaw, pitch, zoom)
-    return _cameras(_f64(BASE_YAW + yaw), _f64(BASE_PITCH + pitch), radius[None], size, tanfov, K)
+    nearness = _nearness(size, K)
+    radius = _source_radius(source_viewmat, nearness) * _checked(yaw, pitch, zoom)
+    return _cameras(_f64(BASE_YAW + yaw), _f64(BASE_PITCH + pitch), radius[None], size, tanfov, K, nearness)
 
 
 def circle_cameras(
@@ -205,10 +207,11 @@ def circle_cameras(
     K: Tensor | None = None,  # [3, 3] any lens for this size, instead of `tanfov`
 ) -> Cameras:
     """Return 120 key frames of a circling camera: yaw_range * sin, pitch_range * cos (radians), constant distance."""
-    radius = _source_radius(source_viewmat) * _checked(yaw_range, pitch_range, zoom)
+    nearness = _nearness(size, K)
+    radius = _source_radius(source_viewmat, nearness) * _checked(yaw_range, pitch_range, zoom)
     wave = _key_angles()
     yaw, pitch = BASE_YAW + yaw_range * wave.sin(), BASE_PITCH + pitch_range * wave.cos()
-    return _cameras(yaw, pitch, radius.repeat(len(wave)), size, tanfov, K)
+    return _cameras(yaw, pitch, radius.repeat(len(wave)), size, tanfov, K, nearness)
 
 
 def zoom_cameras(
@@ -227,8 +230,10 @@ def zoom_cameras(
     """
     _checked(yaw_range, pitch_range, 1.0 - abs(radius_range))
     wave = _key_angles()
-    radius = _source_radius(source_viewmat) * (1 + radius_range * wave.sin())
-    return _cameras(BASE_YAW + yaw_range * wave.sin(), BASE_PITCH + pitch_range * wave.cos(), radius, size, tanfov, K)
+    nearness = _nearness(size, K)
+    radius = _source_radius(source_viewmat, nearness) * (1 + radius_range * wave.sin())
+    yaw, pitch = BASE_YAW + yaw_range * wave.sin(), BASE_PITCH + pitch_range * wave.cos()
+    return _cameras(yaw, pitch, radius, size, tanfov, K, nearness)
 
 
 def world_view_transform(viewmats: Tensor) -> Tensor:
@@ -263,14 +268,26 @@ def _key_angles() -> Tensor:
     return torch.arange(KEY_FRAMES, dtype=torch.float64) * (2 * ORIGINAL_PI / KEY_FRAMES)
 
 
-def _source_radius(source_viewmat: Tensor) -> Tensor:
-    """Return the distance of the source camera from the world origin, [] float32, metres."""
+def _nearness(size: int, K: Tensor | None) -> float:
+    """Return how much nearer a camera with the lens K stands than one with the original's, for a person as large."""
+    return 1.0 if K is None else Lens.of(K, size, size).scale_y * TANFOV
+
+
+def _source_radius(source_viewmat: Tensor, nearness: float) -> Tensor:
+    """Return the distance of the source camera from the world origin, [] float32, metres.
+
+    For a camera with a lens of its own: that of a camera with the original's lens for which the person is as large.
+    """
     if source_viewmat.shape != (4, 4) or not bool(torch.isfinite(source_viewmat).all()):
         raise InputError(
             f"source camera: expected a finite 4x4 world-to-camera matrix, found shape {tuple(source_viewmat.shape)}"
             f"{'' if source_viewmat.shape != (4, 4) else ' with NaN or infinite values'}; check the tracked cameras"
         )
-    distance: Tensor = camera_center(source_viewmat.detach().cpu().float()).norm()
+    center = camera_center(source_viewmat.detach().cpu().float())
+    if nearness != 1:
+        target = torch.tensor(LOOK_AT) * torch.tensor([1.0, -1.0, -1.0])  # in the tracked world
+        center = target + (center - target) / nearness
+    distance: Tensor = center.norm()
     return distance
 
 
@@ -281,9 +298,25 @@ def _checked(yaw: float, pitch: float, zoom: float) -> float:
     return zoom
 
 
-def _cameras(yaw: Tensor, pitch: Tensor, radius: Tensor, size: int, tanfov: float, K: Tensor | None) -> Cameras:
+def _cameras(
+    yaw: Tensor, pitch: Tensor, radius: Tensor, size: int, tanfov: float, K: Tensor | None, nearness: float
+) -> Cameras:
+    """Return cameras by the original's rule; those with a lens of their own come nearer along their axis.
+
+    So a view has the same direction and shows the person as large through any lens, with that lens's perspective. Its
+    principal point is in the middle, as a camera that looks at the person has it: that of the clip is where its crop
+    put it.
+    """
     target = torch.tensor(LOOK_AT).expand(len(yaw), 3)
-    return Cameras(look_at(yaw, pitch, radius, target), _lens(size, tanfov, K), size, size)
+    viewmats = look_at(yaw, pitch, radius, target)
+    if K is None:
+        return Cameras(viewmats, intrinsics(size, size, tanfov), size, size)
+    if nearness != 1:
+        world = torch.tensor(LOOK_AT) * torch.tensor([1.0, -1.0, -1.0])
+        viewmats[:, 2, 3] = nearness * (viewmats[:, 2, :3] @ world + viewmats[:, 2, 3]) - viewmats[:, 2, :3] @ world
+    lens = check_K(K).clone()
+    lens[0, 2] = lens[1, 2] = (size - 1) / 2
+    return Cameras(viewmats, lens, size, size)
 
 
 def _lens(size: int, tanfov: float, K: Tensor | None) -> Tensor:

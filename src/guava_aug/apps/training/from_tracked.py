@@ -16,6 +16,7 @@ from guava_aug.avatar.avatar import vertex_turns
 from guava_aug.avatar.occlusion import nearest_depth
 from guava_aug.avatar.visibility import rasterize_mesh
 from guava_aug.body import EhmModel
+from guava_aug.errors import InputError
 from guava_aug.tracked import TrackedVideo
 from guava_aug.views.cameras import TANFOV
 
@@ -27,6 +28,11 @@ _BOX_IMAGE = 512  # pixels, what `TrackedVideo.part_boxes` is given in
 @torch.no_grad()
 def video_views(video: TrackedVideo, body: EhmModel, frames: int, size: int = 512) -> PersonViews:
     """`frames` pictures of one tracked video, evenly spread over it (all of them if it is shorter)."""
+    if video.K is not None:
+        raise InputError(
+            f"video {video.name!r}: has a lens of its own (K in videos_info.json); training takes only clips with that "
+            "of the format. Leave it out"
+        )
     picks = np.unique(np.linspace(0, video.num_frames - 1, min(frames, video.num_frames)).round().astype(int))
     posed = body(video.identity, video.motion[picks.tolist()])
     viewmats = video.viewmats[picks]

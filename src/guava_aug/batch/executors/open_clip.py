@@ -60,6 +60,12 @@ class OpenClip:
         self.motion = opened[name]
         digest = input_digest(self.motion)
         self.fps = config.fps or self.motion.fps or DEFAULT_FPS
+        # another rate than the clip's own is another speed, which neither its times nor its sound go with
+        own_time = config.fps is None or (self.motion.times is None and config.fps == self.motion.fps)
+        self.times = self.motion.seconds if own_time else None
+        self.sound = self.motion.sound if own_time and config.audio == "copy" else None
+        if self.motion.sound is not None and not own_time:
+            log.warning("%s: --fps is not the clip's own rate: its views have no sound", name)
         self.made_with = settings.made_with(self.fps, digest)
         for role, video in (("identity", self.videos.identity), ("background", self.videos.background)):
             if video is not self.motion:  # absent: that of the motion, as in every file of 0.1.0
@@ -82,19 +88,22 @@ class OpenClip:
     def target(self, view: View, size: int) -> ViewTarget:
         """Return where the files of a view go and what they say. size: pixels, of both sides."""
         video = self.motion
-        source_viewmat = self.videos.identity.viewmats[self.videos.identity.source_frame]
-        cameras = view.cameras(source_viewmat, video.num_frames, size, K=video.lens_at(size))
+        filmed = self.videos.identity
+        source_viewmat = filmed.viewmats[filmed.source_frame]
+        cameras = view.cameras(source_viewmat, video.num_frames, size, K=filmed.lens_at(size))
         facts = self._facts[view.label] = camera_facts(cameras)
         print_ = fingerprint(view, self.made_with)
         beside = {
             "video": self._job.name, "view": view.label, **view.record(), "frames": video.num_frames,
             "width": size, "height": size,
-            **time_axis(self.fps, video.source_frames), "fingerprint": print_, "made_with": self.made_with, **facts,
+            **time_axis(self.fps, video.source_frames, self.times),
+            "fingerprint": print_, "made_with": self.made_with, **facts,
         }  # fmt: skip
         comment = tag_comment(view, print_, self.made_with)
         return ViewTarget(
-            self._config.output, self._job.name, view.label, size, self.fps, video.num_frames, comment, beside
-        )
+            self._config.output, self._job.name, view.label, size, self.fps, video.num_frames, comment, beside,
+            self.times, self.sound,
+        )  # fmt: skip
 
     def record(self, view: View, size: int) -> ViewRecord:
         """Return the record of a view that is complete, but for what is known only then."""

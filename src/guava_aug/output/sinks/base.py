@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from guava_aug.output.settings import OutputSettings as OutputSettings
@@ -29,6 +31,8 @@ class ViewTarget:
     num_frames: int
     comment: str = ""  # for the metadata of formats that support it
     sidecar: Mapping[str, Any] = field(default_factory=dict)  # content of the file beside the MP4
+    times: Sequence[Fraction] | None = None  # of every frame, seconds; None: at a constant `fps`
+    sound: Path | None = None  # an M4A file that begins with the first frame; None: no sound
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ class Mp4Sink:
         settings = target.settings
         path = video_path(settings.root, target.label, target.video)
         self._video = VideoWriter(
-            path, target.size, target.size, target.fps, crf=settings.crf, preset=settings.preset, comment=target.comment
-        )
+            path, target.size, target.size, target.fps, crf=settings.crf, preset=settings.preset,
+            comment=target.comment, times=target.times, sound=target.sound,
+        )  # fmt: skip
 
     def write(self, batch: FrameBatch) -> None:
         """See `Sink`."""
