@@ -1,0 +1,1 @@
+"""Landmarks of one person over a clip."""
