@@ -12,7 +12,7 @@ from torch import Tensor
 from guava_aug.apps.synthetic.bank import Bank, Floats, Ints, Proxy
 from guava_aug.apps.synthetic.raster import Surface
 from guava_aug.apps.synthetic.render import CLOTH, EYE, HAIR, MOUTH, SKIN, Skin, occlusion
-from guava_aug.apps.synthetic.skeleton import INDEX
+from guava_aug.body.joints import INDEX
 from guava_aug.body.params import Identity, Motion
 
 ATLAS = 2048

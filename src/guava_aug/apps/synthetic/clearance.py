@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guava_aug.apps.synthetic.arrays import smooth
-from guava_aug.apps.synthetic.skeleton import INDEX, JOINTS
 from guava_aug.body.ehm import EhmModel
+from guava_aug.body.joints import INDEX, JOINTS
 
 Array = NDArray[np.float64]
 _APART = 0.115  # metres two hands keep apart, palm to palm

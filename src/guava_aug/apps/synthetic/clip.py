@@ -17,7 +17,7 @@ from guava_aug.apps.synthetic.bank import Bank
 from guava_aug.apps.synthetic.motion import FPS
 from guava_aug.apps.synthetic.render import project
 from guava_aug.apps.synthetic.scene import make_scene, scene_pictures
-from guava_aug.apps.synthetic.skeleton import INDEX
+from guava_aug.body.joints import INDEX
 from guava_aug.body.params import Identity, Motion
 from guava_aug.tracked.write import write_tracked
 from guava_aug.views.cameras import Cameras, intrinsics

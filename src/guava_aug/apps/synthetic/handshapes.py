@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from guava_aug.apps.synthetic.skeleton import FINGERS
+from guava_aug.body.joints import FINGERS
 
 Array = NDArray[np.float64]
 _LONG = ("index", "middle", "ring", "pinky")

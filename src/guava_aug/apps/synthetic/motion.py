@@ -16,8 +16,9 @@ from guava_aug.apps.synthetic.arrays import matrices, rotvecs, smooth
 from guava_aug.apps.synthetic.assemble import still
 from guava_aug.apps.synthetic.clearance import body_front, keep_clear
 from guava_aug.apps.synthetic.handshapes import SHAPES, hand_rotations
-from guava_aug.apps.synthetic.skeleton import INDEX, PARENTS
+from guava_aug.apps.synthetic.skeleton import PARENTS
 from guava_aug.body.ehm import EhmModel
+from guava_aug.body.joints import INDEX
 from guava_aug.body.params import Identity, Motion
 
 Array = NDArray[np.float64]

@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-SIDES = ("left", "right")
-FINGERS = ("index", "middle", "pinky", "ring", "thumb")  # SMPL-X's order
+from guava_aug.body.joints import INDEX
 
-JOINTS: tuple[str, ...] = (
-    "pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle", "right_ankle",
-    "spine3", "left_foot", "right_foot", "neck", "left_collar", "right_collar", "head", "left_shoulder",
-    "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist", "jaw", "left_eye", "right_eye",
-    *(f"{side}_{finger}{k}" for side in SIDES for finger in FINGERS for k in (1, 2, 3)),
-)  # fmt: skip
-INDEX: dict[str, int] = {name: i for i, name in enumerate(JOINTS)}
 _HAND_PARENTS = tuple(
     wrist if k == 0 else first + 3 * f + k - 1
     for wrist, first in ((20, 25), (21, 40))

@@ -28,7 +28,7 @@ from guava_aug.apps.synthetic.pairs import HELD_OUT_SEEDS, TRAINING_SEEDS
 from guava_aug.apps.synthetic.raster import Surface, rasterize
 from guava_aug.apps.synthetic.render import project, render_vertices
 from guava_aug.apps.synthetic.scene import expression_names, tracked_camera
-from guava_aug.apps.synthetic.skeleton import INDEX
+from guava_aug.body.joints import INDEX
 from guava_aug.apps.synthetic.subjects import Person, make_person
 from guava_aug.apps.training.data import PersonViews
 from guava_aug.avatar.avatar import vertex_turns

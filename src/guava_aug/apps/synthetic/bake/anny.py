@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from guava_aug.apps.synthetic.skeleton import INDEX, JOINTS, SIDES, bone_to_joint, joint_bones
+from guava_aug.apps.synthetic.skeleton import bone_to_joint, joint_bones
+from guava_aug.body.joints import INDEX, JOINTS, SIDES
 from guava_aug.errors import AssetError
 
 Array = NDArray[np.float64]

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from guava_aug.apps.synthetic.bake.anny import AnnyRig
 from guava_aug.apps.synthetic.bake.chart import TEETH_BOXES, rearrange, strip_chart
 from guava_aug.apps.synthetic.bake.fit import convex_weights, fit_jaw, joint_regressor, mirror_map, principal_shapes
-from guava_aug.apps.synthetic.skeleton import HEAD_JOINTS, INDEX, JOINTS, PARENTS, SIDES
+from guava_aug.apps.synthetic.skeleton import HEAD_JOINTS, PARENTS
+from guava_aug.body.joints import INDEX, JOINTS, SIDES
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -8,7 +8,8 @@ from scipy.optimize import nnls
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from guava_aug.apps.synthetic.skeleton import INDEX, JOINTS, PARENTS, mirror_name
+from guava_aug.apps.synthetic.skeleton import PARENTS, mirror_name
+from guava_aug.body.joints import INDEX, JOINTS
 
 Array = NDArray[np.float64]
 _SUM_WEIGHT = 30.0  # pull of a regressor row's sum towards 1

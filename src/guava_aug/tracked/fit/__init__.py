@@ -1,0 +1,1 @@
+"""From landmarks of a clip to the parameters of the body."""
