@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 
 from guava_aug.body import EhmModel
+from guava_aug.body.joints import JOINTS
 from guava_aug.errors import InputError, OutputError, annotate
 from guava_aug.runtime.atomic import temporary_path
 from guava_aug.runtime.frame_rate import Rate
@@ -25,24 +28,34 @@ from guava_aug.runtime.text import pluralize
 from guava_aug.runtime.timing import StageTimer
 from guava_aug.tracked.detect import Landmarks, detect
 from guava_aug.tracked.detect.pose import Person
-from guava_aug.tracked.fit.clip import ClipFit, ClipFitter, Lens
+from guava_aug.tracked.fit.clip import ClipFit, ClipFitter
 from guava_aug.tracked.fit.clip import Crop as FitCrop
-from guava_aug.tracked.layout import INFO, SKIPPED
-from guava_aug.tracked.lens import Calibration, lens_of_crop, lens_of_focal_35mm, lens_of_fov, load_calibration
+from guava_aug.tracked.fit.problem import Lens
+from guava_aug.tracked.layout import INFO, SKIPPED, FrameTimes
+from guava_aug.tracked.lens import Calibration, lens_of_focal_35mm, lens_of_fov, load_calibration
+from guava_aug.tracked.matting import WORK, coarse_in_crop, refine_masks
 from guava_aug.tracked.outline import BodyOutline, spread_frames
-from guava_aug.tracked.overlay import draw_fit, fit_sheet
+from guava_aug.tracked.overlay import draw_fit, fit_sheet, write_video
+from guava_aug.tracked.quality import UNIT, FitQuality, judge
 from guava_aug.tracked.reading import Crop, Shot, Source, choose_crop, extract_audio, find_shots, open_source
+from guava_aug.tracked.reading.undistorted import Undistorted
 from guava_aug.tracked.report import QUALITIES, REPORT, Quality, TrackingReport, clip_names, read_report
+from guava_aug.tracked.video import TrackedVideo
 from guava_aug.tracked.write import write_tracked
+from guava_aug.views.cameras import resized_K
 
+T = TypeVar("T")
 READING, DETECTION, FIT, WRITING = "reading", "detection", "fit", "masks and writing"
 SHEET = "tracking.png"
 OVERLAY = "overlay.mp4"
-AUDIO = "audio.m4a"
 _SHEET_PICTURES = 12
 _LARGE, _SMALL = 1024, 512  # pixels; side of the stored pictures
 _UPSCALED = 0.75  # of the large side: a smaller square of the video is stored at the small one
 _BATCH = 16  # frames that the detector reads together
+_OUTLINE_SIZE = 256  # pixels; side of the silhouettes that are drawn
+_SEEN = 0.5  # score of what counts
+_LEAST_FOUND, _LEAST_FACE = 0.3, 0.2  # share of the frames: with a person, and of these with the face
+_DEFAULT_RATE = 25
 
 
 @dataclass(frozen=True)
@@ -196,11 +209,19 @@ class _Work:
                 try:
                     done = next(steps)
                 except StopIteration as end:
-                    return end.value
+                    result: T = end.value
+                    return result
                 yield Step(done, self.total)
 
     def _clip(
-        self, source: Source, given: Calibration | None, staging: Path, seen: _Seen, name: str, number: int, count: int,
+        self,
+        source: Source,
+        given: Calibration | None,
+        staging: Path,
+        seen: _Seen,
+        name: str,
+        number: int,
+        count: int,
         refused: Sequence[str],
     ) -> Generator[Step, None, TrackedClip]:
         """Fit a shot and write its folder below `staging`."""
@@ -212,35 +233,38 @@ class _Work:
             lens = None if given is None else _lens_of_fit(given.K)
             found = self.tracker.fitter.fit(
                 landmarks, fps=float(axis.fps), crop=FitCrop(crop.left, crop.top, crop.side), lens=lens,
-                estimate_lens=given is None, tick=tick,
+                estimate_lens=given is None,
             )  # fmt: skip
+            tick(len(shot))
             return found
 
         fitted = yield from self._steps(FIT, fit)
         K = None if fitted.K is None else _in_pixels(fitted.K, size)
+        found = self._judge(fitted, landmarks, crop)
         report = TrackingReport(
             source_path=str(self.path.absolute()), source_signature=self.options.source_signature,
             fingerprint=self.options.fingerprint, clip=number, num_clips=count, num_frames=len(shot),
-            quality=fitted.quality.word, reasons=(*fitted.quality.reasons, *refused, *source.notes), lens=_lens_facts(K, size, self.lens_origin),
-            parts=fitted.quality.parts, frames=fitted.quality.frames,
+            quality=found.word, reasons=(*found.reasons, *refused, *source.notes),
+            lens=_lens_facts(K, size, self.lens_origin),
+            parts=found.parts, frames=found.frames,
         )  # fmt: skip
         overlay = _Overlay(self.tracker.outline, fitted, landmarks, crop, size, K)
         times = None if axis.constant else FrameTimes(axis.time_base, tuple(int(tick) for tick in axis.ticks))
 
-        def write(tick: Tick) -> None:
-            matting = Matting(source, shot, landmarks, crop, size)
+        known = crop.known(size, source.valid if isinstance(source, Undistorted) else None)
 
+        def write(tick: Tick) -> None:
             def frames() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-                for i, (picture, mask) in enumerate(matting):
-                    overlay.take(i, picture)
-                    yield picture, mask
+                for i, pair in enumerate(_with_masks(source, seen, size, known)):
+                    overlay.take(i, pair[0])
+                    yield pair
                     tick(1)
 
             sound = staging / f"{name}.m4a"
             has_sound = self.options.keep_audio and _extract(source, shot, sound)
             folder = write_tracked(
                 staging, name, fitted.identity, fitted.motion, fitted.viewmats, frames(), fps=axis.fps,
-                source_frames=shot.frames, K=K, known=crop.known(size, getattr(source, "valid", None)), times=times, sound=sound if has_sound else None,
+                source_frames=shot.frames, K=K, known=known, times=times, sound=sound if has_sound else None,
             )  # fmt: skip
             sound.unlink(missing_ok=True)
             (folder / REPORT).write_text(report.to_text(), encoding="utf-8")
@@ -251,11 +275,23 @@ class _Work:
         yield from self._steps(WRITING, write)
         return TrackedClip(name, len(shot), axis.fps, size, report.quality)
 
+    def _judge(self, fitted: ClipFit, landmarks: Landmarks, crop: Crop) -> FitQuality:
+        """Return how well the fit agrees with the landmarks."""
+        outline = self.tracker.outline
+        K = None if fitted.K is None else _in_pixels(fitted.K, UNIT)
+        points = outline.joints(outline.rest(fitted.identity), fitted.motion, fitted.viewmats, UNIT, K)
+        pose, hands, face, iris = (
+            crop.points(values, UNIT) for values in (landmarks.pose, landmarks.hands, landmarks.face, landmarks.iris)
+        )
+        return judge(replace(landmarks, pose=pose, hands=hands, face=face, iris=iris), points, UNIT)
+
     def _lens(self, source: Source) -> tuple[Calibration | None, str]:
         """Return the lens of the whole picture, if it is known, and where it is known from."""
         options, size = self.options, source.size
         if options.calibration is not None:
-            return load_calibration(*options.calibration).at(size, f"--calibration {options.calibration[0]}"), "calibration"
+            return load_calibration(*options.calibration).at(
+                size, f"--calibration {options.calibration[0]}"
+            ), "calibration"
         if options.fov is not None and options.fov != "auto":
             return Calibration(lens_of_fov(options.fov, size), size), "fov"
         if options.fov is None and source.focal_35mm is not None:
@@ -309,8 +345,27 @@ class _Overlay:
     def video(self, path: Path, clip: TrackedVideo) -> None:
         """Write the fit over all frames of a clip as an MP4. Raises OutputError."""
         write_video(
-            path, (self.draw(i, clip.read_frame(i)[0]) for i in range(clip.num_frames)), clip.fps or DEFAULT_RATE
+            path, (self.draw(i, clip.read_frame(i)[0]) for i in range(clip.num_frames)), clip.fps or _DEFAULT_RATE
         )
+
+
+def _with_masks(
+    source: Source, seen: _Seen, size: int, known: np.ndarray | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Give picture [S, S, 3] and mask [S, S], uint8, of every frame of a shot."""
+    shot, landmarks, crop = seen.shot, seen.landmarks, seen.crop
+    latest = [np.zeros(0)]  # the picture that the next mask is of, so that it need not be decoded again
+
+    def pictures() -> Iterator[np.ndarray]:
+        for frame in source.frames(shot.start, shot.stop):
+            latest[0] = crop.take(frame.rgb, size)
+            yield latest[0]
+
+    def coarse(i: int) -> np.ndarray:
+        return coarse_in_crop(landmarks.person_mask[i], landmarks.mask_region[i], crop.matrix(WORK))
+
+    for mask in refine_masks(pictures, coarse, len(shot), known):
+        yield latest[0], mask
 
 
 def _framing(landmarks: Landmarks) -> Crop:
@@ -362,7 +417,9 @@ def _extract(source: Source, shot: Shot, target: Path) -> bool:
         return False
     axis = source.axis
     start = axis.start + axis.seconds(shot.start)
-    stop = axis.start + (axis.seconds(shot.stop) if shot.stop < len(axis) else axis.seconds(shot.stop - 1) + 1 / Fraction(axis.fps))
+    stop = axis.start + (
+        axis.seconds(shot.stop) if shot.stop < len(axis) else axis.seconds(shot.stop - 1) + 1 / Fraction(axis.fps)
+    )
     return extract_audio(source.path, start, stop, target)
 
 
