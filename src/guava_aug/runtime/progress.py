@@ -22,11 +22,12 @@ ETA_SECONDS, ETA_SHARE = 2.0, 0.05  # of the work that must be done before its e
 class Progress(Protocol):
     """Receiver of a run's progress, from one thread; several videos may be in progress at the same time.
 
-    Work is counted in frames of views: a view of a long video is more than one of a short.
+    Work is counted in frames of views: a view of a long video is more than one of a short. The tracking of a video
+    counts as one view.
     """
 
-    def start(self, videos: int, views: int) -> None:
-        """Start the run: number of videos, and views to make in all."""
+    def start(self, videos: int, views: int, *, tracking: bool = False) -> None:
+        """Start a run: number of videos, and views to make in all; or videos to track. May be called again."""
 
     def video(self, name: str, views: int) -> None:
         """Start the next video with the number of views to make; 0 for a video that is complete."""
@@ -44,7 +45,7 @@ class Progress(Protocol):
 class NoProgress:
     """No display: `--quiet`, and the default of the Python API."""
 
-    def start(self, videos: int, views: int) -> None:
+    def start(self, videos: int, views: int, *, tracking: bool = False) -> None:
         """See `Progress`."""
 
     def video(self, name: str, views: int) -> None:
@@ -95,6 +96,7 @@ class ProgressEstimate:
 
     def start(self, videos: int, views: int) -> None:
         """See `Progress`."""
+        self.__init__()  # type: ignore[misc]  # of an earlier run nothing counts
         self.videos, self.views = videos, views
 
     def video(self, name: str, views: int) -> None:
@@ -188,11 +190,16 @@ class PlainLines:
     def __init__(self) -> None:
         self.clock = ProgressEstimate()
         self._last = 0.0
+        self._unit = "view"
 
-    def start(self, videos: int, views: int) -> None:
+    def start(self, videos: int, views: int, *, tracking: bool = False) -> None:
         """See `Progress`."""
         self.clock.start(videos, views)
-        log.info("%s, %s to make", pluralize(videos, "video"), pluralize(views, "view"))
+        self._unit = "video" if tracking else "view"
+        if tracking:
+            log.info("%s to track", pluralize(videos, "video"))
+        else:
+            log.info("%s, %s to make", pluralize(videos, "video"), pluralize(views, "view"))
 
     def video(self, name: str, views: int) -> None:
         """See `Progress`."""
@@ -207,8 +214,8 @@ class PlainLines:
             c = self.clock
             done, total = c.video_frames
             log.info(
-                "[%d/%d] %s: frame %d of %d; in all view %.1f of %d, ETA %s",
-                c.video_index, c.videos, c.name, done, total, c.done, c.views, c.eta(),
+                "[%d/%d] %s: frame %d of %d; in all %s %.1f of %d, ETA %s",
+                c.video_index, c.videos, c.name, done, total, self._unit, c.done, c.views, c.eta(),
             )  # fmt: skip
 
     def finish_video(self, name: str, message: str) -> None:
@@ -230,7 +237,7 @@ class Bars:
         self.console = console
         self._bars: RichBars | None = None
 
-    def start(self, videos: int, views: int) -> None:
+    def start(self, videos: int, views: int, *, tracking: bool = False) -> None:
         """See `Progress`."""
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - slow
 
@@ -240,7 +247,8 @@ class Bars:
             TimeElapsedColumn(), TextColumn("ETA {task.fields[eta]}"),
             console=self.console, transient=True,
         )  # fmt: skip
-        self._bars.add_task(pluralize(videos, "video"), total=None, frames=pluralize(views, "view"), eta="?")
+        words = "tracking" if tracking else pluralize(views, "view")
+        self._bars.add_task(pluralize(videos, "video"), total=None, frames=words, eta="?")
         self._bars.start()
 
     def video(self, name: str, views: int) -> None:

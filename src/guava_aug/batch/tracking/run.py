@@ -209,7 +209,7 @@ class _TrackRun:
                 self.executor.start(possible)
             if jobs:
                 self.journal.append("plan", {"views": {job.name: [LABEL] for job in jobs}})
-                self.progress.start(len(jobs), len(jobs))
+                self.progress.start(len(jobs), len(jobs), tracking=True)
             with contextlib.closing(dispatch(self.executor, jobs, self.stop, retries=self.config.retries)) as events:
                 for event in events:
                     self._take(event)
