@@ -13,16 +13,16 @@ from types import TracebackType
 from typing import Any
 
 from guava_aug.batch.journal.history import OVERWRITE_STOPPED, Ended, History, ViewHistory, no_collection
-from guava_aug.batch.journal.journal import Journal, JournalLine
-from guava_aug.batch.journal.lines import is_folder
+from guava_aug.batch.journal.journal import Journal
+from guava_aug.batch.journal.lines import USUAL_VIEW, is_folder
 from guava_aug.batch.journal.manifest import write_manifest
 from guava_aug.batch.journal.params_log import (
     Entries,
     Entry,
     adds_nothing,
     check_entries,
-    entry_start,
     iter_params,
+    made_entry,
     params_entry,
     told_alike,
     write_params,
@@ -217,53 +217,49 @@ class RunLog:
         self._next_rewrite = ended + (ended - begun) / REWRITE_SHARE if many else 0.0
         self._dirty = False
 
-    def _entries(self) -> Iterator[tuple[str, dict[str, Entry]]]:
+    def _entries(self) -> Iterator[tuple[str, dict[str, Entry | str]]]:
         return log_entries(self.history, self._found, self._others, self.part)
 
 
 def log_entries(
     history: History, found: Entries, others: Entries, part: str | None, every: bool = False
-) -> Iterator[tuple[str, dict[str, Entry]]]:
+) -> Iterator[tuple[str, dict[str, Entry | str]]]:
     """(video, {view: entry}) of a part, or of `every`: what the journals say, else what was `found` in the log. Sorted.
 
-    others: entries of other parts' logs, for what only they know of a view.
+    others: entries of other parts' logs, for what only they know of a view. An entry may be the text of `made_entry`.
     """
     for video in sorted(found.keys() | history.views.keys()):
-        entries = dict(found.get(video, {}))
+        entries: dict[str, Entry | str] = dict(found.get(video, {}))
+        before, elsewhere = found.get(video, {}), others.get(video, {})
         for label, view in history.views.get(video, {}).items():
             ended = view.ended if every else view.ended_in(part)
             if ended is None or view.told is None:
                 continue
-            before = entries.get(label) or (others.get(video, {}).get(label) if others else None)
-            if not before and view.made is view.told and view.failed is None and view.withdrawn is None:
-                entry = _entry_of_made(video, label, view.made, ended[1])
-            else:
-                entry = params_entry(video, label, before, *_told(view, ended))
             worker = view.told.worker
-            if "output_dir" in entry and history.has_moved(worker) and is_folder(video):
+            known, has_moved = before.get(label) or elsewhere.get(label), history.has_moved(worker)
+            if not known and not has_moved and (text := _text_of_made(video, label, view, ended[1])) is not None:
+                entries[label] = text
+                continue
+            entry = params_entry(video, label, known, *_told(view, ended))
+            if "output_dir" in entry and has_moved and is_folder(video):
                 entry["output_dir"] = str(view_root(history.workers[worker].root or history.root, label, video))
             entries[label] = entry
         if entries:
             yield video, entries
 
 
-def _entry_of_made(video: str, label: str, made: JournalLine, status: str) -> Entry:
-    """Return what `params_entry` makes of a view that was made once and never failed, as most are; quick."""
-    if status == "failed":
-        return params_entry(video, label, None, made.fields, {"status": status})
-    camera, places = made.pick(("seed", "yaw", "pitch", "zoom")), made.pick(_OF_MADE)
-    entry = entry_start(video, label)
-    for key, value in zip(("seed", "yaw", "pitch", "zoom"), camera, strict=True):
-        if value is not None:
-            entry[key] = value
-    entry["status"] = status
-    for key, value in zip(_OF_MADE, places, strict=True):
-        if value is not None:
-            entry[key] = value
-    return entry
+def _text_of_made(video: str, label: str, view: ViewHistory, status: str) -> str | None:
+    """Return the text of what `params_entry` makes of a view that was made and never failed, as most are; or None."""
+    made = view.made
+    if (
+        made is None or made is not view.told or view.failed is not None or view.withdrawn is not None
+        or status == "failed" or made.shape is not USUAL_VIEW or None in (values := made.pick(_OF_MADE))
+    ):  # fmt: skip
+        return None
+    return made_entry(video, label, status, *values)
 
 
-_OF_MADE = ("tracked_path", "output_dir", "render_time", "frames")
+_OF_MADE = ("seed", "yaw", "pitch", "zoom", "tracked_path", "output_dir", "render_time", "frames")
 
 
 def _told(view: ViewHistory, ended: Ended | None) -> tuple[dict[str, Any], ...]:
