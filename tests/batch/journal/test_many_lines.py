@@ -73,7 +73,7 @@ def test_a_usual_line_is_understood_by_its_pattern_as_by_its_fields(
             data[rng.randrange(len(data))] = rng.choice(b'"{}[],:0-e\\\n\x00tx')
         path.write_bytes(data)
         with monkeypatch.context() as patch:
-            patch.setattr(Packer, "usual_view", lambda self, text: None)  # as JSON, field by field
+            patch.setattr(Packer, "usual_view", lambda self, text, start: None)  # as JSON, field by field
             alone = said(tmp_path)
         assert repr(said(tmp_path)) == repr(alone)  # 1 is not 1.0
     path.write_bytes(whole)

@@ -27,6 +27,7 @@ from typing import Any
 
 from guava_aug.batch.journal.lines import (
     EARLIEST,
+    LONGEST_LINE,
     USUAL_VIEW,
     Packer,
     Shape,
@@ -34,7 +35,6 @@ from guava_aug.batch.journal.lines import (
     is_short_ascii,
     is_time,
     understood,
-    unpacked,
 )
 from guava_aug.errors import DiskFullError, OutputError
 from guava_aug.runtime.durable import sync_descriptor
@@ -66,7 +66,7 @@ class JournalLine:
     def fields(self) -> dict[str, Any]:
         """What the line says, a new object every time; what is in it is not to be changed."""
         return {
-            name: unpacked(name, value)
+            name: self.shape.unpacked(name, value)
             for name, value in zip(self.shape.names, self._values, strict=True)
             if value is not None
         }
@@ -74,10 +74,10 @@ class JournalLine:
     def get(self, name: str) -> Any:
         """Return one field; None: it is not there. Quicker than `fields`."""
         place = self.shape.places.get(name)
-        return None if place is None else unpacked(name, self._values[place])
+        return None if place is None else self.shape.unpacked(name, self._values[place])
 
     def pick(self, names: tuple[str, ...]) -> Values:
-        """Return two or more fields, None for those that are not there; camera, stages and params as JSON text."""
+        """Return two or more fields, None for those that are not there; camera, stages and params as packed."""
         return self.shape.picker(names)(self._values)
 
     @property
@@ -202,6 +202,7 @@ class _Place:
     seen: int = 0  # its length then; a cut line stays unread for ever
     lines: int = 0
     time: float | None = None  # of the last line
+    shape: Shape | None = None  # of its usual lines
 
 
 class Reader:
@@ -244,27 +245,31 @@ class Reader:
             with open(self.folder / name, "rb") as file:
                 file.seek(place.read)
                 while texts := file.readlines(_BLOCK):
-                    place.seen = place.read + sum(map(len, texts))
+                    start = place.read
+                    place.seen = start + sum(map(len, texts))
                     torn = not texts[-1].endswith(b"\n")  # being written, or cut short
                     if torn:
                         texts.pop()
                     place.read += sum(map(len, texts))
-                    yield from self._lines(name, texts, place, latest, changed)
+                    yield from self._lines(name, texts, start, place, latest, changed)
                     if torn:
                         return
         except OSError as error:
             raise OutputError(f"{self.folder / name}: cannot be read ({error.strerror or error})") from error
 
     def _lines(
-        self, name: str, texts: list[bytes], place: _Place, latest: float, changed: float
+        self, name: str, texts: list[bytes], start: int, place: _Place, latest: float, changed: float
     ) -> Iterator[JournalLine]:
         """The lines, those that are understood; the others are counted."""
         kind: str
+        usual_shape = place.shape = place.shape or Shape(USUAL_VIEW, self.folder / name)
+        end = start
         for text in texts:
             place.lines += 1
-            usual = self._packer.usual_view(text[:-1].decode("latin-1")) if len(text) <= _LONG_LINE else None
+            start, end = end, end + len(text)
+            usual = self._packer.usual_view(text[:-1].decode("latin-1"), start) if len(text) <= LONGEST_LINE else None
             if usual is not None:
-                (at, number, values), kind, shape = usual, "view", USUAL_VIEW
+                (at, number, values), kind, shape = usual, "view", usual_shape
             elif (other := _read(text[:-1])) is not None:
                 at, number, kind, fields = other
                 shape, values = self._packer.pack(fields)
@@ -303,7 +308,6 @@ def _encode(kind: str, fields: Mapping[str, Any]) -> bytes:
 
 
 _BLOCK = 1 << 18  # bytes of lines that are read together
-_LONG_LINE = 1 << 16  # bytes; such a one is no usual one
 
 
 def _read(text: bytes) -> tuple[Any, int, str, dict[str, Any]] | None:

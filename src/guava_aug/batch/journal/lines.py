@@ -9,14 +9,18 @@ values; what many of them say alike is kept once.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import operator
+import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from guava_aug.errors import OutputError
 from guava_aug.runtime.plain_json import (
     LARGEST,
     LARGEST_FLOAT,
@@ -206,13 +210,16 @@ Values = tuple[Any, ...]  # of the fields, some of them packed
 
 
 class Shape:
-    """The names of a line's fields, and at which place the value of each is. One object for all lines with the same."""
+    """The names of a line's fields, and at which place the value of each is. One object for all lines with the same.
 
-    __slots__ = ("_pickers", "names", "places")
+    file: of lines read by `Packer.usual_view`, the journal they are in, where their objects of numbers are; else None.
+    """
+
+    __slots__ = ("_pickers", "file", "names", "places")
     _known: ClassVar[dict[tuple[str, ...], Shape]] = {}
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.names = names
+    def __init__(self, names: tuple[str, ...], file: Path | None = None) -> None:
+        self.names, self.file = names, file
         self.places = {name: place for place, name in enumerate(names)}
         self._pickers: dict[tuple[str, ...], Callable[[Values], Values]] = {}
 
@@ -235,6 +242,54 @@ class Shape:
             picker = self._pickers[names] = get if all_there else lambda values: get((*values, None))
         return picker
 
+    def unpacked(self, name: str, value: Any) -> Any:
+        """Return the value of a field that `Packer` packed; not to be changed, for other lines may have the same.
+
+        Raises:
+            OutputError: the journal has changed since it was read.
+        """
+        if name not in _OF_NUMBERS or value is None:
+            return value
+        if self.file is None or type(value) is str:
+            return json.loads(value)
+        with open_texts() as text_at:
+            text = text_at(self.file, value)
+        try:
+            return loads(text)
+        except ValueError as error:
+            raise OutputError(f"{self.file}: it has changed while it was read; try again") from error
+
+
+@contextlib.contextmanager
+def open_texts() -> Iterator[Callable[[Path, int], str]]:
+    """Give what reads the JSON object at a place of a journal, up to its first closing brace; closes all files then.
+
+    Raises:
+        OutputError: a journal cannot be read.
+    """
+    opened: dict[Path, int] = {}
+
+    def text_at(file: Path, place: int) -> str:
+        try:
+            if file not in opened:
+                opened[file] = os.open(file, os.O_RDONLY)
+            text = os.pread(opened[file], _USUAL_OBJECT, place)
+            if b"}" not in text:
+                text = os.pread(opened[file], LONGEST_LINE, place)
+        except OSError as error:
+            raise OutputError(f"{file}: cannot be read ({error.strerror or error})") from error
+        return text[: text.find(b"}") + 1].decode("latin-1")
+
+    try:
+        yield text_at
+    finally:
+        for descriptor in opened.values():
+            os.close(descriptor)
+
+
+LONGEST_LINE = 1 << 16  # bytes of a usual one
+_USUAL_OBJECT = 512  # bytes
+
 
 # A line of a view that was made, as `ViewRecord.to_json` has it: nearly all of a large data set are such, and this
 # pattern is three times quicker than reading JSON and checking each field. It accepts nothing that `understood` would
@@ -256,7 +311,7 @@ _OF_USUAL_VIEW = {  # the fields in their order; those after `status` need not b
     "camera": rf'({_OBJECT}|\{{"moving":true\}})', "frame_rate": f'"({_STRING})"', "stages": f"({_NUMBERS})",
     "render_time": f"({_FLOAT})",
 }  # fmt: skip
-USUAL_VIEW = Shape(tuple(_OF_USUAL_VIEW))  # None in place of a field that is not there
+USUAL_VIEW = tuple(_OF_USUAL_VIEW)
 _USUAL_LINE = re.compile(
     rf'\{{"t":([1-9][0-9]{{9}}\.[0-9]{{6}}),"n":({_COUNT}),"kind":"view"'
     + "".join(
@@ -265,8 +320,10 @@ _USUAL_LINE = re.compile(
     )
     + r"\}"
 )
-# Objects of a view that differ from view to view. They are kept as JSON text until somebody asks for them.
-_KEPT_AS_TEXT = ("camera", "stages", "params")
+# Objects of numbers, which differ from view to view and are seldom asked for. They are kept as JSON text, and of usual
+# lines only the place of the text in the journal is kept.
+_OF_NUMBERS = ("camera", "stages", "params")
+_CAMERA, _STAGES, _PARAMS = (USUAL_VIEW.index(name) + 3 for name in ("camera", "stages", "params"))  # groups
 
 
 class _Kept(dict[str | None, Any]):
@@ -298,10 +355,10 @@ class Packer:
         """Return shape and values of a line that was understood."""
         return Shape.of(tuple(fields)), tuple([self._packed(name, value) for name, value in fields.items()])
 
-    def usual_view(self, text: str) -> tuple[float, int, Values] | None:
-        """Return time, number and values (of `USUAL_VIEW`'s fields) of a view's line; None: it is to be read as JSON.
+    def usual_view(self, text: str, start: int) -> tuple[float, int, Values] | None:
+        """Return time, number and values of the fields `USUAL_VIEW`, None for those that are not there, of a line.
 
-        text: at most 65,536 characters.
+        None: it is to be read as JSON. text: at most `LONGEST_LINE` characters. start: where it begins in its file.
         """
         found = _USUAL_LINE.fullmatch(text)
         if found is None:
@@ -318,16 +375,17 @@ class Packer:
             return float(at), int(number), (
                 self._video[video], self._view[view], text_of[status],
                 seed and int(seed), yaw and float(yaw), pitch and float(pitch), zoom and float(zoom),
-                text_of[trajectory], text_of[sampler], params, text_of[tracked_path],
+                text_of[trajectory], text_of[sampler], params and start + found.start(_PARAMS), text_of[tracked_path],
                 output_dir, self._frames[frames], self._fps[fps], shared["size"][size], shared["made_with"][made_with],
-                fingerprint, shared["input"][input_], length and int(length), digest, camera, text_of[frame_rate],
-                stages, render_time and float(render_time),
+                fingerprint, shared["input"][input_], length and int(length), digest,
+                camera and start + found.start(_CAMERA), text_of[frame_rate],
+                stages and start + found.start(_STAGES), render_time and float(render_time),
             )  # fmt: skip
         except ValueError:
             return None
 
     def _packed(self, name: str, value: Any) -> Any:
-        if name in _KEPT_AS_TEXT:
+        if name in _OF_NUMBERS:
             return json.dumps(value, allow_nan=False, separators=(",", ":"))
         if name in self._shared:
             return self._shared[name].setdefault(json.dumps(value, allow_nan=False, separators=(",", ":")), value)
@@ -340,11 +398,6 @@ def _decoded(text: str | None) -> str | None:
     if value is None or is_text(value):
         return value
     raise ValueError("text")
-
-
-def unpacked(name: str, value: Any) -> Any:
-    """Return the value of a field that `Packer` packed; it is not to be changed, for others may have the same."""
-    return json.loads(value) if name in _KEPT_AS_TEXT and value is not None else value
 
 
 _RECUR = {"video", "view", "status", "tracked_path", "frame_rate", "sampler", "trajectory", "stage", "kind"}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from guava_aug.batch.journal.history import History, ViewHistory, WorkerHistory
-from guava_aug.batch.journal.lines import USUAL_VIEW
+from guava_aug.batch.journal.lines import open_texts
 from guava_aug.batch.journal.params_log import Entries
 from guava_aug.errors import OutputError, UsageError
 from guava_aug.output.tree import manifest_path, relative_paths
@@ -129,9 +129,9 @@ class _Tables:
         lines = [view.made for view in histories]
         (
             seeds, yaws, pitches, zooms, cameras, frames, fps, rates, sizes, lengths, stages, times, fingerprints,
-            made_with, trajectories,
+            made_with,
         ) = zip(*(line.pick(_PICKED) for line in lines), strict=True)  # fmt: skip
-        numbers = _numbers(cameras, stages, times)
+        numbers = _numbers([line.shape.file for line in lines], cameras, stages, times)
         if numbers is None:
             return None
         count = len(views)
@@ -148,7 +148,7 @@ class _Tables:
         columns.update(zip(_OF_WORKER, zip(*of_workers, strict=True), strict=True))
         columns.update(
             video=[_text(video) for video in videos], view=labels, seed=seeds, yaw=yaws, pitch=pitches, zoom=zooms,
-            sampler=[trajectory or "fixed" for trajectory in trajectories], status=["done"] * count,
+            sampler=["fixed"] * count, status=["done"] * count,
             failed_runs=[view.failed_runs for view in histories], frames=frames, fps=fps,
             frame_rate=[rate or _rate_text(number) for rate, number in zip(rates, fps, strict=True)],
             bytes=lengths, finished=[int(line.key[0] * 1000) for line in lines],
@@ -198,21 +198,17 @@ def _column(values: Sequence[Any], kind: str, type_: Any) -> Any:
 
 _PICKED = (
     "seed", "yaw", "pitch", "zoom", "camera", "frames", "fps", "frame_rate", "size", "bytes", "stages", "render_time",
-    "fingerprint", "made_with", "trajectory",
+    "fingerprint", "made_with",
 )  # fmt: skip
 
 
 def _is_usual(view: ViewHistory) -> bool:
     """Return whether a view is done, and its line as most are: drawn from a seed, with a camera that stands still."""
     line = view.made
-    if line is None or line.shape is not USUAL_VIEW or view.status != "done":
+    if line is None or line.shape.file is None or view.status != "done":
         return False
-    seed, yaw, pitch, zoom, sampler, camera = line.pick(("seed", "yaw", "pitch", "zoom", "sampler", "camera"))
-    return (
-        None not in (seed, yaw, pitch, zoom)
-        and sampler is None
-        and (camera is None or camera.startswith('{"azimuth":'))
-    )
+    seed, yaw, pitch, zoom, sampler, trajectory = line.pick(("seed", "yaw", "pitch", "zoom", "sampler", "trajectory"))
+    return None not in (seed, yaw, pitch, zoom) and sampler is None and trajectory in (None, "fixed")
 
 
 # Of matrices that a journal has in part: all numbers, and the places of those in the journal.
@@ -224,9 +220,9 @@ _OF_NUMBERS = ("azimuth", "elevation", *_WHOLE, *STAGE_COLUMNS.values())
 
 
 def _numbers(
-    cameras: Sequence[str | None], stages: Sequence[str | None], times: Sequence[float | None]
+    files: Sequence[Any], cameras: Sequence[int | None], stages: Sequence[int | None], times: Sequence[float | None]
 ) -> dict[str, Any] | None:
-    """Return the columns of `_OF_NUMBERS` of cameras and stages in JSON; None: one is in another form.
+    """Return the columns of `_OF_NUMBERS` of cameras and stages that are in journals; None: one is in another form.
 
     times: the render times, for the stage of this name where it is not among them.
     """
@@ -237,10 +233,11 @@ def _numbers(
     real, reals = pa.float64(), pa.list_(pa.float64())
     camera = pa.struct([("azimuth", real), ("elevation", real), ("K", reals), ("viewmat", reals)])
     schema = pa.schema([("camera", camera), ("stages", pa.struct([(stage, real) for stage in STAGE_COLUMNS]))])
-    text = "\n".join([
-        f'{{"camera":{camera or "null"},"stages":{spent or "null"}}}'
-        for camera, spent in zip(cameras, stages, strict=True)
-    ]).encode()  # fmt: skip
+    with open_texts() as text_at:
+        text = "\n".join([
+            f'{{"camera":{text_at(file, at) if at else "null"},"stages":{text_at(file, spent) if spent else "null"}}}'
+            for file, at, spent in zip(files, cameras, stages, strict=True)
+        ]).encode("latin-1")  # fmt: skip
     try:
         table = pj.read_json(
             pa.BufferReader(text),

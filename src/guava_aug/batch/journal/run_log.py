@@ -14,7 +14,7 @@ from typing import Any
 
 from guava_aug.batch.journal.history import OVERWRITE_STOPPED, Ended, History, ViewHistory, no_collection
 from guava_aug.batch.journal.journal import Journal
-from guava_aug.batch.journal.lines import USUAL_VIEW, is_folder
+from guava_aug.batch.journal.lines import is_folder
 from guava_aug.batch.journal.manifest import write_manifest
 from guava_aug.batch.journal.params_log import (
     Entries,
@@ -253,7 +253,7 @@ def _text_of_made(video: str, label: str, view: ViewHistory, status: str) -> str
     made = view.made
     if (
         made is None or made is not view.told or view.failed is not None or view.withdrawn is not None
-        or status == "failed" or made.shape is not USUAL_VIEW or None in (values := made.pick(_OF_MADE))
+        or status == "failed" or made.shape.file is None or None in (values := made.pick(_OF_MADE))
     ):  # fmt: skip
         return None
     return made_entry(video, label, status, *values)
