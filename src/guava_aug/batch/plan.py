@@ -41,7 +41,9 @@ log = logging.getLogger(__name__)
 LONGEST_NAME = 190  # bytes; file systems allow 255, and the MP4's temporary name is 62 longer than the video's
 FAILED_RUNS = 3  # after so many runs in which a view failed, for whatever reason, it is left alone
 ViewKeys = Collection[tuple[str, str]]  # (video, view)
-_CAMERA = ("sampler", "trajectory", "seed", "yaw", "pitch", "zoom")
+_OF_MADE = (
+    "sampler", "trajectory", "seed", "yaw", "pitch", "zoom", "made_with", "bytes", "frames", "digest",
+)  # fmt: skip
 _TOLD = (  # of a view that was made
     "sampler", "params", "trajectory", "seed", "yaw", "pitch", "zoom", "made_with", "bytes", "frames", "digest",
 )  # fmt: skip
@@ -377,10 +379,10 @@ class Planner:
         made = state.made
         if made is None or made is not state.told or state.withdrawn is not None or not view.is_original:
             return None
-        camera, then, size, frames, digest = made.pick(_CAMERA), *made.pick(("made_with", "bytes", "frames", "digest"))
-        if camera != (None, None if view.sampler == "fixed" else view.sampler, *view.params.values()):
+        sampler, trajectory, seed, yaw, pitch, zoom, then, size, frames, digest = made.pick(_OF_MADE)
+        if [seed, yaw, pitch, zoom] != list(view.params.values()) or sampler or (trajectory or "fixed") != view.sampler:
             return None
-        if then is None or (then is not self._compared[0] or made_with is not self._compared[1]):
+        if then is not self._compared[0] or made_with is not self._compared[1]:
             wanted = {key: value for key, value in made_with.items() if key != "input"}
             if then is None or compare("", view, {"made_with": then}, wanted):
                 return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as parquet
@@ -125,3 +127,33 @@ def test_what_a_log_knows_alone_is_found_behind_what_the_journals_know_too(root:
     log.write_text(json.dumps(edited, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
     merge([tmp_path])
     assert json.loads(log.read_text(encoding="utf-8")) == edited
+
+
+def test_a_manifest_is_made_again_only_when_something_in_it_has_changed(root: Path, tmp_path: Path):
+    shutil.copytree(root / FOLDER, tmp_path / FOLDER)
+    table = tmp_path / "manifest.parquet"
+
+    def with_log(say: Callable[[RunLog], object]) -> bool:
+        """Whether a process that says something makes the manifest again; that is then as it would be made anew."""
+        before = table.stat().st_ino if table.exists() else None
+        with RunLog(tmp_path) as log:
+            say(log)
+        log.write_manifest()
+        changed = table.stat().st_ino != before
+        found = parquet.read_table(table)
+        assert found.to_pylist() == parquet.read_table(merge([tmp_path])[2]).to_pylist()
+        return changed
+
+    done = {video: [label] for video, label, view in History(tmp_path).items() if view.status == "done"}
+    left = {"vidéo 0": ["easy_005"]}
+    assert with_log(lambda log: None)
+    assert not with_log(lambda log: log.skipped(done))
+    assert not with_log(lambda log: None)
+    assert with_log(lambda log: log.begin_run(left))
+    assert with_log(lambda log: log.skipped(left))  # made by a run that died before it said so
+    assert not with_log(lambda log: log.same_inputs({"vidéo 0": ("s", "d", 25.0)}))
+    assert with_log(lambda log: log.not_retried({"vidéo 0": ["easy_005"]}))
+    other = Journal(tmp_path, {})
+    assert with_log(lambda log: (other.append("view", records(200)[7].to_json()), log.used({})))
+    table.unlink()
+    assert with_log(lambda log: log.skipped(done))

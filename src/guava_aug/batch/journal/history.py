@@ -165,6 +165,10 @@ class History:
             tuple(example for damage in found for example in damage.examples)[:EXAMPLES],
         )
 
+    def lengths(self) -> dict[str, int]:
+        """How many bytes of every journal of the first root were read."""
+        return self._readers[self.root].lengths()
+
     def has_moved(self, worker: str) -> bool:
         """Whether the output root that a worker wrote to is another folder than the one its journal is in now."""
         if worker not in self._moved:

@@ -230,6 +230,10 @@ class Reader:
             if name not in self._places or found[name].st_size > self._places[name].seen:
                 yield from self._of_file(name, found[name].st_mtime)
 
+    def lengths(self) -> dict[str, int]:
+        """How many bytes of every file were read."""
+        return {name: place.read for name, place in self._places.items()}
+
     def passed(self, path: Path, last: JournalLine | None = None) -> None:
         """Notes that all of a file is known already: it is this process's own. last: its last line."""
         place = self._places.setdefault(path.name, _Place())

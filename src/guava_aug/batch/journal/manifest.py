@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from guava_aug.output.tree import manifest_path, relative_paths
 from guava_aug.runtime import timing
 from guava_aug.runtime.atomic import atomic_write
 from guava_aug.runtime.frame_rate import rate_text
-from guava_aug.runtime.plain_json import is_number
+from guava_aug.runtime.plain_json import is_number, loads
+from guava_aug.runtime.version import __version__
 from guava_aug.views.camera_facts import expanded_facts
 from guava_aug.views.view import recorded_params, view_order
 
@@ -80,6 +82,29 @@ def write_manifest(root: Path, history: History, found: Entries) -> Path:
     return path
 
 
+def note_sources(root: Path, lengths: Mapping[str, int]) -> None:
+    """Note beside the manifest that it is made from the first bytes of these journals, and from nothing else."""
+    with contextlib.suppress(OSError), atomic_write(root / _SOURCES) as temporary:
+        temporary.write_text(json.dumps(_sources(root, lengths)) + "\n", encoding="utf-8")
+
+
+def is_made_from(root: Path, lengths: Mapping[str, int]) -> bool:
+    """Return whether a manifest is there that is made, in this form, from these bytes of journals and nothing else."""
+    try:
+        return bool(loads((root / _SOURCES).read_text(encoding="utf-8")) == _sources(root, lengths))
+    except (OSError, ValueError):
+        return False
+
+
+def _sources(root: Path, lengths: Mapping[str, int]) -> dict[str, Any]:
+    found = os.stat(manifest_path(root))
+    return {
+        "journals": dict(lengths), "manifest": [found.st_size, found.st_mtime_ns],
+        "columns": list(COLUMNS), "version": __version__,
+    }  # fmt: skip
+
+
+_SOURCES = Path(".guava-aug") / "manifest.json"
 _Known = tuple[str, str, ViewHistory | None, dict[str, Any]]  # video, view, what journals and logs say of it
 
 

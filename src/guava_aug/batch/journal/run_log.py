@@ -15,7 +15,7 @@ from typing import Any
 from guava_aug.batch.journal.history import OVERWRITE_STOPPED, Ended, History, ViewHistory, no_collection
 from guava_aug.batch.journal.journal import Journal
 from guava_aug.batch.journal.lines import is_folder
-from guava_aug.batch.journal.manifest import write_manifest
+from guava_aug.batch.journal.manifest import is_made_from, note_sources, write_manifest
 from guava_aug.batch.journal.params_log import (
     Entries,
     Entry,
@@ -64,6 +64,8 @@ class RunLog:
         known = sum(map(len, self.history.views.values()))
         self._next_rewrite = time.monotonic() + FIRST_REWRITE if known > SMALL else 0.0
         self._dirty = False
+        self._before = self.history.lengths()
+        self._has_changed = bool(self._found or self._others)  # what is in the manifest, by this process
 
     def get(self, video: str, label: str) -> Entry | None:
         """The parameter-log entry of a view from whoever made it: journals first, then logs; None if there is none."""
@@ -135,6 +137,8 @@ class RunLog:
                 ended = None if view is None else view.ended_in(self.part)
                 if ended is None or ended[1] != status:
                     new.setdefault(video, []).append(label)
+                    self._has_changed = self._has_changed or view is None or view.status != "done"
+        self._has_changed = self._has_changed or (kind != "skipped" and bool(new))
         self._append([(kind, {"views": views}) for views in _pieces(new)])
 
     def same_inputs(self, videos: Mapping[str, tuple[str, str, float | None]]) -> None:
@@ -159,14 +163,27 @@ class RunLog:
             return  # nothing was told
         try:
             self.history.refresh()
+            if not self._has_changed and is_made_from(self.root, self._before) and self._is_alone():
+                note_sources(self.root, self.history.lengths())
+                return
             found = {video: dict(views) for video, views in self._others.items()}
             for video, views in self._found.items():
                 found.setdefault(video, {}).update(views)
-            write_manifest(self.root, self.history, found)
-            while self.history.refresh():
+            ended = True
+            while ended:
+                made_from = self.history.lengths()
                 write_manifest(self.root, self.history, found)
+                ended = self.history.refresh()
+            if not found:
+                note_sources(self.root, made_from)
         except OutputError as error:
             log.warning("%s", error)
+
+    def _is_alone(self) -> bool:
+        """Return whether nobody else has written to a journal since this process began."""
+        own = self._journal.path
+        others = {name: length for name, length in self.history.lengths().items() if own is None or name != own.name}
+        return others == self._before
 
     def __enter__(self) -> RunLog:
         return self
@@ -184,6 +201,7 @@ class RunLog:
 
     def _append(self, rows: Sequence[tuple[str, Mapping[str, Any]]], at: float | None = None) -> None:
         lines = self._journal.append_many(rows, at=at)
+        self._has_changed = self._has_changed or any(kind in ("plan", "view") for kind, _ in rows)
         self.history.add_own(self._journal, lines)
         self._dirty = self._dirty or bool(lines)
 
@@ -290,7 +308,10 @@ def merge(roots: Sequence[Path]) -> tuple[History, Path, Path]:
     for video, views in merged_logs(roots, history, but=path).items():
         found[video] = {**found.get(video, {}), **views}
     write_params(path, log_entries(history, found, {}, None, every=True))
-    return history, path, write_manifest(roots[0], history, found)
+    manifest = write_manifest(roots[0], history, found)
+    if len(roots) == 1 and not found:
+        note_sources(roots[0], history.lengths())
+    return history, path, manifest
 
 
 def merged_logs(roots: Sequence[Path], history: History, but: Path | None = None) -> Entries:
