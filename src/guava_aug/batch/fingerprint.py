@@ -193,7 +193,7 @@ def input_signature(tracked_root: Path, name: str) -> str | None:
         found = []
         try:
             for file in (INFO, TRACKING, IDENTITY, IMAGES):
-                stat = os.stat(folder / file)
+                stat = os.stat(f"{folder}/{file}")
                 found.append((stat.st_size, stat.st_mtime_ns))
         except (FileNotFoundError, NotADirectoryError):
             if found:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from guava_aug.batch.config import DEFAULT_FPS, RunConfig
 from guava_aug.batch.config_diff import ConfigMismatchError, Difference, compare
@@ -41,13 +41,15 @@ log = logging.getLogger(__name__)
 LONGEST_NAME = 190  # bytes; file systems allow 255, and the MP4's temporary name is 62 longer than the video's
 FAILED_RUNS = 3  # after so many runs in which a view failed, for whatever reason, it is left alone
 ViewKeys = Collection[tuple[str, str]]  # (video, view)
+_OF_MADE = (
+    "sampler", "trajectory", "seed", "yaw", "pitch", "zoom", "made_with", "bytes", "frames", "digest",
+)  # fmt: skip
 _TOLD = (  # of a view that was made
     "sampler", "params", "trajectory", "seed", "yaw", "pitch", "zoom", "made_with", "bytes", "frames", "digest",
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class ExistingView:
+class ExistingView(NamedTuple):
     """A view whose file is there and whole."""
 
     bytes: int  # length of the MP4
@@ -59,7 +61,7 @@ class ExistingView:
     digest: str | None = None  # of the MP4 when it was made; None: not noted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedVideo:
     """One video of the list, with the views asked for and what is there of them."""
 
@@ -215,8 +217,16 @@ class Planner:
         self._output = config.output
         self._other_sinks = find_sinks(name for name in config.all_sinks if name != MP4)  # the journals know of the MP4
         self._to_read: dict[str, str] = {}  # videos whose files have changed their dates -> their digest before
+        more = [__version__]
+        if config.precision != "auto":  # no part of the look, but half precision may be what a view fails of
+            more.append(config.precision)
+        for option, value in look.changed:
+            more += option.replace("_", " "), value
+        if config.accept_tracking:  # what was refused is tried
+            more.append("accept_tracking")
+        self._about = f"({look!r}, {config.fps!r}, ", ", ".join(map(repr, more))  # that all videos have in common
 
-    def job(self, name: str, only: ViewKeys | None) -> PlannedVideo:  # noqa: C901 - one case per line
+    def job(self, name: str, only: ViewKeys | None) -> PlannedVideo:
         """What is there of one video, and what is to be made."""
         config = self.config
         refused = refused_name(name)
@@ -224,7 +234,7 @@ class Planner:
         plan = functools.partial(
             plan_views, speakable, config.difficulties, config.base_seed, config.views_per_difficulty
         )
-        views = plan()
+        views: Sequence[View] = plan()
         if self.lists is not None:
             views = [self.lists.keep(speakable, view, self.log.seed_of(speakable, view.label)) for view in views]
         if only is not None:
@@ -232,21 +242,16 @@ class Planner:
         if refused:
             return PlannedVideo(speakable, tuple(views), {}, refused, named=False)
         signature = input_signature(config.tracked_root, name)
-        about: tuple[Any, ...] = (self.look, self.config.fps, signature, self.timings.get(name), __version__)
-        if config.precision != "auto":  # no part of the look, but half precision may be what a view fails of
-            about += (config.precision,)
-        for option, value in self.look.changed:
-            about += (option.replace("_", " "), value)
-        if config.accept_tracking:  # what was refused is tried
-            about += ("accept_tracking",)
-        circumstances = hashlib.sha256(repr(about).encode()).hexdigest()
-        job = PlannedVideo(speakable, tuple(views), {}, signature=signature, circumstances=circumstances)
+        about = f"{self._about[0]}{signature!r}, {self.timings.get(name)!r}, {self._about[1]})"
+        circumstances = hashlib.sha256(about.encode()).hexdigest()
+        job = PlannedVideo(speakable, views, {}, signature=signature, circumstances=circumstances)
         if config.overwrite:
             return job
         made_with = self._expected(name, signature)
         done, not_retried = {}, {}
+        known = self.log.history.views.get(name, {})
         for view in views:
-            found = self._look_at(name, view, made_with)
+            found = self._look_at(name, view, known.get(view.label), made_with)
             if found is not None:
                 done[view.label] = found
             elif not self.again and (reason := self._not_retried(job, view)):
@@ -257,9 +262,11 @@ class Planner:
         elif signature is not None and self.log.history.input_of(name) is None:  # the journals are lost
             self._to_read[name] = made_of
         refused = self._tracked_again(name, done, made_with.get("input"))
-        if len(done) == len(views) and self.lists is None and not refused:
-            job = replace(job, views=_AsPlanned(plan, done))
-        return replace(job, done={} if refused else done, refused=refused, not_retried=not_retried)
+        planned = _AsPlanned(plan, done) if len(done) == len(views) and self.lists is None and not refused else views
+        return PlannedVideo(
+            speakable, planned, {} if refused else done, refused,
+            signature=signature, circumstances=circumstances, not_retried=not_retried,
+        )  # fmt: skip
 
     def check_changed_inputs(self, jobs: list[PlannedVideo]) -> list[PlannedVideo]:
         """The jobs again, after those videos were read whose files have other dates than when their views were made."""
@@ -325,10 +332,13 @@ class Planner:
             expected["fps"] = float(fps)
         return expected
 
-    def _look_at(self, name: str, view: View, made_with: Mapping[str, Any]) -> ExistingView | None:
-        """The view if its file is there, whole and to be kept; else it is to be made."""
+    def _look_at(
+        self, name: str, view: View, state: ViewHistory | None, made_with: Mapping[str, Any]
+    ) -> ExistingView | None:
+        """The view if its file is there, whole and to be kept; else it is to be made. state: what is known of it."""
         path = f"{self._root}/{relative_paths(view.label, name)[0]}"  # no Path: there may be a hundred thousand
-        state = self.log.history.get(name, view.label)
+        if state is not None and not self._other_sinks and (found := self._unchanged(path, view, state, made_with)):
+            return found
         told, distrusted = self._told(name, view, state)
         whole = self._whole(path, name, view, told)
         if whole is None:
@@ -337,8 +347,7 @@ class Planner:
             return None
         size, frames = whole
         if told is not None and told.get("bytes") == size:
-            if not self._is_alike(view, told, made_with):
-                self._differ(name, view, told, made_with)
+            self._differ(name, view, told, made_with)
             self.unsigned += "made_with" not in told
             then = told.get("made_with") or {}
             return ExistingView(size, frames, then.get("fps"), then.get("input"), known=True, digest=told.get("digest"))
@@ -362,6 +371,28 @@ class Planner:
             self.unsigned += 1
             return ExistingView(size, frames, None, None, tag)
         return ExistingView(size, frames, tag.made_with.get("fps"), tag.made_with.get("input"), tag)
+
+    def _unchanged(
+        self, path: str, view: View, state: ViewHistory, made_with: Mapping[str, Any]
+    ) -> ExistingView | None:
+        """What `_look_at` finds of a view that is there and as this run would make it, quickly; None: look closely."""
+        made = state.made
+        if made is None or made is not state.told or state.withdrawn is not None or not view.is_original:
+            return None
+        sampler, trajectory, seed, yaw, pitch, zoom, then, size, frames, digest = made.pick(_OF_MADE)
+        if [seed, yaw, pitch, zoom] != list(view.params.values()) or sampler or (trajectory or "fixed") != view.sampler:
+            return None
+        if then is not self._compared[0] or made_with is not self._compared[1]:
+            wanted = {key: value for key, value in made_with.items() if key != "input"}
+            if then is None or compare("", view, {"made_with": then}, wanted):
+                return None
+            self._compared = then, made_with
+        try:
+            if os.stat(path).st_size != size:
+                return None
+        except OSError:
+            return None
+        return ExistingView(size, frames, then.get("fps"), then.get("input"), known=True, digest=digest)
 
     def _told(self, name: str, view: View, state: ViewHistory | None) -> tuple[Mapping[str, Any] | None, bool]:
         """What the journals, or else a log, tell of the view that was made last; and whether not to trust it."""
@@ -395,20 +426,6 @@ class Planner:
         ):
             return None
         return size, frames
-
-    def _is_alike(self, view: View, told: Mapping[str, Any], made_with: Mapping[str, Any]) -> bool:
-        """Whether `compare` would find nothing, quickly; False: it is to be asked."""
-        if not view.is_original or "sampler" in told or told.get("trajectory", "fixed") != view.sampler:
-            return False
-        if any(told.get(key) != value for key, value in view.params.items()):
-            return False
-        then = told.get("made_with")  # the same object for all views of a video
-        if then is not self._compared[0] or made_with is not self._compared[1]:
-            wanted = {key: value for key, value in made_with.items() if key != "input"}
-            if compare("", view, {"made_with": then}, wanted):
-                return False
-            self._compared = then, made_with
-        return True
 
     def _differ(self, name: str, view: View, told: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
         """Notes in what a view differs from what this run would make; another input is another matter."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as parquet
 import pytest
 
-from guava_aug.batch.journal import journal as journals
 from guava_aug.batch.journal import manifest, run_log
 from guava_aug.batch.journal.history import History
 from guava_aug.batch.journal.journal import FOLDER, Journal, Reader
+from guava_aug.batch.journal.lines import Packer
 from guava_aug.batch.journal.run_log import RunLog, merge
 from guava_aug.batch.results import ViewRecord
 
@@ -59,21 +61,23 @@ def said(root: Path) -> tuple[list, object]:
     return lines, (reader.damage.passed_over, reader.damage.times, reader.damage.examples)
 
 
-def test_a_block_of_lines_is_understood_as_its_lines_are(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_usual_line_is_understood_by_its_pattern_as_by_its_fields(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     (source,) = (root / FOLDER).iterdir()
     whole = source.read_bytes()
     path = tmp_path / FOLDER / source.name
     path.parent.mkdir(parents=True)
     rng = random.Random(5)
-    for number in range(0, 40, 5):
+    for number in [0, *range(1, 100, 3)]:
         data = bytearray(whole)
         for _ in range(number):
             data[rng.randrange(len(data))] = rng.choice(b'"{}[],:0-e\\\n\x00tx')
         path.write_bytes(data)
         with monkeypatch.context() as patch:
-            patch.setattr(journals, "_BLOCK", 1)  # every line alone
+            patch.setattr(Packer, "usual_view", lambda self, text, start: None)  # as JSON, field by field
             alone = said(tmp_path)
-        assert said(tmp_path) == alone
+        assert repr(said(tmp_path)) == repr(alone)  # 1 is not 1.0
     path.write_bytes(whole)
     lines, damage = said(tmp_path)
     assert damage == (0, 0, ())
@@ -100,12 +104,9 @@ def test_log_and_manifest_are_the_same_by_the_quick_way_and_by_the_other(root: P
     _, log, table = merge([root])
     quick = log.read_bytes(), parquet.read_table(table)
     assert quick[1].num_rows == 200
-    monkeypatch.setattr(manifest, "_of_made", lambda *args: None)
+    monkeypatch.setattr(manifest, "_is_usual", lambda view: False)
     monkeypatch.setattr(run_log, "told_alike", lambda *args: 0)
-    monkeypatch.setattr(
-        run_log, "_entry_of_made",
-        lambda video, label, line, status: run_log.params_entry(video, label, None, line.fields, {"status": status}),
-    )  # fmt: skip
+    monkeypatch.setattr(run_log, "_text_of_made", lambda *args: None)
     log.unlink()
     merge([root])
     assert (log.read_bytes(), parquet.read_table(table)) == quick
@@ -126,3 +127,33 @@ def test_what_a_log_knows_alone_is_found_behind_what_the_journals_know_too(root:
     log.write_text(json.dumps(edited, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
     merge([tmp_path])
     assert json.loads(log.read_text(encoding="utf-8")) == edited
+
+
+def test_a_manifest_is_made_again_only_when_something_in_it_has_changed(root: Path, tmp_path: Path):
+    shutil.copytree(root / FOLDER, tmp_path / FOLDER)
+    table = tmp_path / "manifest.parquet"
+
+    def with_log(say: Callable[[RunLog], object]) -> bool:
+        """Whether a process that says something makes the manifest again; that is then as it would be made anew."""
+        before = table.stat().st_ino if table.exists() else None
+        with RunLog(tmp_path) as log:
+            say(log)
+        log.write_manifest()
+        changed = table.stat().st_ino != before
+        found = parquet.read_table(table)
+        assert found.to_pylist() == parquet.read_table(merge([tmp_path])[2]).to_pylist()
+        return changed
+
+    done = {video: [label] for video, label, view in History(tmp_path).items() if view.status == "done"}
+    left = {"vidéo 0": ["easy_005"]}
+    assert with_log(lambda log: None)
+    assert not with_log(lambda log: log.skipped(done))
+    assert not with_log(lambda log: None)
+    assert with_log(lambda log: log.begin_run(left))
+    assert with_log(lambda log: log.skipped(left))  # made by a run that died before it said so
+    assert not with_log(lambda log: log.same_inputs({"vidéo 0": ("s", "d", 25.0)}))
+    assert with_log(lambda log: log.not_retried({"vidéo 0": ["easy_005"]}))
+    other = Journal(tmp_path, {})
+    assert with_log(lambda log: (other.append("view", records(200)[7].to_json()), log.used({})))
+    table.unlink()
+    assert with_log(lambda log: log.skipped(done))

@@ -10,7 +10,7 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -123,7 +123,7 @@ class History:
         self.root = Path(root)  # `more`: further output roots, whose journals belong to the same work
         self.views: dict[str, dict[str, ViewHistory]] = {}
         self.workers: dict[str, WorkerHistory] = {}
-        self.inputs: dict[str, tuple[Key, Input]] = {}
+        self.inputs: dict[str, tuple[Key, list[Any]]] = {}  # signature, digest and fps that were found last
         self.latest = 0.0  # time of the newest line
         self._moved: dict[str, bool] = {}  # by worker
         self._readers = {Path(root): Reader(root), **{Path(other): Reader(other) for other in more}}
@@ -165,6 +165,10 @@ class History:
             tuple(example for damage in found for example in damage.examples)[:EXAMPLES],
         )
 
+    def lengths(self) -> dict[str, int]:
+        """How many bytes of every journal of the first root were read."""
+        return self._readers[self.root].lengths()
+
     def has_moved(self, worker: str) -> bool:
         """Whether the output root that a worker wrote to is another folder than the one its journal is in now."""
         if worker not in self._moved:
@@ -192,28 +196,33 @@ class History:
     def input_of(self, video: str) -> Input | None:
         """The newest that was found of a video's tracked data."""
         found = self.inputs.get(video)
-        return None if found is None else found[1]
+        return None if found is None else Input(*found[1])
 
     def add(self, line: JournalLine, root: Path | None = None) -> None:
         """Takes in one line. root: the output root whose journal it is from."""
-        self.latest = max(self.latest, line.key[0])
-        worker = self.workers.get(line.worker)
+        at, name, _ = line.key
+        if at > self.latest:
+            self.latest = at
+        worker = self.workers.get(name)
         if worker is None:
-            worker = self.workers[line.worker] = WorkerHistory(line.worker, root or self.root)
-        worker.last = max(worker.last, line.key[0])
+            worker = self.workers[name] = WorkerHistory(name, root or self.root)
+        if at > worker.last:
+            worker.last = at
         if line.kind == "view":
             self._ended_view(worker, line)
         else:
             _TAKE[line.kind](self, worker, line, line.fields)
 
-    def _view(self, video: str, label: str) -> ViewHistory:
+    def _views_of(self, video: str, labels: Iterable[str]) -> Iterator[ViewHistory]:
+        """Views of one video, those that nothing was known of too."""
         views = self.views.get(video)
         if views is None:
             views = self.views[sys.intern(video)] = {}
-        view = views.get(label)
-        if view is None:
-            view = views[sys.intern(label)] = ViewHistory()
-        return view
+        for label in labels:
+            view = views.get(label)
+            if view is None:
+                view = views[sys.intern(label)] = ViewHistory()
+            yield view
 
     def _run(self, worker: WorkerHistory, line: JournalLine, fields: dict[str, Any]) -> None:
         worker.header, worker.started = fields, line.key[0]
@@ -224,8 +233,7 @@ class History:
     def _plan(self, worker: WorkerHistory, line: JournalLine, fields: dict[str, Any]) -> None:
         overwrite = bool(fields.get("overwrite"))
         for video, labels in fields["views"].items():
-            for label in labels:
-                view = self._view(video, label)
+            for view in self._views_of(video, labels):
                 view.planned = _later(view.planned, line.key)
                 if overwrite:
                     view.withdrawn = _later(view.withdrawn, line.key)
@@ -237,7 +245,7 @@ class History:
     def _ended_view(self, worker: WorkerHistory, line: JournalLine) -> None:
         key = line.key
         video, label, status, found = line.pick(_OF_ENDED_VIEW)
-        view = self._view(video, label)
+        (view,) = self._views_of(video, (label,))
         view.end((key, status, worker.part or ""), worker.name if status == "failed" else None)
         if view.told is None or key > view.told.key:
             view.told = line
@@ -259,8 +267,8 @@ class History:
 
     def _end_all(self, videos: dict[str, list[str]], ended: Ended) -> None:
         for video, labels in videos.items():
-            for label in labels:
-                self._view(video, label).end(ended)
+            for view in self._views_of(video, labels):
+                view.end(ended)
 
     def _input(self, worker: WorkerHistory, line: JournalLine, fields: dict[str, Any]) -> None:
         self._input_found(fields["video"], line, fields["input"])
@@ -268,11 +276,7 @@ class History:
     def _input_found(self, video: str, line: JournalLine, found: list[Any]) -> None:
         before = self.inputs.get(video)
         if before is None or line.key > before[0]:
-            then = None if before is None else before[1]
-            signature, digest, fps = found
-            if then is None or (then.signature, then.digest, then.fps) != (signature, digest, fps):
-                then = Input(signature, digest, fps)
-            self.inputs[video] = line.key, then
+            self.inputs[video] = line.key, found
 
     def _end(self, worker: WorkerHistory, line: JournalLine, fields: dict[str, Any]) -> None:
         worker.ended = fields.get("why") or ""

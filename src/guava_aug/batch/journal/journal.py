@@ -14,12 +14,10 @@ it: so a clock that runs ahead, or a damaged digit, loses nothing.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
 import re
-import secrets
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,14 +27,14 @@ from typing import Any
 
 from guava_aug.batch.journal.lines import (
     EARLIEST,
+    LONGEST_LINE,
+    USUAL_VIEW,
     Packer,
     Shape,
     Values,
-    is_kind,
     is_short_ascii,
     is_time,
     understood,
-    unpacked,
 )
 from guava_aug.errors import DiskFullError, OutputError
 from guava_aug.runtime.durable import sync_descriptor
@@ -67,15 +65,19 @@ class JournalLine:
     @property
     def fields(self) -> dict[str, Any]:
         """What the line says, a new object every time; what is in it is not to be changed."""
-        return dict(zip(self.shape.names, map(unpacked, self._values), strict=True))
+        return {
+            name: self.shape.unpacked(name, value)
+            for name, value in zip(self.shape.names, self._values, strict=True)
+            if value is not None
+        }
 
     def get(self, name: str) -> Any:
         """Return one field; None: it is not there. Quicker than `fields`."""
         place = self.shape.places.get(name)
-        return None if place is None else unpacked(self._values[place])
+        return None if place is None else self.shape.unpacked(name, self._values[place])
 
     def pick(self, names: tuple[str, ...]) -> Values:
-        """Return two or more fields, None for those that are not there; objects of numbers as `Packer` packed them."""
+        """Return two or more fields, None for those that are not there; camera, stages and params as packed."""
         return self.shape.picker(names)(self._values)
 
     @property
@@ -200,6 +202,7 @@ class _Place:
     seen: int = 0  # its length then; a cut line stays unread for ever
     lines: int = 0
     time: float | None = None  # of the last line
+    shape: Shape | None = None  # of its usual lines
 
 
 class Reader:
@@ -227,6 +230,10 @@ class Reader:
             if name not in self._places or found[name].st_size > self._places[name].seen:
                 yield from self._of_file(name, found[name].st_mtime)
 
+    def lengths(self) -> dict[str, int]:
+        """How many bytes of every file were read."""
+        return {name: place.read for name, place in self._places.items()}
+
     def passed(self, path: Path, last: JournalLine | None = None) -> None:
         """Notes that all of a file is known already: it is this process's own. last: its last line."""
         place = self._places.setdefault(path.name, _Place())
@@ -242,39 +249,49 @@ class Reader:
             with open(self.folder / name, "rb") as file:
                 file.seek(place.read)
                 while texts := file.readlines(_BLOCK):
-                    place.seen = place.read + sum(map(len, texts))
+                    start = place.read
+                    place.seen = start + sum(map(len, texts))
                     torn = not texts[-1].endswith(b"\n")  # being written, or cut short
                     if torn:
                         texts.pop()
                     place.read += sum(map(len, texts))
-                    yield from self._lines(name, texts, place, latest, changed)
+                    yield from self._lines(name, texts, start, place, latest, changed)
                     if torn:
                         return
         except OSError as error:
             raise OutputError(f"{self.folder / name}: cannot be read ({error.strerror or error})") from error
 
     def _lines(
-        self, name: str, texts: list[bytes], place: _Place, latest: float, changed: float
+        self, name: str, texts: list[bytes], start: int, place: _Place, latest: float, changed: float
     ) -> Iterator[JournalLine]:
         """The lines, those that are understood; the others are counted."""
-        read = list(zip(*_read_block(texts, self._packer), strict=True)) if texts else []
-        for said, understood_ in read:
+        kind: str
+        usual_shape = place.shape = place.shape or Shape(USUAL_VIEW, self.folder / name)
+        end = start
+        for text in texts:
             place.lines += 1
-            if said is _EMPTY:
+            start, end = end, end + len(text)
+            usual = self._packer.usual_view(text[:-1].decode("latin-1"), start) if len(text) <= LONGEST_LINE else None
+            if usual is not None:
+                (at, number, values), kind, shape = usual, "view", usual_shape
+            elif (other := _read(text[:-1])) is not None:
+                at, number, kind, fields = other
+                shape, values = self._packer.pack(fields)
+            else:
+                if text != b"\n":
+                    self._pass_over(f"{name} line {place.lines}")
                 continue
-            number: Any = None if said is None else said.get("n")
-            if said is None or understood_ is None or not is_count(number):
-                self.damage.passed_over += 1
-                if len(self.damage.examples) < EXAMPLES:
-                    self.damage.examples += (f"{name} line {place.lines}",)
-                continue
-            at: Any = said.get("t")
             before = place.time
             if not is_time(at, latest) or (before is not None and at < before):
                 self.damage.times += 1
                 at = before if before is not None else _begun(name, latest, changed)
             place.time = at = float(at)
-            yield JournalLine((at, name, number), sys.intern(said["kind"]), *understood_)
+            yield JournalLine((at, name, number), kind, shape, values)
+
+    def _pass_over(self, where: str) -> None:
+        self.damage.passed_over += 1
+        if len(self.damage.examples) < EXAMPLES:
+            self.damage.examples += (where,)
 
 
 def _begun(name: str, latest: float, changed: float) -> float:
@@ -294,54 +311,18 @@ def _encode(kind: str, fields: Mapping[str, Any]) -> bytes:
     return text[1:].encode("ascii")
 
 
-_EMPTY: dict[str, Any] = {}  # what an empty line says
 _BLOCK = 1 << 18  # bytes of lines that are read together
-_LONG_LINE = 1 << 16  # bytes; such a one is read alone
-_MARK = f"between lines {secrets.token_hex(16)}"  # a damaged line cannot hold it
-_BETWEEN = f',"{_MARK}",'.encode()
 
 
-def _read_block(
-    texts: Sequence[bytes], packer: Packer
-) -> tuple[list[dict[str, Any] | None], list[tuple[Shape, Values] | None]]:
-    """Of every line what it says, unchecked, None when it is no JSON object; and what is understood of it, or None."""
-    lines = [text[:-1] for text in texts]  # all end with a new line
-    told = _parse_block(lines)
-    understood_: list[tuple[Shape, Values] | None] = [None] * len(lines)
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for place, said in enumerate(told):
-        if said:
-            groups.setdefault((said.get("kind"), *said) if type(said.get("kind")) is str else (), []).append(place)
-    plain = max(map(len, lines), default=0) <= _LONG_LINE and not any(b"\\u" in line for line in lines)
-    for names, places in groups.items():
-        if not names or not is_kind(names[0]):
-            continue
-        rows = [said for place in places if (said := told[place])]
-        many = packer.pack_many(names[0], names[1:], rows, plain) if len(places) > 1 else None
-        if many is not None:
-            shape, values = many
-            for place, one in zip(places, values, strict=True):
-                understood_[place] = shape, one
-            continue
-        for place, said in zip(places, rows, strict=True):
-            fields = understood(names[0], said, is_short_ascii(lines[place]))
-            understood_[place] = None if fields is None else packer.pack(fields)
-    return told, understood_
-
-
-def _parse_block(lines: Sequence[bytes]) -> list[dict[str, Any] | None]:
-    """What every line says, as `_parse`, and `_EMPTY` of an empty one.
-
-    All are read as one list, between whose elements the mark must be found again: else something is damaged, and they
-    are read one by one.
-    """
-    if all(lines) and max(map(len, lines)) <= _LONG_LINE:
-        with contextlib.suppress(ValueError):
-            found = loads(f"[{_BETWEEN.join(lines).decode('ascii')}]")
-            told = found[::2]
-            if len(told) == len(lines) and found[1::2] == [_MARK] * (len(lines) - 1) and set(map(type, told)) == {dict}:
-                return told
-    return [_parse(line) if line else _EMPTY for line in lines]
+def _read(text: bytes) -> tuple[Any, int, str, dict[str, Any]] | None:
+    """Time, unchecked, number, kind and fields of a line of any kind; None: it is not understood."""
+    said = _parse(text)
+    if said is None:
+        return None
+    kind: Any = said.get("kind")
+    number: Any = said.get("n")
+    fields = understood(kind, said, is_short_ascii(text))
+    return None if fields is None or not is_count(number) else (said.get("t"), number, sys.intern(kind), fields)
 
 
 _FIRST_FIELD = re.compile(rb'^[^,]{0,10000},(?="n":)')  # `{"t":...,` whatever a disk has made of it

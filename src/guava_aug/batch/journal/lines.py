@@ -3,22 +3,24 @@
 A disk, a copy or an editor may damage any byte of a journal. A line that is understood has a known kind, and each of
 its fields the type and the range that this table says; fields that are not in it are not looked at.
 
-There may be hundreds of thousands of lines. So lines that have the same fields are checked together, column by column,
-and kept as tuples of values; what many of them say alike is kept once. Only where a column holds something odd are its
-lines checked one by one.
+There may be hundreds of thousands of lines. So the usual ones are read by one pattern, and all are kept as tuples of
+values; what many of them say alike is kept once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import itertools
+import json
 import operator
+import os
 import re
-import struct
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from guava_aug.errors import OutputError
 from guava_aug.runtime.plain_json import (
     LARGEST,
     LARGEST_FLOAT,
@@ -29,6 +31,7 @@ from guava_aug.runtime.plain_json import (
     is_object,
     is_scalar,
     is_text,
+    loads,
 )
 
 STATUSES = ("success", "skipped", "failed")
@@ -207,13 +210,16 @@ Values = tuple[Any, ...]  # of the fields, some of them packed
 
 
 class Shape:
-    """The names of a line's fields, and at which place the value of each is. One object for all lines with the same."""
+    """The names of a line's fields, and at which place the value of each is. One object for all lines with the same.
 
-    __slots__ = ("_pickers", "names", "places")
+    file: of lines read by `Packer.usual_view`, the journal they are in, where their objects of numbers are; else None.
+    """
+
+    __slots__ = ("_pickers", "file", "names", "places")
     _known: ClassVar[dict[tuple[str, ...], Shape]] = {}
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.names = names
+    def __init__(self, names: tuple[str, ...], file: Path | None = None) -> None:
+        self.names, self.file = names, file
         self.places = {name: place for place, name in enumerate(names)}
         self._pickers: dict[tuple[str, ...], Callable[[Values], Values]] = {}
 
@@ -232,169 +238,168 @@ class Shape:
         picker = self._pickers.get(names)
         if picker is None:
             get = operator.itemgetter(*(self.places.get(name, len(self.names)) for name in names))
-            picker = self._pickers[names] = lambda values: get((*values, None))
+            all_there = set(names) <= self.places.keys()
+            picker = self._pickers[names] = get if all_there else lambda values: get((*values, None))
         return picker
+
+    def unpacked(self, name: str, value: Any) -> Any:
+        """Return the value of a field that `Packer` packed; not to be changed, for other lines may have the same.
+
+        Raises:
+            OutputError: the journal has changed since it was read.
+        """
+        if name not in _OF_NUMBERS or value is None:
+            return value
+        if self.file is None or type(value) is str:
+            return json.loads(value)
+        with open_texts() as text_at:
+            text = text_at(self.file, value)
+        try:
+            return loads(text)
+        except ValueError as error:
+            raise OutputError(f"{self.file}: it has changed while it was read; try again") from error
+
+
+@contextlib.contextmanager
+def open_texts() -> Iterator[Callable[[Path, int], str]]:
+    """Give what reads the JSON object at a place of a journal, up to its first closing brace; closes all files then.
+
+    Raises:
+        OutputError: a journal cannot be read.
+    """
+    opened: dict[Path, int] = {}
+
+    def text_at(file: Path, place: int) -> str:
+        try:
+            if file not in opened:
+                opened[file] = os.open(file, os.O_RDONLY)
+            text = os.pread(opened[file], _USUAL_OBJECT, place)
+            if b"}" not in text:
+                text = os.pread(opened[file], LONGEST_LINE, place)
+        except OSError as error:
+            raise OutputError(f"{file}: cannot be read ({error.strerror or error})") from error
+        return text[: text.find(b"}") + 1].decode("latin-1")
+
+    try:
+        yield text_at
+    finally:
+        for descriptor in opened.values():
+            os.close(descriptor)
+
+
+LONGEST_LINE = 1 << 16  # bytes of a usual one
+_USUAL_OBJECT = 512  # bytes
+
+
+# A line of a view that was made, as `ViewRecord.to_json` has it: nearly all of a large data set are such, and this
+# pattern is three times quicker than reading JSON and checking each field. It accepts nothing that `understood` would
+# not: what it leaves open (ranges, objects, escapes) `Packer.usual_view` checks. Any other line is read as JSON.
+_STRING = r"[ !#-~]*"  # without quotes; with a backslash, it is decoded
+_COUNT = r"0|[1-9][0-9]{0,17}"
+_FLOAT = r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,20}(?:e[-+][0-9]{2})?|e[-+][0-9]{2})"
+_NAME = r'"[ !#-\[\]-~]*"'
+_NUMBERS = rf"\{{{_NAME}:{_FLOAT}(?:,{_NAME}:{_FLOAT})*\}}"
+_WITH_LISTS = rf"(?:{_FLOAT}|\[{_FLOAT}(?:,{_FLOAT})*\])"
+_OBJECT = rf"\{{{_NAME}:{_WITH_LISTS}(?:,{_NAME}:{_WITH_LISTS})*\}}"
+_OF_USUAL_VIEW = {  # the fields in their order; those after `status` need not be there
+    "video": f'"({_STRING})"', "view": f'"({_STRING})"', "status": '"(success|skipped)"',
+    "seed": f"(-?(?:{_COUNT}))", "yaw": f"({_FLOAT})", "pitch": f"({_FLOAT})", "zoom": f"({_FLOAT})",
+    "trajectory": f'"({_STRING})"', "sampler": f'"({_STRING})"', "params": f"({_OBJECT})",
+    "tracked_path": f'"({_STRING})"', "output_dir": f'"({_STRING})"',
+    "frames": f"({_COUNT})", "fps": f"({_FLOAT})", "size": r"(\[[0-9,]*\])", "made_with": r"(\{[^{}]*\})",
+    "fingerprint": f'"({_STRING})"', "input": r"(\[[^\[\]]*\])", "bytes": f"({_COUNT})", "digest": f'"({_STRING})"',
+    "camera": rf'({_OBJECT}|\{{"moving":true\}})', "frame_rate": f'"({_STRING})"', "stages": f"({_NUMBERS})",
+    "render_time": f"({_FLOAT})",
+}  # fmt: skip
+USUAL_VIEW = tuple(_OF_USUAL_VIEW)
+_USUAL_LINE = re.compile(
+    rf'\{{"t":([1-9][0-9]{{9}}\.[0-9]{{6}}),"n":({_COUNT}),"kind":"view"'
+    + "".join(
+        f',"{name}":{pattern}' if name in ("video", "view", "status") else f'(?:,"{name}":{pattern})?'
+        for name, pattern in _OF_USUAL_VIEW.items()
+    )
+    + r"\}"
+)
+# Objects of numbers, which differ from view to view and are seldom asked for. They are kept as JSON text, and of usual
+# lines only the place of the text in the journal is kept.
+_OF_NUMBERS = ("camera", "stages", "params")
+_CAMERA, _STAGES, _PARAMS = (USUAL_VIEW.index(name) + 3 for name in ("camera", "stages", "params"))  # groups
+
+
+class _Kept(dict[str | None, Any]):
+    """JSON text -> its value, which has passed a check: one object for all lines that say the same."""
+
+    def __init__(self, check: Check, quotes: str = "") -> None:
+        super().__init__({None: None})  # a field that is not there
+        self._check, self._quotes = check, quotes
+
+    def __missing__(self, text: str) -> Any:
+        """Return the value of a text that is new. Raises ValueError when it fails the check."""
+        value = loads(f"{self._quotes}{text}{self._quotes}")
+        if not self._check(value):
+            raise ValueError(text)
+        self[text] = value = sys.intern(value) if type(value) is str else value
+        return value
 
 
 class Packer:
-    """Keeps checked values in little memory: each of those that recur once, objects of numbers as bytes."""
+    """Keeps checked values in little memory: each of those that recur once, objects that do not as JSON text."""
 
     def __init__(self) -> None:
-        self._shared: dict[Any, Any] = {}
-        self._last: dict[str, tuple[Any, list[type]]] = {}  # by field: consecutive lines mostly say the same
+        self._video, self._view = _Kept(is_folder, '"'), _Kept(is_label, '"')
+        self._text = _Kept(is_text, '"')  # the inside of strings that recur
+        self._frames, self._fps = _Kept(_is_count_32), _Kept(is_number)
+        self._shared = {"size": _Kept(_is_size), "made_with": _Kept(_is_made_with), "input": _Kept(_is_input)}
 
     def pack(self, fields: Mapping[str, Any]) -> tuple[Shape, Values]:
         """Return shape and values of a line that was understood."""
-        return Shape.of(tuple(fields)), tuple(self._packed(name, value) for name, value in fields.items())
+        return Shape.of(tuple(fields)), tuple([self._packed(name, value) for name, value in fields.items()])
 
-    def pack_many(
-        self, kind: str, names: Sequence[str], rows: Sequence[Mapping[str, Any]], plain: bool
-    ) -> tuple[Shape, list[Values]] | None:
-        """Return shape and values of lines of one kind and with the same names, all of which are as they should be.
+    def usual_view(self, text: str, start: int) -> tuple[float, int, Values] | None:
+        """Return time, number and values of the fields `USUAL_VIEW`, None for those that are not there, of a line.
 
-        None: to be looked at one by one, for one at least may not be. plain: see `understood`.
+        None: it is to be read as JSON. text: at most `LONGEST_LINE` characters. start: where it begins in its file.
         """
-        needed, checks = _FIELDS[kind]
-        known = tuple(name for name in names if name in checks)
-        if not all(name in known for name in needed):
+        found = _USUAL_LINE.fullmatch(text)
+        if found is None:
             return None
-        columns: dict[str, Sequence[Any]] = {}
-        for name in known:
-            column = self._column(name, checks[name], [row[name] for row in rows], plain)
-            if column is None:
-                return None
-            columns[name] = column
-        if kind == "view" and not all(map(is_folder, set(columns["video"]))):
+        (
+            at, number, video, view, status, seed, yaw, pitch, zoom, trajectory, sampler, params, tracked_path,
+            output_dir, frames, fps, size, made_with, fingerprint, input_, length, digest, camera, frame_rate, stages,
+            render_time,
+        ) = found.groups()  # fmt: skip
+        shared, text_of = self._shared, self._text
+        try:
+            if "\\" in text:
+                output_dir, fingerprint, digest = map(_decoded, (output_dir, fingerprint, digest))
+            return float(at), int(number), (
+                self._video[video], self._view[view], text_of[status],
+                seed and int(seed), yaw and float(yaw), pitch and float(pitch), zoom and float(zoom),
+                text_of[trajectory], text_of[sampler], params and start + found.start(_PARAMS), text_of[tracked_path],
+                output_dir, self._frames[frames], self._fps[fps], shared["size"][size], shared["made_with"][made_with],
+                fingerprint, shared["input"][input_], length and int(length), digest,
+                camera and start + found.start(_CAMERA), text_of[frame_rate],
+                stages and start + found.start(_STAGES), render_time and float(render_time),
+            )  # fmt: skip
+        except ValueError:
             return None
-        if kind == "skipped" and not all(all(map(is_folder, views)) for views in columns["views"]):
-            return None
-        return Shape.of(known), list(zip(*columns.values(), strict=True)) if columns else [()] * len(rows)
-
-    def _column(self, name: str, check: Check, values: list[Any], plain: bool) -> Sequence[Any] | None:
-        """The values of one field, packed, if all of them pass the check; None: it is not certain that they do."""
-        types = set(map(type, values))
-        if type(None) in types:
-            return None
-        if types == {str}:
-            if check is is_label or check is _is_status:
-                good = all(map(check, set(values)))
-            else:
-                good = check is is_text and (plain or all(map(is_text, values)))
-            return (list(map(sys.intern, values)) if name in _RECUR else values) if good else None
-        if types == {int} and check in _RANGES:
-            least, greatest = _RANGES[check]
-            return values if least <= min(values) and max(values) <= greatest else None
-        if types == {float} and check is is_number:
-            return values if sum(map(abs, values)) < LARGEST_FLOAT else None  # false for NaN, wherever it stands
-        if types == {dict} and check in _PACKED and plain:
-            if (alike := self._numbers_alike(values)) is not None:
-                return alike
-            packed = [self._numbers(value) or value for value in values]
-            return packed if all(type(value) is tuple or check(value) for value in packed) else None
-        if (types == {dict} or types == {list}) and check in _SHARED:
-            try:
-                return [self._share(name, check, value) for value in values]
-            except ValueError:
-                return None
-        return values if all(map(check, values)) else None  # False for null
 
     def _packed(self, name: str, value: Any) -> Any:
-        kind = type(value)
-        if kind is str:
-            return sys.intern(value) if name in _RECUR else value
-        if kind is dict and name in ("camera", "stages"):
-            return self._numbers(value) or value
-        if (kind is dict or kind is list) and name in ("made_with", "input", "size"):
-            return self._share(name, lambda _: True, value)
+        if name in _OF_NUMBERS:
+            return json.dumps(value, allow_nan=False, separators=(",", ":"))
+        if name in self._shared:
+            return self._shared[name].setdefault(json.dumps(value, allow_nan=False, separators=(",", ":")), value)
+        return sys.intern(value) if type(value) is str and name in _RECUR else value
+
+
+def _decoded(text: str | None) -> str | None:
+    """The string of a JSON string's inside. Raises ValueError when that is none, or `is_text` refuses it."""
+    value = None if text is None else loads(f'"{text}"')
+    if value is None or is_text(value):
         return value
-
-    def _share(self, name: str, check: Check, value: Any) -> Any:
-        """The first value that said the same, which has been checked. Raises ValueError when the check fails."""
-        values = list(value.values()) if type(value) is dict else value
-        types = list(map(type, values))  # for True == 1 == 1.0
-        last = self._last.get(name)
-        if last is not None and value == last[0] and types == last[1]:
-            return last[0]
-        key: Any = name, tuple(value), tuple(values), tuple(types)
-        try:
-            shared = self._shared.get(key)
-        except TypeError:  # a list in it
-            shared, key = None, None
-        if shared is None:
-            if not check(value):
-                raise ValueError(name)
-            shared = value
-            if key is not None:
-                self._shared[key] = shared
-        self._last[name] = shared, types
-        return shared
-
-    def _numbers_alike(self, values: list[dict[str, Any]]) -> list[tuple[Any, bytes]] | None:
-        """`_numbers` of several objects of one form; None: they differ in form, or one is something else."""
-        names = tuple(values[0])
-        if set(map(tuple, values)) != {names}:
-            return None
-        form: list[Any] = []
-        columns: list[tuple[bytes, int]] = []  # numbers of all objects, one after the other, and bytes of each
-        for name in names:
-            column = [value[name] for value in values]
-            length, types = -1, set(map(type, column))
-            if types == {list}:
-                length = len(column[0])
-                if not length or set(map(len, column)) != {length}:
-                    return None
-                column = list(itertools.chain.from_iterable(column))
-                types = set(map(type, column))
-            if types != _ONLY_FLOATS or not sum(map(abs, column)) < LARGEST_FLOAT:
-                return None
-            form += name, length
-            columns.append((struct.pack(f"{len(column)}d", *column), 8 * abs(length)))
-        key = tuple(form)
-        key = self._shared.setdefault(key, key)
-        if len(columns) == 1:
-            ((data, size),) = columns
-            return [(key, data[at : at + size]) for at in range(0, len(data), size)]
-        return [
-            (key, b"".join([data[i * size : (i + 1) * size] for data, size in columns])) for i in range(len(values))
-        ]
-
-    def _numbers(self, value: dict[str, Any]) -> tuple[Any, bytes] | None:
-        """An object of finite numbers and lists of such as bytes, with its form; None: it is something else."""
-        flat: list[Any] = []
-        form: list[Any] = []
-        for name, item in value.items():
-            if type(item) is list:
-                form += name, len(item)
-                flat += item
-            else:
-                form += name, -1
-                flat.append(item)
-        if set(map(type, flat)) != _ONLY_FLOATS or not sum(map(abs, flat)) < LARGEST_FLOAT:
-            return None
-        key = tuple(form)
-        return self._shared.setdefault(key, key), struct.pack(f"{len(flat)}d", *flat)
+    raise ValueError("text")
 
 
-def unpacked(value: Any) -> Any:
-    """Return the value that `Packer` packed; it is not to be changed, for others may have the same."""
-    if type(value) is not tuple:  # JSON has none
-        return value
-    form, data = value
-    numbers, at = struct.unpack(f"{len(data) // 8}d", data), 0
-    found: dict[str, Any] = {}
-    for name, length in zip(form[::2], form[1::2], strict=True):
-        if length < 0:
-            found[name] = numbers[at]
-            at += 1
-        else:
-            found[name] = list(numbers[at : at + length])
-            at += length
-    return found
-
-
-_ONLY_FLOATS = {float}
-_PACKED = (is_object, _is_stages)
-_SHARED = (_is_made_with, _is_input, _is_size)
 _RECUR = {"video", "view", "status", "tracked_path", "frame_rate", "sampler", "trajectory", "stage", "kind"}
 
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import struct
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from guava_aug.batch.journal.history import History, ViewHistory, WorkerHistory
-from guava_aug.batch.journal.journal import JournalLine
-from guava_aug.batch.journal.lines import unpacked
+from guava_aug.batch.journal.lines import open_texts
 from guava_aug.batch.journal.params_log import Entries
 from guava_aug.errors import OutputError, UsageError
 from guava_aug.output.tree import manifest_path, relative_paths
 from guava_aug.runtime import timing
 from guava_aug.runtime.atomic import atomic_write
 from guava_aug.runtime.frame_rate import rate_text
-from guava_aug.runtime.plain_json import is_number
+from guava_aug.runtime.plain_json import is_number, loads
+from guava_aug.runtime.version import __version__
 from guava_aug.views.camera_facts import expanded_facts
 from guava_aug.views.view import recorded_params, view_order
 
@@ -67,8 +67,7 @@ def write_manifest(root: Path, history: History, found: Entries) -> Path:
     schema = pa.schema(
         [(name, kinds.get(kind) or pa.timestamp("ms", tz="UTC")) for name, kind in COLUMNS.items()],
     )
-    path, all_rows = manifest_path(root), rows(root, history, found)
-    types = [schema.field(name).type for name in COLUMNS]
+    path, views, tables = manifest_path(root), _in_order(history, found), _Tables(history, schema)
     try:
         with (  # an open file, for pyarrow takes a colon in a path for the scheme of a URI
             atomic_write(path) as temporary,
@@ -76,15 +75,118 @@ def write_manifest(root: Path, history: History, found: Entries) -> Path:
             pq.ParquetWriter(file, schema, compression="zstd") as writer,
         ):
             writer.write_table(schema.empty_table())
-            while piece := list(islice(all_rows, ROWS_AT_A_TIME)):
-                columns = [
-                    _column(name, values, kind, type_)
-                    for name, values, kind, type_ in zip(COLUMNS, zip(*piece, strict=True), KINDS, types, strict=True)
-                ]
-                writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+            while piece := list(islice(views, ROWS_AT_A_TIME)):
+                writer.write_table(tables.of(piece))
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error}); check the disk and run again") from error
     return path
+
+
+def note_sources(root: Path, lengths: Mapping[str, int]) -> None:
+    """Note beside the manifest that it is made from the first bytes of these journals, and from nothing else."""
+    with contextlib.suppress(OSError), atomic_write(root / _SOURCES) as temporary:
+        temporary.write_text(json.dumps(_sources(root, lengths)) + "\n", encoding="utf-8")
+
+
+def is_made_from(root: Path, lengths: Mapping[str, int]) -> bool:
+    """Return whether a manifest is there that is made, in this form, from these bytes of journals and nothing else."""
+    try:
+        return bool(loads((root / _SOURCES).read_text(encoding="utf-8")) == _sources(root, lengths))
+    except (OSError, ValueError):
+        return False
+
+
+def _sources(root: Path, lengths: Mapping[str, int]) -> dict[str, Any]:
+    found = os.stat(manifest_path(root))
+    return {
+        "journals": dict(lengths), "manifest": [found.st_size, found.st_mtime_ns],
+        "columns": list(COLUMNS), "version": __version__,
+    }  # fmt: skip
+
+
+_SOURCES = Path(".guava-aug") / "manifest.json"
+_Known = tuple[str, str, ViewHistory | None, dict[str, Any]]  # video, view, what journals and logs say of it
+
+
+def _in_order(history: History, found: Entries) -> Iterator[_Known]:
+    """All views: videos by name, views by difficulty and number."""
+    for video in sorted(history.views.keys() | found.keys()):
+        views, entries = history.views.get(video, {}), found.get(video, {})
+        for label in sorted(views.keys() | entries.keys(), key=view_order):
+            yield video, label, views.get(label), entries.get(label) or {}
+
+
+class _Tables:
+    """Makes tables of views: of most of them column by column, which is quick, of the others row by row."""
+
+    def __init__(self, history: History, schema: Any) -> None:
+        self._schema = schema
+        self._workers = {name: _of_worker(history, worker) for name, worker in history.workers.items()}
+        self._texts: dict[int, tuple[Any, str]] = {}  # JSON of what many views have in common, by identity
+
+    def of(self, views: Sequence[_Known]) -> Any:
+        """Return the table of some views, in their order."""
+        import pyarrow as pa  # noqa: PLC0415 - slow to load, and not always needed
+
+        usual = [place for place, (_, _, view, _) in enumerate(views) if view is not None and _is_usual(view)]
+        columns = self._of_usual([views[place] for place in usual]) if usual else None
+        if columns is None:
+            usual, tables = [], []
+        else:
+            arrays = [
+                columns[name] if name in _OF_NUMBERS else pa.array(columns[name], type_)
+                for name, type_ in zip(COLUMNS, self._schema.types, strict=True)
+            ]
+            tables = [pa.Table.from_arrays(arrays, schema=self._schema)]
+        if others := sorted(set(range(len(views))).difference(usual)):
+            rows = [_row(*views[place], self._workers) for place in others]
+            arrays = [
+                _column(values, kind, type_)
+                for values, kind, type_ in zip(zip(*rows, strict=True), KINDS, self._schema.types, strict=True)
+            ]
+            tables.append(pa.Table.from_arrays(arrays, schema=self._schema))
+        places = [*usual, *others]
+        return pa.concat_tables(tables).take(pa.array(sorted(range(len(places)), key=places.__getitem__)))
+
+    def _of_usual(self, views: Sequence[_Known]) -> dict[str, Any] | None:
+        """Return the columns of views that `_is_usual`; None: a camera or its times are odd."""
+        videos, labels, histories, _ = zip(*views, strict=True)
+        lines = [view.made for view in histories]
+        (
+            seeds, yaws, pitches, zooms, cameras, frames, fps, rates, sizes, lengths, stages, times, fingerprints,
+            made_with,
+        ) = zip(*(line.pick(_PICKED) for line in lines), strict=True)  # fmt: skip
+        numbers = _numbers([line.shape.file for line in lines], cameras, stages, times)
+        if numbers is None:
+            return None
+        count = len(views)
+        columns: dict[str, Any] = dict.fromkeys(COLUMNS, (None,) * count)
+        columns.update(numbers)
+        _, columns["difficulty"], columns["view_index"] = zip(*map(view_order, labels), strict=True)
+        columns["params"] = [
+            f'{{"pitch": {pitch!r}, "seed": {seed}, "yaw": {yaw!r}, "zoom": {zoom!r}}}'
+            for seed, yaw, pitch, zoom in zip(seeds, yaws, pitches, zooms, strict=True)
+        ]
+        columns["path"], columns["sidecar"] = zip(*map(relative_paths, labels, videos), strict=True)
+        columns["width"], columns["height"] = zip(*(size or (None, None) for size in sizes), strict=True)
+        of_workers = [tuple(self._workers[line.worker].values()) for line in lines]
+        columns.update(zip(_OF_WORKER, zip(*of_workers, strict=True), strict=True))
+        columns.update(
+            video=[_text(video) for video in videos], view=labels, seed=seeds, yaw=yaws, pitch=pitches, zoom=zooms,
+            sampler=["fixed"] * count, status=["done"] * count,
+            failed_runs=[view.failed_runs for view in histories], frames=frames, fps=fps,
+            frame_rate=[rate or _rate_text(number) for rate, number in zip(rates, fps, strict=True)],
+            bytes=lengths, finished=[int(line.key[0] * 1000) for line in lines],
+            fingerprint=fingerprints, made_with=[None if value is None else self._json(value) for value in made_with],
+        )  # fmt: skip
+        return columns
+
+    def _json(self, value: Any) -> str:
+        """Return the JSON text with sorted keys."""
+        known = self._texts.get(id(value))
+        if known is None:
+            known = self._texts[id(value)] = value, json.dumps(value, sort_keys=True)
+        return known[1]
 
 
 def _integer(bits: int) -> Callable[[Any], int | None]:
@@ -110,69 +212,93 @@ _FITTING: dict[str, Callable[[Any], Any]] = {
 }  # fmt: skip
 
 
-def _column(name: str, values: Sequence[Any], kind: str, type_: Any) -> Any:
+def _column(values: Sequence[Any], kind: str, type_: Any) -> Any:
     import pyarrow as pa  # noqa: PLC0415 - slow to load, and not always needed
 
-    if name in _WHOLE and set(map(type, values)) <= {bytes, type(None)}:
-        return _matrices(name, values, type_)
-    if name in _WHOLE:
-        values = [_expanded(name, value) if type(value) is bytes else value for value in values]
     try:
         return pa.array(values, type_)
     except (pa.ArrowException, ValueError, TypeError, OverflowError):
         return pa.array([_FITTING[kind](value) for value in values], type_)
 
 
-# Of matrices that a journal has in part, as packed numbers: all numbers, and the places of those in the journal.
+_PICKED = (
+    "seed", "yaw", "pitch", "zoom", "camera", "frames", "fps", "frame_rate", "size", "bytes", "stages", "render_time",
+    "fingerprint", "made_with",
+)  # fmt: skip
+
+
+def _is_usual(view: ViewHistory) -> bool:
+    """Return whether a view is done, and its line as most are: drawn from a seed, with a camera that stands still."""
+    line = view.made
+    if line is None or line.shape.file is None or view.status != "done":
+        return False
+    seed, yaw, pitch, zoom, sampler, trajectory = line.pick(("seed", "yaw", "pitch", "zoom", "sampler", "trajectory"))
+    return None not in (seed, yaw, pitch, zoom) and sampler is None and trajectory in (None, "fixed")
+
+
+# Of matrices that a journal has in part: all numbers, and the places of those in the journal.
 _WHOLE: dict[str, tuple[tuple[float, ...], tuple[int, ...]]] = {
     "K": ((0.0,) * 8 + (1.0,), (0, 4, 2, 5)),  # fx, fy, cx, cy
     "viewmat": ((0.0,) * 15 + (1.0,), tuple(range(12))),
 }
+_OF_NUMBERS = ("azimuth", "elevation", *_WHOLE, *STAGE_COLUMNS.values())
 
 
-def _expanded(name: str, packed: bytes) -> list[float]:
-    whole, places = _WHOLE[name]
-    found = list(whole)
-    for place, value in zip(places, struct.unpack(f"{len(places)}d", packed), strict=True):
-        found[place] = value
-    return found
+def _numbers(
+    files: Sequence[Any], cameras: Sequence[int | None], stages: Sequence[int | None], times: Sequence[float | None]
+) -> dict[str, Any] | None:
+    """Return the columns of `_OF_NUMBERS` of cameras and stages that are in journals; None: one is in another form.
+
+    times: the render times, for the stage of this name where it is not among them.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - slow to load, and not always needed
+    import pyarrow.compute as pc  # noqa: PLC0415 - slow to load, and not always needed
+    import pyarrow.json as pj  # noqa: PLC0415 - slow to load, and not always needed
+
+    real, reals = pa.float64(), pa.list_(pa.float64())
+    camera = pa.struct([("azimuth", real), ("elevation", real), ("K", reals), ("viewmat", reals)])
+    schema = pa.schema([("camera", camera), ("stages", pa.struct([(stage, real) for stage in STAGE_COLUMNS]))])
+    with open_texts() as text_at:
+        text = "\n".join([
+            f'{{"camera":{text_at(file, at) if at else "null"},"stages":{text_at(file, spent) if spent else "null"}}}'
+            for file, at, spent in zip(files, cameras, stages, strict=True)
+        ]).encode("latin-1")  # fmt: skip
+    try:
+        table = pj.read_json(
+            pa.BufferReader(text),
+            read_options=pj.ReadOptions(use_threads=False, block_size=len(text) + 1),
+            parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+        )
+    except pa.ArrowInvalid:
+        return None
+    fields = table["camera"].combine_chunks().flatten()
+    columns = dict(zip(("azimuth", "elevation", "K", "viewmat"), fields, strict=True))
+    there = len(cameras) - cameras.count(None)
+    for name, (_, places) in _WHOLE.items():
+        lengths = pc.list_value_length(columns[name])
+        if (pc.sum(pc.equal(lengths, len(places))).as_py() or 0) != there:
+            return None
+        columns[name] = _matrices(name, columns[name])
+    if any(len(cameras) - columns[name].null_count != there for name in ("azimuth", "elevation")):
+        return None
+    spent = dict(zip(STAGE_COLUMNS.values(), table["stages"].combine_chunks().flatten(), strict=True))
+    render = STAGE_COLUMNS[timing.RENDER]
+    return {**columns, **spent, render: pc.coalesce(spent[render], pa.array(times, real))}
 
 
-def _matrices(name: str, values: Sequence[bytes | None], type_: Any) -> Any:
-    """`_expanded` of a whole column, as an array of lists."""
+def _matrices(name: str, parts: Any) -> Any:
+    """Return whole matrices, as an array of lists, of those that a journal has in part."""
     import numpy as np  # noqa: PLC0415 - slow to load, and not always needed
     import pyarrow as pa  # noqa: PLC0415 - slow to load, and not always needed
 
     whole, places = _WHOLE[name]
-    there = [value is not None for value in values]
-    packed = np.frombuffer(b"".join([value for value in values if value is not None])).reshape(-1, len(places))
-    full = np.tile(np.array(whole), (len(packed), 1))
-    full[:, places] = packed
-    offsets = np.zeros(len(values) + 1, np.int32)
-    np.cumsum(there, out=offsets[1:])
-    offsets *= len(whole)
-    ends = pa.array(offsets, mask=np.array([not one for one in there] + [False]))
-    return pa.ListArray.from_arrays(ends, pa.array(full.ravel())).cast(type_)
-
-
-def rows(root: Path, history: History, found: Entries) -> Iterator[tuple[Any, ...]]:
-    """The manifest's rows, values in the order of `COLUMNS`: videos by name, views by difficulty and number.
-
-    Matrices are lists of numbers, or bytes, see `_WHOLE`.
-    """
-    workers = {name: _of_worker(history, worker) for name, worker in history.workers.items()}
-    in_order = {name: tuple(worker.values()) for name, worker in workers.items()}
-    text_of = _Texts()
-    for video in sorted(history.views.keys() | found.keys()):
-        views, entries = history.views.get(video, {}), found.get(video, {})
-        for label in sorted(views.keys() | entries.keys(), key=view_order):
-            view = views.get(label)
-            if view is not None and view.made is not None and view.status == "done":
-                row = _of_made(video, label, view, view.made, in_order[view.made.worker], text_of)
-                if row is not None:
-                    yield row
-                    continue
-            yield _row(video, label, view, entries.get(label) or {}, workers)
+    numbers = parts.flatten().to_numpy().reshape(-1, len(places))
+    full = np.tile(np.array(whole), (len(numbers), 1))
+    full[:, places] = numbers
+    there = parts.is_valid().to_numpy(zero_copy_only=False)
+    offsets = np.zeros(len(parts) + 1, np.int32)
+    np.cumsum(there * len(whole), out=offsets[1:])
+    return pa.ListArray.from_arrays(pa.array(offsets, mask=np.append(~there, False)), pa.array(full.ravel()))
 
 
 def _row(
@@ -196,72 +322,6 @@ def _row(
     return tuple(row.values())
 
 
-class _Texts:
-    """JSON of what many views have in common, made once."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, tuple[Any, str]] = {}  # by identity
-
-    def of(self, value: Any) -> str:
-        """Return the JSON text with sorted keys."""
-        known = self._known.get(id(value))
-        if known is None:
-            known = self._known[id(value)] = value, json.dumps(value, sort_keys=True)
-        return known[1]
-
-
-_PICKED = (
-    "seed", "yaw", "pitch", "zoom", "camera", "frames", "fps", "frame_rate", "size", "bytes", "stages", "render_time",
-    "fingerprint", "made_with", "trajectory", "sampler",
-)  # fmt: skip
-_FORM = ("azimuth", -1, "elevation", -1, "K", 4, "viewmat", 12)  # of a camera that stands still, see `lines.Packer`
-_NUMBERS = {int, float}
-
-
-def _of_made(
-    video: str, label: str, view: ViewHistory, line: JournalLine, worker: tuple[Any, ...], text_of: _Texts
-) -> tuple[Any, ...] | None:
-    """`_row` of a view that is done and whose line is as usual, which most are, and this is quick; else None."""
-    (
-        seed, yaw, pitch, zoom, camera, frames, fps, frame_rate, size, length, stages, render_time, fingerprint,
-        made_with, trajectory, sampler,
-    ) = line.pick(_PICKED)  # fmt: skip
-    if (
-        type(seed) is not int
-        or not {type(yaw), type(pitch), type(zoom)} <= _NUMBERS
-        or sampler is not None
-        or (camera is not None and (type(camera) is not tuple or camera[0] != _FORM))
-    ):
-        return None
-    _, difficulty, number = view_order(label)
-    azimuth = elevation = K = viewmat = None
-    if camera is not None:
-        data = camera[1]
-        azimuth, elevation = struct.unpack_from("2d", data)
-        K, viewmat = data[16:48], data[48:]
-    width, height = size or (None, None)
-    seconds = dict.fromkeys(STAGE_COLUMNS)
-    seconds[timing.RENDER] = render_time
-    for stage, spent in unpacked(stages or {}).items():
-        if stage in seconds:
-            seconds[stage] = spent
-    path, sidecar = relative_paths(label, video)
-    root, part, host, device, gpu, rasteriser, precision, versions = worker
-    return (
-        video, label, difficulty, number,
-        seed, yaw, pitch, zoom,
-        trajectory or "fixed", f'{{"pitch": {pitch!r}, "seed": {seed!r}, "yaw": {yaw!r}, "zoom": {zoom!r}}}',
-        azimuth, elevation,
-        K, viewmat, None,
-        "done", None, None, None, view.failed_runs,
-        root, path, sidecar,
-        frames, fps, frame_rate or _rate_text(fps), width, height, length,
-        *seconds.values(),
-        int(line.key[0] * 1000), part, host, device, gpu,
-        rasteriser, precision, versions, fingerprint, None if made_with is None else text_of.of(made_with),
-    )  # fmt: skip
-
-
 def _of_entry(entry: dict[str, Any]) -> dict[str, Any]:
     """What the parameter log of an earlier version or of the original says of a view."""
     known = {key: entry.get(key) for key in ("seed", "yaw", "pitch", "zoom", "frames", "error")}
@@ -273,11 +333,14 @@ def _of_entry(entry: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+_OF_WORKER = ("root", "part", "host", "device", "gpu", "rasteriser", "precision", "versions")
+
+
 def _of_worker(history: History, worker: WorkerHistory) -> dict[str, Any]:
     """What the views that a process made have in common."""
     machine = worker.used.get("machine") or {}
     return {
-        "root": None if worker.root in (None, history.root) else str(worker.root),
+        "root": None if worker.root in (None, history.root) else _text(str(worker.root)),
         "part": worker.part,
         "host": worker.header.get("host"),
         "device": machine.get("device"),

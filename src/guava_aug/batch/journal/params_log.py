@@ -70,7 +70,7 @@ def iter_params(path: Path, start: int = 0) -> Iterator[tuple[str, dict[str, Ent
         raise OutputError(f"{path}: expected {{video: {{view: entry}}}}, found something else; {_ADVICE}") from error
 
 
-def told_alike(path: Path, entries: Iterable[tuple[str, dict[str, Entry]]]) -> int | None:
+def told_alike(path: Path, entries: Iterable[tuple[str, Mapping[str, Entry | str]]]) -> int | None:
     """Up to which byte a log is what `write_params` would make of these entries: 0, or where a video ends.
 
     None: it is all the same. So what is known already need not be read. Raises OutputError when it cannot be read.
@@ -187,6 +187,29 @@ def _split(label: str) -> tuple[str, int | None]:
     return (numbered[1], int(numbered[2])) if numbered else (label, None)
 
 
+def made_entry(video: str, label: str, status: str, *values: Any) -> str:
+    """Return the text of the entry of a view that was made, as `write_params` writes it; quick, as most are such.
+
+    values: seed, yaw, pitch, zoom, tracked_path, output_dir, render_time and frames.
+    """
+    seed, yaw, pitch, zoom, tracked_path, output_dir, render_time, frames = values
+    start, of_label = _made_start(label)
+    return (
+        f'{start}{_text(video)}{of_label}            "seed": {seed!r},\n            "yaw": {yaw!r},\n'
+        f'            "pitch": {pitch!r},\n            "zoom": {zoom!r},\n            "status": "{status}",\n'
+        f'            "tracked_path": {_text(tracked_path)},\n            "output_dir": {_text(output_dir)},\n'
+        f'            "render_time": {render_time!r},\n            "frames": {frames!r}\n        }}'
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _made_start(label: str) -> tuple[str, str]:
+    """Return what stands before and behind the video's name in the text of a view's entry."""
+    fields = list(entry_start("", label).items())[1:]
+    of_label = "".join(f",\n{_start(key)}{_text(value)}" for key, value in fields)
+    return f"        {_text(label)}: {{\n{_start('video_name')}", f"{of_label},\n"
+
+
 def params_entry(video: str, label: str, before: Entry | None, *told: Mapping[str, Any]) -> Entry:
     """The entry of a view with what was told of it, the last word last; `before`: what an earlier log says.
 
@@ -203,14 +226,16 @@ def params_entry(video: str, label: str, before: Entry | None, *told: Mapping[st
     return {**ordered, **entry}
 
 
-def write_params(path: Path, entries: Entries | Iterable[tuple[str, dict[str, Entry]]]) -> None:
+def write_params(path: Path, entries: Entries | Iterable[tuple[str, Mapping[str, Entry | str]]]) -> None:
     """Writes a log in one step: videos by name, views by difficulty and number. The same entries give the same bytes.
 
     entries: {video: {label: entry}}; or (video, {label: entry}) in the order of the names, made while it is written.
+    An entry may be the text of `made_entry`.
 
     Raises:
         OutputError: it cannot be written; the log before is still there.
     """
+    videos: Iterable[tuple[str, Mapping[str, Entry | str]]]
     videos = sorted(entries.items()) if isinstance(entries, dict) else entries
     try:
         with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
@@ -224,7 +249,7 @@ _ENDS = ("{}\n", "\n}\n")
 _BUFFER = 1 << 20
 
 
-def _texts(videos: Iterable[tuple[str, dict[str, Entry]]]) -> Iterator[str]:
+def _texts(videos: Iterable[tuple[str, Mapping[str, Entry | str]]]) -> Iterator[str]:
     """The text of a log, video by video, then its end."""
     start = "{\n"
     for video, views in videos:
@@ -233,11 +258,15 @@ def _texts(videos: Iterable[tuple[str, dict[str, Entry]]]) -> Iterator[str]:
     yield _ENDS[start == ",\n"]
 
 
-def _video(views: dict[str, Entry]) -> str:
+def _video(views: Mapping[str, Entry | str]) -> str:
     """One video as json.dumps(indent=4) writes it at its depth; that is ten times slower."""
     blocks = []
     for label in sorted(views, key=view_order) if len(views) > 1 else views:
-        fields = ",\n".join([_start(key) + _text(value) for key, value in views[label].items()])
+        entry = views[label]
+        if isinstance(entry, str):
+            blocks.append(entry)
+            continue
+        fields = ",\n".join([_start(key) + _text(value) for key, value in entry.items()])
         blocks.append(f"        {_text(label)}: {{\n{fields}\n        }}")
     return "{\n" + ",\n".join(blocks) + "\n    }" if blocks else "{}"
 

@@ -13,16 +13,16 @@ from types import TracebackType
 from typing import Any
 
 from guava_aug.batch.journal.history import OVERWRITE_STOPPED, Ended, History, ViewHistory, no_collection
-from guava_aug.batch.journal.journal import Journal, JournalLine
+from guava_aug.batch.journal.journal import Journal
 from guava_aug.batch.journal.lines import is_folder
-from guava_aug.batch.journal.manifest import write_manifest
+from guava_aug.batch.journal.manifest import is_made_from, note_sources, write_manifest
 from guava_aug.batch.journal.params_log import (
     Entries,
     Entry,
     adds_nothing,
     check_entries,
-    entry_start,
     iter_params,
+    made_entry,
     params_entry,
     told_alike,
     write_params,
@@ -64,6 +64,8 @@ class RunLog:
         known = sum(map(len, self.history.views.values()))
         self._next_rewrite = time.monotonic() + FIRST_REWRITE if known > SMALL else 0.0
         self._dirty = False
+        self._before = self.history.lengths()
+        self._has_changed = bool(self._found or self._others)  # what is in the manifest, by this process
 
     def get(self, video: str, label: str) -> Entry | None:
         """The parameter-log entry of a view from whoever made it: journals first, then logs; None if there is none."""
@@ -135,6 +137,8 @@ class RunLog:
                 ended = None if view is None else view.ended_in(self.part)
                 if ended is None or ended[1] != status:
                     new.setdefault(video, []).append(label)
+                    self._has_changed = self._has_changed or view is None or view.status != "done"
+        self._has_changed = self._has_changed or (kind != "skipped" and bool(new))
         self._append([(kind, {"views": views}) for views in _pieces(new)])
 
     def same_inputs(self, videos: Mapping[str, tuple[str, str, float | None]]) -> None:
@@ -159,14 +163,27 @@ class RunLog:
             return  # nothing was told
         try:
             self.history.refresh()
+            if not self._has_changed and is_made_from(self.root, self._before) and self._is_alone():
+                note_sources(self.root, self.history.lengths())
+                return
             found = {video: dict(views) for video, views in self._others.items()}
             for video, views in self._found.items():
                 found.setdefault(video, {}).update(views)
-            write_manifest(self.root, self.history, found)
-            while self.history.refresh():
+            ended = True
+            while ended:
+                made_from = self.history.lengths()
                 write_manifest(self.root, self.history, found)
+                ended = self.history.refresh()
+            if not found:
+                note_sources(self.root, made_from)
         except OutputError as error:
             log.warning("%s", error)
+
+    def _is_alone(self) -> bool:
+        """Return whether nobody else has written to a journal since this process began."""
+        own = self._journal.path
+        others = {name: length for name, length in self.history.lengths().items() if own is None or name != own.name}
+        return others == self._before
 
     def __enter__(self) -> RunLog:
         return self
@@ -184,6 +201,7 @@ class RunLog:
 
     def _append(self, rows: Sequence[tuple[str, Mapping[str, Any]]], at: float | None = None) -> None:
         lines = self._journal.append_many(rows, at=at)
+        self._has_changed = self._has_changed or any(kind in ("plan", "view") for kind, _ in rows)
         self.history.add_own(self._journal, lines)
         self._dirty = self._dirty or bool(lines)
 
@@ -217,53 +235,49 @@ class RunLog:
         self._next_rewrite = ended + (ended - begun) / REWRITE_SHARE if many else 0.0
         self._dirty = False
 
-    def _entries(self) -> Iterator[tuple[str, dict[str, Entry]]]:
+    def _entries(self) -> Iterator[tuple[str, dict[str, Entry | str]]]:
         return log_entries(self.history, self._found, self._others, self.part)
 
 
 def log_entries(
     history: History, found: Entries, others: Entries, part: str | None, every: bool = False
-) -> Iterator[tuple[str, dict[str, Entry]]]:
+) -> Iterator[tuple[str, dict[str, Entry | str]]]:
     """(video, {view: entry}) of a part, or of `every`: what the journals say, else what was `found` in the log. Sorted.
 
-    others: entries of other parts' logs, for what only they know of a view.
+    others: entries of other parts' logs, for what only they know of a view. An entry may be the text of `made_entry`.
     """
     for video in sorted(found.keys() | history.views.keys()):
-        entries = dict(found.get(video, {}))
+        entries: dict[str, Entry | str] = dict(found.get(video, {}))
+        before, elsewhere = found.get(video, {}), others.get(video, {})
         for label, view in history.views.get(video, {}).items():
             ended = view.ended if every else view.ended_in(part)
             if ended is None or view.told is None:
                 continue
-            before = entries.get(label) or (others.get(video, {}).get(label) if others else None)
-            if not before and view.made is view.told and view.failed is None and view.withdrawn is None:
-                entry = _entry_of_made(video, label, view.made, ended[1])
-            else:
-                entry = params_entry(video, label, before, *_told(view, ended))
             worker = view.told.worker
-            if "output_dir" in entry and history.has_moved(worker) and is_folder(video):
+            known, has_moved = before.get(label) or elsewhere.get(label), history.has_moved(worker)
+            if not known and not has_moved and (text := _text_of_made(video, label, view, ended[1])) is not None:
+                entries[label] = text
+                continue
+            entry = params_entry(video, label, known, *_told(view, ended))
+            if "output_dir" in entry and has_moved and is_folder(video):
                 entry["output_dir"] = str(view_root(history.workers[worker].root or history.root, label, video))
             entries[label] = entry
         if entries:
             yield video, entries
 
 
-def _entry_of_made(video: str, label: str, made: JournalLine, status: str) -> Entry:
-    """Return what `params_entry` makes of a view that was made once and never failed, as most are; quick."""
-    if status == "failed":
-        return params_entry(video, label, None, made.fields, {"status": status})
-    camera, places = made.pick(("seed", "yaw", "pitch", "zoom")), made.pick(_OF_MADE)
-    entry = entry_start(video, label)
-    for key, value in zip(("seed", "yaw", "pitch", "zoom"), camera, strict=True):
-        if value is not None:
-            entry[key] = value
-    entry["status"] = status
-    for key, value in zip(_OF_MADE, places, strict=True):
-        if value is not None:
-            entry[key] = value
-    return entry
+def _text_of_made(video: str, label: str, view: ViewHistory, status: str) -> str | None:
+    """Return the text of what `params_entry` makes of a view that was made and never failed, as most are; or None."""
+    made = view.made
+    if (
+        made is None or made is not view.told or view.failed is not None or view.withdrawn is not None
+        or status == "failed" or made.shape.file is None or None in (values := made.pick(_OF_MADE))
+    ):  # fmt: skip
+        return None
+    return made_entry(video, label, status, *values)
 
 
-_OF_MADE = ("tracked_path", "output_dir", "render_time", "frames")
+_OF_MADE = ("seed", "yaw", "pitch", "zoom", "tracked_path", "output_dir", "render_time", "frames")
 
 
 def _told(view: ViewHistory, ended: Ended | None) -> tuple[dict[str, Any], ...]:
@@ -294,7 +308,10 @@ def merge(roots: Sequence[Path]) -> tuple[History, Path, Path]:
     for video, views in merged_logs(roots, history, but=path).items():
         found[video] = {**found.get(video, {}), **views}
     write_params(path, log_entries(history, found, {}, None, every=True))
-    return history, path, write_manifest(roots[0], history, found)
+    manifest = write_manifest(roots[0], history, found)
+    if len(roots) == 1 and not found:
+        note_sources(roots[0], history.lengths())
+    return history, path, manifest
 
 
 def merged_logs(roots: Sequence[Path], history: History, but: Path | None = None) -> Entries:
