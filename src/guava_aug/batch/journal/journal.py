@@ -340,7 +340,7 @@ def _parse_block(lines: Sequence[bytes]) -> list[dict[str, Any] | None]:
             found = loads(f"[{_BETWEEN.join(lines).decode('ascii')}]")
             told = found[::2]
             if len(told) == len(lines) and found[1::2] == [_MARK] * (len(lines) - 1) and set(map(type, told)) == {dict}:
-                return told
+                return list(told)
     return [_parse(line) if line else _EMPTY for line in lines]
 
 
