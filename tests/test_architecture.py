@@ -12,6 +12,8 @@ REPO = Path(__file__).resolve().parent.parent
 PAGE = REPO / "docs" / "architecture.md"
 PACKAGE = REPO / "src" / "guava_aug"
 ENTRIES = 12  # at the root of the package, without __init__, __main__ and py.typed
+ARROWS = 80  # pairs of a room and a room that it imports
+FLOORS = 9  # rooms on the longest way down
 INNER = {  # within a room: from -> what it may import of its own room
     "batch.journal": {"journal", "results", "fingerprint", "config", "jobs"},
     "apps.synthetic": {"synthetic"},
@@ -62,6 +64,17 @@ def test_imports_go_down() -> None:
         if (other := there.split(".")[0]) in rank and other != here and rank[other] <= rank[here]
     ]
     assert not wrong
+
+
+def test_few_rooms_import_each_other_over_few_floors() -> None:
+    rooms = {room for row in _rows() for room in row}
+    below: dict[str, set[str]] = {room: set() for room in rooms}
+    for name, path in _modules():
+        if (here := name.split(".")[0]) in rooms:
+            below[here] |= {there.split(".")[0] for there in _imports(path)} & rooms - {here}
+    floors = lambda room: 1 + max(map(floors, below[room]), default=0)  # imports go down, so it ends
+    assert sum(map(len, below.values())) <= ARROWS
+    assert max(map(floors, rooms)) <= FLOORS
 
 
 @pytest.mark.parametrize("room", INNER)

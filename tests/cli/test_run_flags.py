@@ -85,7 +85,7 @@ def test_common_options_come_first(capsys: pytest.CaptureFixture[str]) -> None:
         assert said.count("exit codes") == 1 and "75" not in said.split("exit codes")[1]
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    assert "  75   asked to end" in said and max(map(len, said.splitlines())) <= 80
+    assert "  75   stopped by SIGTERM" in said and max(map(len, said.splitlines())) <= 80
 
 
 # roots without a flag, and lists with commas
@@ -253,7 +253,7 @@ def test_dry_run(tracked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     said = capsys.readouterr().out
     assert not (tmp_path / "out").exists()
     assert "one: 3 frames" in said and "to make:  4 views of 2 videos, 10 frames; complete already: 0" in said
-    assert "guava-aug estimate" in said and "nothing was made" in said
+    assert "guava-aug estimate" in said and "nothing was rendered" in said
     assert main([*words, "--limit", "1"]) == 0
     facts = json.loads(next((tmp_path / "out").glob("easy/one/*/*/*.json")).read_text())
     (line,) = [line for line in said.splitlines() if line.startswith("  easy")][:1]
@@ -308,7 +308,7 @@ def test_the_result_as_json(tracked: Path, capsys: pytest.CaptureFixture[str]) -
     one, nobody = found["views"]
     assert Path(one["path"]).is_file() and (one["view"], one["frames"]) == ("easy", 3)
     assert nobody["status"] == "failed" and "nobody" in nobody["error"]
-    assert "failed: nobody" in said.err and "where the time went" in said.err
+    assert "failed: nobody" in said.err and "time by stage" in said.err
 
 
 # pages, and completion

@@ -41,7 +41,7 @@ class Finding:
 
 
 def examine(config: RunConfig) -> Iterator[Finding]:
-    """A finding per check, as they are made. Nothing raises: what breaks a check is its finding.
+    """Yield a finding per check, as they are made. Nothing raises: what breaks a check is its finding.
 
     config: model_path, guava_root, device and output_root count.
     """
@@ -131,7 +131,7 @@ def _has_gpu() -> bool:
 
 
 def _nvidia_smi() -> list[str]:
-    """`name, driver` of every GPU that the driver knows."""
+    """Return `name, driver` of every GPU that the driver knows."""
     try:
         done = subprocess.run(
             ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
@@ -188,7 +188,7 @@ def _encoders(config: RunConfig) -> Iterator[Finding]:
 
 
 def _encode_problem(codec: str) -> str | None:
-    """Why a codec cannot encode a few frames; None when it can."""
+    """Return why a codec cannot encode a few frames; None when it can."""
     import av  # noqa: PLC0415 - the report is made also where it is missing
     import numpy as np  # noqa: PLC0415 - the report is made also where it is missing
 
@@ -245,7 +245,7 @@ def _memory(config: RunConfig) -> Iterator[Finding]:
 
 
 def _clip(config: RunConfig) -> Iterator[Finding]:
-    """Some frames of a bundled clip, with the model and the device of the run, to an MP4 that is decoded again."""
+    """Make an MP4 of some frames of a bundled clip, with the model and device of the run, and decode it."""
     from guava_aug.apps.benchmark.clips import clip_of_length  # noqa: PLC0415 - the report is made also where it is missing
     from guava_aug.apps.synthetic import demo_root  # noqa: PLC0415 - the report is made also where it is missing
     from guava_aug.apps.timed_views import make_views  # noqa: PLC0415 - the report is made also where it is missing

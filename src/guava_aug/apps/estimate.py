@@ -59,14 +59,14 @@ class Rates:
     host_bytes: int | None  # peak of the process; None: not known here
 
     def seconds_of(self, video: Amount, views_in_flight: int) -> float:
-        """Seconds that one worker needs for a video."""
+        """Return seconds that one worker needs for a video."""
         groups = -(-video.views // views_in_flight)
         frames = video.frames * (groups * self.per_frame + video.views * self.per_view_frame)
         return self.per_video + frames if video.views else 0.0
 
 
 def amounts(config: RunConfig) -> tuple[list[Amount], list[str]]:
-    """What there is to make, and the videos that cannot be read. Looks at names and at `videos_info.json` only.
+    """Return what there is to make, and the videos that cannot be read. Looks at names and at `videos_info.json` only.
 
     Raises:
         UsageError: no video.
@@ -106,7 +106,7 @@ def _is_made(path: Path) -> bool:
 
 
 def measure(config: RunConfig, todo: Sequence[Amount], frames: int | None = None) -> Rates:
-    """Makes some frames of a video of middle length, as the run will, in a temporary folder.
+    """Make some frames of a video of median length, as the run will, in a temporary folder; return the rates.
 
     frames: of the longer of two clips; None: two chunks.
 
@@ -158,7 +158,7 @@ def measure(config: RunConfig, todo: Sequence[Amount], frames: int | None = None
 def _measured(
     config: RunConfig, name: str, lengths: Mapping[str, int], scratch: Path, model: GuavaModel
 ) -> dict[str, float]:
-    """What clips of a video, in folders of `scratch`, say of one worker's time and of the files."""
+    """Return the rates measured on clips of a video in folders of `scratch`."""
     few, many = lengths["few"], lengths["many"]
     views = _views(config, name)
     one, more = views[:1], views[: max(2, min(3, len(views)))]
@@ -191,13 +191,13 @@ def _views(config: RunConfig, name: str) -> list[View]:
 
 
 def _nearest_to_median(todo: Sequence[Amount]) -> list[Amount]:
-    """The few videos that are tried, best first."""
+    """Return the few videos that are tried, best first."""
     middle = statistics.median(video.frames for video in todo)
     return sorted(todo, key=lambda video: abs(video.frames - middle))[:VIDEOS_TRIED]
 
 
 def _cut(config: RunConfig, name: str, lengths: Mapping[str, int], scratch: Path) -> None:
-    """Makes clips of a video in folders of `scratch`. Its own frames are looked at, as those of clips are renamed."""
+    """Make clips of a video in folders of `scratch`. Its own frames are looked at, as those of clips are renamed."""
     first = config.source_frame  # the clips' frame 0
     video = TrackedVideo.open(config.tracked_root, name, source_frame=first)
     for index in range(min(video.num_frames, max(lengths.values()))):
@@ -208,7 +208,7 @@ def _cut(config: RunConfig, name: str, lengths: Mapping[str, int], scratch: Path
 
 
 def _make(config: RunConfig, name: str, views: Sequence[View], model: GuavaModel) -> tuple[float, int]:
-    """Seconds that views of a clip take, and the bytes of their files."""
+    """Return seconds that views of a clip take, and the bytes of their files."""
     executor = InProcessExecutor(replace(config, overwrite=True, time_map=None, source_frame=0), model)
     made = make_views(executor, name, views)
     if made.error is not None:
@@ -229,5 +229,5 @@ def _peak_memory() -> int | None:
 
 
 def to_json(rates: Rates, totals: Mapping[str, object]) -> str:
-    """Everything as one JSON object."""
+    """Return everything as one JSON object."""
     return json.dumps({**totals, "measured": rates.__dict__}, indent=2)

@@ -76,6 +76,11 @@ class RunStatus:
     of_tracking: bool = False  # the journals are of `guava-aug track`; its "views" are videos
 
     @property
+    def unit(self) -> str:
+        """Return what is counted: "view", or "video" where the journals are of tracking."""
+        return "video" if self.of_tracking else "view"
+
+    @property
     def running(self) -> int:
         """Workers that are at it."""
         return sum(worker.life == "running" for worker in self.workers)

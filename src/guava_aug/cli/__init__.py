@@ -1,4 +1,4 @@
-"""The command `guava-aug`: finds the subcommand, and turns what went wrong into a message and an exit code."""
+"""The command `guava-aug`: runs the subcommand, and turns errors into a message and an exit code."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ examples:
 
 
 def overview() -> str:
-    """The text of `guava-aug --help`."""
+    """Return the text of `guava-aug --help`."""
     width = max(map(len, COMMANDS))
     rows = "\n".join(f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items())
     return (
         "usage: guava-aug [-h] [--version] COMMAND ...\n\n"
         "Re-render tracked upper-body videos from new cameras with GUAVA avatars.\n\n"
         f"commands:\n{rows}\n\n"
-        "options:\n  -h, --help  this text; `guava-aug help COMMAND` explains a command\n"
-        "  --version   the version, as `guava-aug version`\n\n"
+        "options:\n  -h, --help  show this help; `guava-aug help COMMAND` shows that of a command\n"
+        "  --version   show the version, as `guava-aug version`\n\n"
         f"{EXAMPLES}\n{explain_codes()}"
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code of `guava-aug` with these arguments (default: those of the process)."""
+    """Return the exit code of `guava-aug` with these arguments (default: those of the process)."""
     args = list(sys.argv[1:] if argv is None else argv)
     if args[:1] == ["help"] and len(args) > 1:
         args = [args[1], "--help"]
@@ -63,12 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def script_main(argv: Sequence[str]) -> int:
-    """The exit code of scripts/run_guava_augmentation.py with these arguments."""
+    """Return the exit code of scripts/run_guava_augmentation.py with these arguments."""
     return guarded("run", list(argv), prog="run_guava_augmentation.py", script=True)
 
 
 def guarded(module: str, args: list[str], **options: Any) -> int:
-    """Runs `main(args)` of a module in this package; known errors become one message, all others a traceback."""
+    """Run `main(args)` of a module in this package; known errors become one message, all others a traceback."""
     shorten_spin()
     if module not in HIDDEN.values() and (lacks := lacking()):
         if module != "doctor":
@@ -88,23 +88,23 @@ def guarded(module: str, args: list[str], **options: Any) -> int:
 
 
 def _ended(module: str, args: list[str], options: dict[str, Any]) -> int:
-    """The exit code of `main(args)` of a module. Raises what nobody expected."""
+    """Return the exit code of `main(args)` of a module. Raises unexpected errors."""
     try:
-        return import_module(f".{module}", __name__).main(args, **options)
+        return int(import_module(f".{module}", __name__).main(args, **options))
     except SystemExit as stop:  # of the command line's parser: after --help, or after its own message
         return stop.code if isinstance(stop.code, int) else OK if stop.code is None else FAILED_TO_START
     except GuavaAugError as error:
         return complain(str(error))
     except ShutdownRequested as stop:
         word = "interrupted" if stop.code == INTERRUPTED else "stopped"
-        print(f"guava-aug: {word}; unfinished files are removed, run it again to go on", file=sys.stderr)
+        print(f"guava-aug: {word}; unfinished files are removed; run it again to continue", file=sys.stderr)
         return stop.code
     except KeyboardInterrupt:
-        print("guava-aug: interrupted; unfinished files are removed, run it again to go on", file=sys.stderr)
+        print("guava-aug: interrupted; unfinished files are removed; run it again to continue", file=sys.stderr)
         return CANCELLED
 
 
 def complain(message: str) -> int:
-    """Says why nothing was started, and gives the exit code for that."""
+    """Print why nothing was started; return the exit code for that."""
     print(f"guava-aug: error: {message}", file=sys.stderr)
     return FAILED_TO_START

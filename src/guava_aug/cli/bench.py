@@ -1,4 +1,4 @@
-"""`guava-aug bench`: what views cost on this machine, in both modes, and what is busy meanwhile."""
+"""`guava-aug bench`: the time of views on this machine, in both modes, and the utilisation."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from guava_aug.apps.benchmark.report import Grid
 
 DESCRIPTION = """\
-Measure what new views of a video cost on this machine.
+Measure the time of new views of a video on this machine.
 
-Prints where the time of a view goes, stage by stage, and what 1, 3, 10, 50 and 100 views of one video cost in batch
-mode and with a process per view. The numbers of views in --measure are really made, with `guava-aug run`; the others
-are extrapolated and marked with ~. Writes bench.json, and bench.png: what was busy when.
+Prints the time of a view by stage, and the time of 1, 3, 10, 50 and 100 views of one video in batch mode and with a
+process per view. The numbers of views in --measure are measured with `guava-aug run`; the others are extrapolated and
+marked with ~. Writes bench.json and bench.png, a chart of the threads and the GPU over time.
 """
 
 EXAMPLES = """\
@@ -46,35 +46,35 @@ class BenchFlags:
     """Flags of bench."""
 
     model_path: MaybePath = None
-    """As for `guava-aug run`. Left out, and no --tracked_root: the embedded model."""
+    """As for `guava-aug run`. Default without --tracked_root: the embedded model."""
     guava_root: MaybePath = None
     """As for `guava-aug run`."""
     tracked_root: MaybePath = None
-    """Folder of tracked videos. Left out: the bundled clips."""
+    """Folder of tracked videos. Default: the bundled clips."""
     video: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
-    """Which video. Left out: the first."""
+    """Name of the video. Default: the first."""
     frames: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
-    """Use the first N frames, from the front again if there are fewer. Left out: all; on a CPU 24."""
+    """Use the first N frames, repeated if there are fewer. Default: all; on a CPU 24."""
     measure: Annotated[tuple[int, ...], arg(metavar="N [N ...]")] = (1, 3)
-    """Numbers of views that are really made, in both modes."""
+    """Numbers of views to measure, in both modes."""
     repeats: Annotated[int, arg(metavar="R")] = 3
-    """Runs within one process, of which medians are taken. The commands run once."""
+    """Runs within one process, for medians. Commands run once."""
     device: Annotated[str, arg(metavar="ID")] = "0"
     """GPU number or cpu. A machine without a GPU uses its CPU."""
     backend: Backend = "auto"
     """Rasteriser."""
     output: Annotated[Path, arg(metavar="DIR")] = Path("bench_output")
-    """Folder of bench.json and bench.png."""
+    """Output folder of bench.json and bench.png."""
     json: MaybePath = None
-    """Write the figures here instead."""
+    """Write the results to this file instead of bench.json."""
     chart: MaybePath = None
-    """Write the chart here instead."""
+    """Write the chart to this file instead of bench.png."""
     quiet: Switch = False
-    """Only problems and the tables."""
+    """Print only problems and the tables."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 when everything is measured."""
+    """Return 0 when everything is measured."""
     flags = parse(BenchFlags, argv, "guava-aug bench", DESCRIPTION, EXAMPLES)
     if not flags.measure or min(flags.measure) < 1 or flags.repeats < 1:
         raise UsageError(
@@ -127,7 +127,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def chosen(flags: BenchFlags) -> tuple[RunConfig, str]:
-    """The run to measure, with its one video, and the torch device.
+    """Return the run to measure, with its one video, and the torch device.
 
     Raises:
         UsageError, InputError, DeviceError: no such video, folder or device.
@@ -157,7 +157,7 @@ def chosen(flags: BenchFlags) -> tuple[RunConfig, str]:
 
 
 def show(console: Console, grid: Grid) -> None:
-    """A drawn table on a terminal, aligned text elsewhere."""
+    """Print a drawn table on a terminal, aligned text elsewhere."""
     if not console.is_terminal:
         console.print(grid.plain() + "\n")
         return

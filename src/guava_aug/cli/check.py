@@ -1,4 +1,4 @@
-"""`guava-aug check`: what is right and wrong with tracked videos."""
+"""`guava-aug check`: problems of tracked videos."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 DESCRIPTION = """\
 Check tracked videos: every parameter of every frame, every image, and the posed body against the masks.
 
-Prints a table with frames, size, identity, overlap of the mask with the posed body (intersection over union, median
-of three frames), jitter (pixels of 512 that joints are off the line of their motion), and what is wrong and where; to
-a file or pipe one line per video, with tabs between name, result (good, odd, bad), frames, size, fps, identity,
-reasons, overlap and jitter. Exit code 3 when a video cannot be used.
+Prints a table with frames, size, identity, overlap of mask and posed body (intersection over union, median of three
+frames), jitter (distance of joints from their smooth path, pixels at size 512), and problems; to a file or pipe one
+line per video, with tabs between name, result (good, odd, bad), frames, size, fps, identity, reasons, overlap and
+jitter. Exit code 3 when a video cannot be used.
 """
 
 EXAMPLES = """\
@@ -49,21 +49,21 @@ class CheckFlags:
     names: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME ...]", help_behavior_hint="")] = ()
     """Videos to check; all when none is named. A name may begin with - when there is such a folder, or after --."""
     fast: Switch = False
-    """Look whether the images are there, without decoding them; nothing is compared with the body."""
+    """Check that images exist without decoding them or comparing them with the body."""
     accept_tracking: Switch = False
-    """Do not count as wrong what `run --accept_tracking` renders."""
+    """Accept what `run --accept_tracking` renders."""
     model_path: MaybePath = None
-    """Model whose body is compared with the masks. Left out: as for run."""
+    """Model whose body is compared with the masks. Default: as for run."""
     guava_root: MaybePath = None
     """As for run."""
     time_map: MaybePath = None
-    """Check this time map too: it must fit the videos."""
+    """Also check that this time map fits the videos."""
     source_frame: Annotated[int, arg(metavar="N")] = 0
     """As for `guava-aug run`: this frame must show the person."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 when all videos can be used, else 3."""
+    """Return 0 when all videos can be used, else 3."""
     flags = parse(CheckFlags, argv, "guava-aug check", DESCRIPTION, EXAMPLES)
     from rich.text import Text
 
@@ -112,7 +112,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _outline(flags: CheckFlags) -> BodyOutline | None:
-    """Of the body model that a run would use; None, and a word in the log, if a default one is incomplete."""
+    """Return the outline of the run's body model; None, with a warning, if a default one is incomplete."""
     from guava_aug.avatar.model import load_body
     from guava_aug.batch.config import RunConfig
     from guava_aug.batch.validate import model_source
@@ -144,7 +144,7 @@ def _table(rows: Sequence[CheckRow]) -> Table:
 
 
 def _line(row: CheckRow) -> str:
-    """One line whatever the names and reasons hold, for grep and cut."""
+    """Return one line whatever the names and reasons hold, for grep and cut."""
     result = "bad" if row.problems else "odd" if row.warnings else "good"
     parts = [row.name, result, *_facts(row), "; ".join(_notes(row)), *_measures(row)]
     return "\t".join(map(printable, parts))

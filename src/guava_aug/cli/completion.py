@@ -40,7 +40,7 @@ class CompletionFlags:
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 when the script is written."""
+    """Return 0 when the script is written."""
     flags = parse(CompletionFlags, argv, "guava-aug completion", DESCRIPTION, EXAMPLES)
     write_script(flags.shell)
     return OK

@@ -1,4 +1,4 @@
-"""`guava-aug convert`: a lean file of an official checkpoint."""
+"""`guava-aug convert`: one file of an official checkpoint."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from guava_aug.cli.parsing import MaybePath, Switch, parse
 from guava_aug.cli.streams import say
 
 DESCRIPTION = """\
-Make a lean .safetensors file of an official GUAVA checkpoint.
+Convert an official GUAVA checkpoint to one .safetensors file.
 
-The file holds the weights, the configuration and the body model, loads in a second or two, and is given to
-`guava-aug run --model_path OUT.safetensors`. It holds licensed body-model data as the checkpoint does: keep it
-to yourself.
+The file contains the weights, the configuration and the body model, loads in a second or two, and is used with
+`guava-aug run --model_path OUT.safetensors`. Like the checkpoint it contains licensed body-model data: do not
+distribute it.
 """
 
 EXAMPLES = """\
@@ -41,11 +41,11 @@ class ConvertFlags:
     guava_root: MaybePath = None
     """Folder that holds assets/SMPLX and assets/FLAME, if they are not beside the model folder."""
     overwrite: Switch = False
-    """Replace OUT if it is there."""
+    """Replace OUT if it exists."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 when the file is written."""
+    """Return 0 when the file is written."""
     flags = parse(ConvertFlags, argv, "guava-aug convert", DESCRIPTION, EXAMPLES)
     from guava_aug.avatar.model import convert_checkpoint
 

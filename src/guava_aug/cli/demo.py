@@ -1,4 +1,4 @@
-"""`guava-aug demo`: the whole way on the clips and the model that ship with the package."""
+"""`guava-aug demo`: a run on the clips and the model that ship with the package."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
     from guava_aug.output.contact_sheet import Block
 
 DESCRIPTION = """\
-Augment the bundled clips with the embedded model.
+Render the bundled clips from new cameras with the embedded model.
 
-Needs no files and no GPU. One clip is rendered whole and one second of each other one, by the same way and into the
-same output tree as with `guava-aug run`; nothing is made beforehand. contact_sheet.png shows the input and every view
-at some moments.
+Needs no files and no GPU. One clip is rendered whole and one second of each other one, as `guava-aug run` does and
+into the same output tree. contact_sheet.png shows the input and every view at several times.
 """
 
 EXAMPLES = """\
@@ -48,15 +47,15 @@ class DemoFlags:
     """Flags of demo."""
 
     output: Annotated[Path, arg(metavar="DIR")] = Path("demo_output")
-    """Folder of the results."""
+    """Output folder."""
     clips: Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]", help_behavior_hint="")] = ()
-    """Bundled clips to render whole: signer_a, signer_b, signer_c. Left out: the first, and 1 s of the others."""
+    """Bundled clips to render whole: signer_a, signer_b, signer_c. Default: the first, and 1 s of the others."""
     difficulties: Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]")] = DEFAULT_DIFFICULTIES
-    """How far the camera may move."""
+    """Ranges of the camera."""
     views_per_difficulty: Annotated[int, arg(metavar="K")] = 1
     """Views of each difficulty."""
     base_seed: Annotated[int, arg(metavar="INT")] = 42
-    """Another number gives other cameras."""
+    """Seed of the cameras."""
     background: Annotated[str, arg(metavar="MODE")] = "plate"
     """As for `guava-aug run`."""
     device: Annotated[str, arg(metavar="ID")] = "0"
@@ -64,13 +63,13 @@ class DemoFlags:
     moments: Annotated[int, arg(metavar="N")] = 6
     """Pictures per row of the contact sheet."""
     overwrite: Switch = False
-    """Make existing views again."""
+    """Render existing views again."""
     quiet: Switch = False
-    """Only problems and where the results are."""
+    """Print only problems and the paths of the results."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 when everything is made."""
+    """Return 0 when everything is made."""
     flags = parse(DemoFlags, argv, "guava-aug demo", DESCRIPTION, EXAMPLES)
     catch_sigterm()
     keep_freed_memory()
@@ -132,7 +131,7 @@ def _names(result: RunResult) -> list[str]:
 
 
 def _block(tracked_root: Path, result: RunResult, name: str, moments: int) -> Block:
-    """One clip: the input, then every view, at the same moments."""
+    """Return the rows of one clip: the input, then every view, at the same moments."""
     import numpy as np
 
     from guava_aug.output.contact_sheet import Block
@@ -154,7 +153,7 @@ def _block(tracked_root: Path, result: RunResult, name: str, moments: int) -> Bl
 
 
 def _pictures(path: Path, indices: Sequence[int]) -> list[np.ndarray]:
-    """Some frames of a video, uint8 [H, W, 3]."""
+    """Return some frames of a video, uint8 [H, W, 3]."""
     from guava_aug.output.video import open_video
 
     wanted = set(indices)

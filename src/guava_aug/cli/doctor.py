@@ -1,4 +1,4 @@
-"""`guava-aug doctor`: can this machine do the work?"""
+"""`guava-aug doctor`: checks of this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from guava_aug.runtime.text import pluralize
 
 DESCRIPTION = """\
 Check this machine: packages, GPU and driver, Triton and its C compiler, encoders, model, disk, and some frames of a
-bundled clip end to end. One line each: ok, warn or fail, and what to do. Exit code 2 when something fails.
+bundled clip end to end. Prints one line each: ok, warn or fail, and what to do. Exit code 2 when a check fails.
 """
 
 EXAMPLES = """\
@@ -32,24 +32,24 @@ examples:
 
 @dataclass(frozen=True)
 class DoctorFlags:
-    """Flags of doctor; they mean what they mean for `guava-aug run`."""
+    """Flags of doctor, as of `guava-aug run`."""
 
     model_path: MaybePath = None
-    """Folder or file of the GUAVA model. Left out: assets/GUAVA if it is there, else the embedded free model."""
+    """Folder or file of the GUAVA model. Default: assets/GUAVA if it exists, else the embedded free model."""
     guava_root: MaybePath = None
     """Folder that assets/SMPLX and assets/FLAME of the model's config are relative to, if not beside --model_path."""
     output_root: Annotated[Path, arg(metavar="PATH")] = Path()
-    """Where results will go: its disk is looked at."""
+    """Output folder of a run, whose disk is checked."""
     device: Annotated[str, arg(metavar="ID")] = "0"
     """GPU number or cpu."""
     json: Switch = False
     """Print one JSON object instead: findings (level, what, text, advice) and counts of ok, warn, fail."""
     verbose: Switch = False
-    """Also details and tracebacks."""
+    """Print details and tracebacks too."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """0, or 2 when something fails."""
+    """Return 0, or 2 when something fails."""
     flags = parse(DoctorFlags, argv, "guava-aug doctor", DESCRIPTION, EXAMPLES)
     catch_sigterm()
     keep_freed_memory()

@@ -1,4 +1,4 @@
-"""`guava-aug estimate`: hours, disk and GPU memory of a run before it is sent."""
+"""`guava-aug estimate`: time, disk and GPU memory of a run before it starts."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from guava_aug.apps.estimate import Rates
 
 DESCRIPTION = """\
-Say how many hours, how much disk and how much GPU memory a run will need.
+Estimate the time, the disk and the GPU memory of a run.
 
-Takes the flags of `guava-aug run`. Counts the frames of all videos and the views that are not there yet, and really
-makes a few frames of a video of middle length on this machine, in a temporary folder: run it where the job will run.
-Exit code 3 when the disk is too small.
+Takes the flags of `guava-aug run`. Counts the frames of all videos and the missing views, and renders a few frames of
+a video of median length in a temporary folder: run it on the machine of the job. Exit code 3 when the disk is too
+small.
 """
 
 EXAMPLES = """\
@@ -48,15 +48,15 @@ class EstimateFlags:
 
     run: Annotated[RunFlags, arg(name="")]
     shards: Annotated[int, arg(metavar="N")] = 1
-    """Into how many parts the job is divided (as `guava-aug slurm --array N`)."""
+    """Number of parts of the job (as `guava-aug slurm --array N`)."""
     sample_frames: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
-    """Frames to measure with. Left out: two chunks."""
+    """Frames to measure with. Default: two chunks."""
     json: Switch = False
     """Print one JSON object."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """0; 3 when the free disk is less than what is needed."""
+    """Return 0; 3 when the free disk is less than what is needed."""
     prog = "guava-aug estimate"
     flags = parse(EstimateFlags, expand(EstimateFlags, argv, prog), prog, DESCRIPTION, EXAMPLES, POSITIONALS)
     if flags.shards < 1 or (flags.sample_frames or 1) < 1:
@@ -123,19 +123,19 @@ def _unreadable(names: Sequence[str]) -> str:
 
 
 def _time(hours: float) -> str:
-    """`26.4 h`; below an hour minutes and seconds."""
+    """Return `26.4 h`; below an hour minutes and seconds."""
     return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min" if hours >= 1 / 6 else f"{3600 * hours:.0f} s"
 
 
 def _size(number: float) -> str:
-    """`26.4 GiB`; below one MiB, then KiB."""
+    """Return `26.4 GiB`; below one MiB, then KiB."""
     mib = number / 2**20
     return f"{number / GIB:.1f} GiB" if number >= GIB else f"{mib:.1f} MiB" if mib >= 0.1 else f"{1024 * mib:.1f} KiB"
 
 
 @contextmanager
 def _quiet_rendering(verbose: bool) -> Iterator[None]:
-    """What rendering says of a few frames that are made again and again is of no use here."""
+    """Hide the log of rendering, which repeats for every measurement."""
     speaker = logging.getLogger("guava_aug.render")
     before = speaker.level
     if not verbose:

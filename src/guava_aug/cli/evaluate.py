@@ -1,4 +1,4 @@
-"""`guava-aug evaluate`: how near a model comes to the truth, on people it has never seen."""
+"""`guava-aug evaluate`: the error of a model on synthetic subjects that were held out of its training."""
 
 from __future__ import annotations
 
@@ -28,66 +28,69 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
-Measure a model on synthetic people that were held out of its training.
+Measure a model on synthetic subjects that were held out of its training.
 
-The truth of every view is drawn by the generator, so PSNR and SSIM are exact: of the source's own camera over the
-motion, and of new cameras. Two baselines are measured with it: the input frame as it is, and the source picture
-projected on the body. Writes evaluation.json, evaluation.md (the table) and one picture of pictures per view.
+The generator renders the ground truth of every view, so PSNR and SSIM are exact: for the source camera over the
+motion, and for new cameras. Two baselines are measured too: the unchanged input frame, and the source picture
+projected on the body. Writes evaluation.json, evaluation.md (the table) and one image grid per view.
 
-Without --bank the people are painted on the bare body: another set than the dressed people of the README, with
-whose figures theirs cannot be compared. The bank (12 MB) is packed once from MakeHuman's free assets:
+Without --bank the subjects are painted on the bare body. Their figures cannot be compared with those of the dressed
+subjects in the README. The bank (12 MB) is packed once from MakeHuman's free assets:
   git lfs install
   git clone --depth 1 https://github.com/makehumancommunity/makehuman-assets
   git clone --depth 1 https://github.com/makehumancommunity/makehuman
   pip install 'guava-aug[bake]'
-  python -m guava_aug.apps.synthetic.bake.pack_bank --assets makehuman-assets/base \\
-      --assets makehuman/makehuman/data bank.npz
+  python -m guava_aug.apps.synthetic.bake.pack_bank bank.npz \\
+      --assets makehuman-assets/base --assets makehuman/makehuman/data
 """
 
 EXAMPLES = """\
 examples:
   guava-aug evaluate --bank bank.npz
-  guava-aug evaluate --people 1 --frames 20 --json result.json
-  guava-aug evaluate --bank bank.npz --sheet people.jpg --sheet_people 4
+  guava-aug evaluate --subjects 1 --frames 20 --json result.json
+  guava-aug evaluate --bank bank.npz --sheet subjects.jpg --sheet_subjects 4
   guava-aug evaluate --seeds 9003 9004 --difficulties medium --model_path mine.safetensors
 """
+
+
+RENAMED = {"people": "subjects", "sheet_people": "sheet_subjects"}
 
 
 @dataclass(frozen=True)
 class EvaluateFlags:
     """Flags of evaluate."""
 
-    people: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
-    """Only the first N people. Left out: all 8 that are held out."""
+    subjects: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """Only the first N subjects. Default: all 8 that are held out."""
     frames: Annotated[int, arg(metavar="T")] = 20
-    """Frames per person, evenly spaced over 4 seconds of motion."""
+    """Frames per subject, evenly spaced over 4 seconds of motion."""
     seeds: Annotated[tuple[int, ...], arg(metavar="SEED [SEED ...]", help_behavior_hint="")] = ()
-    """Other people of the generator, by seed."""
+    """Other subjects of the generator, by their seeds."""
     bank: MaybePath = None
-    """Clothes, hair and skins of the people, see above. Left out: people painted on the bare body."""
+    """Clothes, hair and skins of the subjects, see above. Default: subjects painted on the bare body."""
     model_path: MaybePath = None
-    """The model, on the free body. Left out: the embedded one."""
+    """The model, with the free body. Default: the embedded one."""
     device: Annotated[str, arg(metavar="ID")] = "0"
     """GPU number or cpu. A machine without a GPU uses its CPU."""
     difficulties: Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]")] = DEFAULT_DIFFICULTIES
-    """New views to measure. Their cameras do not depend on which are named."""
+    """Difficulties of the new views. The cameras of one do not depend on the others."""
     base_seed: Annotated[int, arg(metavar="INT")] = 42
-    """Another number gives other cameras."""
+    """Seed of the cameras."""
     output: Annotated[Path, arg(metavar="DIR")] = Path("evaluation_output")
-    """Folder of the pictures and of evaluation.json."""
+    """Output folder of the pictures and evaluation.json."""
     json: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
-    """Write the figures here instead."""
+    """Write the results to this file instead of evaluation.json."""
     sheet: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
-    """Also one small picture (.jpg or .png, below 250 kB): truth, ours, mesh, input of each person in every view."""
-    sheet_people: Annotated[int, arg(metavar="N")] = 2
-    """People on --sheet."""
+    """Also write one small picture (.jpg or .png, below 250 kB): truth, ours, mesh, input of each subject and view."""
+    sheet_subjects: Annotated[int, arg(metavar="N")] = 2
+    """Number of subjects on --sheet."""
     quiet: Switch = False
-    """Only problems and the table."""
+    """Print only problems and the table."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 when everything is measured, whether or not the floors are met."""
-    flags = parse(EvaluateFlags, argv, "guava-aug evaluate", DESCRIPTION, EXAMPLES)
+    """Return 0 when everything is measured, whether or not the floors are met."""
+    flags = parse(EvaluateFlags, argv, "guava-aug evaluate", DESCRIPTION, EXAMPLES, renamed=RENAMED)
     catch_sigterm()
     keep_freed_memory()
 
@@ -109,11 +112,11 @@ def main(argv: Sequence[str]) -> int:
         device = choose_device(flags.device)
         bank = Bank.load(flags.bank) if flags.bank else Bank.bare()
         if not flags.bank:
-            log.warning("no --bank: the people are painted on the bare body, without clothes and hair")
+            log.warning("no --bank: the subjects are painted on the bare body, without clothes and hair")
         model = load_model(flags.model_path or EMBEDDED, device)
         measure.check_model_fits(model, bank)
         views = 1 + len(difficulties)
-        people: list[PersonResult] = []
+        subjects: list[PersonResult] = []
         shown = report.example_frames(frames, len(seeds))
         progress.start(len(seeds), views * len(seeds))
         try:
@@ -125,15 +128,15 @@ def main(argv: Sequence[str]) -> int:
                     examples_of=shown if i < max(report.SHEET_ROWS, on_sheet) else (),
                     on_frame=partial(_frame_done, progress, name, len(frames)),
                 )  # fmt: skip
-                people.append(person)
+                subjects.append(person)
                 ours = person.scores[measure.SELF]["ours"].person_psnr
                 progress.finish_video(name, f"self {ours:.2f} dB on the person" if ours is not None else "measured")
         finally:
             progress.close()
-    mean = report.mean_scores(people)
+    mean = report.mean_scores(subjects)
     target = flags.json or flags.output / "evaluation.json"
     content = report.to_json(
-        people,
+        subjects,
         versions=versions(),
         machine=machine(device),
         seconds=round(time.monotonic() - begun, 1),
@@ -149,9 +152,9 @@ def main(argv: Sequence[str]) -> int:
     write_record(target, content)
     dressed = flags.bank is not None
     table = flags.output / "evaluation.md"
-    title = f"{who(len(people), len(frames), dressed=dressed)}; PSNR in dB"
+    title = f"{who(len(subjects), len(frames), dressed=dressed)}; PSNR in dB"
     write_text(table, f"{title}\n\n{report.markdown_table(mean)}")
-    examples = [e for p in people for e in p.examples]
+    examples = [e for p in subjects for e in p.examples]
     sheets = report.write_sheets(examples[: report.SHEET_ROWS * views], flags.output)
     if flags.sheet is not None:
         report.write_sheet(examples, flags.sheet, on_sheet)
@@ -161,8 +164,8 @@ def main(argv: Sequence[str]) -> int:
     console.print(floors_table(report.floors(mean)))
     if not dressed:
         console.print(
-            "These people are painted on the bare body, because no --bank was given. The README's figures are of\n"
-            "dressed people and not comparable; `guava-aug evaluate --help` says how to get the bank."
+            "These subjects are painted on the bare body, because no --bank was given. The README's figures are of\n"
+            "dressed subjects and not comparable; `guava-aug evaluate --help` says how to get the bank."
         )  # fmt: skip
     for line in (f"figures:  {target}", f"table:    {table}", f"pictures: {', '.join(str(s) for s in sheets)}"):
         console.say(line)
@@ -170,43 +173,43 @@ def main(argv: Sequence[str]) -> int:
 
 
 def chosen_seeds(flags: EvaluateFlags) -> tuple[int, ...]:
-    """The people to measure.
+    """Return the subjects to measure.
 
     Raises:
-        UsageError: none, one twice, a negative seed, or more people than there are seeds.
+        UsageError: none, one twice, a negative seed, or more subjects than there are seeds.
     """
     from guava_aug.apps.synthetic.pairs import HELD_OUT_SEEDS
 
     seeds = flags.seeds or HELD_OUT_SEEDS
     if len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UsageError(f"--seeds {' '.join(map(str, seeds))}: expected different numbers, 0 or more")
-    count = len(seeds) if flags.people is None else flags.people
+    count = len(seeds) if flags.subjects is None else flags.subjects
     if not 1 <= count <= len(seeds):
         more = "" if flags.seeds else "; name others with --seeds"
-        raise UsageError(f"--people is {count}; expected 1 to {len(seeds)}{more}")
+        raise UsageError(f"--subjects is {count}; expected 1 to {len(seeds)}{more}")
     return tuple(seeds[:count])
 
 
-def check_sheet(flags: EvaluateFlags, people: int) -> int:
-    """How many people the sheet shows, 0 without one. Raises UsageError before anything is measured."""
+def check_sheet(flags: EvaluateFlags, subjects: int) -> int:
+    """Return how many subjects the sheet shows, 0 without one. Raises UsageError before anything is measured."""
     if flags.sheet is None:
         return 0
     if flags.sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UsageError(f"--sheet {flags.sheet}: expected a name that ends in .jpg or .png")
-    if flags.sheet_people < 1:
-        raise UsageError(f"--sheet_people is {flags.sheet_people}; expected at least 1")
-    return min(flags.sheet_people, people)
+    if flags.sheet_subjects < 1:
+        raise UsageError(f"--sheet_subjects is {flags.sheet_subjects}; expected at least 1")
+    return min(flags.sheet_subjects, subjects)
 
 
-def who(people: int, frames: int, *, dressed: bool) -> str:
-    """What was measured, in words."""
+def who(subjects: int, frames: int, *, dressed: bool) -> str:
+    """Return what was measured, in words."""
     kind = "dressed (--bank)" if dressed else "painted on the bare body (no --bank)"
     each = f"{frames} {'frame' if frames == 1 else 'frames'} each"
-    return f"{people} {'person' if people == 1 else 'people'} {kind}, {each}"
+    return f"{subjects} {'subject' if subjects == 1 else 'subjects'} {kind}, {each}"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Raises OutputError when it cannot be written."""
+    """Write a text file. Raises OutputError when it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -215,7 +218,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def scores_table(mean: dict[str, dict[str, Scores]], title: str) -> Table:
-    """One row per view and method."""
+    """Return a table with one row per view and method."""
     from rich.table import Table
 
     from guava_aug.apps.evaluation.report import TABLE, cell_text
@@ -237,7 +240,7 @@ def _frame_done(progress: Progress, name: str, frames: int, view: str) -> None:
 
 
 def floors_table(floors: Sequence[Floor]) -> Table:
-    """What was promised, what was found, and whether it is met."""
+    """Return a table of required and measured scores."""
     from rich.table import Table
 
     table = Table(title="floors (ours, dB)", title_justify="left")

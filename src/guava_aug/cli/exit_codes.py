@@ -1,4 +1,4 @@
-"""What the exit code of `guava-aug` says."""
+"""Exit codes of `guava-aug`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ SOME_FAILED = 3
 CANCELLED = INTERRUPTED  # 130
 
 _MEANING = {
-    OK: "all is done",
+    OK: "success",
     BUG: "an error in guava-aug itself",
     FAILED_TO_START: "wrong usage, or a model, device, folder or full disk stops the run",
     SOME_FAILED: "some views failed (named in the summary); the others are done",
-    PREEMPTED: "asked to end (SIGTERM, SIGUSR1), no file is unfinished; run it again",
-    CANCELLED: "interrupted by Ctrl-C, no file is unfinished; run it again to go on",
+    PREEMPTED: "stopped by SIGTERM or SIGUSR1, no unfinished files; run it again",
+    CANCELLED: "interrupted by Ctrl-C, no unfinished files; run it again to continue",
 }
 
 
-WHERE_EXPLAINED = "exit codes: 0 when all is done; the others are explained in guava-aug --help"
+WHERE_EXPLAINED = "exit codes: 0 for success; guava-aug --help explains the others"
 
 
 def explain_codes() -> str:
@@ -32,7 +32,7 @@ def explain_codes() -> str:
 
 
 def catch_sigterm() -> None:
-    """Makes SIGTERM raise `ShutdownRequested` in the main thread, so that unfinished files are removed on the way out.
+    """Make SIGTERM raise `ShutdownRequested` in the main thread, so that unfinished files are removed on the way out.
 
     For commands without a list of work; `guava-aug run` has `runtime.shutdown.GracefulShutdown`.
     """

@@ -33,7 +33,7 @@ _HEADERS = ("video", "videos", "name", "names", "video_name", "id", "video_id", 
 
 @dataclass(frozen=True)
 class CommandLineOnly:
-    """Flags that mean something only where they are typed; the others are the fields of `RunConfig`."""
+    """Flags of the command line only; the others are the fields of `RunConfig`."""
 
     config: Path | None = field(default=None, metadata=option(
         "YAML or TOML file of flags, such as OUTPUT_ROOT/.guava-aug/run_config.yaml of an earlier run. What is on the "
@@ -43,13 +43,13 @@ class CommandLineOnly:
         "File with one name per line; empty lines and lines that begin with # do not count.", "input", metavar="PATH",
     ))  # fmt: skip
     skip_frame_png: bool = field(default=False, metadata=option(
-        "Write no PNGs (the default; for command lines of the original).", "output",
+        "Write no PNGs (the default; for compatibility with the original).", "output",
     ))  # fmt: skip
     batch: bool = field(default=False, metadata=option(
-        "One process does everything: the model is loaded once and each video is prepared once.", "execution",
+        "Render in one process: the model is loaded once and each video is prepared once.", "execution",
     ))  # fmt: skip
-    quiet: bool = field(default=False, metadata=option("Only problems and the summary.", "message"))
-    verbose: bool = field(default=False, metadata=option("Also details and tracebacks.", "message"))
+    quiet: bool = field(default=False, metadata=option("Print only problems and the summary.", "message"))
+    verbose: bool = field(default=False, metadata=option("Print details and tracebacks too.", "message"))
 
 
 _OPPOSITES = (("batch", "mode"), ("save_frame_png", "skip_frame_png"), ("quiet", "verbose"))
@@ -76,7 +76,7 @@ class _RunFlags:
 
     @cached_property
     def _all(self) -> tuple[dict[str, Any], frozenset[str]]:
-        """The values of all flags, and which of them were given."""
+        """Return the values of all flags, and which of them were given."""
         typed: dict[str, Any] = {}
         for group in GROUPS:
             typed.update(vars(getattr(self, group)))
@@ -130,7 +130,7 @@ class _RunFlags:
         if names == ():  # as of an unset variable of the shell
             raise UsageError("--video_list names no video; give names, or leave it out for all videos")
         if file is None:
-            return names
+            return tuple(names) if names is not None else None
         return (*(names or ()), *read_names(file))
 
 
@@ -153,7 +153,7 @@ def _declared(configuration: type) -> list[Declared]:
 
 
 def flag_field(declared: Declared) -> tuple[str, Any, Any]:
-    """The field that the parser makes a flag of: name, type, field."""
+    """Return the field that the parser makes a flag of: name, type, field."""
     said, kind, default = declared.option, declared.kind, declared.default
     if said.joined or said.parse is not None:
         kind, default = (str, dataclasses.MISSING) if declared.required else (str | None, None)
@@ -198,7 +198,7 @@ def _takes_text(kind: Any) -> bool:
 
 
 def flag_value(declared: Declared, typed: Any) -> Any:
-    """What was typed for a flag, or stands in a file, as its field has it. Raises UsageError."""
+    """Return what was typed for a flag, or stands in a file, as its field has it. Raises UsageError."""
     said = declared.option
     if typed is None or (said.auto and typed == said.auto):
         return None
@@ -215,7 +215,7 @@ def flag_value(declared: Declared, typed: Any) -> Any:
 
 
 def _read(path: Path, known: Mapping[str, Declared]) -> dict[str, Any]:
-    """The values of a configuration file, by flag. Raises UsageError."""
+    """Return the values of a configuration file, by flag. Raises UsageError."""
     names = {declared.name: flag for flag, declared in known.items()}  # `videos` is `video_list`
     values = {}
     for key, value in read_config(path).items():
@@ -244,7 +244,7 @@ def _value_of_file(declared: Declared, value: Any, what: str) -> Any:
 
 
 def _text(value: Any) -> Any:
-    """A number as the word it would be on the command line."""
+    """Return a number as the word it would be on the command line."""
     return str(value) if type(value) in (int, float) else value
 
 
@@ -263,12 +263,12 @@ def _in_words(declared: Declared) -> str:
 
 
 def _parts(word: str) -> list[str]:
-    """The items of a list with commas; a word without one is one item."""
+    """Return the items of a list with commas; a word without one is one item."""
     return [part for part in (part.strip() for part in word.split(",")) if part] or [word]
 
 
 def _names(root: Path, words: Iterable[str]) -> tuple[str, ...]:
-    """Names of videos: a word with commas is a list, unless a video has this name or none has any of the list's."""
+    """Return names of videos. A word with commas is a list, unless it is the name of a video itself."""
     names: list[str] = []
     for word in words:
         parts = _parts(word) if "," in word else [word]
@@ -290,7 +290,7 @@ def _is_there(root: Path, name: str) -> bool:
 
 
 def read_names(path: Path) -> list[str]:
-    """The names in a list file: one per line, without empty lines and # comments; a byte order mark is no name.
+    """Return the names in a list file: one per line, without empty lines and # comments; a byte order mark is no name.
 
     Raises:
         UsageError: the file cannot be read, or holds no name.
@@ -307,7 +307,7 @@ def read_names(path: Path) -> list[str]:
 
 
 def _other_than_list(text: str, path: Path) -> str | None:
-    """What a file is that is no list of names, such as "a JSON list of 3"; None: it may be one."""
+    """Return what a file is that is no list of names, such as "a JSON list of 3"; None: it may be one."""
     if text.lstrip()[:1] in ("[", "{"):
         try:
             return f"JSON ({briefly(json.loads(text))})"

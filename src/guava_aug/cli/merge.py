@@ -16,16 +16,16 @@ from guava_aug.cli.streams import say
 from guava_aug.runtime.text import pluralize
 
 DESCRIPTION = """\
-Make augmentation_params.json and manifest.parquet of all parts of a job.
+Merge the parameter logs and manifests of all parts of a job.
 
-Both are written into the first folder, from the journals of all workers below all of them. Can be run at any time, also
-while the job is going on, and again.
+Writes augmentation_params.json and manifest.parquet into the first folder, from the journals of all workers in all
+folders. It can be run at any time, also during the job, and repeatedly.
 """
 
 EXAMPLES = """\
 examples:
   guava-aug merge augmented                 # the parts of a job array, which share one --output_root
-  guava-aug merge node1/out node2/out       # and of several; the manifest says in `root` where each view is
+  guava-aug merge node1/out node2/out       # several folders; the column `root` of the manifest has that of each view
 """
 
 
@@ -40,7 +40,7 @@ class MergeFlags:
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 when both files are written."""
+    """Return 0 when both files are written."""
     flags = parse(MergeFlags, argv, "guava-aug merge", DESCRIPTION, EXAMPLES)
     from collections import Counter
 

@@ -13,7 +13,7 @@ from guava_aug.runtime.printable import PrintableFormatter
 
 
 def main(argv: list[str]) -> int:
-    """0 when the view's file is complete. The last line on stdout is JSON: what was measured, or why it failed."""
+    """Return 0 when the view is complete. The last line of stdout is JSON: measurements, or the error."""
     catch_sigterm()
     keep_freed_memory()
     from guava_aug.batch.config import RunConfig

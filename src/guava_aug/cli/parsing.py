@@ -1,4 +1,4 @@
-"""Command lines to typed flags: both spellings, and help with examples."""
+"""Parse command lines into typed flags, in both spellings, and print help with examples."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import MappingProxyType, UnionType
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
@@ -36,16 +36,24 @@ _MARK = "\0"  # no word of a command line holds it
 
 
 def parse(
-    flags: type[Flags], argv: Sequence[str], prog: str, description: str, examples: str, positionals: str = ""
-) -> Flags:
+    flags: type[Flags], argv: Sequence[str], prog: str, description: str, examples: str, positionals: str = "",
+    renamed: Mapping[str, str] = MappingProxyType({}),
+) -> Flags:  # fmt: skip
     """Return the flags on a command line. Ends the process with 0 after --help, with 2 after a usage error.
 
     A word that begins with - is a name and no flag where there is such an entry below the tracked root, or after `--`
     for a command whose names need no flag.
 
     Args:
-        positionals: what the usage line shows of words that the caller has made flags of.
+        flags: Dataclass of the flags.
+        argv: Words of the command line.
+        prog: Name of the command, for the usage line.
+        description: What the command does.
+        examples: Text below the list of flags.
+        positionals: What the usage line shows for words that the caller has turned into flags.
+        renamed: Flags of earlier versions, without dashes, and their present names.
     """
+    argv = [_present_name(word, renamed) for word in argv]
     harmless = all(word.isprintable() for word in argv)  # its messages repeat them
     wants_given = any(name == GIVEN for name, _ in _fields(flags))
     scanned = scan(flags, argv)
@@ -61,8 +69,8 @@ def parse(
                 use_underscores=True,
                 config=CONFIG,
             )
-        parsed = _unmarked(parsed)
-        return _with_given(parsed, tuple(sorted(scanned.given))) if wants_given else parsed
+        parsed = cast(Flags, _unmarked(parsed))
+        return cast(Flags, _with_given(parsed, tuple(sorted(scanned.given)))) if wants_given else parsed
     except SystemExit as stop:
         if not stop.code:
             print(f"{examples}\n{WHERE_EXPLAINED}")
@@ -73,7 +81,7 @@ def parse(
 
 @dataclass
 class Scanned:
-    """What stands on a command line, before it is parsed."""
+    """The flags found on a command line before it is parsed."""
 
     given: set[str] = field(default_factory=set)  # names of flags, also of switches that are turned off
     off: set[int] = field(default_factory=set)  # places of words that turn a switch off: --no_overwrite
@@ -116,7 +124,7 @@ class _Known:
 
 
 def _mark_names(flags: type, argv: Sequence[str]) -> list[str]:
-    """The words, those that begin with - and are names of videos behind a mark that the parser takes for a value."""
+    """Return the words; names of videos that begin with - get a mark, so that the parser takes them for values."""
     known, takes_names = _known(flags), _takes_names(flags)
     roots, out = _roots(flags, argv), list[str]()
     for i, word in enumerate(argv):
@@ -130,7 +138,7 @@ def _mark_names(flags: type, argv: Sequence[str]) -> list[str]:
 
 
 def _unmarked(value: Any) -> Any:
-    """The same without marks."""
+    """Return the same without marks."""
     if isinstance(value, str):
         return value[1:] if value.startswith(_MARK + "-") else value
     if isinstance(value, tuple):
@@ -142,7 +150,7 @@ def _unmarked(value: Any) -> Any:
 
 
 def _roots(flags: type, argv: Sequence[str]) -> list[str]:
-    """What may be the folder of the tracked videos on a command line."""
+    """Return what may be the folder of the tracked videos on a command line."""
     if "tracked_root" not in _known(flags):  # where no flag names it, it is one of the words
         return [word for word in argv if not word.startswith("-")] if _takes_names(flags) else []
     given = [word.partition("=")[2] for word in argv if "=" in word and _flag_of(word) == "tracked_root"]
@@ -150,12 +158,18 @@ def _roots(flags: type, argv: Sequence[str]) -> list[str]:
 
 
 def _flag_of(word: str) -> str:
-    """`--video-list=a` -> `video_list`; of what is no flag, nothing."""
+    """Return `--video-list=a` -> `video_list`; of what is no flag, nothing."""
     return word.split("=")[0][2:].replace("-", "_") if word.startswith("--") else ""
 
 
+def _present_name(word: str, renamed: Mapping[str, str]) -> str:
+    """Return a word; a flag that has another name today under that name."""
+    old = _flag_of(word)
+    return f"--{renamed[old]}{word[2 + len(old) :]}" if old in renamed else word
+
+
 def _takes_names(flags: type) -> bool:
-    """Whether any number of names can be given without a flag."""
+    """Return whether any number of names can be given without a flag."""
     kinds = get_type_hints(flags, include_extras=True).values()
     return any(
         Positional in getattr(kind, "__metadata__", ()) and get_origin(kind.__origin__) is tuple for kind in kinds
@@ -163,7 +177,7 @@ def _takes_names(flags: type) -> bool:
 
 
 def _suggest(flags: type, argv: Sequence[str], prog: str) -> None:
-    """Says what unknown flags may have meant, and how names that begin with - are given."""
+    """Print what unknown flags may have meant, and how names that begin with - are given."""
     known = _known(flags)
     given = {_flag_of(word) for word in argv}
     complete = all(name in given for name, flag in known.items() if flag.required)  # then tyro makes suggestions itself
@@ -184,7 +198,7 @@ def _suggest(flags: type, argv: Sequence[str], prog: str) -> None:
 
 
 def _fields(flags: type) -> Iterator[tuple[str, Any]]:
-    """All flags of a dataclass and of those within it: name and (type, field)."""
+    """Yield all flags of a dataclass and of those within it: name and (type, field)."""
     kinds = get_type_hints(flags, include_extras=True)
     for entry in dataclasses.fields(flags):
         kind = kinds[entry.name]
@@ -196,7 +210,7 @@ def _fields(flags: type) -> Iterator[tuple[str, Any]]:
 
 
 def _known(flags: type) -> dict[str, _Known]:
-    """Every flag, without dashes."""
+    """Return every flag, without dashes."""
     found = {}
     for name, (kind, entry) in _fields(flags):
         if name == GIVEN or Positional in getattr(kind, "__metadata__", ()):
@@ -210,7 +224,7 @@ def _known(flags: type) -> dict[str, _Known]:
 
 
 def _with_given(value: Any, given: tuple[str, ...]) -> Any:
-    """The same, with the names of given flags where they are asked for."""
+    """Return the same, with the names of given flags where they are asked for."""
     changed = {}
     for entry in dataclasses.fields(value):
         inner = getattr(value, entry.name)
@@ -222,7 +236,7 @@ def _with_given(value: Any, given: tuple[str, ...]) -> Any:
 
 
 class _Held(io.StringIO):
-    """Keeps what is written, and is a terminal where the stream that it stands for is one."""
+    """A buffer that reports to be a terminal if the stream it replaces is one."""
 
     def __init__(self, stream: Any) -> None:
         super().__init__()

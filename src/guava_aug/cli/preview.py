@@ -41,7 +41,7 @@ def show_preview(found: Preview) -> None:
         as_before = f"as the {pluralize(found.measured, 'view', ',')} that are there"
         say(f"disk:     about {_size(found.disk_bytes)} of videos, {as_before}; {free}")
         say(f"time:     about {_time(found.seconds)} of one worker, {as_before}")
-    say("nothing was made (--dry_run)")
+    say("nothing was rendered (--dry_run)")
 
 
 def _camera(view: PlannedView) -> str:
@@ -60,7 +60,7 @@ def _camera(view: PlannedView) -> str:
 
 
 def _size(number: float) -> str:
-    """`26.4 GiB`; below one GiB, MiB; below one MiB, KiB."""
+    """Return `26.4 GiB`; below one GiB, MiB; below one MiB, KiB."""
     return next(
         (f"{number / unit:.1f} {name}" for unit, name in ((GIB, "GiB"), (2**20, "MiB")) if number >= unit),
         f"{number / 1024:.1f} KiB",

@@ -1,4 +1,4 @@
-"""`guava-aug retry`: the failed views once more, with the configuration they were asked for with."""
+"""`guava-aug retry`: render failed views again with their own configuration."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from guava_aug.batch.tracking.config import TrackConfig
 
 DESCRIPTION = """\
-Try the failed views of an output folder again, and no others, also those that runs leave alone. Of a folder that
-`guava-aug track` wrote, the videos that could not be tracked.
+Render the failed views of an output folder again, and no others, also those that failed too often for `run`. Of a
+folder that `guava-aug track` wrote, the videos that could not be tracked.
 
-Everything is as in the runs in which they failed: their flags are in the journals. Of these only the flags below can be
-changed. Exit code 3 when some fail again.
+The flags of the runs in which they failed are read from the journals; only the flags below can be changed. Exit code 3
+when views fail again.
 """
 
 EXAMPLES = """\
@@ -33,7 +33,7 @@ examples:
   guava-aug retry augmented
   guava-aug retry augmented --device cpu
   guava-aug retry tracked
-  guava-aug retry augmented --precision fp32     # half precision was too narrow for the model
+  guava-aug retry augmented --precision fp32     # if half precision is not enough for the model
 """
 
 
@@ -44,19 +44,19 @@ class RetryFlags:
     output_root: Positional[Path]
     """The --output_root of the runs, or the --tracked_root of `guava-aug track`."""
     device: Annotated[str | None, arg(metavar="ID", help_behavior_hint="")] = None
-    """Another device than theirs: GPU number, cpu, or a torch device."""
+    """Another device: GPU number, cpu, or a torch device."""
     precision: Annotated[str | None, arg(metavar="auto|fp16|fp32", help_behavior_hint="")] = None
-    """Another precision of rendering than theirs."""
+    """Another precision of rendering."""
     accept_tracking: Switch = False
-    """Render also videos that were refused because their tracking cannot be right."""
+    """Also render videos that were refused for implausible tracking."""
     quiet: Switch = False
-    """Only problems and the summary."""
+    """Print only problems and the summary."""
     verbose: Switch = False
-    """Also details and tracebacks."""
+    """Print details and tracebacks too."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 when all of them could be made now, or there were none."""
+    """Return 0 when all of them could be made now, or there were none."""
     flags = parse(RetryFlags, argv, "guava-aug retry", DESCRIPTION, EXAMPLES)
     precision = next((p for p in PRECISIONS if p == flags.precision), None)
     if flags.precision != precision:

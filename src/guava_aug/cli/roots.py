@@ -1,4 +1,4 @@
-"""The output folder that a command is asked about."""
+"""The output folder of a command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def history_of(root: Path, command: str) -> History:
-    """What the journals of an output folder say.
+    """Return what the journals of an output folder say.
 
     Raises:
         UsageError: there are none, or they cannot be read; it says what to type when the path lies within the output

@@ -54,13 +54,13 @@ class RunCommandFlags:
 
     run: Annotated[RunFlags, arg(name="")]
     dry_run: Switch = False
-    """Make nothing: tell what would be made, from which cameras, how many frames, how much disk and time."""
+    """Render nothing: show what would be rendered, from which cameras, how many frames, how much disk and time."""
     json: Switch = False
-    """Print the result as one JSON object on standard output; all else goes to standard error."""
+    """Print the result as one JSON object on standard output; all other output goes to standard error."""
 
 
 def main(argv: Sequence[str], *, prog: str = "guava-aug run", script: bool = False) -> int:
-    """The exit code of a run. The script differs in two things: it needs a list, and without --batch it is slow."""
+    """Return the exit code of a run. The script requires a list of videos and starts a process per view by default."""
     default_mode: Literal["batch", "subprocess"] = "subprocess" if script else "batch"
     if not script:
         argv = expand(RunCommandFlags, argv, prog)
@@ -88,7 +88,7 @@ def main(argv: Sequence[str], *, prog: str = "guava-aug run", script: bool = Fal
 
 
 def _dry_run(flags: RunCommandFlags, config: RunConfig) -> int:
-    """Tell what a run would make."""
+    """Show what a run would make."""
     from guava_aug.batch.dry_run import preview
     from guava_aug.cli.preview import VIDEOS_SHOWN, show_preview
     from guava_aug.cli.terminal import speaking

@@ -24,10 +24,10 @@ from guava_aug.runtime.printable import printable
 from guava_aug.runtime.shutdown import PREEMPTED
 
 DESCRIPTION = """\
-Write a job script for a SLURM array to standard output: every task makes its part of the videos.
+Write a job script for a SLURM array to standard output: every task renders its part of the videos.
 
-Takes the flags of `guava-aug run` beside its own; after the word track, those of `guava-aug track`. A task that is
-preempted, or comes near its time limit, finishes or drops the work in flight and is queued again; what is finished is
+Takes the flags of `guava-aug run` besides its own; after the word track, those of `guava-aug track`. A task that is
+preempted, or reaches its time limit, finishes or drops the work in flight and is queued again; what is finished is
 never made twice.
 """
 
@@ -37,7 +37,7 @@ examples:
   guava-aug slurm track videos/ --tracked_root tracked --array 64 > track.sbatch
   sbatch job.sbatch
   sbatch --array=3,7 job.sbatch      # some tasks once more
-  guava-aug status augmented         # how far it is
+  guava-aug status augmented         # progress
   guava-aug merge augmented          # when all is done
 """
 
@@ -55,14 +55,14 @@ class JobFlags:
     array: Count = 16
     """Tasks, each with its part of the videos (--shard)."""
     max_running: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
-    """Tasks that run at the same time, at most."""
+    """Maximum number of tasks that run at the same time."""
     time: Annotated[str, arg(metavar="H:MM:SS")] = "4:00:00"
-    """Limit of one task, as SLURM writes it: also 90 for minutes, or 1-12 for days and hours. It may be short: a task
-    that does not end is queued again."""
+    """Time limit of one task in SLURM's notation: also 90 for minutes, or 1-12 for days and hours. It may be short: an
+    unfinished task is queued again."""
     gres: Text = "gpu:1"
     """Generic resources per task; none: no GPU (give --device cpu too)."""
     cpus: Count = 8
-    """Cores per task: they read and encode while the GPU renders."""
+    """CPU cores per task, for reading and encoding while the GPU renders."""
     mem: Annotated[str, arg(metavar="SIZE")] = "32G"
     """Memory per task."""
     partition: Text = None
@@ -72,19 +72,19 @@ class JobFlags:
     qos: Text = None
     """Quality of service."""
     constraint: Text = None
-    """Features that the nodes must have."""
+    """Required features of the nodes."""
     job_name: Annotated[str, arg(metavar="NAME")] = "guava-aug"
     """Name of the job."""
     signal_before: Annotated[int, arg(metavar="SECONDS")] = 120
-    """How long before the time limit a task begins to end."""
+    """Time before the limit at which a task starts to shut down."""
     max_requeues: Count = 100
-    """A task is queued again so many times at most."""
+    """Maximum number of times a task is queued again."""
     logs: MaybePath = None
-    """Folder of what the tasks say. Left out: OUTPUT_ROOT/.guava-aug/slurm."""
+    """Folder of the tasks' logs. Default: OUTPUT_ROOT/.guava-aug/slurm."""
     setup: Text = None
     """Shell command before the run, such as "module load ffmpeg"."""
     program: Text = None
-    """How the nodes call guava-aug. Left out: the Python that writes this script, -m guava_aug."""
+    """Command that starts guava-aug on the nodes. Default: this Python with -m guava_aug."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class SlurmTrackFlags:
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 when the script is written."""
+    """Return 0 when the script is written."""
     if argv[:1] == ["track"]:
         return _of_tracking(argv[1:])
     prog = "guava-aug slurm"
@@ -179,13 +179,13 @@ def make_logs(job: JobFlags, root: Path) -> Path:
 
 
 def check_run(run: RunFlags) -> None:
-    """Refuses what `run` would refuse; warns of what is not on this machine, for perhaps only the nodes see it.
+    """Check the flags as `run` does; warn of files missing here, which the nodes may have.
 
     Raises:
         UsageError: as `run`.
     """
     config = run.config("batch")
-    from guava_aug.batch.executors.in_process import check_flags
+    from guava_aug.batch.validate import check_flags
     from guava_aug.views import plan_views
 
     plan_views("any", config.difficulties, config.base_seed, config.views_per_difficulty)
@@ -209,7 +209,7 @@ def asks_for_gpu(gres: str | None) -> bool:
 
 
 def _strangers(root: Path, names: Sequence[str]) -> list[str]:
-    """What is to be said of names that are no tracked videos on this machine."""
+    """Return warnings about names that are no tracked videos on this machine."""
     from guava_aug.batch.plan import unique_names
     from guava_aug.runtime.text import pluralize
     from guava_aug.tracked import scan_videos
@@ -228,7 +228,7 @@ def _strangers(root: Path, names: Sequence[str]) -> list[str]:
 
 
 def run_words(argv: Sequence[str]) -> list[str]:
-    """The words of the command line that are for `guava-aug run`."""
+    """Return the words of the command line that are for `guava-aug run`."""
     own = {field.name for field in dataclasses.fields(JobFlags)}
     words, skip = list[str](), False
     for word in argv:
@@ -244,11 +244,11 @@ def run_words(argv: Sequence[str]) -> list[str]:
 
 
 def job_script(job: JobFlags, command: Sequence[str], logs: Path, folder: Path) -> str:
-    """The text of the script.
+    """Return the text of the script.
 
     Args:
-        job: flags of the job.
-        command: of guava-aug for every task, with its flags.
+        job: Flags of the job.
+        command: Command of guava-aug for every task, with its flags.
         logs: folder of the tasks' output; it must exist when the job starts.
         folder: working directory, which relative paths are below.
     """
@@ -279,11 +279,17 @@ def job_script(job: JobFlags, command: Sequence[str], logs: Path, folder: Path) 
 
 
 def _word(text: str) -> str:
-    """`text` as one word of bash; what is not printable as the bytes it is in a file name, $'\\x1b'."""
+    r"""Return `text` as one word of bash; characters that are not printable become escaped bytes, $'\x1b'."""
     if text.isprintable():
         return shlex.quote(text)
-    plain = lambda c: c.isprintable() and c not in "'\\"
-    return "$'" + "".join(c if plain(c) else "".join(f"\\x{b:02x}" for b in os.fsencode(c)) for c in text) + "'"
+    return "$'" + "".join(map(_escaped, text)) + "'"
+
+
+def _escaped(character: str) -> str:
+    """Return one character as it stands within $'...'."""
+    if character.isprintable() and character not in "'\\":
+        return character
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
 
 
 def _quoted(value: str) -> str:

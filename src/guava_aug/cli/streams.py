@@ -1,4 +1,4 @@
-"""Standard output and standard error while a command runs: no control characters of others reach them."""
+"""Standard output and standard error without control characters from names, paths and messages."""
 
 from __future__ import annotations
 

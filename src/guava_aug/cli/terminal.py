@@ -1,4 +1,4 @@
-"""What the commands show: log lines, progress, tables."""
+"""Log lines, progress and tables of the commands."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Terminal(Console):
 
 @contextmanager
 def speaking(quiet: bool, verbose: bool, debug_log: Path | None = None) -> Iterator[Progress]:
-    """Sets up the log lines on stderr for the time of a command, and gives the progress display that fits them.
+    """Log to stderr for the time of a command, and yield the progress display for it.
 
     A terminal gets a bar; files and pipes get dated lines. `debug_log` takes everything, with tracebacks.
     """
@@ -83,7 +83,7 @@ def speaking(quiet: bool, verbose: bool, debug_log: Path | None = None) -> Itera
 
 
 def show_summary(result: RunResult, quiet: bool, *, to_stderr: bool = False) -> None:
-    """How the run ended: counts, failures with reasons, where things are, and where the time went."""
+    """Print how the run ended: counts, failures with reasons, where things are, and where the time went."""
     console, count = Terminal(soft_wrap=True, stderr=to_stderr), result.count()
     failed = result.failed
     reasons: dict[tuple[str, str], list[str]] = {}
@@ -101,8 +101,8 @@ def show_summary(result: RunResult, quiet: bool, *, to_stderr: bool = False) -> 
 
 
 def stage_table(stages: Sequence[StageTime]) -> Table:
-    """The timing table."""
-    table = Table(title="where the time went", title_justify="left")
+    """Return the timing table."""
+    table = Table(title="time by stage", title_justify="left")
     for name in ("stage", "seconds", "count", "mean", "share"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     total = sum(stage.seconds for stage in stages) or 1.0
@@ -147,10 +147,10 @@ class _DebugFile(logging.FileHandler):
         super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """A full disk: what is said of it on the terminal is enough."""
+        """Stop writing, for example when the disk is full; the terminal reports that."""
         self._usable = False
 
     def close(self) -> None:
-        """Closes the file, also on a full disk."""
+        """Close the file, also on a full disk."""
         with suppress(OSError):
             super().close()

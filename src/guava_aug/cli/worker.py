@@ -9,7 +9,7 @@ from guava_aug.runtime.allocator import keep_freed_memory
 
 
 def main(argv: list[str]) -> int:
-    """0 when nothing more was asked for."""
+    """Return 0 when no more jobs are sent."""
     if argv or sys.stdin.isatty():
         print("guava-aug: error: worker is started by `guava-aug run --gpus` only", file=sys.stderr)
         return FAILED_TO_START

@@ -16,7 +16,7 @@ MOVED = {
     "demo": "apps.synthetic",
     "demo.excerpt": "apps.synthetic.clips",
     "demo.people": "apps.synthetic.subjects",
-    "demo.plain": "apps.synthetic.painted_people",
+    "demo.plain": "apps.synthetic.painted_subjects",
     "device": "runtime.device",
     "doctor": "apps.doctor",
     "estimate": "apps.estimate",

@@ -54,8 +54,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of one evaluation of one painted person in two frames."""
     out = tmp_path_factory.mktemp("evaluation")
-    argv = ["evaluate", "--people", "1", "--frames", "2", "--model_path", str(tiny_model), "--device", "cpu"]
-    assert main([*argv, "--output", str(out), "--sheet", str(out / "people.jpg")]) == 0
+    argv = ["evaluate", "--subjects", "1", "--frames", "2", "--model_path", str(tiny_model), "--device", "cpu"]
+    assert main([*argv, "--output", str(out), "--sheet", str(out / "subjects.jpg")]) == 0
     return out
 
 
@@ -98,11 +98,11 @@ def test_there_is_a_sheet_of_every_view(run: Path):
         assert rows * 256 < sheet.shape[0] < rows * 256 + 100 and columns * 256 < sheet.shape[1] < columns * 256 + 200
 
 
-def test_the_sheet_of_people_is_small(run: Path):
-    sheet = cv2.imread(str(run / "people.jpg"))
+def test_the_sheet_of_subjects_is_small(run: Path):
+    sheet = cv2.imread(str(run / "subjects.jpg"))
     rows, columns = 4, 4  # self, easy, medium, hard; truth, ours, mesh, input
     assert sheet.shape[0] > rows * SHEET_CELL and sheet.shape[1] > columns * SHEET_CELL
-    assert (run / "people.jpg").stat().st_size <= SHEET_BYTES < 250_000
+    assert (run / "subjects.jpg").stat().st_size <= SHEET_BYTES < 250_000
 
 
 def test_the_table_for_a_page_has_the_figures(run: Path):
@@ -116,7 +116,7 @@ def test_the_table_for_a_page_has_the_figures(run: Path):
 
 
 def test_painted_people_are_said_to_be_painted(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
-    argv = ["--people", "1", "--frames", "1", "--difficulties", "easy", "--model_path", str(tiny_model)]
+    argv = ["--subjects", "1", "--frames", "1", "--difficulties", "easy", "--model_path", str(tiny_model)]
     assert main(["evaluate", *argv, "--device", "cpu", "--output", str(tmp_path)]) == 0
     said = capsys.readouterr()
     assert "no --bank" in said.err and "not comparable" in said.out and "(no --bank)" in said.out
@@ -151,18 +151,24 @@ def test_frames_are_spread_over_the_motion_without_its_source():
             frame_numbers(count)
 
 
-@pytest.mark.parametrize("people", [1, 2, 4, 8])
-def test_sheets_do_not_grow_with_the_run(people: int):
-    rows = example_frames(frame_numbers(20), people)
-    assert len(set(rows)) * min(people, SHEET_ROWS) == SHEET_ROWS
-    assert example_frames([99], people) == [99]
+@pytest.mark.parametrize("subjects", [1, 2, 4, 8])
+def test_sheets_do_not_grow_with_the_run(subjects: int):
+    rows = example_frames(frame_numbers(20), subjects)
+    assert len(set(rows)) * min(subjects, SHEET_ROWS) == SHEET_ROWS
+    assert example_frames([99], subjects) == [99]
 
 
 def test_people_are_chosen_by_count_or_seed():
     assert chosen_seeds(EvaluateFlags()) == HELD_OUT_SEEDS
-    assert chosen_seeds(EvaluateFlags(people=2)) == HELD_OUT_SEEDS[:2]
-    assert chosen_seeds(EvaluateFlags(seeds=(5, 6, 7), people=2)) == (5, 6)
-    for flags in ({"people": 0}, {"people": 9}, {"people": 2, "seeds": (4,)}, {"seeds": (4, 4)}, {"seeds": (-1,)}):
+    assert chosen_seeds(EvaluateFlags(subjects=2)) == HELD_OUT_SEEDS[:2]
+    assert chosen_seeds(EvaluateFlags(seeds=(5, 6, 7), subjects=2)) == (5, 6)
+    for flags in (
+        {"subjects": 0},
+        {"subjects": 9},
+        {"subjects": 2, "seeds": (4,)},
+        {"seeds": (4, 4)},
+        {"seeds": (-1,)},
+    ):
         with pytest.raises(UsageError, match="expected"):
             chosen_seeds(EvaluateFlags(**flags))
 
@@ -171,13 +177,14 @@ def test_people_are_chosen_by_count_or_seed():
     ("argv", "word"),
     [
         (["--frames", "100"], "1 to 99"),
-        (["--people", "9"], "1 to 8"),
+        (["--subjects", "9"], "1 to 8"),
+        (["--people", "9"], "1 to 8"),  # its name in 0.1.0
         (["--difficulties", "mediun"], "did you mean 'medium'"),
         (["--bank", "nowhere.npz"], "nowhere.npz"),
         (["--model_path", "nowhere"], "nowhere"),
         (["--device", "toaster"], "toaster"),
         (["--sheet", "a.gif"], "a.gif"),
-        (["--sheet", "a.jpg", "--sheet_people", "0"], "at least 1"),
+        (["--sheet", "a.jpg", "--sheet_subjects", "0"], "at least 1"),
     ],
 )
 def test_wrong_flags_are_named(argv: list[str], word: str, capsys: pytest.CaptureFixture, tmp_path: Path):
@@ -190,7 +197,7 @@ def scores(person: float | None, psnr: float = 30.0) -> Scores:
     return Scores(psnr, 0.9, person, 0.8, 5.0, None, 20.0)
 
 
-def test_means_are_of_people_and_floors_of_means():
+def test_means_are_of_subjects_and_floors_of_means():
     def person(seed: int, self_: float, medium: float) -> PersonResult:
         by_view = {
             SELF: {"ours": scores(self_), "mesh": scores(20.0)},

@@ -9,5 +9,5 @@ from guava_aug.apps.synthetic.bank import Bank
 
 @pytest.fixture(scope="session")
 def bare() -> Bank:
-    """The shipped body alone; people made from it are painted."""
+    """The shipped body alone; subjects made from it are painted."""
     return Bank.bare()

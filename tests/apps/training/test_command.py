@@ -34,7 +34,7 @@ TINY = {
         "projects": [8, 8, 8, 8], "vit": {"embed_dim": 16, "depth": 5, "num_heads": 2},
         "uv_decoder": UNET, "styleunet": {**UNET, "in_dim": 16},
     },
-    "TRAIN": {"steps": 2, "people_per_step": 1, "targets_per_person": 1, "warmup": 1},
+    "TRAIN": {"steps": 2, "subjects_per_step": 1, "targets_per_person": 1, "warmup": 1},
 }  # fmt: skip
 
 
@@ -126,23 +126,23 @@ def test_a_video_that_cannot_be_used_is_left_out(tiny: str, tracked: Path, tmp_p
     assert views.images.shape == (3, 4, SIZE, SIZE)
 
 
-def test_synthetic_people_and_those_to_validate_on(tiny: str, tmp_path: Path):
+def test_synthetic_subjects_and_those_to_validate_on(tiny: str, tmp_path: Path):
     pool, held_out = tmp_path / "pool", tmp_path / "held_out"
     made: list[tuple[Path, list[int]]] = []
 
-    def generate(bank, out, people, device, *, tracked, others, workers):
+    def generate(bank, out, subjects, device, *, tracked, others, workers):
         assert (tracked, others, workers) == (1, 2, 0)
-        made.append((out, list(people)))
+        made.append((out, list(subjects)))
         return iter(())
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("guava_aug.apps.training.generate.generate", generate)
-        argv = ("--config", tiny, "--people", 2, "--pictures", 1, 2, "--prepare_only")
+        argv = ("--config", tiny, "--subjects", 2, "--pictures", 1, 2, "--prepare_only")
         assert train(*argv, "--pool", pool, "--held_out", held_out) == 0
     assert made == [(held_out, list(range(9001, 9009))), (pool, [0, 1])]
 
 
-def test_people_of_another_size_are_refused(tiny: str, person: PersonViews, tmp_path: Path, capsys):
+def test_subjects_of_another_size_are_refused(tiny: str, person: PersonViews, tmp_path: Path, capsys):
     person.save(tmp_path / "person_a.npz")
     config = tmp_path / "larger.yaml"
     refiner = {**TINY["MODEL"]["styleunet"], "in_size": 2 * SIZE, "out_size": 2 * SIZE}
@@ -157,19 +157,21 @@ def test_people_of_another_size_are_refused(tiny: str, person: PersonViews, tmp_
 @pytest.mark.parametrize(
     ("argv", "word"),
     [
-        ([], "nobody to train on"),
-        (["--config", "offical", "--people", "1"], "did you mean 'official'"),
-        (["--tracked_root", "a", "--people", "1"], "exclude each other"),
-        (["--people", "1", "--body", "assets"], "free body"),
+        ([], "holds no training subjects"),
+        (["--config", "offical", "--subjects", "1"], "did you mean 'official'"),
+        (["--tracked_root", "a", "--subjects", "1"], "exclude each other"),
+        (["--subjects", "1", "--body", "assets"], "free body"),
         (["--video_list", "a"], "--tracked_root"),
-        (["--prepare_only"], "with whom"),
-        (["--people", "1", "--init", "a.safetensors", "--encoder", "b"], "exclude each other"),
-        (["--people", "1", "--init", "best.pt"], "guava-aug convert"),
-        (["--people", "1", "--steps", "0"], "at least 1"),
-        (["--people", "1", "--minutes", "0"], "more than 0"),
-        (["--people", "9001"], "1 to 9000"),
+        (["--prepare_only"], "fills a pool"),
+        (["--subjects", "1", "--init", "a.safetensors", "--encoder", "b"], "exclude each other"),
+        (["--subjects", "1", "--init", "best.pt"], "guava-aug convert"),
+        (["--subjects", "1", "--steps", "0"], "at least 1"),
+        (["--subjects", "1", "--minutes", "0"], "more than 0"),
+        (["--subjects", "9001"], "1 to 9000"),
+        (["--people=9001"], "1 to 9000"),  # names of 0.1.0
+        (["--wait-people", "0", "--people", "1"], "--wait_subjects"),
         (["--tracked_root", "nowhere"], "nowhere"),
-        (["--people", "1", "--bank", "nowhere.npz"], "nowhere.npz"),
+        (["--subjects", "1", "--bank", "nowhere.npz"], "nowhere.npz"),
     ],
 )
 def test_wrong_flags_are_named(argv: list[str], word: str, tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -177,16 +179,19 @@ def test_wrong_flags_are_named(argv: list[str], word: str, tmp_path: Path, capsy
     assert word in capsys.readouterr().err
 
 
-def test_help_names_the_ways_to_people(capsys: pytest.CaptureFixture):
+def test_help_names_the_ways_to_subjects(capsys: pytest.CaptureFixture):
     assert main(["train", "--help"]) == 0
     text = capsys.readouterr().out
-    assert all(word in text for word in ("--tracked_root", "--people", "--pool", "--resume", "official", "torchrun"))
+    assert all(word in text for word in ("--tracked_root", "--subjects", "--pool", "--resume", "official", "torchrun"))
 
 
-def test_the_official_configuration_is_the_official_network():
+def test_the_official_configuration_is_the_official_network(tmp_path: Path):
     model, recipe = TrainConfig.from_yaml(find_config("official"))
     assert model == ModelConfig()  # whose defaults the parity tests hold to the official checkpoint
-    assert (recipe.steps, recipe.people_per_step, recipe.lr, recipe.betas) == (200_000, 6, 1e-4, (0.0, 0.99))
+    old = tmp_path / "old.yaml"
+    old.write_text(find_config("official").read_text().replace("subjects_per_step", "people_per_step"))
+    assert TrainConfig.from_yaml(old)[1] == recipe  # the entry's name in 0.1.0
+    assert (recipe.steps, recipe.subjects_per_step, recipe.lr, recipe.betas) == (200_000, 6, 1e-4, (0.0, 0.99))
     with torch.device("meta"):
         network, refiner = ReconstructionNetwork(model, 10_475 + 120), StyleUNet(model.refiner)
     count = lambda m: sum(p.numel() for p in m.parameters())

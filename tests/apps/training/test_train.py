@@ -24,7 +24,7 @@ def pool(person, tmp_path) -> Pool:
 
 
 def _run(tiny_config, body, out, steps=3) -> Run:
-    config = TrainConfig(steps=steps, people_per_step=1, targets_per_person=1, lr=2e-3, warmup=1)
+    config = TrainConfig(steps=steps, subjects_per_step=1, targets_per_person=1, lr=2e-3, warmup=1)
     return Run(tiny_config, config, body.assets, out, torch.device("cpu"))
 
 

@@ -25,7 +25,7 @@ COLOURS = (  # RGB, one a lane, readable in grey and to the colour-blind
 
 
 def draw_chart(lanes: Sequence[Lane], title: str, subtitle: str, path: Path) -> None:
-    """Writes the PNG. Raises OutputError when there is nothing to show or the file cannot be written."""
+    """Write the PNG. Raises OutputError when there is nothing to show or the file cannot be written."""
     if not lanes or lanes[0].total <= 0:
         raise OutputError(f"{path}: nothing was recorded, so there is no chart to draw")
     try:
@@ -36,7 +36,7 @@ def draw_chart(lanes: Sequence[Lane], title: str, subtitle: str, path: Path) -> 
 
 
 def chart(lanes: Sequence[Lane], title: str, subtitle: str) -> np.ndarray:
-    """[H, W, 3] uint8 RGB."""
+    """Return [H, W, 3] uint8 RGB."""
     height = TOP + len(lanes) * (STRIP + GAP) + BOTTOM
     canvas = _Canvas(WIDTH, height)
     right, bottom = WIDTH - RIGHT, height - BOTTOM
@@ -68,7 +68,7 @@ def _strip(canvas: _Canvas, lane: Lane, colour: tuple[int, int, int], top: float
 
 
 def ticks(total: float) -> list[tuple[float, str]]:
-    """Round times from 0 to `total` seconds, 5 to 12 of them, with their labels."""
+    """Return round times from 0 to `total` seconds, 5 to 12 of them, with their labels."""
     power = 10.0 ** math.floor(math.log10(total / 5))
     step = next(m * power for m in (1, 2, 5, 10) if total / (m * power) <= 11)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
@@ -89,7 +89,7 @@ class _Canvas:
         area[:] = (area * (1 - blend) + np.array(colour) * blend).astype(np.uint8)
 
     def columns(self, left: float, bottom: float, heights: np.ndarray, colour: tuple[int, int, int]) -> None:
-        """One column a pixel from `bottom` upwards; heights in final pixels, one value per large pixel."""
+        """Draw one column per pixel from `bottom` upwards; heights in final pixels, one value per large pixel."""
         rows = np.arange(1, STRIP * SCALE + 1)[::-1, None]  # from the top: distance to the bottom
         filled = rows <= heights[None] * SCALE
         y, x = round(bottom * SCALE), round(left * SCALE)

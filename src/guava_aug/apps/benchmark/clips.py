@@ -53,7 +53,7 @@ def clip_of_length(
 
 
 def _stored_pictures(files: layout.VideoFiles) -> list[tuple[bytes, bytes]]:
-    """The stored bytes of image and mask of every frame."""
+    """Return the stored bytes of image and mask of every frame."""
     file = MdbFile(files.path / layout.IMAGES)
     slots = dict(file.scan())
     prefix = "" if f"{files.frame_keys[0]}/{IMAGE}".encode() in slots else f"{files.video_id}/"

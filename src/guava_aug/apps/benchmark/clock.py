@@ -20,11 +20,11 @@ class Times:
 
     @property
     def ms(self) -> float:
-        """Median wall time."""
+        """Return median wall time."""
         return statistics.median(self.wall_ms)
 
     def to_json(self, per: int = 1) -> dict[str, Any]:
-        """Medians and extremes, divided by `per` (frames of a batch)."""
+        """Return medians and extremes, divided by `per` (frames of a batch)."""
         row: dict[str, Any] = {
             "ms": self.ms / per, "ms_min": min(self.wall_ms) / per, "ms_max": max(self.wall_ms) / per,
             "calls": len(self.wall_ms),
@@ -34,7 +34,7 @@ class Times:
 
 
 def time_calls(call: Callable[[], object], repeats: int, device: str | torch.device, warm_up: int = 1) -> Times:
-    """The times of `repeats` calls after `warm_up` calls that do not count; each call is waited for."""
+    """Return the times of `repeats` calls after `warm_up` calls that do not count; each call is waited for."""
     on_gpu = torch.device(device).type == "cuda"
     walls: list[float] = []
     gpu: list[float] = []
@@ -60,7 +60,7 @@ def time_calls(call: Callable[[], object], repeats: int, device: str | torch.dev
 
 
 def union_seconds(spans: Sequence[tuple[float, float]]) -> float:
-    """The time covered by at least one of the (start, end) spans."""
+    """Return the time covered by at least one of the (start, end) spans."""
     covered, until = 0.0, float("-inf")
     for start, end in sorted(spans):
         covered += max(0.0, end - max(start, until))

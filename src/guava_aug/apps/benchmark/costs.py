@@ -23,7 +23,7 @@ def subprocess_costs(
     loading: float,  # seconds of process start, imports and model loading, per process
     wanted: Sequence[int] = WANTED,
 ) -> list[Cost]:
-    """A process per set: N times what one of the largest measured N cost."""
+    """Return the cost of a process per set: N times what one of the largest measured N cost."""
     most = max(measured)
     return [_cost(n, measured.get(n), n * measured[most] / most, n * loading) for n in _rows(wanted, measured)]
 
@@ -36,7 +36,7 @@ def batch_costs(
     group: int,  # sets in flight at once
     wanted: Sequence[int] = WANTED,
 ) -> list[Cost]:
-    """One process: the nearest measured N below (or the least), and `marginal` and `again` for the difference."""
+    """Return the cost of one process: that of the nearest measured N below (or the least), plus the difference."""
 
     def guess(n: int) -> float:
         base = max((m for m in measured if m <= n), default=min(measured))

@@ -19,7 +19,7 @@ KERNELS, COPIES = "GPU kernels", "copies"
 
 @contextmanager
 def gpu_trace(device: str) -> Iterator[list[Interval]]:
-    """A list that holds, once the block is left, every kernel and copy of the GPU; empty on a CPU.
+    """Yield a list that holds, after the block, every kernel and copy of the GPU; empty on a CPU.
 
     Times are those of `time.perf_counter()`, to about 0.1 ms. The record costs some host time per launch: do not
     time the block. Where the driver gives no record (a container without the right), the list stays empty.
@@ -41,10 +41,11 @@ def gpu_trace(device: str) -> Iterator[list[Interval]]:
 
 
 def from_events(events: Iterable[Any], mark: float) -> list[Interval]:
-    """Intervals of a profiler's device events; the first of them ended at `mark`, and is left out."""
+    """Return intervals of a profiler's device events; the first of them ended at `mark`, and is left out."""
     device = [
         e for e in events
-        if e.device_type == torch.autograd.DeviceType.CUDA and not getattr(e, "is_user_annotation", False)
+        if e.device_type == torch.autograd.DeviceType.CUDA  # type: ignore[attr-defined]
+        and not getattr(e, "is_user_annotation", False)
     ]  # fmt: skip
     device.sort(key=lambda e: e.time_range.start)  # microseconds
     if not device:

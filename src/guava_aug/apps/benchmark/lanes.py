@@ -39,7 +39,7 @@ class Lane:
 
     @property
     def busy_seconds(self) -> float:
-        """Time in which at least one thread was busy."""
+        """Return time in which at least one thread was busy."""
         return union_seconds(self.spans)
 
     @property
@@ -49,18 +49,18 @@ class Lane:
 
     @property
     def mean_threads(self) -> float:
-        """How many were busy at once, over the whole record."""
+        """Return how many were busy at once, over the whole record."""
         return sum(end - start for start, end in self.spans) / self.total if self.total else 0.0
 
     @property
     def most(self) -> int:
-        """The most that were busy at once."""
+        """Return the most that were busy at once."""
         # an end before a start at the same instant: one after the other
         steps = sorted([(start, 1) for start, _ in self.spans] + [(end, -1) for _, end in self.spans])
         return int(max(np.cumsum([step for _, step in steps]), default=0))
 
     def profile(self, bins: int) -> np.ndarray:
-        """[bins] mean number of busy threads in equal parts of the record."""
+        """Return [bins] mean number of busy threads in equal parts of the record."""
         edges = np.linspace(0, self.total, bins + 1)
         if not self.spans or self.total <= 0:
             return np.zeros(bins)
@@ -70,7 +70,7 @@ class Lane:
         return np.maximum(np.diff(before), 0) / (self.total / bins)
 
     def to_json(self) -> dict[str, Any]:
-        """Figures, without the spans."""
+        """Return figures, without the spans."""
         return {
             "lane": self.name, "busy_seconds": self.busy_seconds, "busy_share": self.busy_share,
             "mean_at_once": self.mean_threads, "most_at_once": self.most, "seconds": self.total,
@@ -78,7 +78,7 @@ class Lane:
 
 
 def lanes_of(intervals: Sequence[Interval]) -> list[Lane]:
-    """The lanes that have work in them, of a record from its first start to its last end."""
+    """Return the lanes that have work in them, of a record from its first start to its last end."""
     if not intervals:
         return []
     zero, end = min(i.start for i in intervals), max(i.end for i in intervals)
@@ -98,7 +98,7 @@ def lanes_of(intervals: Sequence[Interval]) -> list[Lane]:
 
 
 def without(spans: Spans, holes: Spans) -> Spans:
-    """The spans less what the holes cover; both of one thread, so neither overlaps itself."""
+    """Return the spans less what the holes cover; both of one thread, so neither overlaps itself."""
     out, holes = [], sorted(holes)
     at = 0
     for start, end in sorted(spans):
@@ -116,7 +116,7 @@ def without(spans: Spans, holes: Spans) -> Spans:
 
 
 def _ramp_sum(at: np.ndarray, knots: np.ndarray) -> np.ndarray:
-    """Sum over knots of max(0, at - knot), for every `at`."""
+    """Return sum over knots of max(0, at - knot), for every `at`."""
     knots = np.sort(knots)
     sums = np.concatenate([[0.0], np.cumsum(knots)])
     count = np.searchsorted(knots, at, side="right")

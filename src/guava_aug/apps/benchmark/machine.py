@@ -15,7 +15,7 @@ from guava_aug.runtime.text import pluralize
 
 
 def describe_machine(device: str) -> dict[str, Any]:
-    """`record.machine`, and the processor, its usable cores, torch's threads, memory in GB, and all GPUs."""
+    """Return `record.machine`, and the processor, its usable cores, torch's threads, memory in GB, and all GPUs."""
     found = run_record.machine(device)
     found |= {"cpu": _processor(), "usable_cpus": usable_cpus(), "torch_threads": torch.get_num_threads()}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
@@ -26,13 +26,13 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 
 def in_words(machine: dict[str, Any]) -> str:
-    """One line: what renders, the processor, and the number of its cores."""
+    """Return one line: what renders, the processor, and the number of its cores."""
     gpu = f"{machine['gpu']}, " if machine.get("gpu") else "no GPU in use, "
     return f"{gpu}{pluralize(machine['usable_cpus'], 'core')} of {machine['cpu']}"
 
 
 def _processor() -> str:
-    """The name in /proc/cpuinfo with family and model, for virtual machines hide the name; elsewhere Python's."""
+    """Return the processor's name, family and model of /proc/cpuinfo (a virtual machine may hide the name)."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         pairs = (

@@ -69,17 +69,17 @@ class Measured:
 
     @property
     def marginal(self) -> float:
-        """Seconds of one more view in a warm process."""
+        """Return seconds of one more view in a warm process."""
         few, many = min(self.warm), max(self.warm)
         return max(self.warm[many] - self.warm[few], 0.0) / (many - few)
 
     def seconds(self, stage: str) -> float:
-        """Of a stage in the table; 0 if it did not run."""
+        """Return the seconds of a stage in the table; 0 if it did not run."""
         return next((s.seconds for s in self.stages if s.name == stage), 0.0)
 
 
 def measure(config: RunConfig, counts: Sequence[int], repeats: int) -> Measured:
-    """Measures the one video of `config` with every number of views in `counts`, in both modes.
+    """Measure the one video of `config` with every number of views in `counts`, in both modes.
 
     `config.output_root` is not used: results go to a temporary folder. First everything is done once in this process,
     so that compiled kernels and files are in their caches for all that is timed.
@@ -133,7 +133,7 @@ class WarmEngine:
         self.frames = 0
 
     def video(self, views: int) -> tuple[float, list[StageTime]]:
-        """Wall seconds and stages of the video with so many views."""
+        """Return wall seconds and stages of the video with so many views."""
         assert self._executor.model is not None and self.config.videos is not None
         name, difficulty = self.config.videos[0], self.config.difficulties[0]
         executor = InProcessExecutor(replace(self.config, overwrite=True), self._executor.model)
@@ -145,14 +145,14 @@ class WarmEngine:
         return made.seconds, executor.stages.rows()
 
     def recorded(self, views: int) -> list[Interval]:
-        """Who was busy when while the video was made."""
+        """Return which thread was busy when, while the video was made."""
         assert self._executor.model is not None
         with timing.recording() as found, gpu_trace(str(self._executor.model.device)) as gpu:
             self.video(views)
         return [*found, *gpu]
 
     def describe(self) -> dict[str, Any]:
-        """Model, sizes and peak memory."""
+        """Return model, sizes and peak memory."""
         from guava_aug.tracked import TrackedVideo  # noqa: PLC0415 - imports torch, which is slow
 
         model = self._executor.model
@@ -170,7 +170,7 @@ class WarmEngine:
         }
 
     def close(self) -> None:
-        """Gives the memory back."""
+        """Free the memory of the model."""
         self._executor.model = None
         gc.collect()
         if torch.cuda.is_available():
@@ -178,7 +178,7 @@ class WarmEngine:
 
 
 def run_command(config: RunConfig, views: int) -> Command:
-    """`guava-aug run` of the one video of `config` with `views` views of one difficulty, timed from outside.
+    """Run `guava-aug run` on the one video of `config` with `views` views of one difficulty, and return its time.
 
     Raises:
         OutputError: it failed.
@@ -202,7 +202,10 @@ def run_command(config: RunConfig, views: int) -> Command:
 
 
 def _seconds_of(argv: Sequence[str]) -> tuple[float, subprocess.CompletedProcess[str]]:
-    """Wall seconds of a command that finds this package, also from a checkout, and takes no share of an array job."""
+    """Return wall seconds and result of a command.
+
+    It finds this package also in a checkout, and takes no share of a SLURM array.
+    """
     environment = {k: v for k, v in child_environment().items() if not k.startswith("SLURM_ARRAY_")}
     begun = time.perf_counter()
     done = subprocess.run(argv, capture_output=True, text=True, encoding="utf-8", errors="replace", env=environment)
@@ -214,6 +217,6 @@ def _tail(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def _medians(runs: Sequence[Sequence[StageTime]]) -> list[StageTime]:
-    """Stage by stage."""
+    """Return the median of each stage over the runs."""
     seconds = lambda name: statistics.median(r.seconds for rows in runs for r in rows if r.name == name)
     return [StageTime(row.name, seconds(row.name), row.count) for row in runs[0]]

@@ -34,7 +34,7 @@ class Grid:
     notes: Sequence[str] = ()
 
     def plain(self) -> str:
-        """The table in aligned columns, for files and pipes."""
+        """Return the table in aligned columns, for files and pipes."""
         lines = [self.columns, *self.rows]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
         put = lambda line: "  ".join(
@@ -54,7 +54,7 @@ class Costs:
 
     @staticmethod
     def of(m: Measured, group: int) -> Costs:
-        """`group`: views in flight at once (`RunConfig.views_in_flight`)."""
+        """Return the costs that were measured; `group`: views in flight at once (`RunConfig.views_in_flight`)."""
         per_mode = {mode: [c for c in m.commands if c.mode == mode] for mode in ("batch", "subprocess")}
         batch = per_mode["batch"]
         loading = m.start + statistics.median(c.loading for c in batch)
@@ -68,7 +68,7 @@ class Costs:
 
 
 def stages_grid(m: Measured) -> Grid:
-    """Where the time of one video and one view goes."""
+    """Return where the time of one video and one view goes."""
     rows = [(START, _seconds(m.start), PER_VIEW, PER_PROCESS)]
     for stage in m.stages:
         rows.append((stage.name, _seconds(stage.seconds), PER_VIEW, HOW_OFTEN.get(stage.name, PER_VIEW)))
@@ -86,7 +86,7 @@ def stages_grid(m: Measured) -> Grid:
 
 
 def costs_grid(costs: Costs) -> Grid:
-    """N parameter sets of one video, both modes, with and without loading."""
+    """Return n parameter sets of one video, both modes, with and without loading."""
     rows = []
     for sub, batch in zip(costs.subprocess, costs.batch, strict=True):
         guessed = GUESSED if not (sub.measured and batch.measured) else ""
@@ -114,7 +114,7 @@ def costs_grid(costs: Costs) -> Grid:
 
 
 def lanes_grid(lanes: Sequence[Lane], views: int) -> Grid:
-    """How busy everything was while the chart was recorded."""
+    """Return how busy everything was while the chart was recorded."""
     rows = [
         (lane.name, f"{lane.busy_seconds:.2f}", f"{lane.busy_share:.0%}", f"{lane.mean_threads:.1f}", str(lane.most))
         for lane in lanes
@@ -127,7 +127,7 @@ def lanes_grid(lanes: Sequence[Lane], views: int) -> Grid:
 
 
 def to_json(m: Measured, costs: Costs, lanes: Sequence[Lane], **about: Any) -> dict[str, Any]:
-    """All figures as plain values; `about`: machine, versions, video, and what else belongs to the run."""
+    """Return all figures as plain values; `about`: machine, versions, video, and what else belongs to the run."""
     both = zip(costs.subprocess, costs.batch, strict=True)
     return {
         "schema": SCHEMA,

@@ -22,14 +22,14 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and
 
 
 def face_vertices(body: EhmModel) -> Tensor:
-    """[n] int64 body vertices of the face: brows to chin, what expressions move."""
+    """Return [n] int64 body vertices of the face: brows to chin, what expressions move."""
     a = body.assets
     moves = a.head.exprdirs.norm(dim=1).amax(-1) > _FACE_MOVES
     return a.head_to_body[: len(moves)][moves]
 
 
 def part_boxes(posed: PosedBody, face: Tensor, camera: Cameras) -> dict[str, Box]:
-    """Boxes of `face`, `left_hand`, `right_hand` of one frame (T = 1); a part (nearly) out of the picture has none.
+    """Return boxes of `face`, `left_hand`, `right_hand` of one frame (T = 1) that are in the picture.
 
     face: [n] vertex ids of `face_vertices`.
     """

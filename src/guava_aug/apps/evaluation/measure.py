@@ -1,6 +1,6 @@
 """The loop of an evaluation: a person, an avatar from their first frame, then every frame through every camera.
 
-One frame is in memory at a time, whatever the number of people and frames.
+One frame is in memory at a time, whatever the number of subjects and frames.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class PersonResult:
 
 
 def frame_numbers(count: int) -> list[int]:
-    """`count` frames of the motion, evenly spaced: the last one and no frame 0.
+    """Return `count` frames of the motion, evenly spaced: the last one and no frame 0.
 
     Raises:
         UsageError: more frames than there are, or none.
@@ -94,16 +94,16 @@ def frame_numbers(count: int) -> list[int]:
 
 
 def person_name(seed: int) -> str:
-    """The name of a person's video; it decides the cameras of the new views."""
+    """Return the name of a person's video; it decides the cameras of the new views."""
     return f"person_{seed}"
 
 
 def check_model_fits(model: GuavaModel, bank: Bank) -> None:
-    """Raises AssetError when the model's body is not the one that the generated people have."""
+    """Raise AssetError when the model's body is not the one that the generated subjects have."""
     ours, theirs = model.body.assets.body.v_template.cpu(), bank.assets.body.v_template[: bank.shipped]
     if ours.shape != theirs.shape or float((ours - theirs).abs().max()) > _BODY_TOLERANCE:
         raise AssetError(
-            f"{model.source}: its body model ({len(ours)} vertices) is not the free one of the generated people "
+            f"{model.source}: its body model ({len(ours)} vertices) is not the free one of the generated subjects "
             f"({len(theirs)} vertices), so it cannot be measured on them; give --model_path a model trained "
             "on the free body"
         )
@@ -120,7 +120,7 @@ def measure_person(
     examples_of: Sequence[int] = (),
     on_frame: Callable[[str], None] = lambda view: None,
 ) -> PersonResult:
-    """The scores of one person of the generator; same arguments, same scores (on the CPU to the last bit).
+    """Return the scores of one person of the generator; same arguments, same scores (on the CPU to the last bit).
 
     Cameras are `plan_views` of `person_name(seed)` with all three difficulties, whichever of them are asked for.
     examples_of: frames whose pictures are kept. on_frame: called after every frame of every view with its name.
@@ -162,7 +162,7 @@ class Truth:
     boxes: dict[str, Box]
 
     def score(self, picture: Tensor) -> dict[str, float | None]:
-        """Every metric of picture [3, H, W] over the same plate."""
+        """Return every metric of picture [3, H, W] over the same plate."""
         cut = lambda image, box: image[:, box[1] : box[3], box[0] : box[2]]
         parts = {name: psnr(cut(picture, box), cut(self.picture, box)) for name, box in self.boxes.items()}
         hands = [v for name, v in parts.items() if name.endswith("hand")]
@@ -192,7 +192,7 @@ class _Stage:
         self.mesh = ProjectedMesh.build(model.body, vertices, cameras[SELF], self.source_rgb, mask)
 
     def frame(self, index: int) -> Iterator[tuple[str, dict[str, Tensor], Truth]]:
-        """Per view: its name, the pictures of all methods [3, H, W] on the CPU, and the truth."""
+        """Yield per view: its name, the pictures of all methods [3, H, W] on the CPU, and the truth."""
         motion = self._motion(index)
         gaussians = self.avatar.pose(motion)
         posed = self.model.body(self.subject.identity, motion)
@@ -220,16 +220,16 @@ class _Stage:
         return self.subject.motion[index : index + 1]
 
     def _drawn_vertices(self, index: int) -> Tensor:
-        """[1, n, 3] of the mesh that the generator draws, clothes and hair with it."""
+        """Return [1, n, 3] of the mesh that the generator draws, clothes and hair with it."""
         subject = self.subject
         return subject.person.skin.vertices(subject.model(subject.identity, self._motion(index)))
 
     def _draw(self, vertices: Tensor, camera: Cameras) -> tuple[Tensor, Tensor]:
-        """The truth: colour times alpha [1, 3, H, W] and alpha [1, 1, H, W]."""
+        """Return the truth: colour times alpha [1, 3, H, W] and alpha [1, 1, H, W]."""
         return render_vertices(vertices, self.subject.person.skin, self.subject.light, camera, TRUTH_SUPERSAMPLE)
 
     def _through_the_tracker(self, picture: Tensor, alpha: Tensor) -> tuple[Source, Tensor, Tensor]:
-        """The source frame as a tracked video holds it, JPEG and all: for the model, and [3, H, W], mask [1, H, W]."""
+        """Return the source frame after JPEG: for the model, and as picture [3, H, W] and mask [1, H, W]."""
         subject, device = self.subject, self.model.device
         mask = to_png_bytes(alpha)[0, ..., 0]
         with tempfile.TemporaryDirectory(prefix="guava_aug_evaluate.") as folder:
@@ -245,7 +245,7 @@ class _Stage:
 
 
 def composite_premultiplied(rgb: Tensor, alpha: Tensor, plate: Tensor) -> Tensor:
-    """[T, 3, H, W] colour that has its alpha in it already, over the plate."""
+    """Return [T, 3, H, W] premultiplied colour over the plate."""
     return rgb + plate * (1 - alpha)
 
 

@@ -40,7 +40,7 @@ class ProjectedMesh:
 
     @staticmethod
     def build(body: EhmModel, vertices: Tensor, camera: Cameras, rgb: Tensor, mask: Tensor) -> ProjectedMesh:
-        """The textured mesh of one source frame.
+        """Return the textured mesh of one source frame.
 
         vertices: [1, P, 3] posed as in the source. rgb: [3, H, W] 0..1, the picture with its background.
         mask: [1, H, W] 0..1 the person.
@@ -55,7 +55,7 @@ class ProjectedMesh:
         return ProjectedMesh(surface, vertices[0], normals, camera, rgba, depth, fill)
 
     def render(self, vertices: Tensor, camera: Cameras) -> tuple[Tensor, Tensor]:
-        """Colour times alpha [1, 3, H, W] and alpha [1, 1, H, W] of the body posed anew (vertices [1, P, 3])."""
+        """Return colour times alpha [1, 3, H, W] and alpha [1, 1, H, W] of the body posed anew (vertices [1, P, 3])."""
         ids, bary = rasterize(
             self.surface, project(vertices, camera, SUPERSAMPLE), camera.width * SUPERSAMPLE,
             camera.height * SUPERSAMPLE,
@@ -71,7 +71,7 @@ class ProjectedMesh:
         return small[:, :3], small[:, 3:]
 
     def _look_up(self, points: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
-        """Colours [n, 3] of body points in the source picture, and how far to trust them [n] 0..1."""
+        """Return colours [n, 3] of body points in the source picture, and how far to trust them [n] 0..1."""
         at = project(points[None], self.camera, 1)[0]
         size = at.new_tensor([self.camera.width, self.camera.height])
         grid = ((at[:, :2] + 0.5) / size * 2 - 1)[None, None]
@@ -87,7 +87,7 @@ class ProjectedMesh:
 
 
 def plain_surface(faces: Tensor) -> Surface:
-    """Triangles without texture or holes, for z-buffers."""
+    """Return triangles without texture or holes, for z-buffers."""
     count, device = len(faces), faces.device
     return Surface(
         faces, torch.zeros(count, 3, 2, device=device), torch.zeros(count, dtype=torch.bool, device=device),
@@ -110,12 +110,12 @@ def _depth(surface: Surface, vertices: Tensor, camera: Cameras) -> Tensor:
 
 
 def _nearer_neighbours(depth: Tensor) -> Tensor:
-    """The least depth among a pixel and its eight neighbours: what lies beside an occluder's edge is not trusted."""
+    """Return the least depth among a pixel and its eight neighbours: pixels beside occluding edges are not trusted."""
     return -F.max_pool2d(-depth[None, None], 3, 1, 1)[0, 0]
 
 
 def _filled(template: Tensor, faces: Tensor, color: Tensor, known: Tensor) -> Tensor:
-    """[P, 3] colours of all vertices; the known ones keep theirs.
+    """Return [P, 3] colours of all vertices; the known ones keep theirs.
 
     template: [P, 3] in the rest pose, symmetric in x.
     """
@@ -138,5 +138,5 @@ def _filled(template: Tensor, faces: Tensor, color: Tensor, known: Tensor) -> Te
 
 
 def nearest(points: Tensor, among: Tensor) -> Tensor:
-    """[n] int64 index of the nearest of `among` [m, 3] to each of `points` [n, 3]."""
+    """Return [n] int64 index of the nearest of `among` [m, 3] to each of `points` [n, 3]."""
     return torch.cat([torch.cdist(block, among).argmin(1) for block in points.split(_BLOCK)])

@@ -37,7 +37,7 @@ def psnr(picture: Tensor, truth: Tensor, where: Tensor | None = None) -> float:
 
 
 def delta_e(picture: Tensor, truth: Tensor, where: Tensor) -> float:
-    """Mean CIE 1976 colour difference of picture [3, H, W] from truth over the pixels `where` [H, W] bool.
+    """Return mean CIE 1976 colour difference of picture [3, H, W] from truth over the pixels `where` [H, W] bool.
 
     Raises ValueError when `where` is empty.
     """
@@ -48,7 +48,7 @@ def delta_e(picture: Tensor, truth: Tensor, where: Tensor) -> float:
 
 
 def ssim_map(picture: Tensor, truth: Tensor) -> Tensor:
-    """[H - 10, W - 10] SSIM of the window around every pixel that has a whole one, mean over the channels.
+    """Return [H - 10, W - 10] SSIM of the window around every pixel that has a whole one, mean over the channels.
 
     picture, truth: [C, H, W], at least `WINDOW` pixels high and wide.
     """
@@ -62,18 +62,18 @@ def ssim_map(picture: Tensor, truth: Tensor) -> Tensor:
 
 
 def inner(where: Tensor) -> Tensor:
-    """[H - 10, W - 10] of a mask [H, W]: the pixels that `ssim_map` has."""
+    """Return [H - 10, W - 10] of a mask [H, W]: the pixels that `ssim_map` has."""
     edge = WINDOW // 2
     return where[edge : where.shape[0] - edge, edge : where.shape[1] - edge]
 
 
 def _channels_last(x: Tensor) -> np.ndarray:
-    """[H, W, C] float64 of [C, H, W]."""
+    """Return [H, W, C] float64 of [C, H, W]."""
     return x.detach().cpu().double().permute(1, 2, 0).contiguous().numpy()
 
 
 def _windows(x: np.ndarray) -> np.ndarray:
-    """[H - 10, W - 10, C] Gaussian means of the whole windows of x [H, W, C]."""
+    """Return [H - 10, W - 10, C] Gaussian means of the whole windows of x [H, W, C]."""
     edge = WINDOW // 2
     blurred = cv2.GaussianBlur(x, (WINDOW, WINDOW), SIGMA).reshape(x.shape)  # it drops a single channel
     return blurred[edge : x.shape[0] - edge, edge : x.shape[1] - edge]

@@ -92,7 +92,7 @@ class CalibratedPack:
             ) from error
 
     def fit(self, name: str) -> BodyFit:
-        """The fit `fits/NAME.npz`."""
+        """Return the fit `fits/NAME.npz`."""
         path = self.folder / "fits" / f"{name}.npz"
         try:
             with np.load(path) as data:
@@ -109,7 +109,7 @@ class CalibratedPack:
         return fit
 
     def picture(self, camera: str, frame: int) -> tuple[Tensor, Tensor]:
-        """[3, H, W] colour and [1, H, W] soft mask 0..1 of one frame."""
+        """Return [3, H, W] colour and [1, H, W] soft mask 0..1 of one frame."""
         folder = self.folder / camera
         path = next((p for ext in ("png", "jpg") if (p := folder / f"{frame:06d}.{ext}").is_file()), None)
         if path is None:
@@ -120,18 +120,18 @@ class CalibratedPack:
         return rgb, mask
 
     def valid(self, camera: str) -> Tensor:
-        """[H, W] bool: where the camera can be judged."""
+        """Return [H, W] bool: where the camera can be judged."""
         return torch.from_numpy(self._read(self.folder / camera / "valid.png", cv2.IMREAD_GRAYSCALE) > 127)
 
     def relative(self, camera: str, metres: float) -> Tensor:
-        """[4, 4] source camera -> camera, in units of a fit with so many metres each."""
+        """Return [4, 4] source camera -> camera, in units of a fit with so many metres each."""
         view = self.cameras[camera].viewmat @ torch.linalg.inv(self.cameras[self.source].viewmat)
         view = view.clone()
         view[:3, 3] /= metres
         return view.float()
 
     def views(self, camera: str, fit: BodyFit) -> Cameras:
-        """The camera as the fitted body's world has it, frame by frame."""
+        """Return the camera as the fitted body's world has it, frame by frame."""
         viewmats = self.relative(camera, fit.metres) @ fit.viewmats.cpu()
         return Cameras(viewmats, self.cameras[camera].K.float(), self.size, self.size)
 
@@ -144,7 +144,7 @@ class CalibratedPack:
 
 
 def observe(pack: CalibratedPack, fit: BodyFit, cameras: Sequence[str]) -> Observations:
-    """What the cameras saw of all frames, for a fit of the avatar; the first must be the source camera.
+    """Return what the cameras saw of all frames, for a fit of the avatar; the first must be the source camera.
 
     Raises UsageError when it is not.
     """
@@ -173,7 +173,7 @@ def evaluate_pack(
     frames: Sequence[int] | None = None,
     cameras: Sequence[str] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Figures of every camera over `frames` (those to be scored): {camera: {...}, "head CAMERA": {...}}."""
+    """Return figures of every camera over `frames` (those to be scored): {camera: {...}, "head CAMERA": {...}}."""
     frames = pack.scored if frames is None else frames
     rows = {}
     for name in cameras or pack.cameras:
@@ -194,7 +194,7 @@ def score(
     valid: Tensor,  # [H, W] bool
     regions: Mapping[int, Tensor] | None = None,  # [H, W] bool
 ) -> dict[str, float]:
-    """Means over the frames of one camera.
+    """Return means over the frames of one camera.
 
     psnr, psnr_matched (dB): on the true mask, the render over the mean colour of the true surroundings, before and
     after matching colours. overlap_matched: where mask and render overlap alone. iou: of the masks; missed, extra: area
@@ -239,7 +239,7 @@ def score(
 
 
 def match_colors(samples: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """[4, 3] affine map from the first to the second picture [3, H, W] of each sample, where its mask [H, W] is."""
+    """Return the affine map [4, 3] from first to second picture [3, H, W] of each sample within its mask [H, W]."""
     rows, targets, weights = [], [], []
     for picture, true, where in samples:
         pool = lambda x: F.avg_pool2d(x[None].double(), _BLOCK)[0].flatten(1).T  # [blocks, .]
@@ -255,7 +255,7 @@ def match_colors(samples: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
 
 
 def apply_colors(match: Tensor, picture: Tensor) -> Tensor:
-    """The picture [3, H, W] after `match_colors`, 0..1."""
+    """Return the picture [3, H, W] after `match_colors`, 0..1."""
     return (torch.einsum("ck,chw->khw", match[:3], picture) + match[3][:, None, None]).clamp(0, 1)
 
 

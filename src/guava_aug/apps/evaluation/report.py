@@ -1,4 +1,4 @@
-"""What an evaluation says: means over people, floors, the JSON file, pictures side by side."""
+"""What an evaluation says: means over subjects, floors, the JSON file, pictures side by side."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from guava_aug.output.contact_sheet import Block, contact_sheet
 
 SCHEMA = "guava-aug evaluation 1"
 SHEET_ROWS = 4  # of pictures, per view
-SHEET_CELL = 180  # pixels, of the sheet of people
-SHEET_BYTES = 245_000  # of the sheet of people: small enough to live in a repository
+SHEET_CELL = 180  # pixels, of the sheet of subjects
+SHEET_BYTES = 245_000  # of the sheet of subjects: small enough to live in a repository
 TABLE = {
     "psnr": "PSNR", "ssim": "SSIM", "person_psnr": "person PSNR", "person_ssim": "person SSIM",
     "person_delta_e": "person dE", "face_psnr": "face PSNR", "hands_psnr": "hands PSNR",
@@ -31,7 +31,7 @@ DEFINITIONS = {
     "person_delta_e": "mean CIE 1976 colour difference over the pixels with truth alpha > 0.5; less is better",
     "face_psnr": "as psnr, over a square around the vertices that expressions move, side 1.15 of their extent",
     "hands_psnr": "as psnr, over squares around wrist and outer finger joints, side 1.7 of their extent; mean of both",
-    "mean": "of frames, then of people; a part less than half in the picture is left out",
+    "mean": "of frames, then of subjects; a part less than half in the picture is left out",
     "ours": "the refined picture, as `guava-aug run` makes it",
     "raw": "the first three rendered channels, before the refiner",
     "mesh": "the source picture projected on the posed body, unseen places filled from the mirrored side and around",
@@ -54,21 +54,21 @@ class Floor:
         return self.found is not None and self.found >= self.expected
 
 
-def mean_scores(people: Sequence[PersonResult]) -> dict[str, dict[str, Scores]]:
-    """Return view -> method -> mean over the people of what was measurable on them."""
-    views = list(people[0].scores) if people else []
+def mean_scores(subjects: Sequence[PersonResult]) -> dict[str, dict[str, Scores]]:
+    """Return view -> method -> mean over the subjects of what was measurable on them."""
+    views = list(subjects[0].scores) if subjects else []
     return {
         view: {
-            method: _mean([p.scores[view][method] for p in people])
+            method: _mean([p.scores[view][method] for p in subjects])
             for method in METHODS
-            if all(method in p.scores[view] for p in people)
+            if all(method in p.scores[view] for p in subjects)
         }
         for view in views
     }
 
 
 def floors(mean: dict[str, dict[str, Scores]]) -> list[Floor]:
-    """What the project promises of its embedded model, as far as these views tell."""
+    """Return what the project promises of its embedded model, as far as these views tell."""
     found = []
     for view, by_method in mean.items():
         ours = by_method["ours"]
@@ -81,9 +81,9 @@ def floors(mean: dict[str, dict[str, Scores]]) -> list[Floor]:
     return found
 
 
-def to_json(people: Sequence[PersonResult], **about: Any) -> dict[str, Any]:
-    """The report as plain values; `about` (machine, versions, checkpoint, ...) comes first."""
-    mean = mean_scores(people)
+def to_json(subjects: Sequence[PersonResult], **about: Any) -> dict[str, Any]:
+    """Return the report as plain values; `about` (machine, versions, checkpoint, ...) comes first."""
+    mean = mean_scores(subjects)
     return {
         "schema": SCHEMA,
         **about,
@@ -96,13 +96,13 @@ def to_json(people: Sequence[PersonResult], **about: Any) -> dict[str, Any]:
                 "views": {d: {k: getattr(v, k) for k in ("yaw", "pitch", "zoom", "seed")} for d, v in p.views.items()},
                 "scores": _plain(p.scores),
             }
-            for p in people
+            for p in subjects
         ],
     }  # fmt: skip
 
 
 def write_sheets(examples: Iterable[Example], folder: Path) -> list[Path]:
-    """One PNG per view: truth, ours, mesh and input side by side, a row per example."""
+    """Return one PNG per view: truth, ours, mesh and input side by side, a row per example."""
     by_view: dict[str, list[Example]] = {}
     for e in examples:
         by_view.setdefault(e.view, []).append(e)
@@ -116,14 +116,14 @@ def write_sheets(examples: Iterable[Example], folder: Path) -> list[Path]:
     return written
 
 
-def write_sheet(examples: Iterable[Example], path: Path, people: int) -> None:
-    """One small picture of the first `people` people: truth, ours, mesh and input side by side, a row per view.
+def write_sheet(examples: Iterable[Example], path: Path, subjects: int) -> None:
+    """Write one small picture of the first `subjects` subjects: truth, ours, mesh and input, a row per view.
 
     Of each person one moment is shown. In the row of the source's own camera the input is the source frame.
     """
     chosen: dict[str, list[Example]] = {}
     for e in examples:
-        if e.person in chosen or len(chosen) < people:
+        if e.person in chosen or len(chosen) < subjects:
             chosen.setdefault(e.person, []).append(e)
     blocks = []
     for person, found in chosen.items():
@@ -136,7 +136,7 @@ def write_sheet(examples: Iterable[Example], path: Path, people: int) -> None:
 
 
 def markdown_table(mean: dict[str, dict[str, Scores]]) -> str:
-    """The scores as a table for a page: a row per view and method."""
+    """Return the scores as a table for a page: a row per view and method."""
     lines = [f"| view | method | {' | '.join(TABLE.values())} |", f"|---|---|{'--:|' * len(TABLE)}"]
     for view, by_method in mean.items():
         for method, scores in by_method.items():
@@ -146,16 +146,16 @@ def markdown_table(mean: dict[str, dict[str, Scores]]) -> str:
 
 
 def cell_text(metric: str, value: float | None, digits: int = 1) -> str:
-    """A score as tables show it; SSIM has three digits always."""
+    """Return a score as tables show it; SSIM has three digits always."""
     return "-" if value is None else f"{value:.3f}" if "ssim" in metric else f"{value:.{digits}f}"
 
 
-def example_frames(frames: Sequence[int], people: int) -> list[int]:
-    """The frames of one person whose pictures are kept: `SHEET_ROWS` rows over all people, evenly spaced.
+def example_frames(frames: Sequence[int], subjects: int) -> list[int]:
+    """Return the frames of one person whose pictures are kept: `SHEET_ROWS` rows over all subjects, evenly spaced.
 
     One for each person at least, the middle one.
     """
-    rows = min(len(frames), max(1, SHEET_ROWS // people))
+    rows = min(len(frames), max(1, SHEET_ROWS // subjects))
     return [frames[(2 * k + 1) * len(frames) // (2 * rows)] for k in range(rows)]
 
 

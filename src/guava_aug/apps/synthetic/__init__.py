@@ -11,10 +11,10 @@ from guava_aug.assets import embedded_path
 
 
 def default_body_path() -> Path:
-    """The free body model that ships with the package (see `bake`), readable by `body.load_body_file`."""
+    """Return the free body model that ships with the package (see `bake`), readable by `body.load_body_file`."""
     return embedded_path("body.npz")
 
 
 def demo_root() -> Path:
-    """The tracked root that holds the bundled demo clips, one directory per clip."""
+    """Return the tracked root that holds the bundled demo clips, one directory per clip."""
     return embedded_path("clips")

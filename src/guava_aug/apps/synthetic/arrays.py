@@ -20,7 +20,7 @@ def smooth(x: Array, sigma: float) -> Array:
 
 
 def components(faces: Ints, count: int) -> Ints:
-    """[count] number of the connected part of a mesh each vertex is in, parts in the order of their first vertex."""
+    """Return [count] which connected part of a mesh each vertex is in, in the order of their first vertex."""
     a, b = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
     label = np.arange(count)
     while True:
@@ -35,10 +35,10 @@ def components(faces: Ints, count: int) -> Ints:
 
 
 def matrices(rotvec: Array) -> Array:
-    """[..., 3, 3] rotations of axis-angle vectors [..., 3] in radians."""
+    """Return [..., 3, 3] rotations of axis-angle vectors [..., 3] in radians."""
     return roma.rotvec_to_rotmat(torch.from_numpy(np.asarray(rotvec, np.float64))).numpy()
 
 
 def rotvecs(matrix: Array) -> Array:
-    """[..., 3] axis-angle vectors in radians of rotations [..., 3, 3]."""
+    """Return [..., 3] axis-angle vectors in radians of rotations [..., 3, 3]."""
     return roma.rotmat_to_rotvec(torch.from_numpy(np.ascontiguousarray(matrix, np.float64))).numpy()

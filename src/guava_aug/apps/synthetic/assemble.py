@@ -54,7 +54,7 @@ def assemble(
     stand_off: Floats | None = None,
     device: torch.device | str = "cpu",
 ) -> Skin:
-    """The drawn mesh of one person.
+    """Return the drawn mesh of one person.
 
     textures: RGBA per slot, of the slot's side. proxies: what rides the body, by slot. chart: where the skin texture
     is painted [Vt, 2], default MakeHuman's. stand_off: offsets [P, 3] of the body's own vertices in the
@@ -102,7 +102,7 @@ def _body(bank: Bank, proxies: dict[str, Proxy], chart: Floats, stand_off: Float
 
 
 def _visible_body(bank: Bank, faces: Ints, proxies: dict[str, Proxy]) -> NDArray[np.bool_]:
-    """[F] which body faces are drawn: not those under clothes, nor parts that a proxy replaces."""
+    """Return [F] which body faces are drawn: not those under clothes, nor parts that a proxy replaces."""
     under, replaced = np.zeros(bank.shipped, bool), np.zeros(bank.shipped, bool)
     for p in proxies.values():
         under[p.hidden] = True
@@ -116,7 +116,7 @@ def _visible_body(bank: Bank, faces: Ints, proxies: dict[str, Proxy]) -> NDArray
 
 
 def _in_atlas(part: _Part) -> Floats:
-    """Corner coordinates in the atlas, one texel clear of the neighbouring slots."""
+    """Return corner coordinates in the atlas, one texel clear of the neighbouring slots."""
     x, y, side = SLOTS[part.kind]
     return ((np.clip(part.corners, 0, 1) * (side - 2) + (x + 1, y + 1)) / ATLAS).astype(np.float32)
 
@@ -138,13 +138,13 @@ def _bake_occlusion(bank: Bank, identity: Identity, skin: Skin, device: torch.de
 
 
 def still(frames: int = 1) -> Motion:
-    """The T pose, in the body's own frame."""
+    """Return the T pose, in the body's own frame."""
     z = lambda *shape: torch.zeros(frames, *shape)
     return Motion(z(3), z(21, 3), z(15, 3), z(15, 3), z(50), z(50), z(3), z(2, 3), z(2))
 
 
 def relaxed() -> Motion:
-    """Arms half lowered and elbows bent: a pose that shows most of the body."""
+    """Return arms half lowered and elbows bent: a pose that shows most of the body."""
     motion = still()
     body = motion.body_pose.clone()
     for side, s in (("left", -1.0), ("right", 1.0)):

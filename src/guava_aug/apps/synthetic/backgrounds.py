@@ -26,7 +26,7 @@ _WALLS: tuple[tuple[float, float, float], ...] = (
 
 
 def make_background(seed: int, size: int) -> Floats:
-    """[size, size, 3] sRGB 0..1."""
+    """Return [size, size, 3] sRGB 0..1."""
     rng = np.random.default_rng([seed, 0xBAC6])
     kind = KINDS[rng.integers(len(KINDS))]
     wall = np.asarray(_WALLS[rng.integers(len(_WALLS))], np.float32)
@@ -64,7 +64,7 @@ def make_background(seed: int, size: int) -> Floats:
 
 
 def make_light(seed: int) -> Light:
-    """A key light from the upper front, a weak fill from the other side, a room around."""
+    """Return a key light from the upper front, a weak fill from the other side, a room around."""
     rng = np.random.default_rng([seed, 0x116])
     side = rng.choice([-1.0, 1.0])
     key = np.array([side * rng.uniform(0.15, 0.75), rng.uniform(0.45, 0.9), rng.uniform(0.7, 1.0)])
@@ -80,7 +80,7 @@ def make_light(seed: int) -> Light:
 
 
 def _shelf(rng: np.random.Generator, image: Floats, size: int) -> Floats:
-    """A shelf with books across part of the picture."""
+    """Return a shelf with books across part of the picture."""
     out = image.copy()
     left = int(size * rng.choice([rng.uniform(-0.1, 0.0), rng.uniform(0.55, 0.68)]))
     right = left + int(size * rng.uniform(0.38, 0.5))
@@ -100,7 +100,7 @@ def _shelf(rng: np.random.Generator, image: Floats, size: int) -> Floats:
 
 
 def _window(rng: np.random.Generator, image: Floats, x: Floats, y: Floats) -> Floats:
-    """A slanting patch of window light with a crossbar."""
+    """Return a slanting patch of window light with a crossbar."""
     slant, left, top = rng.uniform(-0.4, 0.4), rng.uniform(-0.05, 0.6), rng.uniform(0.0, 0.4)
     u, v = (x - left - slant * (y - top)) / rng.uniform(0.3, 0.5), (y - top) / rng.uniform(0.4, 0.6)
     soft = lambda d: 1 / (1 + np.exp(np.clip(-d / 0.03, -30, 30)))
@@ -110,7 +110,7 @@ def _window(rng: np.random.Generator, image: Floats, x: Floats, y: Floats) -> Fl
 
 
 def _frames(rng: np.random.Generator, image: Floats, size: int) -> Floats:
-    """One or two pictures on the wall."""
+    """Return one or two pictures on the wall."""
     out = image.copy()
     for _ in range(rng.integers(1, 3)):
         w, h = size * rng.uniform(0.14, 0.24), size * rng.uniform(0.14, 0.26)

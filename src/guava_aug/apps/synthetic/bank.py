@@ -1,6 +1,6 @@
 """The picture bank in memory: the body model with MakeHuman's helpers, proxies that hang on it, textures.
 
-Made by `pack_bank` from CC0 assets; without it people are painted on the body alone (see `people`).
+Made by `pack_bank` from CC0 assets; without it subjects are painted on the body alone (see `subjects`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -40,13 +41,13 @@ class Proxy:
     faces_uv: Ints  # [F, 3]
 
     def rest(self, template: Floats) -> Floats:
-        """[n, 3] in the T pose of the mean body."""
+        """Return [n, 3] in the T pose of the mean body."""
         return (template[self.ids] * self.weights[..., None]).sum(1) + self.offsets
 
 
 @dataclass(frozen=True)
 class Bank:
-    """Everything people are made from."""
+    """Everything subjects are made from."""
 
     assets: EhmAssets  # all P vertices, helpers after the `shipped` ones
     shipped: int
@@ -66,14 +67,14 @@ class Bank:
 
     @functools.cached_property
     def heights(self) -> Floats:
-        """[B] metres from head to sole of every sampled body."""
+        """Return [B] metres from head to sole of every sampled body."""
         b = self.assets.body
         v, d = b.v_template[: self.shipped, 1].numpy(), b.shapedirs[: self.shipped, 1].numpy()
         y = v[None] + self.betas @ d[:, : self.betas.shape[1]].T
         return y.max(1) - y.min(1)
 
     def texture(self, name: str, size: int) -> NDArray[np.uint8]:
-        """[size, size, 4] RGBA of one texture."""
+        """Return [size, size, 4] RGBA of one texture."""
         if name not in self._textures:
             raise AssetError(
                 f"the picture bank has no texture {name!r}; pack it again with "
@@ -93,7 +94,7 @@ class Bank:
 
     @classmethod
     def load(cls, path: Path | str) -> Bank:
-        """Reads a bundle of `pack_bank`. Raises AssetError when it is missing or something else."""
+        """Read a bundle of `pack_bank`. Raises AssetError when it is missing or something else."""
         path = Path(path)
         try:
             with np.load(path, allow_pickle=False) as z:
@@ -126,7 +127,7 @@ class Bank:
 
     @classmethod
     def bare(cls) -> Bank:
-        """The shipped body alone: no proxies, no textures, no sampled bodies."""
+        """Return the shipped body alone: no proxies, no textures, no sampled bodies."""
         assets = load_body_file(default_body_path(), uv_size=64)
         none = np.zeros(0, np.int64)
         return cls(
@@ -136,8 +137,8 @@ class Bank:
         )  # fmt: skip
 
 
-def _assets(raw: dict[str, NDArray]) -> EhmAssets:
-    """The bundle's own model, through the reader of body files."""
+def _assets(raw: dict[str, NDArray[Any]]) -> EhmAssets:
+    """Return the bundle's own model, through the reader of body files."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.npz"
         np.savez(path, **{k[len("model/") :]: v for k, v in raw.items() if k.startswith("model/")})  # type: ignore[arg-type]

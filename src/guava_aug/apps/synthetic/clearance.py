@@ -28,7 +28,7 @@ class Front:
     z: Array  # [X, Y] metres; -inf where there is no body
 
     def at(self, points: Array) -> Array:
-        """[...] forward reach at points [..., 3]."""
+        """Return [...] forward reach at points [..., 3]."""
         cell = np.floor((points[..., :2] - self.low) / _CELL).astype(int)
         inside = ((cell >= 0) & (cell < self.z.shape)).all(-1)
         cell = np.clip(cell, 0, np.array(self.z.shape) - 1)
@@ -36,7 +36,7 @@ class Front:
 
 
 def body_front(model: EhmModel, vertices: Array) -> Front:
-    """The front of the body whose vertices [P, 3] stand in the T pose."""
+    """Return the front of the body whose vertices [P, 3] stand in the T pose."""
     limbs = [j for n, j in INDEX.items() if any(k in n for k in _LIMBS) and n in JOINTS]
     weights = model.assets.body.lbs_weights.numpy()
     trunk = vertices[weights[:, limbs].sum(1) < 0.5]
@@ -50,7 +50,7 @@ def body_front(model: EhmModel, vertices: Array) -> Front:
 
 
 def keep_clear(wrists: dict[str, Array], directions: dict[str, Array], front: Front) -> dict[str, Array]:
-    """Wrist targets [T, 3] per side (model frame), moved where hands would meet each other or enter the body."""
+    """Return wrist targets [T, 3] per side (model frame), moved where hands would meet each other or enter the body."""
     at = dict(wrists)
     ahead = {s: d / np.linalg.norm(d, axis=1, keepdims=True) for s, d in directions.items()}
     for _ in range(6):

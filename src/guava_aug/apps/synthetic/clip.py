@@ -29,7 +29,7 @@ _BOX_MARGIN = {"head": 1.9, "left_hand": 1.7, "right_hand": 1.7}
 def write_clip(
     bank: Bank, root: Path, name: str, seed: int, frames: int, size: int = 512, quality: int = 90, fps: float = FPS
 ) -> Path:
-    """The directory of the clip that was written: stored size `size`, exact parameters, part boxes."""
+    """Return the directory of the clip that was written: stored size `size`, exact parameters, part boxes."""
     scene = make_scene(bank, seed, frames, size, fps)
     log.info("%s: %s, %s", name, scene.person.outfit, scene.person.hair)
     viewmats = scene.viewmat.expand(frames, 4, 4)
@@ -48,7 +48,7 @@ def write_clip(
 
 
 def part_crops(bank: Bank, identity: Identity, motion: Motion, viewmats: Tensor) -> dict[str, np.ndarray]:
-    """[T, 3, 3] per part: affine map from the part's 512 crop to the body picture in 1024 units."""
+    """Return [T, 3, 3] per part: affine map from the part's 512 crop to the body picture in 1024 units."""
     joints = bank.model(identity, motion).joints
     screen = project(joints, Cameras(viewmats, intrinsics(1024, 1024), 1024, 1024), 1)[..., :2].numpy()
     hand = lambda side: [

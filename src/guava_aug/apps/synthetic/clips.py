@@ -20,7 +20,7 @@ _SAME = 6.0  # grey levels between two encodings of one picture, on average
 
 
 def short_demo(clips: Path, names: Sequence[str], out: Path, seconds: float = 1.0) -> list[str]:
-    """The names of the videos below the tracked root `out`: names[0] whole, then the beginning of each other clip.
+    """Write names[0] whole and the beginning of each other clip below the tracked root `out`; return their names.
 
     What is there already is kept. Raises OutputError when it is something else.
     """
@@ -43,7 +43,7 @@ def short_demo(clips: Path, names: Sequence[str], out: Path, seconds: float = 1.
 
 
 def _copy(source: Path, target: Path) -> None:
-    """The folder, complete or not at all."""
+    """Write the folder atomically."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".guava-aug-", dir=target.parent, ignore_cleanup_errors=True) as folder:
@@ -55,7 +55,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _is_there(clip: TrackedVideo, root: Path, name: str, count: int) -> bool:
-    """Whether the first `count` frames of the clip are below `root` under this name."""
+    """Return whether the first `count` frames of the clip are below `root` under this name."""
     if not (root / name).exists():
         return False
     try:

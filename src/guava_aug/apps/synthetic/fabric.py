@@ -55,7 +55,7 @@ def _vary(rng: np.random.Generator, color: tuple[float, float, float]) -> tuple[
 
 
 def pick_fabric(rng: np.random.Generator) -> Fabric:
-    """A random fabric."""
+    """Return a random fabric."""
     a, b = rng.choice(len(_CLOTH_COLORS), 2, replace=False)
     trousers = [(0.16, 0.20, 0.30), (0.13, 0.13, 0.14), (0.32, 0.29, 0.25), (0.22, 0.28, 0.40)][rng.integers(4)]
     return Fabric(
@@ -68,7 +68,7 @@ def pick_fabric(rng: np.random.Generator) -> Fabric:
 
 
 def clothe(bank: Bank, proxy: Proxy, fabric: Fabric, rng: np.random.Generator) -> Image:
-    """[1024, 1024, 4] texture of one outfit."""
+    """Return [1024, 1024, 4] texture of one outfit."""
     rest = proxy.rest(bank.assets.body.v_template.numpy())
     component = components(proxy.faces, len(rest))
     position, owner = _paint_positions(proxy, rest, component)
@@ -105,7 +105,7 @@ def clothe(bank: Bank, proxy: Proxy, fabric: Fabric, rng: np.random.Generator) -
 
 
 def pattern_colors(f: Fabric, p: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[n, 3] colours of the main garment at T-pose points p [n, 3]; sleeves run along x."""
+    """Return [n, 3] colours of the main garment at T-pose points p [n, 3]; sleeves run along x."""
     a, b = np.asarray(f.main, np.float32), np.asarray(f.second, np.float32)
     sleeve = np.abs(p[:, 0]) > 0.19
     along = np.where(sleeve, np.abs(p[:, 0]), p[:, 1])
@@ -127,7 +127,7 @@ def pattern_colors(f: Fabric, p: NDArray[np.float32]) -> NDArray[np.float32]:
 def _paint_positions(
     proxy: Proxy, rest: NDArray[np.float32], component: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """T-pose position [S, S, 3] and component [S, S] (-1 none) of every texel of the outfit's chart."""
+    """Return T-pose position [S, S, 3] and component [S, S] (-1 none) of every texel of the outfit's chart."""
     faces = proxy.faces_uv
     screen = np.concatenate([proxy.texcoords * _SIZE - 0.5, np.zeros((len(proxy.texcoords), 1))], 1).astype(np.float32)
     none = torch.zeros(len(faces), dtype=torch.bool)

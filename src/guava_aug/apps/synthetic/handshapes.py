@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from guava_aug.body.joints import FINGERS
 
 Array = NDArray[np.float64]
+Flexion = tuple[float, float, float]  # of the three joints of a finger, radians
 _LONG = ("index", "middle", "ring", "pinky")
 # flexion of the three joints, radians
 _STRAIGHT = (0.04, 0.06, 0.03)
@@ -31,11 +32,14 @@ class HandShape:
     thumb: tuple[float, float]
 
     def vector(self) -> Array:
-        """[15] twelve flexions, spread, thumb across, thumb flexion: what is blended between shapes."""
+        """Return [15] twelve flexions, spread, thumb across, thumb flexion: what is blended between shapes."""
         return np.array([*(a for f in _LONG for a in self.flexion[f]), self.spread, *self.thumb])
 
 
-def _shape(index, middle, ring, pinky, spread=0.0, thumb=(0.15, 0.15)) -> HandShape:
+def _shape(
+    index: Flexion, middle: Flexion, ring: Flexion, pinky: Flexion, spread: float = 0.0,
+    thumb: tuple[float, float] = (0.15, 0.15),
+) -> HandShape:  # fmt: skip
     return HandShape({"index": index, "middle": middle, "ring": ring, "pinky": pinky}, spread, thumb)
 
 
@@ -61,7 +65,7 @@ SHAPES: dict[str, HandShape] = {
 
 
 def hand_rotations(vectors: Array, side: float) -> Array:
-    """[T, 15, 3] axis-angles of one hand in SMPL-X's finger order from blended shape vectors [T, 15].
+    """Return [T, 15, 3] axis-angles of one hand in SMPL-X's finger order from blended shape vectors [T, 15].
 
     side +1: left. In the T pose fingers point along side * x, palm down: flexion turns about z, spread about y.
     """

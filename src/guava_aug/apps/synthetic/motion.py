@@ -94,7 +94,7 @@ def signing_motion(
     fps: float = FPS,
     energy: float = 1.0,
 ) -> Motion:
-    """T frames of signing in the tracker's world (the body turned upside down about x).
+    """Return T frames of signing in the tracker's world (the body turned upside down about x).
 
     names: the expression names of the body, in order. energy scales head, torso and face (0.6..1.2 looks alive).
     """
@@ -140,7 +140,7 @@ def signing_motion(
 
 
 def _plan(rng: np.random.Generator, frames: int, fps: float) -> tuple[_Sides, _Sides, _Sides, _Sides]:
-    """Wrist places, hand directions, palm normals [T, 3] and shape vectors [T, 15] per side; left is mirrored in x."""
+    """Return wrist positions, hand directions, palm normals [T, 3], shapes [T, 15] per side (left mirrored in x)."""
     keys: dict[str, list[tuple[float, Place, str, Array]]] = {"left": [], "right": []}
     main, other = ("right", "left") if rng.random() < 0.85 else ("left", "right")
     time, last = -0.35 * rng.random(), frames / fps
@@ -186,7 +186,7 @@ def _plan(rng: np.random.Generator, frames: int, fps: float) -> tuple[_Sides, _S
 
 
 def _minimum_jerk(times: Array, values: Array, t: Array, lead: float) -> Array:
-    """Values [T, n] that rest at each key and move between them along a minimum-jerk profile."""
+    """Return values [T, n] that rest at each key and move between them along a minimum-jerk profile."""
     i = np.clip(np.searchsorted(times, t, side="right") - 1, 0, len(times) - 2)
     span = times[i + 1] - times[i]
     u = np.clip((t - times[i]) / np.maximum(span * lead * 0.92, 1e-3), 0, 1)
@@ -195,7 +195,7 @@ def _minimum_jerk(times: Array, values: Array, t: Array, lead: float) -> Array:
 
 
 def _sway(rng: np.random.Generator, t: Array, size: float) -> Array:
-    """[T, 3] slow band-limited wander of standard deviation `size` radians (pitch a little less)."""
+    """Return [T, 3] slow band-limited wander of standard deviation `size` radians (pitch a little less)."""
     out = np.zeros((len(t), 3))
     for axis in range(3):
         for frequency in (0.23, 0.41, 0.77, 1.3):
@@ -208,7 +208,7 @@ def _sway(rng: np.random.Generator, t: Array, size: float) -> Array:
 
 
 def _spine_globals(torso: Array, head: Array, frames: int) -> list[Array]:
-    """World rotations [T, 3, 3] of joints 0..24 as far as spine and head decide them."""
+    """Return world rotations [T, 3, 3] of joints 0..24 as far as spine and head decide them."""
     eye = np.tile(np.eye(3), (frames, 1, 1))
     G = [eye] * 25
     for j, share in ((3, 0.33), (6, 0.66), (9, 1.0)):
@@ -234,7 +234,7 @@ def _look_at_hands(head: Array, wrists: dict[str, Array], energy: float) -> None
 
 
 def _shrug(world: list[Array], wrists: dict[str, Array]) -> None:
-    """Collars follow raised and forward arms."""
+    """Make collars follow raised and forward arms."""
     for side, j, s in (("left", 13, 1.0), ("right", 14, -1.0)):
         up = smooth(np.clip(wrists[side][:, 1] + 0.15, -0.1, 0.4), 2)
         front = smooth(np.clip(wrists[side][:, 2] - 0.2, 0, 0.2), 2)
@@ -243,7 +243,7 @@ def _shrug(world: list[Array], wrists: dict[str, Array]) -> None:
 
 
 def _upper_positions(world: list[Array], joints: Array, frames: int) -> Array:
-    """[T, 25, 3] joint positions as far as the spine and collars decide them."""
+    """Return [T, 25, 3] joint positions as far as the spine and collars decide them."""
     p = np.zeros((frames, 25, 3))
     p[:, 0] = joints[0]
     for j in range(1, 18):
@@ -254,7 +254,7 @@ def _upper_positions(world: list[Array], joints: Array, frames: int) -> Array:
 def _arm(
     world: list[Array], positions: Array, joints: Array, side: str, target: Array, direction: Array, palm: Array
 ) -> None:
-    """Shoulder, elbow and wrist world rotations that bring the wrist to `target`."""
+    """Set the world rotations of shoulder, elbow and wrist that bring the wrist to `target`."""
     s = 1.0 if side == "left" else -1.0
     X, hinge_rest = np.array([s, 0, 0]), np.array([0, -s, 0.0])
     shoulder, elbow, wrist = (INDEX[f"{side}_{n}"] for n in ("shoulder", "elbow", "wrist"))

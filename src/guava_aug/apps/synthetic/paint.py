@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ _ABOVE = 0.20  # how far above its typical colour skin may be
 
 
 def tint(image: Image, mean: Color) -> Image:
-    """The skin texture with its typical colour moved to `mean`; freckles, lips and shadows keep their contrast."""
+    """Return the skin texture with its typical colour moved to `mean`; local contrast is kept."""
     rgb = image[..., :3].astype(np.float32) / 255
     typical = np.median(rgb[100:500:4, 200:560:4].reshape(-1, 3), 0)  # the torso
     goal = np.asarray(mean, np.float32)
@@ -35,7 +36,7 @@ def tint(image: Image, mean: Color) -> Image:
 
 
 def recolor(image: Image, color: Color, flat: bool = False) -> Image:
-    """Hair of another colour: the texture's light and dark on `color`; `flat` drops even that (brows, lashes)."""
+    """Return hair of another colour, shaded as the texture; `flat` drops the shading (brows, lashes)."""
     rgb, alpha = image[..., :3].astype(np.float32) / 255, image[..., 3]
     light = rgb @ np.array([0.3, 0.59, 0.11], np.float32)
     solid = alpha > 128
@@ -45,7 +46,7 @@ def recolor(image: Image, color: Color, flat: bool = False) -> Image:
 
 
 def eye_texture(image: Image) -> Image:
-    """MakeHuman's eye with a duller iris (its browns are red) and a less bright white."""
+    """Return MakeHuman's eye with a duller iris (its browns are red) and a less bright white."""
     rgb = image[..., :3].astype(np.float32) / 255
     grey = rgb.mean(-1, keepdims=True)
     rgb = grey + (rgb - grey) * 0.62
@@ -57,11 +58,11 @@ def _pack(rgb: NDArray[np.floating], alpha: NDArray[np.uint8]) -> Image:
 
 
 def noise(rng: np.random.Generator, size: int, *scales: tuple[float, float]) -> NDArray[np.float32]:
-    """[size, size] smooth noise: the sum over (sigma in pixels, strength) of Gaussian fields of that deviation."""
+    """Return [size, size] smooth noise: a sum of Gaussian fields of (sigma in pixels, strength)."""
     out = np.zeros((size, size), np.float32)
     for sigma, strength in scales:
         small = max(8, int(size / max(sigma, 1)))
-        field: NDArray = rng.standard_normal((small, small)).astype(np.float32)
+        field: NDArray[Any] = rng.standard_normal((small, small)).astype(np.float32)
         field = cv2.GaussianBlur(
             cv2.resize(field, (size, size), interpolation=cv2.INTER_CUBIC), (0, 0), max(sigma / 2, 0.6)
         )
@@ -70,7 +71,7 @@ def noise(rng: np.random.Generator, size: int, *scales: tuple[float, float]) -> 
 
 
 def bleed(color: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Colours carried a few texels over the islands' rims, so that bilinear sampling finds no black."""
+    """Return the colours carried a few texels over the islands' rims, so that bilinear sampling finds no black."""
     out, seen = color * known[..., None], known.astype(np.float32)
     for _ in range(6):
         weight = cv2.blur(seen, (3, 3))

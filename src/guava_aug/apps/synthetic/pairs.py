@@ -1,6 +1,6 @@
 """Training material without end: for a random person, a source picture, a target picture, and other views.
 
-All parameters are exact, because the pictures are made from them. People come from seeds; a small set of seeds is
+All parameters are exact, because the pictures are made from them. Subjects come from seeds; a small set of seeds is
 held out, never to be trained on, and `guava-aug evaluate` measures on those.
 """
 
@@ -23,7 +23,7 @@ from guava_aug.body.params import Identity, Motion
 from guava_aug.views.cameras import Cameras, fixed_camera, intrinsics
 from guava_aug.views.difficulty import DIFFICULTIES
 
-HELD_OUT_SEEDS = tuple(range(9001, 9009))  # people, motion, light and camera of the evaluation
+HELD_OUT_SEEDS = tuple(range(9001, 9009))  # subjects, motion, light and camera of the evaluation
 CLIP_SEEDS = {"signer_a": 9101, "signer_b": 9115, "signer_c": 9106}  # the bundled clips; held out too
 TRAINING_SEEDS = range(9000)
 _HARD = DIFFICULTIES["hard"]
@@ -60,7 +60,7 @@ class Pictures:
 def make_subject(
     bank: Bank, seed: int, frames: int = 100, device: torch.device | str = "cpu", model: EhmModel | None = None
 ) -> Subject:
-    """The subject of one seed; `model` is the bank's model on that device, so that many subjects share one."""
+    """Return the subject of one seed; `model` is the bank's model on that device, so that many subjects share one."""
     person = make_person(bank, seed, device)
     motion = signing_motion(bank.model, person.identity, expression_names(), seed, frames)
     person = replace(person, identity=person.identity.to(device), skin=person.skin.to(device))
@@ -77,7 +77,7 @@ def make_subject(
 def take_pictures(
     subject: Subject, frames: Tensor, viewmats: Tensor, size: int = 512, supersample: int = 2
 ) -> Pictures:
-    """Pictures of the chosen frames [T] (indices into the subject's motion) through the cameras [T, 4, 4]."""
+    """Return pictures of the chosen frames [T] (indices into the subject's motion) through the cameras [T, 4, 4]."""
     motion = subject.motion[frames]
     cameras = Cameras(viewmats, intrinsics(size, size).to(viewmats.device), size, size)
     vertices = subject.person.skin.vertices(subject.model(subject.identity, motion))
@@ -86,7 +86,7 @@ def take_pictures(
 
 
 def random_viewmats(subject: Subject, count: int, rng: np.random.Generator) -> Tensor:
-    """[count, 4, 4] new-view cameras, spread evenly over the widest difficulty (as the product makes them)."""
+    """Return [count, 4, 4] new-view cameras, spread evenly over the widest difficulty (as the product makes them)."""
     source = subject.viewmat.cpu()
     drawn = [[rng.uniform(low, high) for low, high in (_HARD.yaw, _HARD.pitch, _HARD.zoom)] for _ in range(count)]
     found = [fixed_camera(source, yaw, pitch, zoom).viewmats[0] for yaw, pitch, zoom in drawn]
@@ -96,7 +96,7 @@ def random_viewmats(subject: Subject, count: int, rng: np.random.Generator) -> T
 def training_pictures(
     subject: Subject, rng: np.random.Generator, targets: int = 4, size: int = 512
 ) -> tuple[Pictures, Pictures]:
-    """A source picture (T = 1, tracked camera) and `targets` others: half through that camera, half from anywhere."""
+    """Return a source picture (T = 1, tracked camera) and `targets` others, half of them from new cameras."""
     if subject.seed not in TRAINING_SEEDS:
         raise ValueError(_NEVER)
     frames = torch.from_numpy(rng.integers(0, len(subject.motion), targets + 1)).to(subject.viewmat.device)

@@ -36,7 +36,7 @@ class Surface:
 
 
 def rasterize(surface: Surface, screen: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:
-    """Face ids [B, H, W] int64 (-1: none) and barycentrics [B, H, W, 3] of the seen faces.
+    """Return face ids [B, H, W] int64 (-1: none) and barycentrics [B, H, W, 3] of the seen faces.
 
     screen [B, P, 3]: x, y in pixels (integer coordinates are pixel centres), depth in metres.
     """
@@ -63,7 +63,7 @@ def _edge_weights(a: Tensor, b: Tensor, c: Tensor, x: Tensor, y: Tensor) -> Tens
 
 
 def rasterize_torch(surface: Surface, screen: Tensor, width: int, height: int) -> Tensor:
-    """Face ids [B, H, W]: every covered pixel of every face's box is a fragment; the nearest wins by `amin`."""
+    """Return face ids [B, H, W]: every covered pixel of every face's box is a fragment; the nearest wins by `amin`."""
     B, F = len(screen), len(surface.faces)
     device = screen.device
     tri = screen[:, surface.faces].flatten(0, 1)  # [B F, 3, 3]
@@ -114,7 +114,7 @@ def rasterize_torch(surface: Surface, screen: Tensor, width: int, height: int) -
 
 
 def rasterize_numba(surface: Surface, screen: Tensor, width: int, height: int) -> Tensor:
-    """Face ids [B, H, W] by a loop over faces, parallel over bands of rows (CPU tensors)."""
+    """Return face ids [B, H, W] by a loop over faces, parallel over bands of rows (CPU tensors)."""
     from guava_aug.apps.synthetic.raster_numba import fill  # noqa: PLC0415 - numba is slow, and a GPU needs none
 
     ids = np.full((len(screen), height, width), -1, np.int64)

@@ -17,7 +17,7 @@ def fill(
     cut: int,
     ids: NDArray[np.int64],  # [H, W] -1; written
 ) -> None:
-    """Writes the seen face of every pixel into `ids`."""
+    """Write the seen face of every pixel into `ids`."""
     _fill(screen, faces, corners, cutout, bias, alpha, cut, 2 * numba.get_num_threads(), ids)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of people: premultiplied colour and soft mask of posed bodies through any camera.
+"""Pictures of subjects: premultiplied colour and soft mask of posed bodies through any camera.
 
 Plain torch on any device (the z-buffer alone has a numba twin for the CPU, see `raster`). Shading happens in
 linear light: a sky-and-floor ambient darkened by baked occlusion, wrapped directional lights, a faint gloss.
@@ -55,7 +55,7 @@ class Skin:
         return Skin(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def vertices(self, posed: PosedBody) -> Tensor:
-        """[T, n, 3] in the tracked world."""
+        """Return [T, n, 3] in the tracked world."""
         at = posed.vertices[:, self.ids]  # [T, n, 3 corners, 3]
         turn = (posed.vertex_transforms[:, self.ids, :3, :3] * self.weights[..., None, None]).sum(2)
         moved = (turn * self.offsets[:, None, :]).sum(-1) / self.weights.sum(-1, keepdim=True)
@@ -63,7 +63,7 @@ class Skin:
 
 
 def project(vertices: Tensor, cameras: Cameras, supersample: int) -> Tensor:
-    """[T, n, 3] pixel x, y (integer coordinates are centres of the supersampled picture) and depth in metres."""
+    """Return [T, n, 3] pixel x, y (integer coordinates are centres of the supersampled picture) and depth in metres."""
     R, t = cameras.viewmats[:, :3, :3], cameras.viewmats[:, :3, 3]
     p = vertices @ R.transpose(1, 2) + t[:, None]
     xy = p[..., :2] / p[..., 2:] * torch.stack([cameras.K[0, 0], cameras.K[1, 1]]) + cameras.K[:2, 2]
@@ -72,7 +72,7 @@ def project(vertices: Tensor, cameras: Cameras, supersample: int) -> Tensor:
 
 def render(model: EhmModel, identity: Identity, motion: Motion, skin: Skin, light: Light, cameras: Cameras,
            supersample: int = 2) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Colour times alpha [T, 3, H, W] (sRGB 0..1, on black) and alpha [T, 1, H, W]."""
+    """Return colour times alpha [T, 3, H, W] (sRGB 0..1, on black) and alpha [T, 1, H, W]."""
     vertices = skin.vertices(model(identity, motion))
     return render_vertices(vertices, skin, light, cameras, supersample)
 
@@ -80,7 +80,7 @@ def render(model: EhmModel, identity: Identity, motion: Motion, skin: Skin, ligh
 def render_vertices(
     vertices: Tensor, skin: Skin, light: Light, cameras: Cameras, supersample: int = 2
 ) -> tuple[Tensor, Tensor]:
-    """As `render`, from posed mesh vertices [T, n, 3] of the tracked world."""
+    """Return what `render` does, from posed mesh vertices [T, n, 3] of the tracked world."""
     screen = project(vertices, cameras, supersample)
     ids, bary = rasterize(skin.surface, screen, cameras.width * supersample, cameras.height * supersample)
     normals = vertex_normals(vertices, skin.surface.faces)
@@ -102,7 +102,7 @@ def render_vertices(
 
 
 def shade(albedo: Tensor, normal: Tensor, to_eye: Tensor, occlusion: Tensor, material: Tensor, light: Light) -> Tensor:
-    """[n, 3] sRGB of lit points: albedo sRGB 0..1, normals and directions in the tracked world."""
+    """Return [n, 3] sRGB of lit points: albedo sRGB 0..1, normals and directions in the tracked world."""
     flip = albedo.new_tensor([1.0, -1.0, -1.0])  # tracked world -> y up
     normal = torch.nn.functional.normalize(normal * flip, dim=-1)
     to_eye = to_eye * flip
@@ -123,7 +123,7 @@ def shade(albedo: Tensor, normal: Tensor, to_eye: Tensor, occlusion: Tensor, mat
 
 
 def sample(atlas: Tensor, uv: Tensor) -> Tensor:
-    """[n, 3] bilinear colours 0..1 of an atlas [A, A, 3] uint8 at uv [n, 2] (v down)."""
+    """Return [n, 3] bilinear colours 0..1 of an atlas [A, A, 3] uint8 at uv [n, 2] (v down)."""
     A = atlas.shape[0]
     p = (uv * A - 0.5).clamp(0, A - 1.001)
     i = p.long()
@@ -137,12 +137,12 @@ def sample(atlas: Tensor, uv: Tensor) -> Tensor:
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """[T, n, 3] unit normals, area weighted; zero where a vertex has no face."""
+    """Return [T, n, 3] unit normals, area weighted; zero where a vertex has no face."""
     return torch.nn.functional.normalize(area_normals(vertices, faces), dim=-1)
 
 
 def occlusion(vertices: Tensor, surface: Surface, directions: int = 48, size: int = 320) -> Tensor:
-    """[n] how open to the surroundings each vertex is: the share of directions from which it is seen, cosine weighted.
+    """Return [n] ambient visibility of each vertex: the share of directions from which it is seen, cosine weighted.
 
     vertices [n, 3] of one body. Directions are a Fibonacci sphere, each one orthographic z-buffer.
     """

@@ -35,13 +35,13 @@ class Scene:
 
 @functools.cache
 def expression_names() -> tuple[str, ...]:
-    """The body's expressions in the order of their coefficients."""
+    """Return the body's expressions in the order of their coefficients."""
     with np.load(default_body_path(), allow_pickle=False) as z:
         return tuple(str(n) for n in z["expression_names"])
 
 
 def make_scene(bank: Bank, seed: int, frames: int, size: int = 512, fps: float = FPS) -> Scene:
-    """The scene of one seed."""
+    """Return the scene of one seed."""
     person = make_person(bank, seed)
     motion = signing_motion(bank.model, person.identity, expression_names(), seed, frames, fps)
     return Scene(
@@ -51,7 +51,7 @@ def make_scene(bank: Bank, seed: int, frames: int, size: int = 512, fps: float =
 
 
 def tracked_camera(seed: int) -> Tensor:
-    """[4, 4] world to camera, as the tracker finds them: unturned, t = (cx, cy, 24 / scale)."""
+    """Return [4, 4] world to camera, as the tracker finds them: unturned, t = (cx, cy, 24 / scale)."""
     rng = np.random.default_rng([seed, 0xCA3])
     viewmat = torch.eye(4)
     viewmat[:3, 3] = torch.tensor([rng.normal(0, 0.015), _CENTER + rng.normal(0, 0.015), rng.uniform(*_DISTANCE)])
@@ -61,7 +61,7 @@ def tracked_camera(seed: int) -> Tensor:
 def scene_pictures(
     bank: Bank, scene: Scene, cameras: Cameras, frames: slice = slice(None), supersample: int = 3
 ) -> tuple[Tensor, Tensor]:
-    """Pictures [T, 3, H, W] over the scene's background and masks [T, 1, H, W], 0..1, from one camera per frame."""
+    """Return pictures [T, 3, H, W] over the background and masks [T, 1, H, W], 0..1, one camera per frame."""
     vertices = scene.person.skin.vertices(bank.model(scene.person.identity, scene.motion[frames]))
     rgb, alpha = render_vertices(vertices, scene.person.skin, scene.light, cameras, supersample)
     return rgb + (1 - alpha) * scene.background, alpha

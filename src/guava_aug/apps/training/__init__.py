@@ -1,1 +1,1 @@
-"""Training of GUAVA networks: generated people or tracked videos in, a checkpoint out. The core never imports this."""
+"""Training of GUAVA networks on synthetic subjects or tracked videos. Nothing but the CLI imports this."""

@@ -35,7 +35,7 @@ class TrainConfig:
     """All settings of a training run."""
 
     steps: int = 15_000
-    people_per_step: int = 4
+    subjects_per_step: int = 4
     targets_per_person: int = 3
     lr: float = 5e-4
     lr_final: float = 0.02  # share of `lr` at the end
@@ -45,7 +45,7 @@ class TrainConfig:
     grad_clip: float = 1.0
     amp: bool = True  # bfloat16 for the networks on CUDA; splatting stays float32
     graphs: bool = True  # the networks as CUDA graphs
-    recolor: bool = True  # half of the people of a batch in other colours
+    recolor: bool = True  # half of the subjects of a batch in other colours
     seed: int = 0
     validate_every: int = 1000
     save_every: int = 500
@@ -53,7 +53,7 @@ class TrainConfig:
 
     @staticmethod
     def from_yaml(path: Path | str) -> tuple[ModelConfig, TrainConfig]:
-        """Both halves of a training configuration: MODEL (as in the official config.yaml) and TRAIN (optional).
+        """Return both halves of a training configuration: MODEL (as in the official config.yaml) and TRAIN (optional).
 
         Raises AssetError naming an entry this version does not know.
         """
@@ -62,6 +62,8 @@ class TrainConfig:
         section: dict[str, Any] = read_yaml(path).get("TRAIN") or {}
         if not isinstance(section, dict):
             raise AssetError(f"{path}: the TRAIN section is {section!r}; expected entries such as `steps: 15000`")
+        if "people_per_step" in section:  # its name up to 0.1.0
+            section.setdefault("subjects_per_step", section.pop("people_per_step"))
         losses = section.pop("losses", None) or {}
         for given, kind in ((section, TrainConfig), (losses, LossWeights)):
             unknown = sorted(set(given) - {f.name for f in fields(kind)})
@@ -77,12 +79,12 @@ class TrainConfig:
 
 
 def config_names() -> list[str]:
-    """The configurations that ship with the package."""
+    """Return the configurations that ship with the package."""
     return sorted(p.stem for p in _FOLDER.glob("*.yaml"))
 
 
 def find_config(name: str) -> Path:
-    """The file of a configuration: one of `config_names()`, or the path of a YAML file.
+    """Return the file of a configuration: one of `config_names()`, or the path of a YAML file.
 
     Raises UsageError with the names there are.
     """

@@ -1,4 +1,4 @@
-"""People to train on: pictures with the exact body and camera behind each, and random batches of them.
+"""Subjects to train on: pictures with the exact body and camera behind each, and random batches of them.
 
 One file per person (`person_*.npz`, written by `generate` or from tracked videos): some pictures from the tracked
 camera, which can be source frames, and others from anywhere.
@@ -24,7 +24,7 @@ from guava_aug.runtime.atomic import atomic_write
 
 log = logging.getLogger(__name__)
 _NOISE = 0.01  # standard deviation added to source pictures
-_RECOLORED = 0.5  # share of the people of a training batch
+_RECOLORED = 0.5  # share of the subjects of a training batch
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class PersonViews:
         return PersonViews(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def save(self, path: Path) -> None:
-        """Written whole or not at all."""
+        """Write the file atomically."""
         arrays = {f.name: getattr(self, f.name).cpu().numpy() for f in fields(self)}
         arrays["faces"] = np.array(arrays["seen"].shape[1])
         arrays["seen"] = np.packbits(arrays["seen"], axis=1)
@@ -54,7 +54,7 @@ class PersonViews:
 
     @staticmethod
     def load(path: Path) -> PersonViews:
-        """Raises AssetError when the file is damaged or something else."""
+        """Raise AssetError when the file is damaged or something else."""
         try:
             with np.load(path, allow_pickle=False) as z:
                 a = {k: z[k] for k in z.files}
@@ -74,40 +74,40 @@ class Batch:
 
 
 class Pool:
-    """The people of a folder, held on `device`; the folder may still be growing."""
+    """The subjects of a folder, held on `device`; the folder may still be growing."""
 
-    def __init__(self, folder: Path, device: torch.device | str, max_people: int = 10_000):
-        self.folder, self.device, self.max_people = folder, device, max_people
-        self.people: list[PersonViews] = []
+    def __init__(self, folder: Path, device: torch.device | str, max_subjects: int = 10_000):
+        self.folder, self.device, self.max_subjects = folder, device, max_subjects
+        self.subjects: list[PersonViews] = []
         self._known: set[str] = set()
 
     def refresh(self, limit: int = 10_000) -> int:
-        """How many people came in, at most `limit` this time."""
+        """Load new files, at most `limit`; return how many."""
         new = [p for p in sorted(self.folder.glob("person_*.npz")) if p.name not in self._known]
-        new = new[: max(0, min(limit, self.max_people - len(self.people)))]
+        new = new[: max(0, min(limit, self.max_subjects - len(self.subjects)))]
         for path in new:
-            self.people.append(PersonViews.load(path).to(self.device))
+            self.subjects.append(PersonViews.load(path).to(self.device))
             self._known.add(path.name)
         return len(new)
 
     def sample(
-        self, rng: np.random.Generator, people: int, targets: int, source_size: int, *, recolor: bool = False
+        self, rng: np.random.Generator, subjects: int, targets: int, source_size: int, *, recolor: bool = False
     ) -> Batch:
-        """One source frame and `targets` other pictures of each of `people` people."""
-        chosen = rng.choice(len(self.people), people, replace=len(self.people) < people)
-        return make_batch([self.people[i] for i in chosen], rng, targets, source_size, recolor=recolor)
+        """Return one source frame and `targets` other pictures of each of `subjects` subjects."""
+        chosen = rng.choice(len(self.subjects), subjects, replace=len(self.subjects) < subjects)
+        return make_batch([self.subjects[i] for i in chosen], rng, targets, source_size, recolor=recolor)
 
 
 def make_batch(
-    people: list[PersonViews], rng: np.random.Generator, targets: int, source_size: int, *, recolor: bool = False
+    subjects: list[PersonViews], rng: np.random.Generator, targets: int, source_size: int, *, recolor: bool = False
 ) -> Batch:
-    """A batch of these people; the source frame is one of the tracked camera's, targets are any others.
+    """Return a batch of these subjects; the source frame is one of the tracked camera's, targets are any others.
 
-    With `recolor`, half of the people get other colours, the same in source and targets: a network learns colours
+    With `recolor`, half of the subjects get other colours, the same in source and targets: a network learns colours
     from the source frame then, not a wardrobe by heart.
     """
     images, sources, depths, at, mixes = [], [], [], [], []
-    for p in people:
+    for p in subjects:
         candidates = np.flatnonzero(p.tracked.cpu().numpy())
         source = int(rng.choice(candidates))
         others = np.setdiff1d(np.arange(len(p.images)), [source])
@@ -119,8 +119,8 @@ def make_batch(
         sources.append(source)
         depths.append(p.depth[int(np.searchsorted(candidates, source))].float())
         at.append(torch.as_tensor(picked, device=p.images.device))
-    pick = lambda name: torch.stack([getattr(p, name)[i] for p, i in zip(people, sources, strict=True)])
-    gather = lambda name: torch.stack([getattr(p, name)[i] for p, i in zip(people, at, strict=True)])
+    pick = lambda name: torch.stack([getattr(p, name)[i] for p, i in zip(subjects, sources, strict=True)])
+    gather = lambda name: torch.stack([getattr(p, name)[i] for p, i in zip(subjects, at, strict=True)])
     rgba = torch.stack([mix_colors(x, m) for x, m in zip(gather("images").float() / 255, mixes, strict=True)])
     return Batch(
         Sources(torch.stack(images), pick("vertices"), pick("seen"), torch.stack(depths), pick("viewmats")),
@@ -130,7 +130,7 @@ def make_batch(
 
 
 def color_mix(rng: np.random.Generator) -> np.ndarray:
-    """[3, 3] a random turn of the hue (about the grey axis), saturation and gain per channel."""
+    """Return [3, 3] a random change of hue (about the grey axis), saturation and gain per channel."""
     turn = axis_angle_to_matrix(torch.full((3,), rng.uniform(-math.pi, math.pi) / math.sqrt(3))).numpy()
     grey = np.full((3, 3), 1 / 3)
     saturation = rng.uniform(0.5, 1.4)
@@ -138,14 +138,14 @@ def color_mix(rng: np.random.Generator) -> np.ndarray:
 
 
 def mix_colors(rgba: Tensor, mix: Tensor) -> Tensor:
-    """[..., 4, H, W] with colours (times alpha) turned by `mix` [3, 3], kept within 0 and alpha."""
+    """Return [..., 4, H, W] with colours (times alpha) turned by `mix` [3, 3], kept within 0 and alpha."""
     rgb, alpha = rgba[..., :3, :, :], rgba[..., 3:, :, :]
     mixed = torch.einsum("ij,...jhw->...ihw", mix, rgb).clamp(min=0).minimum(alpha)
     return torch.cat([mixed, alpha], -3)
 
 
 def source_image(rgba: Tensor, size: int, rng: np.random.Generator | None = None) -> Tensor:
-    """[3, size, size] on black of [4, H, W], as the tracker's reader makes it: picture over a background, times mask.
+    """Return [3, size, size] on black of [4, H, W], as the tracker's reader does: over a background, times mask.
 
     With `rng` the background is a random colour and the picture a little noisy; else the background is grey.
     """

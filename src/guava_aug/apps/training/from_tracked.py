@@ -1,4 +1,4 @@
-"""Training people from tracked videos: real data in place of generated.
+"""Training subjects from tracked videos: real data in place of generated.
 
 Every frame is seen by the tracked camera, so each can be a source frame and a target; new views have no truth here.
 """
@@ -27,7 +27,7 @@ _BOX_IMAGE = 512  # pixels, what `TrackedVideo.part_boxes` is given in
 
 @torch.no_grad()
 def video_views(video: TrackedVideo, body: EhmModel, frames: int, size: int = 512) -> PersonViews:
-    """`frames` pictures of one tracked video, evenly spread over it (all of them if it is shorter)."""
+    """Return `frames` pictures of one tracked video, evenly spread over it (all of them if it is shorter)."""
     if video.K is not None:
         raise InputError(
             f"video {video.name!r}: has a lens of its own (K in videos_info.json); training takes only clips with that "
@@ -47,7 +47,7 @@ def video_views(video: TrackedVideo, body: EhmModel, frames: int, size: int = 51
 
 
 def _picture(video: TrackedVideo, index: int, size: int) -> Tensor:
-    """[4, size, size] uint8 colour times alpha, and alpha."""
+    """Return [4, size, size] uint8 colour times alpha, and alpha."""
     rgb, mask = (torch.from_numpy(a.copy()).float() / 255 for a in video.read_frame(index))
     layers = torch.cat([rgb.permute(2, 0, 1) * mask, mask[None]])
     small = torch.nn.functional.interpolate(layers[None], (size, size), mode="bilinear", antialias=True)[0]
@@ -55,7 +55,7 @@ def _picture(video: TrackedVideo, index: int, size: int) -> Tensor:
 
 
 def _visibility(vertices: Tensor, viewmat: Tensor, faces: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """[F] the faces that are seen, and the half-size depth as `PersonViews` has it."""
+    """Return [F] the faces that are seen, and the half-size depth as `PersonViews` has it."""
     camera = vertices @ viewmat[:3, :3].T + viewmat[:3, 3]
     points = torch.cat([camera[:, :2] / (TANFOV * camera[:, 2:]), camera[:, 2:]], 1)
     owner, z, _ = rasterize_mesh(points.numpy(), faces.numpy(), size)
@@ -66,7 +66,7 @@ def _visibility(vertices: Tensor, viewmat: Tensor, faces: Tensor, size: int) -> 
 
 
 def _boxes(video: TrackedVideo, index: int) -> Tensor:
-    """[3, 4] left, top, right, bottom in -1..1; a part outside the picture gets all of it."""
+    """Return [3, 4] left, top, right, bottom in -1..1; a part outside the picture gets all of it."""
     found = video.part_boxes(index)
     out = torch.empty(len(_PARTS), 4)
     for k, part in enumerate(_PARTS):

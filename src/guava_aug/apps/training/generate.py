@@ -1,6 +1,6 @@
-"""Training people from the generator of synthetic signers: pictures from the tracked camera and from new views.
+"""Training subjects from the generator of synthetic signers: pictures from the tracked camera and from new views.
 
-Textures are made by worker processes, pictures on the device. People appear in POOL one file at a time, so a training
+Textures are made by worker processes, pictures on the device. Subjects appear in POOL one file at a time, so a training
 run can start on the first ones.
 """
 
@@ -39,7 +39,7 @@ from guava_aug.views.cameras import Cameras, fixed_camera, intrinsics
 log = logging.getLogger(__name__)
 _YAW, _PITCH, _ZOOM = 0.56, 0.43, (0.60, 1.45)  # a little beyond `hard`
 _TAKES, _TAKE_FRAMES = 3, 120
-_MOTION_SEEDS = 1_000_000  # takes of training people have seeds from here on, far from any held-out one
+_MOTION_SEEDS = 1_000_000  # takes of training subjects have seeds from here on, far from any held-out one
 _MARGIN = {"head": 1.9, "left_hand": 1.7, "right_hand": 1.7}
 _HEAD = ("head", "left_eye", "right_eye", "neck")
 _HAND = ("wrist", "index3", "middle3", "pinky3", "thumb3")
@@ -56,7 +56,7 @@ class Cast:
 
 
 def cast_person(bank: Bank, index: int, seed: int, motion_seeds: list[int]) -> Cast:
-    """The person of `seed` in takes of `motion_seeds`."""
+    """Return the person of `seed` in takes of `motion_seeds`."""
     person = make_person(bank, seed)
     takes = [signing_motion(bank.model, person.identity, expression_names(), s, _TAKE_FRAMES) for s in motion_seeds]
     return Cast(index, seed, person, Motion.cat(takes))
@@ -65,7 +65,7 @@ def cast_person(bank: Bank, index: int, seed: int, motion_seeds: list[int]) -> C
 def person_views(
     bank_model: EhmModel, body: EhmModel, cast: Cast, tracked: int, others: int, size: int = 512, supersample: int = 2
 ) -> PersonViews:
-    """Pictures of one person, each in its own pose: `tracked` from the tracked camera, `others` from random new views.
+    """Return pictures of one subject, a pose each: `tracked` from the tracked camera, `others` from new views.
 
     bank_model: the picture bank's model (helpers included), body: the shipped one; both on the device to draw on.
     """
@@ -97,7 +97,7 @@ def person_views(
 
 
 def source_visibility(vertices: Tensor, faces: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
-    """[T, F] which faces own a pixel of the z-buffer, and its half-size depth as `PersonViews` has it."""
+    """Return [T, F] which faces own a pixel of the z-buffer, and its half-size depth as `PersonViews` has it."""
     F = len(faces)
     none = torch.zeros(F, dtype=torch.bool, device=faces.device)
     surface = Surface(faces, vertices.new_zeros(F, 3, 2), none, vertices.new_zeros(F), none.new_zeros(1, 1).byte())
@@ -111,7 +111,7 @@ def source_visibility(vertices: Tensor, faces: Tensor, cameras: Cameras) -> tupl
 
 
 def part_boxes(joints: Tensor, cameras: Cameras) -> Tensor:
-    """[T, 3, 4] square boxes (left, top, right, bottom in -1..1) of head and hands."""
+    """Return [T, 3, 4] square boxes (left, top, right, bottom in -1..1) of head and hands."""
     screen = (project(joints, cameras, 1)[..., :2] + 0.5) / cameras.width * 2 - 1
     parts = [list(_HEAD)] + [[f"{side}_{n}" for n in _HAND] for side in ("left", "right")]
     boxes = []
@@ -124,12 +124,12 @@ def part_boxes(joints: Tensor, cameras: Cameras) -> Tensor:
 
 
 def generate(
-    bank: Bank, out: Path, people: range, device: torch.device | str, *, tracked: int = 8, others: int = 16,
+    bank: Bank, out: Path, subjects: range, device: torch.device | str, *, tracked: int = 8, others: int = 16,
     workers: int = 0,
 ) -> Iterator[Path]:  # fmt: skip
-    """Writes one training person after the other and gives back their files. Existing ones are kept."""
+    """Write one training subject after the other and yield their files. Existing ones are kept."""
     out.mkdir(parents=True, exist_ok=True)
-    todo = [i for i in people if not _file(out, i).exists()]
+    todo = [i for i in subjects if not _file(out, i).exists()]
     casts = _casts(bank, todo, workers)  # starts the workers before the device is touched
     body = EhmModel(load_body_file(default_body_path(), uv_size=64).to(device))
     bank_model = EhmModel(bank.assets.to(device))
@@ -153,7 +153,7 @@ def _casts(bank: Bank, todo: list[int], workers: int) -> Iterator[Cast]:
 
 
 def _ahead(pool: multiprocessing.pool.Pool, todo: list[int], most: int) -> Iterator[Cast]:
-    """Casts in order, at most `most` of them made ahead of use."""
+    """Yield casts in order, at most `most` of them made ahead of use."""
     waiting = deque(pool.apply_async(_cast_in_worker, (i,)) for i in todo[:most])
     for k in range(len(todo)):
         cast = pickle.loads(waiting.popleft().get())
@@ -167,7 +167,7 @@ _bank: Bank | None = None
 
 
 def _cast_in_worker(index: int) -> bytes:
-    """Pickled here: torch's own way through a queue needs shared memory of the cast's size."""
+    """Return the cast pickled here: torch's own transport needs shared memory of its size."""
     assert _bank is not None
     return pickle.dumps(_cast_training(_bank, index))
 

@@ -26,7 +26,7 @@ class Truth:
 
 
 def losses(p: Predicted, t: Truth, w: LossWeights, background: Tensor) -> dict[str, Tensor]:
-    """Every term, weighted; `background` [B, K, 3, 1, 1] is what prediction and truth are both laid over."""
+    """Return every term, weighted; `background` [B, K, 3, 1, 1] is what prediction and truth are both laid over."""
     flat = lambda x: x.flatten(0, 1)
     ours = flat(p.rgb * p.alpha + background * (1 - p.alpha))
     true = flat(t.rgb + background * (1 - t.alpha))
@@ -53,7 +53,7 @@ def losses(p: Predicted, t: Truth, w: LossWeights, background: Tensor) -> dict[s
 
 
 def crop(images: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """[I, C, size, size] of boxes [I, 4] (left, top, right, bottom in -1..1) of images [I, C, H, W]."""
+    """Return [I, C, size, size] of boxes [I, 4] (left, top, right, bottom in -1..1) of images [I, C, H, W]."""
     left, top, right, bottom = boxes.unbind(1)
     theta = torch.zeros(len(boxes), 2, 3, device=images.device)
     theta[:, 0, 0], theta[:, 0, 2] = (right - left) / 2, (right + left) / 2
@@ -63,7 +63,7 @@ def crop(images: Tensor, boxes: Tensor, size: int) -> Tensor:
 
 
 def psnr(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
-    """[I] peak signal-to-noise ratio in dB of images [I, 3, H, W], inside `mask` [I, 1, H, W] if given."""
+    """Return [I] peak signal-to-noise ratio in dB of images [I, 3, H, W], inside `mask` [I, 1, H, W] if given."""
     error = (a - b).square().mean(1, keepdim=True)
     weight = torch.ones_like(error) if mask is None else mask
     return -10 * torch.log10((error * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp(min=1e-6) + 1e-10)

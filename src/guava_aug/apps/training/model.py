@@ -1,7 +1,7 @@
-"""The networks as training runs them: several people at once, every person in several poses and views.
+"""The networks as training runs them: several subjects at once, every person in several poses and views.
 
 Modules, reconstruction and posing are the avatar's own (`ReconstructionNetwork.predict`, `pose_gaussians`). Here are
-what only training has: batches of people, a limit on scales, the differentiable rasteriser and CUDA graphs.
+what only training has: batches of subjects, a limit on scales, the differentiable rasteriser and CUDA graphs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class Poses:
-    """K poses and cameras of each of B people."""
+    """K poses and cameras of each of B subjects."""
 
     vertices: Tensor  # [B, K, P, 3]
     turns: Tensor  # [B, K, P, 4] wxyz, from the blended skinning matrices
@@ -77,7 +77,7 @@ class TrainingModel(nn.Module):
         self._graphs: tuple[Callable[..., Any], ...] | None = None
 
     def capture_cuda_graphs(self, batch: Sources, images: int, *, amp: bool) -> None:
-        """Pixels before channels in memory, and both networks as CUDA graphs for batches of just this size.
+        """Store tensors channels last, and capture both networks as CUDA graphs for batches of this size.
 
         At this scale a step is thousands of small kernels, and launching them one by one takes longer than they do.
         """
@@ -92,7 +92,7 @@ class TrainingModel(nn.Module):
         )
 
     def forward(self, sources: Sources, poses: Poses, *, amp: bool = False) -> Predicted:
-        """Reconstruct, pose, render and refine; amp: with automatic mixed precision."""
+        """Return reconstruct, pose, render and refine; amp: with automatic mixed precision."""
         front, back = self._graphs or (_Front(self, amp), _Back(self, amp))
         found = front(*vars(sources).values(), embed_directions(sources.viewmats))
         vertex, uv = RawGaussians(*found[:4]), RawGaussians(*found[4:])
@@ -105,7 +105,7 @@ class TrainingModel(nn.Module):
         return Predicted(rgb.unflatten(0, drawn.image.shape[:2]), drawn.image[:, :, :3], drawn.alpha, vertex, uv)
 
     def reconstruct(self, s: Sources, direction: Tensor) -> tuple[RawGaussians, RawGaussians]:
-        """Canonical Gaussians of B people: of the vertices [B, P, .] and of the occupied texels [B, M, .].
+        """Return canonical Gaussians of B subjects: of the vertices [B, P, .] and of the occupied texels [B, M, .].
 
         direction: [B, 27] embedded view directions.
         """
@@ -117,7 +117,7 @@ class TrainingModel(nn.Module):
         return found.vertex, found.uv.rows(lambda v: v.flatten(1, 2)[:, self.texels])
 
     def pose(self, vertex: RawGaussians, uv: RawGaussians, p: Poses) -> tuple[Tensor, Tensor, Tensor]:
-        """Means, quaternions, scales [B, K, N, .] of the canonical Gaussians in K poses, as `Avatar.pose`."""
+        """Return means, quaternions, scales [B, K, N, .] of the canonical Gaussians in K poses, as `Avatar.pose`."""
         assert uv.local_pos is not None
         canonical = CanonicalGeometry(
             vertex_quats=vertex.rotations[:, None],
@@ -130,7 +130,7 @@ class TrainingModel(nn.Module):
         return pose_gaussians(p.vertices, p.turns, self.assets.faces, self.texel_face, self.texel_bary, canonical)
 
     def refine(self, features: Tensor) -> Tensor:
-        """[I, 3, H, W] 0..1 of splatted features [I, C, H, W]."""
+        """Return [I, 3, H, W] 0..1 of splatted features [I, C, H, W]."""
         features = features.contiguous(memory_format=torch.channels_last)
         return torch.sigmoid(self.refiner(features, _no_noise(self.refiner, features)))
 
@@ -173,7 +173,7 @@ def _no_noise(unet: StyleUNet, like: Tensor) -> list[Tensor]:
 
 
 def _is_unused(name: str) -> bool:
-    """In the checkpoint for the original's sake, but never part of the forward pass."""
+    """Return whether a weight is in checkpoints for the original only, and never part of the forward pass."""
     return name.endswith("mask_token") or "refinenet.0.resConfUnit1" in name
 
 

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def load_body(path: Path | None, uv_size: int) -> EhmAssets:
-    """The body model that people are posed with: a `.npz`, a folder with SMPLX/ and FLAME/, or None: the free one."""
+    """Return the body model of a `.npz`, or of a folder with SMPLX/ and FLAME/; None: the free one."""
     if path is None:
         return load_body_file(default_body_path(), uv_size)
     if not path.is_dir():
@@ -33,7 +33,7 @@ def load_body(path: Path | None, uv_size: int) -> EhmAssets:
 def add_videos(
     pool: Path, tracked_root: Path, names: Sequence[str], assets: EhmAssets, frames: int, size: int
 ) -> list[str]:
-    """Puts tracked videos into the pool, one file each; those that are there are kept. The names of those left out.
+    """Put tracked videos into the pool, one file each; existing ones are kept. Return the names left out.
 
     names: none means all below `tracked_root`. frames: pictures taken of each video. size: their side, pixels.
     """
@@ -72,9 +72,9 @@ def _check_video(video: TrackedVideo, assets: EhmAssets) -> None:
 
 
 def check_pool(pool: Pool, config: ModelConfig, assets: EhmAssets, targets: int) -> None:
-    """Raises InputError when the pool's people cannot be trained on with this configuration and body model."""
-    check_person(pool.people[0], config, assets, f"the people in {pool.folder}")
-    fewest = min(len(p.images) for p in pool.people)
+    """Raise InputError when the pool's subjects cannot be trained on with this configuration and body model."""
+    check_person(pool.subjects[0], config, assets, f"the subjects in {pool.folder}")
+    fewest = min(len(p.images) for p in pool.subjects)
     if fewest < targets + 1:
         raise InputError(
             f"{pool.folder}: a person has {fewest} pictures; expected one source and {targets} others; "
@@ -83,7 +83,7 @@ def check_pool(pool: Pool, config: ModelConfig, assets: EhmAssets, targets: int)
 
 
 def check_person(person: PersonViews, config: ModelConfig, assets: EhmAssets, who: str) -> None:
-    """Raises InputError when pictures or body of one person are not of the run's sizes."""
+    """Raise InputError when pictures or body of one person are not of the run's sizes."""
     size, vertices = person.images.shape[-1], person.vertices.shape[1]
     if size != config.image_size:
         raise InputError(
@@ -97,7 +97,7 @@ def check_person(person: PersonViews, config: ModelConfig, assets: EhmAssets, wh
 
 
 def read_encoder(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a pre-trained DINOv2 ViT, as its authors publish them (a dictionary saved with torch).
+    """Return the weights of a pre-trained DINOv2 ViT, as its authors publish them (a dictionary saved with torch).
 
     Raises AssetError when the file is something else or has other sizes than `expected`.
     """
@@ -116,7 +116,9 @@ def read_encoder(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: state[k].float() for k in expected}
 
 
-def check_people_count(people: int, seeds: range) -> None:
-    """Raises UsageError when there are not as many synthetic people to train on."""
-    if not 1 <= people <= len(seeds):
-        raise UsageError(f"--people is {people}; expected 1 to {len(seeds)} (seeds from {seeds.stop} on are held out)")
+def check_subjects_count(subjects: int, seeds: range) -> None:
+    """Raise UsageError when there are not as many synthetic subjects to train on."""
+    if not 1 <= subjects <= len(seeds):
+        raise UsageError(
+            f"--subjects is {subjects}; expected 1 to {len(seeds)} (seeds from {seeds.stop} on are held out)"
+        )

@@ -1,4 +1,4 @@
-"""The training loop: people in, a checkpoint out, at any moment.
+"""The training loop, which can stop, save and resume at any step.
 
 A run's folder holds `state.pt` (everything needed to go on), `model.safetensors` (averaged weights, fp16, what
 `load_model` reads), `log.csv` and validation pictures.
@@ -66,7 +66,7 @@ class Run:
     # ---- state
 
     def save(self) -> None:
-        """Both files, each whole or not at all. Optimiser moments are kept in half precision: they may."""
+        """Write both files atomically. Optimiser moments are stored in half precision."""
         moments = [
             {k: v.half() if k == "exp_avg" else v.to(torch.bfloat16) for k, v in s.items() if k != "step"}
             for s in (self.optimizer.state.get(p, {}) for p in self.parameters)
@@ -104,22 +104,22 @@ class Run:
     # ---- work
 
     def train(self, pool: Pool, seconds: float = math.inf, held_out: list[PersonViews] | None = None) -> None:
-        """Steps until `config.steps`, or until `seconds` have passed; saves at the end.
+        """Train until step `config.steps`, or until `seconds` have passed; saves at the end.
 
         The learning rate falls with whichever of steps and seconds is further on. With peers, all processes make the
-        same steps on people of their own choice, and the first one reports, saves and validates.
+        same steps on subjects of their own choice, and the first one reports, saves and validates.
         """
-        if not pool.people and not pool.refresh():
+        if not pool.subjects and not pool.refresh():
             raise InputError(
-                f"no training people in {pool.folder}; fill it with `guava-aug train --prepare_only` and --people or "
+                f"no training subjects in {pool.folder}; fill it with `guava-aug train --prepare_only`, --subjects or "
                 "--tracked_root"
             )
         c, start, mean = self.config, time.monotonic(), _Mean()
         rng = np.random.default_rng([c.seed, self.step, self.peers.rank])
         if self.device.type == "cuda" and c.graphs:
             size, k = self.model_config.feature_img_size, c.targets_per_person
-            like = pool.sample(rng, c.people_per_step, k, size)
-            self.model.capture_cuda_graphs(like.sources, c.people_per_step * k, amp=c.amp)
+            like = pool.sample(rng, c.subjects_per_step, k, size)
+            self.model.capture_cuda_graphs(like.sources, c.subjects_per_step * k, amp=c.amp)
             log.info("networks captured as CUDA graphs, %.0f s", time.monotonic() - start)
         first, share = self.step, 0.0
         while self.step < c.steps:
@@ -131,7 +131,7 @@ class Run:
             for group in self.optimizer.param_groups:
                 group["lr"] = self._learning_rate(share)
             batch = pool.sample(
-                rng, c.people_per_step, c.targets_per_person, self.model_config.feature_img_size, recolor=c.recolor
+                rng, c.subjects_per_step, c.targets_per_person, self.model_config.feature_img_size, recolor=c.recolor
             )
             mean.add(self._step(batch))
             self.step += 1
@@ -140,7 +140,7 @@ class Run:
                 elapsed = time.monotonic() - start
                 rate = (self.step - first) / elapsed
                 left = min((c.steps - self.step) / rate, seconds - elapsed)
-                self._report(mean.take(), rate, left, len(pool.people))
+                self._report(mean.take(), rate, left, len(pool.subjects))
             if self.step % c.save_every == 0 and self.peers.is_main:
                 self.save()
             if held_out and self.step % c.validate_every == 0 and self.peers.is_main:
@@ -180,11 +180,11 @@ class Run:
         return warm * c.lr * (1 - (1 - c.lr_final) * min(share, 1.0))
 
     @torch.no_grad()
-    def validate(self, people: list[PersonViews]) -> Tensor:
-        """[B, K] person-only PSNR of the averaged weights on people never trained on; writes a picture grid."""
+    def validate(self, subjects: list[PersonViews]) -> Tensor:
+        """Return [B, K] person-only PSNR of the averaged weights on held-out subjects; write a picture grid."""
         rng = np.random.default_rng(_VALIDATION_SEED)
         rows = []
-        for i, person in enumerate(people):
+        for i, person in enumerate(subjects):
             batch = make_batch([person], rng, 6, self.model_config.feature_img_size)
             predicted = self.average(batch.sources, batch.poses, amp=False)
             rows.append(person_psnr(predicted, batch))
@@ -195,13 +195,13 @@ class Run:
                  " ".join(f"{float(r.mean()):.1f}" for r in found))  # fmt: skip
         return found
 
-    def _report(self, terms: dict[str, float], rate: float, left: float, people: int) -> None:
+    def _report(self, terms: dict[str, float], rate: float, left: float, subjects: int) -> None:
         dB = -10 * math.log10(terms["mse"] + 1e-10)
         text = " ".join(f"{k} {v:.4f}" for k, v in terms.items() if k not in ("total", "mse", "norm"))
         say = log.info if self.peers.is_main else log.debug
         say(
-            "step %d  %.1f/s  %.0f s left  %d people  loss %.4f  person %.2f dB  norm %.2f  %s",
-            self.step, rate, left, people, terms["total"], dB, terms["norm"], text,
+            "step %d  %.1f/s  %.0f s left  %d subjects  loss %.4f  person %.2f dB  norm %.2f  %s",
+            self.step, rate, left, subjects, terms["total"], dB, terms["norm"], text,
         )  # fmt: skip
         if not self.peers.is_main:
             return
@@ -234,14 +234,14 @@ class _Mean:
 
 
 def write_checkpoint(path: Path, model: TrainingModel) -> None:
-    """The weights in the product's own format, half precision, without the body model."""
+    """Write the weights in the format of `guava-aug run`, half precision, without the body model."""
     write_safetensors(
         path, model.config, model.network.state_dict(), model.refiner.state_dict(), None, dtype=torch.float16
     )
 
 
 def read_checkpoint_into(path: Path, model: TrainingModel) -> None:
-    """The opposite of `write_checkpoint`. Raises AssetError when sizes differ."""
+    """Load what `write_checkpoint` wrote. Raises AssetError when sizes differ."""
     from guava_aug.avatar.checkpoint import read_checkpoint  # noqa: PLC0415 - only to start from a checkpoint
 
     checkpoint = read_checkpoint(path)

@@ -17,13 +17,13 @@ _GREY = 0.6
 
 
 def person_psnr(predicted: Predicted, batch: Batch) -> Tensor:
-    """[B, K] dB inside the true mask, both laid over grey."""
+    """Return [B, K] dB inside the true mask, both laid over grey."""
     ours, true, mask = (x.flatten(0, 1) for x in (*_composited(predicted, batch), batch.truth.alpha))
     return psnr(ours, true, mask).view(batch.truth.rgb.shape[:2])
 
 
 def write_grid(path: Path, predicted: Predicted, batch: Batch, views: int = 3) -> None:
-    """One row per person: the source frame, then truth and prediction of each of `views` other pictures."""
+    """Write one row per subject: the source frame, then truth and prediction of each of `views` other pictures."""
     ours, true = _composited(predicted, batch)
     rows = []
     for b in range(len(ours)):

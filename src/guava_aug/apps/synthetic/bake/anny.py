@@ -86,20 +86,20 @@ class AnnyRig:
         )
 
     def joint_weights(self) -> Array:
-        """[P, 55] skinning weights with the 163 bones merged."""
+        """Return [P, 55] skinning weights with the 163 bones merged."""
         w = np.zeros((self.num_vertices, len(JOINTS)))
         for b, j in enumerate(self.joint_of_bone):
             w[:, j] += self.bone_weights[:, b]
         return w / w.sum(1, keepdims=True)
 
     def mean_phenotype(self) -> Array:
-        """[1, phenotypes] a young adult in the middle of every range."""
+        """Return [1, phenotypes] a young adult in the middle of every range."""
         p = np.full((1, len(self.phenotypes)), 0.5)
         p[0, self.phenotypes.index("age")] = 0.70
         return p
 
     def sample_phenotypes(self, count: int, rng: np.random.Generator) -> Array:
-        """[count, phenotypes] random adults. gender 0 is male, 1 female; age 0.67 is a young adult."""
+        """Return [count, phenotypes] random adults. gender 0 is male, 1 female; age 0.67 is a young adult."""
         p = np.zeros((count, len(self.phenotypes)))
         for i, label in enumerate(self.phenotypes):
             if label == "gender":
@@ -116,7 +116,7 @@ class AnnyRig:
         return p
 
     def rest(self, phenotypes: Array, local: Array | None = None, actions: Array | None = None) -> RestBodies:
-        """Bodies at rest for [B, .] phenotypes, local changes (-1..1) and facial actions (0..1)."""
+        """Return bodies at rest for [B, .] phenotypes, local changes (-1..1) and facial actions (0..1)."""
         torch, m = self._torch, self.model
         count = max(len(x) for x in (phenotypes, local, actions) if x is not None)
         parts = []
@@ -136,13 +136,13 @@ class AnnyRig:
         return RestBodies(*ours)
 
     def action_offsets(self) -> dict[str, Array]:
-        """Every facial action at full strength as offsets [P, 3] of the mean body."""
+        """Return every facial action at full strength as offsets [P, 3] of the mean body."""
         mean, eye = self.mean_phenotype(), np.eye(len(self.actions))
         neutral = self.rest(mean).vertices[0]
         return {n: self.rest(mean, actions=eye[i : i + 1]).vertices[0] - neutral for i, n in enumerate(self.actions)}
 
     def helper_quads(self, group: str) -> NDArray[np.int64]:
-        """[n, 4] quads of one helper group of MakeHuman's base mesh, e.g. "helper-upper-teeth"."""
+        """Return [n, 4] quads of one helper group of MakeHuman's base mesh, e.g. "helper-upper-teeth"."""
         found, current = [], ""
         with open(self.root / "data/mpfb2/3dobjs/base.obj", encoding="utf-8") as f:
             for line in f:
@@ -155,7 +155,7 @@ class AnnyRig:
     # ---- the T pose
 
     def t_pose(self, rest: RestBodies, i: int) -> TPosed:
-        """Body i with straight arms along x, palms down, fingers straight; legs and spine as they are."""
+        """Return body i with straight arms along x, palms down, fingers straight; legs and spine as they are."""
         heads, tails = rest.heads[i], rest.tails[i]
         R = self._t_rotations(heads, tails)
         n = len(self.bones)
@@ -225,7 +225,7 @@ def _about(axis: Array, angle: float) -> Array:
 
 
 def _rotation_between(a: Array, b: Array) -> Array:
-    """The smallest rotation that turns direction a into direction b (not opposite)."""
+    """Return the smallest rotation that turns direction a into direction b (not opposite)."""
     a, b = _unit(a), _unit(b)
     v, c = np.cross(a, b), float(a @ b)
     K = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
@@ -233,6 +233,6 @@ def _rotation_between(a: Array, b: Array) -> Array:
 
 
 def _twist(R: Array, X: Array) -> float:
-    """The angle of R about the axis X = (+-1, 0, 0)."""
+    """Return the angle of R about the axis X = (+-1, 0, 0)."""
     q = np.array([R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]])
     return float(np.arctan2(q @ X, R[1, 1] + R[2, 2]))

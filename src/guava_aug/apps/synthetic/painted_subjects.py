@@ -1,9 +1,11 @@
-"""People without any assets: skin, hair, brows, eyes and clothes painted on the bare body.
+"""Subjects without any assets: skin, hair, brows, eyes and clothes painted on the bare body.
 
 Hair and shirt also stand off the skin a little, so that they have a rim of their own.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +30,7 @@ _TRUNK = (0, 1, 2, 3, 6, 9, 13, 14)
 
 
 def paint_person(assets: EhmAssets, rng: np.random.Generator) -> tuple[Image, Floats]:
-    """Texture [1024, 1024, 4] in the shipped chart, and how far each vertex stands off the body [P, 3]."""
+    """Return texture [1024, 1024, 4] in the shipped chart, and how far each vertex stands off the body [P, 3]."""
     rest = assets.body.v_template
     weights = assets.body.lbs_weights.numpy()
     joints = (assets.body.J_regressor @ rest).numpy()
@@ -90,7 +92,7 @@ def _texels(assets: EhmAssets) -> tuple[NDArray[np.int64], Floats]:
 
 
 def _face(
-    assets: EhmAssets, joints: Floats, c: Floats, p: Floats, corner: NDArray, w: Floats, skin: Floats, hair: Floats
+    assets: EhmAssets, joints: Floats, c: Floats, p: Floats, corner: NDArray[Any], w: Floats, skin: Floats, hair: Floats
 ) -> Floats:
     with np.load(default_body_path(), allow_pickle=False) as z:
         names = [str(n) for n in z["expression_names"]]
@@ -122,7 +124,7 @@ def _eyeballs(p: Floats, joints: Floats, rng: np.random.Generator) -> Floats:
     iris = np.asarray(
         [(0.22, 0.13, 0.08), (0.30, 0.20, 0.10), (0.25, 0.36, 0.42), (0.28, 0.36, 0.24)][rng.integers(4)], np.float32
     )
-    c: NDArray = np.full((len(p), 3), 0.84, np.float32)
+    c: NDArray[Any] = np.full((len(p), 3), 0.84, np.float32)
     for side in ("left", "right"):
         eye = joints[INDEX[f"{side}_eye"]]
         r = np.linalg.norm((p - eye)[:, :2], axis=1)
@@ -133,7 +135,7 @@ def _eyeballs(p: Floats, joints: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _scalp(p: Floats, joints: Floats, head: Floats, style: _Style) -> Floats:
-    """0..1: hair grows above a line that falls from the forehead to the nape."""
+    """Return the hair mask 0..1: above a line that falls from the forehead to the nape."""
     eye = (joints[INDEX["left_eye"]] + joints[INDEX["right_eye"]]) / 2
     back = np.clip(eye[2] - 0.035 - p[:, 2], 0, 0.12)
     line = eye[1] + style.hair_line - 1.05 * back + 0.004 * np.sin(p[:, 0] * 90) - 0.10 * np.abs(p[:, 0])
@@ -142,7 +144,7 @@ def _scalp(p: Floats, joints: Floats, head: Floats, style: _Style) -> Floats:
 
 
 def _covered(p: Floats, part: Floats, joints: Floats, style: _Style) -> tuple[Floats, Floats]:
-    """0..1 under the shirt, and under the trousers."""
+    """Return the masks 0..1 of shirt and trousers."""
     reach = np.abs(p[:, 0]) - joints[INDEX["left_shoulder"], 0]
     trunk = part[:, list(_TRUNK)].sum(1) + part[:, [16, 17, 18, 19]].sum(1) * (reach < style.sleeve)
     neck_line = joints[INDEX["neck"], 1] - 0.012 - 0.35 * np.clip(p[:, 2] - joints[INDEX["neck"], 2], 0, 0.1)
@@ -164,7 +166,7 @@ def _mix(c: Floats, share: Floats, color: Floats) -> Floats:
 
 
 def _spread(x: Floats, faces: NDArray[np.int64]) -> Floats:
-    """Smoothed over neighbours, so that what stands off ends softly."""
+    """Return values smoothed over neighbours."""
     for _ in range(2):
         total, count = np.zeros_like(x), np.zeros_like(x)
         for a, b in ((0, 1), (1, 2), (2, 0)):
