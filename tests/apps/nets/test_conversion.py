@@ -159,7 +159,7 @@ def test_what_is_not_known_is_refused() -> None:
         convert(_graph([Operator("TANH", (0,), (1,), {})], {0: (1, 2, 2, 3), 1: (1, 2, 2, 3)}, {}), "it")
     resize = Operator("RESIZE_BILINEAR", (0, 1), (2,), {"AlignCorners": True, "HalfPixelCenters": False})
     graph = _graph([resize], {0: (1, 2, 2, 3), 2: (1, 4, 4, 3)}, {1: np.array([4, 4])})
-    with pytest.raises(AssetError, match="it: RESIZE_BILINEAR with .*AlignCorners"):
+    with pytest.raises(AssetError, match=r"it: RESIZE_BILINEAR with .*AlignCorners"):
         convert(graph, "it")
 
 

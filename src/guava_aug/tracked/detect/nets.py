@@ -157,7 +157,8 @@ def _conv(step: _Step, described: dict[str, Any]) -> Callable[..., Tensor]:
     def run(x: Tensor) -> Tensor:
         if is_dense and (stride == kernel or list(x.shape[2:]) == kernel):
             return _product(x, step)
-        if groups == 1 and x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        on_cpu = x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+        if groups == 1 and on_cpu:
             # what `conv2d` takes for single pictures is slow and leaves another layout behind
             return torch.mkldnn_convolution(x, step.weight, step.bias, padding, stride, [1, 1], 1)
         return F.conv2d(x, step.weight, step.bias, stride, padding, groups=groups)
