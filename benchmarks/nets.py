@@ -1,9 +1,10 @@
-"""How long the detection nets take a picture, and how far they are from LiteRT: `python benchmarks/nets.py [--wheel FILE]`.
+"""Speed of the detection nets, and how far from LiteRT they are: `python benchmarks/nets.py [--wheel FILE]`.
 
 The comparison needs `pip install ai-edge-litert` and the wheel that the nets come from, which
 `pip download --no-deps mediapipe==0.10.21` fetches (it is not installed). Without --wheel only the nets are timed.
-Times are per picture, of batches. Pictures are noise, frames of the bundled clips, and those of --pictures, whole and in
-crops; errors are over all of them, as a share of the range of an output, the pose's mask as a probability.
+Times are of batches, per picture. Pictures are noise, frames of the bundled clips, and those of --pictures, whole and
+in crops. Errors are the largest over all of them, as shares of the output's range, the pose's mask as a probability:
+of the nets against LiteRT, and of both against the nets in float64.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from guava_aug.runtime.allocator import keep_freed_memory
 from guava_aug.tracked import TrackedVideo, list_videos
 from guava_aug.tracked.detect.nets import NETS, Net, load_net
 
+Outputs = dict[str, torch.Tensor]
 CROPS = 6  # of every picture, beside itself
 
 
@@ -76,18 +78,28 @@ class LiteRT:
         return {key: self._net.get_tensor(index)[0] for key, index in self._outputs.items()}
 
 
-def errors(name: str, outputs: dict[str, torch.Tensor], wanted: list[dict[str, np.ndarray]]) -> dict[str, float]:
+def error(name: str, outputs: Outputs, wanted: Outputs) -> dict[str, float]:
     """The largest difference of each output over all pictures, as a share of its range over all of them."""
     found = {}
-    for key, values in outputs.items():
-        a, b = (
-            values.cpu().double().flatten(1),
-            torch.from_numpy(np.stack([w[key] for w in wanted])).double().flatten(1),
-        )
+    for key in outputs:
+        a, b = outputs[key].cpu().double().flatten(1), wanted[key].double().flatten(1)
         if (name, key) == ("pose_landmark_full", "mask"):
             a, b = a.sigmoid(), b.sigmoid()
         found[key] = float((a - b).abs().max() / (b.max() - b.min()))
     return found
+
+
+def compare(name: str, net: Net, x: torch.Tensor, litert: LiteRT) -> dict[str, Any]:
+    """Columns of a row: the largest error of the outputs, and the errors of each."""
+    one_by_one = [litert(picture) for picture in x.numpy()]
+    theirs = {key: torch.from_numpy(np.stack([one[key] for one in one_by_one])) for key in one_by_one[0]}
+    precise = load_net(name).double()(x.double())
+    ours = net(x.to(next(net.buffers()).device))
+    row: dict[str, Any] = {}
+    for column, a, b in (("error", ours, theirs), ("error_f64", ours, precise), ("litert_f64", theirs, precise)):
+        row[f"{column}_by_output"] = error(name, a, b)
+        row[column] = max(row[f"{column}_by_output"].values())
+    return row
 
 
 def main() -> None:
@@ -112,14 +124,13 @@ def main() -> None:
                 litert = LiteRT(wheel, name, args.threads)
             one = x[1].numpy()
             row["litert_ms"] = time_calls(lambda litert=litert, one=one: litert(one), args.repeats, "cpu").ms
-            by_output = errors(name, net(x.to(args.device)), [litert(picture) for picture in x.numpy()])
-            row |= {"error": max(by_output.values()), "errors": by_output}
+            row |= compare(name, net, x, litert)
         for batch in args.batches:
             some = x[torch.arange(batch) % len(x)].to(args.device)
             times = time_calls(lambda net=net, some=some: net(some), args.repeats, args.device, warm_up=2)
             row[f"ms_batch_{batch}"] = times.ms / batch
         rows.append(row)
-    columns = ["net", *(f"ms_batch_{batch}" for batch in args.batches), "litert_ms", "error"]
+    columns = ["net", *(f"ms_batch_{batch}" for batch in args.batches), "litert_ms", "error", "error_f64", "litert_f64"]
     setting.report(args, f"detection nets; milliseconds a picture, {args.threads} thread(s) on a CPU", columns, rows)
 
 
