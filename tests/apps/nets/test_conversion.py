@@ -55,14 +55,14 @@ def _same_conv(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int,
 )
 def test_padding_same(tmp_path: Path, size: tuple[int, int], kernel: int, stride: int, depthwise: bool) -> None:
     random = np.random.default_rng(0)
-    outputs = 3 if depthwise else 4
-    x = random.normal(size=(2, *size, 3)).astype(np.float32)
-    weight = random.normal(size=(1 if depthwise else outputs, kernel, kernel, 3)).astype(np.float32)
+    inputs, outputs = (11, 11) if depthwise else (3, 4)
+    x = random.normal(size=(2, *size, inputs)).astype(np.float32)
+    weight = random.normal(size=(1 if depthwise else outputs, kernel, kernel, inputs)).astype(np.float32)
     bias = random.normal(size=outputs).astype(np.float32)
     out = tuple(-(-n // stride) for n in size)
     options = {**CONV, "Padding": 0, "StrideH": stride, "StrideW": stride, "DepthMultiplier": 1}
     operator = Operator("DEPTHWISE_CONV_2D" if depthwise else "CONV_2D", (0, 1, 2), (3,), options)
-    graph = _graph([operator], {0: (1, *size, 3), 3: (1, *out, outputs)}, {1: weight, 2: bias})
+    graph = _graph([operator], {0: (1, *size, inputs), 3: (1, *out, outputs)}, {1: weight, 2: bias})
     found = _run(tmp_path, graph, x)
     wanted = [_same_conv(one, weight, bias, stride, depthwise) for one in x]
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
@@ -159,7 +159,7 @@ def test_what_is_not_known_is_refused() -> None:
         convert(_graph([Operator("TANH", (0,), (1,), {})], {0: (1, 2, 2, 3), 1: (1, 2, 2, 3)}, {}), "it")
     resize = Operator("RESIZE_BILINEAR", (0, 1), (2,), {"AlignCorners": True, "HalfPixelCenters": False})
     graph = _graph([resize], {0: (1, 2, 2, 3), 2: (1, 4, 4, 3)}, {1: np.array([4, 4])})
-    with pytest.raises(AssetError, match="it: RESIZE_BILINEAR with .*AlignCorners"):
+    with pytest.raises(AssetError, match=r"it: RESIZE_BILINEAR with .*AlignCorners"):
         convert(graph, "it")
 
 
