@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
+
+from guava_aug.tracked.detect.sampling_numba import sample
 
 UP, RIGHTWARDS = np.pi / 2, 0.0  # direction, counterclockwise from x, that a vector has in an upright region
 
 # Landmarks of a hand that span its palm (no fingertips), and those that give its direction.
 _PALM = (0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18)
-_WRIST, _INDEX_PIP, _MIDDLE_PIP, _RING_PIP = 0, 6, 10, 14
-_STEPS = 32  # per pixel, to which places of samples are rounded
-_FAR = 2**15 - 1  # pixels; OpenCV's maps hold no more
+_WRIST, _INDEX, _MIDDLE, _RING = 0, 5, 9, 13  # the roots of the fingers
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,8 @@ def from_box(points: np.ndarray, start: np.ndarray, end: np.ndarray, target: flo
 def from_hand(hand: np.ndarray) -> np.ndarray:
     """Return the region [..., 5] of a hand's palm, fingers upwards, from its landmarks [..., 21, 2 or more]."""
     hand = hand[..., :2]
-    tip = (hand[..., _INDEX_PIP, :] + hand[..., _RING_PIP, :]) / 4 + hand[..., _MIDDLE_PIP, :] / 2
-    rotation = rotation_of(hand[..., _WRIST, :], tip, UP)
+    knuckles = (hand[..., _INDEX, :] + hand[..., _RING, :]) / 4 + hand[..., _MIDDLE, :] / 2
+    rotation = rotation_of(hand[..., _WRIST, :], knuckles, UP)
     palm = hand[..., _PALM, :]
     middle = (palm.min(-2) + palm.max(-2)) / 2
     upright = _rotate(palm - middle[..., None, :], -rotation[..., None])
@@ -106,13 +105,9 @@ def crop(picture: np.ndarray, region: np.ndarray, size: int, *, replicate: bool 
         size: Pixels of a side of the result.
         replicate: Outside the picture its rim is continued; else it is black.
     """
-    matrix = _matrix(region, size) * _STEPS
-    axis = np.arange(size)
-    x, y = (np.rint((m[0] * axis + m[2])[None] + (m[1] * axis)[:, None]).astype(np.int32) for m in matrix)
-    whole = np.stack([x // _STEPS, y // _STEPS], -1).clip(-_FAR, _FAR).astype(np.int16)
-    parts = ((y % _STEPS) * _STEPS + x % _STEPS).astype(np.uint16)
-    border = cv2.BORDER_REPLICATE if replicate else cv2.BORDER_CONSTANT
-    return cv2.remap(picture, whole, parts, cv2.INTER_LINEAR, borderMode=border)
+    out = np.empty((size, size, picture.shape[2]), np.uint8)
+    sample(picture, _matrix(region, size), replicate, out)
+    return out
 
 
 def to_picture(points: np.ndarray, region: np.ndarray) -> np.ndarray:

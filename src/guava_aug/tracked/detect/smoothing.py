@@ -94,7 +94,7 @@ def _smooth(
     scaled: bool = True,
 ) -> np.ndarray:
     """Return points [T, N, C] smoothed over the frames that are `seen` [T]; others are left as they are."""
-    out = points.copy()
+    out = np.array(points)
     euro = OneEuroFilter(constants)
     for t in range(len(points)):
         if not seen[t]:
