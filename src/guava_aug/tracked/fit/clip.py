@@ -41,6 +41,8 @@ _POSE_SHARE, _HAND_SHARE, _FACE_SHARE, _BONE_SHARE, _LIMB_SHARE = 0.3, 0.3, 0.05
 _DETECTOR_PIXEL = 0.7  # px of a 512 picture: no landmark is better
 _SHAPE_SIGMA, _HAND_SCALE_SIGMA, _HEAD_SCALE_SIGMA, _FOCAL_SIGMA = 0.25, 0.01, 0.005, 0.3
 _SIZE_SIGMA = 0.005  # of the size of a person, which a picture does not show; small, since many frames pull together
+# What clothes and people add to the scatter on generated people in painted clothes: metres; parts of a direction.
+_CLOTHES, _HIP_CLOTHES, _FACES, _BUILD, _HAND_BUILD = 0.010, 0.035, 0.0015, 0.06, 0.05
 _FREEDOM = 3.0  # of Student's t: how easily fast movements are let go
 _GROUPS = (
     ("orient", "spine"), ("place",), ("neck", "head"), ("left_collar", "left_shoulder", "left_elbow", "left_wrist"),
@@ -85,7 +87,7 @@ class ClipFitter:
         spread = (self.face.by_expression @ c.expression_covariance[:50, :50]) * self.face.by_expression
         wobble = (spread.sum((1, 2)) + c.face_sigma**2).sqrt() + 0.004 * self.face.jaw_weight
         self.steady = spread_points(self.face.points.rest, wobble, _FACE_POINTS)
-        self.wobble = wobble
+        self.wobble = (wobble**2 + _FACES**2).sqrt()
         self.pose_prior = Prior(c.pose_mean, torch.linalg.inv(c.pose_covariance))
         mean = c.expression_mean.clone()
         self.face_prior = (mean, torch.linalg.inv(c.expression_covariance))
@@ -252,7 +254,10 @@ class _Clip:
         pose, hands = t64(lm.pose[..., :2]) - 0.5, t64(lm.hands[..., :2]).flatten(1, 2) - 0.5
         inside = (pose[..., 0] > 0) & (pose[..., 0] < w - 1) & (pose[..., 1] > 0) & (pose[..., 1] < h - 1)
         variance = lambda sigma: (sigma * scale) ** 2 + pixel**2
-        pose_weights = t64(lm.pose_score) * inside * _POSE_SHARE / variance(c.pose_sigma) * (c.pose_sigma < _UNUSABLE)
+        dressed = torch.full_like(c.pose_sigma, _CLOTHES)
+        dressed[23:25] = _HIP_CLOTHES
+        pose_sigma = (c.pose_sigma**2 + dressed**2).sqrt()
+        pose_weights = t64(lm.pose_score) * inside * _POSE_SHARE / variance(pose_sigma) * (c.pose_sigma < _UNUSABLE)
         blur = t64(hand_blur(lm, self.fps))
         hand_seen = t64(lm.hand_score) * blur  # [T, 2]
         # what the hand net says about a hand is better than what the pose net says
@@ -266,13 +271,13 @@ class _Clip:
         for (a, b), kind, side in zip(LIMBS, LIMB_KINDS, LIMB_SIDES, strict=True):
             world = t64(lm.pose_world)
             directions.append(corrected(_normal(world[:, b] - world[:, a]), c.limb_maps[kind], side))
-            weights.append(t64(lm.pose_score[:, [a, b]]).min(1).values * _LIMB_SHARE / c.limb_sigma[kind] ** 2)
+            weights.append(t64(lm.pose_score[:, [a, b]]).min(1).values * _LIMB_SHARE / (c.limb_sigma[kind] ** 2 + _BUILD**2))
             pairs.append((a, b))
         for s in (0, 1):
             world = t64(lm.hands_world[:, s])
             for k, (a, b) in enumerate(HAND_BONES):
                 directions.append(corrected(_normal(world[:, b] - world[:, a]), c.bone_maps[k], 1 - 2 * s))
-                weights.append(hand_seen[:, s] * _BONE_SHARE / c.bone_sigma[k] ** 2)
+                weights.append(hand_seen[:, s] * _BONE_SHARE / (c.bone_sigma[k] ** 2 + _HAND_BUILD**2))
                 pairs.append((33 + 21 * s + a, 33 + 21 * s + b))
         return Observations(
             torch.cat([pose, hands, self.face_pixels[:, f.steady]], 1),

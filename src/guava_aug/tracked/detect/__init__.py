@@ -1,1 +1,0 @@
-"""Landmarks of one person over a clip."""
