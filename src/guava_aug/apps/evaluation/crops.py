@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from guava_aug.apps.synthetic.render import project
-from guava_aug.body.joints import INDEX
 from guava_aug.body import EhmModel, PosedBody
+from guava_aug.body.joints import INDEX
 from guava_aug.views.cameras import Cameras
 
 # box -> joints it is around, and its side as a multiple of their larger extent

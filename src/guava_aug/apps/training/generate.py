@@ -28,12 +28,12 @@ from guava_aug.apps.synthetic.pairs import HELD_OUT_SEEDS, TRAINING_SEEDS
 from guava_aug.apps.synthetic.raster import Surface, rasterize
 from guava_aug.apps.synthetic.render import project, render_vertices
 from guava_aug.apps.synthetic.scene import expression_names, tracked_camera
-from guava_aug.body.joints import INDEX
 from guava_aug.apps.synthetic.subjects import Person, make_person
 from guava_aug.apps.training.data import PersonViews
 from guava_aug.avatar.avatar import vertex_turns
 from guava_aug.avatar.occlusion import nearest_depth, relative_depth
 from guava_aug.body import EhmModel, Motion, load_body_file
+from guava_aug.body.joints import INDEX
 from guava_aug.views.cameras import Cameras, fixed_camera, intrinsics
 
 log = logging.getLogger(__name__)

@@ -94,4 +94,5 @@ def corrected(directions: Tensor, maps: Tensor, side: int) -> Tensor:
     mirror = directions.new_tensor([float(side), 1.0, 1.0])
     seen = directions * mirror
     true = seen @ maps[:, :3].T + maps[:, 3]
-    return true / true.norm(dim=-1, keepdim=True).clamp(min=1e-9) * mirror
+    out: Tensor = true / true.norm(dim=-1, keepdim=True).clamp(min=1e-9) * mirror
+    return out

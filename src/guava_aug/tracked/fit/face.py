@@ -22,6 +22,8 @@ _HEAD_MOVES = (0.05, 0.02)  # radians, metres: how far the face may move the hea
 _CUT = 4.0
 _BOUND = 0.02  # softness of the limits of expression and eyelids
 _GAZE = 0.25  # radians
+_HEAD = 6  # unknowns of the head before those of the face
+_HEAD_ACCELERATION, _FREEDOM = 0.01, 4.0  # radians or metres in a frame; of Student's t
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def face_model(model: EhmModel, calibration: Calibration) -> FaceModel:
 
     def mixed(vertices: Tensor) -> Tensor:  # [P', ...] -> [468, ...]
         corners = vertices.unflatten(0, (-1, 3))
-        return (corners * w.reshape(*w.shape, *[1] * (corners.dim() - 2))).sum(1)
+        out: Tensor = (corners * w.reshape(*w.shape, *[1] * (corners.dim() - 2))).sum(1)
+        return out
 
     rest = rest_body(model, ids)
     space = rest.space
@@ -169,19 +172,22 @@ class FaceProblem:
             face_low[:, :NUM_EXPRESSION], face_high[:, :NUM_EXPRESSION] = 0, 3
         return low, high
 
-    def solve(self, start: Tensor | None, acceleration: Tensor, iterations: int = 6) -> Tensor:
-        """Return the unknowns [T, 61]."""
+    def start(self) -> Tensor:
+        """Return unknowns [T, 61] to begin with: the usual face, on the head where it is."""
         T = len(self.pixels)
-        x = start if start is not None else torch.cat([self.mean.new_zeros(T, 6), self.mean.expand(T, -1)], 1)
+        return torch.cat([self.mean.new_zeros(T, _HEAD), self.mean.expand(T, -1)], 1)
+
+    def solve(self, x: Tensor, acceleration: Tensor, iterations: int = 6) -> Tensor:
+        """Return the unknowns [T, 61] with smoothness, from x [T, 61]; `acceleration` [55] is the usual one."""
         x = solve_frames(self.quadratic, x, iterations)
-        if T < 3:
+        if len(x) < 3:
             return x
-        typical = torch.cat([x.new_full((6,), 0.01), acceleration])
-        ends = (0, 6, 6 + JAW.start, 6 + LIDS.start, 6 + LIDS.stop)
+        typical = torch.cat([x.new_full((_HEAD,), _HEAD_ACCELERATION), acceleration])
+        ends = (0, _HEAD, _HEAD + JAW.start, _HEAD + LIDS.start, _HEAD + LIDS.stop)
         groups = [torch.arange(a, b) for a, b in itertools.pairwise(ends)]
         plain = Smoothness(torch.ones_like(x))
         return solve_sequence(
-            self.quadratic, lambda q: plain.reweighted(q, groups, typical, 4.0), x, iterations, tolerance=1e-3
+            self.quadratic, lambda q: plain.reweighted(q, groups, typical, _FREEDOM), x, iterations, tolerance=1e-3
         )
 
 

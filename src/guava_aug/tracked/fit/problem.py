@@ -177,4 +177,5 @@ class BodyProblem:
         axis = torch.stack([-ray[..., 1], ray[..., 0], torch.zeros_like(ray[..., 0])], -1)
         once = torch.linalg.cross(axis, directions)
         twice = torch.linalg.cross(axis, once)
-        return directions + once + twice / (1 + ray[..., 2:])
+        out: Tensor = directions + once + twice / (1 + ray[..., 2:])
+        return out

@@ -130,11 +130,13 @@ class PoseSpace:
 
     def rotation_vectors(self, pose: Tensor) -> Tensor:
         """Return the rotation vectors [T, J, 3] of poses [T, D]; that of the root is relative to facing the camera."""
-        return (pose @ self.turns.T).unflatten(-1, (-1, 3))
+        out: Tensor = (pose @ self.turns.T).unflatten(-1, (-1, 3))
+        return out
 
     def from_rotation_vectors(self, vectors: Tensor) -> Tensor:
         """Return the poses [T, D] whose rotation vectors come nearest (least squares) to those of [T, J, 3]."""
-        return vectors.flatten(1) @ torch.linalg.pinv(self.turns).T
+        out: Tensor = vectors.flatten(1) @ torch.linalg.pinv(self.turns).T
+        return out
 
 
 def pose_space(rest: RestBody) -> PoseSpace:
@@ -202,7 +204,8 @@ def hand_axes(rest: RestBody, side: str) -> list[tuple[int, Tensor]]:
 
 
 def _unit(v: Tensor) -> Tensor:
-    return v / v.norm(dim=-1, keepdim=True)
+    out: Tensor = v / v.norm(dim=-1, keepdim=True)
+    return out
 
 
 # ---- points on joints
@@ -282,7 +285,8 @@ class Rig:
 
     def space_vectors(self, pose: Tensor) -> Tensor:
         """Return rotation vectors [T, J, 3]."""
-        return (pose @ self.turns.T).unflatten(-1, (-1, 3))
+        out: Tensor = (pose @ self.turns.T).unflatten(-1, (-1, 3))
+        return out
 
     def rest_joints(self, shape: Tensor) -> Tensor:
         """Return [J, 3] of a shape vector [S]."""
@@ -305,9 +309,10 @@ class Rig:
         arms = at[:, :, None] - place[:, None, ids]  # [T, N, A, 3]
         arms = arms * self.ancestors[points.joints][:, ids].to(pose.dtype)[None, :, :, None]
         # sum over joints of spin x arm, as one product with the skew matrices of the arms
-        return (skew(-arms).transpose(2, 3).reshape(T, N * 3, -1) @ spin.reshape(T, -1, spin.shape[-1])).unflatten(
-            1, (N, 3)
-        )
+        out: Tensor = (
+            skew(-arms).transpose(2, 3).reshape(T, N * 3, -1) @ spin.reshape(T, -1, spin.shape[-1])
+        ).unflatten(1, (N, 3))
+        return out
 
     def shape_jacobian(self, world: Tensor, points: Points) -> Tensor:
         """Return the derivatives [T, N, 3, S] of point positions to the shape, the root held."""
@@ -336,7 +341,8 @@ def skew(v: Tensor) -> Tensor:
     """Return the matrices [..., 3, 3] of the cross product with v [..., 3]."""
     x, y, z = v.unbind(-1)
     zero = torch.zeros_like(x)
-    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+    out: Tensor = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+    return out
 
 
 def axis_angle(r: Tensor) -> Tensor:
