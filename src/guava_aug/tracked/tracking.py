@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
@@ -36,7 +36,7 @@ from guava_aug.tracked.lens import Calibration, lens_of_focal_35mm, lens_of_fov,
 from guava_aug.tracked.matting import WORK, coarse_in_crop, refine_masks
 from guava_aug.tracked.outline import BodyOutline, spread_frames
 from guava_aug.tracked.overlay import draw_fit, fit_sheet, write_video
-from guava_aug.tracked.quality import UNIT, FitQuality, judge
+from guava_aug.tracked.quality import frame_figures, part_figures, why_not_good
 from guava_aug.tracked.reading import Crop, Shot, Source, choose_crop, extract_audio, find_shots, open_source
 from guava_aug.tracked.reading.undistorted import Undistorted
 from guava_aug.tracked.report import QUALITIES, REPORT, Quality, TrackingReport, clip_names, read_report
@@ -230,23 +230,20 @@ class _Work:
         axis = source.axis.of(shot.frames)
 
         def fit(tick: Tick) -> ClipFit:
-            lens = None if given is None else _lens_of_fit(given.K)
-            found = self.tracker.fitter.fit(
-                landmarks, fps=float(axis.fps), crop=FitCrop(crop.left, crop.top, crop.side), lens=lens,
-                estimate_lens=given is None,
+            return self.tracker.fitter.fit(
+                landmarks, fps=float(axis.fps), crop=FitCrop(crop.left, crop.top, crop.side),
+                lens=None if given is None else _lens_of_fit(given.K), estimate_lens=given is None, size=size,
+                done=tick,
             )  # fmt: skip
-            tick(len(shot))
-            return found
 
         fitted = yield from self._steps(FIT, fit)
-        K = None if fitted.K is None else _in_pixels(fitted.K, size)
-        found = self._judge(fitted, landmarks, crop)
+        found, K = fitted.quality, fitted.K
         report = TrackingReport(
             source_path=str(self.path.absolute()), source_signature=self.options.source_signature,
             fingerprint=self.options.fingerprint, clip=number, num_clips=count, num_frames=len(shot),
-            quality=found.word, reasons=(*found.reasons, *refused, *source.notes),
-            lens=_lens_facts(K, size, self.lens_origin),
-            parts=found.parts, frames=found.frames,
+            quality=found.word, reasons=(*why_not_good(found, landmarks), *refused, *source.notes),
+            lens=_lens_facts(K, size, self.lens_origin), parts=part_figures(found),
+            frames=frame_figures(found, landmarks),
         )  # fmt: skip
         overlay = _Overlay(self.tracker.outline, fitted, landmarks, crop, size, K)
         times = None if axis.constant else FrameTimes(axis.time_base, tuple(int(tick) for tick in axis.ticks))
@@ -274,16 +271,6 @@ class _Work:
 
         yield from self._steps(WRITING, write)
         return TrackedClip(name, len(shot), axis.fps, size, report.quality)
-
-    def _judge(self, fitted: ClipFit, landmarks: Landmarks, crop: Crop) -> FitQuality:
-        """Return how well the fit agrees with the landmarks."""
-        outline = self.tracker.outline
-        K = None if fitted.K is None else _in_pixels(fitted.K, UNIT)
-        points = outline.joints(outline.rest(fitted.identity), fitted.motion, fitted.viewmats, UNIT, K)
-        pose, hands, face, iris = (
-            crop.points(values, UNIT) for values in (landmarks.pose, landmarks.hands, landmarks.face, landmarks.iris)
-        )
-        return judge(replace(landmarks, pose=pose, hands=hands, face=face, iris=iris), points, UNIT)
 
     def _lens(self, source: Source) -> tuple[Calibration | None, str]:
         """Return the lens of the whole picture, if it is known, and where it is known from."""
@@ -396,12 +383,6 @@ def _framing(landmarks: Landmarks) -> Crop:
 def _lens_of_fit(K: Tensor) -> Lens:
     """Return a lens, pixels of the whole picture, as the fit takes it."""
     return Lens(float(K[0, 0] + K[1, 1]) / 2, (float(K[0, 2]), float(K[1, 2])))
-
-
-def _in_pixels(K: Tensor, size: int) -> Tensor:
-    """Return a lens in pixels of the stored pictures, of one in widths of the crop, whose corner is 0."""
-    (fx, _, cx), (_, fy, cy), _ = K.double().tolist()
-    return torch.tensor([[fx * size, 0, cx * size - 0.5], [0, fy * size, cy * size - 0.5], [0, 0, 1]])
 
 
 def _lens_facts(K: Tensor | None, size: int, origin: str) -> dict[str, object]:

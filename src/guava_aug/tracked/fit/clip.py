@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,6 +74,7 @@ class ClipFitter:
         lens: Lens | None = None,
         estimate_lens: bool = False,
         size: int = 1024,
+        done: Callable[[int], None] | None = None,
     ) -> ClipFit:
         """Return the fit of one person's landmarks over a clip.
 
@@ -83,6 +85,7 @@ class ClipFitter:
             lens: The lens in px of the whole picture; default: the format's nearly orthographic one over the crop.
             estimate_lens: Find the lens from the clip, where none is given.
             size: Side of the stored crop in px, for `K`.
+            done: Told how many more frames are fitted; raises to stop.
 
         Raises:
             InputError: No frame shows a person.
@@ -98,7 +101,7 @@ class ClipFitter:
         with torch.no_grad():
             shape, found, depth = shape_and_lens(self.body, landmarks, fps, given)
             clip = Clip(self.body, landmarks, fps, found, depth)
-            x, faces, eyes = solve_poses(clip, shape, first_poses, _ITERATIONS)
+            x, faces, eyes = solve_poses(clip, shape, first_poses, _ITERATIONS, done)
             return self._result(
                 clip, x, shape, faces, eyes, crop, crop_K(found, crop, size) if own_lens else None, repairs
             )

@@ -27,8 +27,9 @@ _GROUPS = (
 
 
 def solve_poses(
-    clip: Clip, shape: Tensor, start: Callable[[Clip, Tensor], Tensor], iterations: int
-) -> tuple[Tensor, Tensor, Tensor]:
+    clip: Clip, shape: Tensor, start: Callable[[Clip, Tensor], Tensor], iterations: int,
+    done: Callable[[int], None] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Return poses [T, D], faces [T, 55] and rotation vectors of the eyes [T, 2, 3].
 
     Windows overlap: the last frames of one are solved again by the next, which continues from the two frames before.
@@ -38,6 +39,7 @@ def solve_poses(
         shape: [S].
         start: First poses of a window.
         iterations: At most so many of each solver.
+        done: Told how many more frames are fitted; raises to stop.
     """
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     before: Tensor | None = None
@@ -50,6 +52,8 @@ def solve_poses(
         parts.append(tuple(a[:keep] for a in found))  # type: ignore[arg-type]
         before = found[0][keep - 2 : keep] if keep >= 2 else None
         first += keep
+        if done is not None:
+            done(keep)
     x, faces, eyes = (torch.cat(p) for p in zip(*parts, strict=True))
     return x, faces, eyes
 
