@@ -6,6 +6,7 @@ from __future__ import annotations
 COMMANDS = {
     "run": ("run", "Render tracked videos again from new cameras."),
     "track": ("track", "Track a person in videos, so that run can render them."),
+    "import": ("import_video", "Make a tracked video of SMPL-X parameters of other tools."),
     "augment": ("augment", "Track videos and render them: track, then run."),
     "status": ("status", "Show the progress of an output folder."),
     "retry": ("retry", "Try the failed views of an output folder again."),

@@ -10,14 +10,14 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from guava_aug.body import EhmModel
+from guava_aug.body import EhmModel, Identity, Motion
 from guava_aug.body.joints import JOINTS
 from guava_aug.errors import InputError, OutputError, annotate
 from guava_aug.runtime.atomic import temporary_path
@@ -226,7 +226,7 @@ class _Work:
     ) -> Generator[Step, None, TrackedClip]:
         """Fit a shot and write its folder below `staging`."""
         shot, landmarks, crop = seen.shot, seen.landmarks, seen.crop
-        size = _LARGE if crop.side >= _UPSCALED * _LARGE else _SMALL
+        size = stored_size(crop)
         axis = source.axis.of(shot.frames)
 
         def fit(tick: Tick) -> ClipFit:
@@ -245,7 +245,7 @@ class _Work:
             lens=_lens_facts(K, size, self.lens_origin), parts=part_figures(found),
             frames=frame_figures(found, landmarks),
         )  # fmt: skip
-        overlay = _Overlay(self.tracker.outline, fitted, landmarks, crop, size, K)
+        overlay = FitOverlay(self.tracker.outline, fitted, landmarks, crop, size, K)
         times = None if axis.constant else FrameTimes(axis.time_base, tuple(int(tick) for tick in axis.ticks))
 
         known = crop.known(size, source.valid if isinstance(source, Undistorted) else None)
@@ -258,7 +258,7 @@ class _Work:
                     tick(1)
 
             sound = staging / f"{name}.m4a"
-            has_sound = self.options.keep_audio and _extract(source, shot, sound)
+            has_sound = self.options.keep_audio and extract_sound(source, shot.start, shot.stop, sound)
             folder = write_tracked(
                 staging, name, fitted.identity, fitted.motion, fitted.viewmats, frames(), fps=axis.fps,
                 source_frames=shot.frames, K=K, known=known, times=times, sound=sound if has_sound else None,
@@ -286,11 +286,36 @@ class _Work:
         return None, "estimate"
 
 
-class _Overlay:
-    """Draws the fit over the pictures of a clip; those of the sheet are kept."""
+class Posed(Protocol):
+    """A body over T frames."""
+
+    @property
+    def identity(self) -> Identity:
+        """Return what is constant."""
+
+    @property
+    def motion(self) -> Motion:
+        """Return T frames of pose."""
+
+    @property
+    def viewmats(self) -> Tensor:
+        """Return [T, 4, 4] world to camera."""
+
+
+class FitOverlay:
+    """Draws the fit over the pictures of a clip; those of the sheet are kept.
+
+    Args:
+        outline: of the body.
+        fitted: the fit.
+        landmarks: what the detector saw; None: nothing is drawn of it.
+        crop: the square of the video's pictures.
+        size: side of the stored pictures, pixels.
+        K: the lens of these; None: the format's own.
+    """
 
     def __init__(
-        self, outline: BodyOutline, fitted: ClipFit, landmarks: Landmarks, crop: Crop, size: int, K: Tensor | None
+        self, outline: BodyOutline, fitted: Posed, landmarks: Landmarks | None, crop: Crop, size: int, K: Tensor | None
     ) -> None:
         self._outline, self._fitted, self._crop, self._size, self._K = outline, fitted, crop, size, K
         self._landmarks = landmarks
@@ -312,13 +337,17 @@ class _Overlay:
         joints = self._outline.joints(self._rest, motion, viewmats, self._size, K)[0]
         small = None if K is None else resized_K(K, (self._size, self._size), (_OUTLINE_SIZE, _OUTLINE_SIZE))
         silhouette = self._outline.silhouettes(self._rest, motion, viewmats, _OUTLINE_SIZE, small)[0]
-        seen, marks = self._landmarks, []
-        for k in range(2):
-            if seen.hand_score[frame, k] > _SEEN:
-                marks.append(self._crop.points(seen.hands[frame, k], self._size))
+        return draw_fit(picture, joints, self._parents, silhouette, self._marks(frame), self._sides)
+
+    def _marks(self, frame: int) -> list[np.ndarray]:
+        """Return what the detector saw, pixels of the crop."""
+        seen = self._landmarks
+        if seen is None:
+            return []
+        marks = [seen.hands[frame, k] for k in range(2) if seen.hand_score[frame, k] > _SEEN]
         if seen.face_score[frame] > _SEEN:
-            marks.append(self._crop.points(seen.face[frame, ::4], self._size))
-        return draw_fit(picture, joints, self._parents, silhouette, marks, self._sides)
+            marks.append(seen.face[frame, ::4])
+        return [self._crop.points(points, self._size) for points in marks]
 
     def sheet(self) -> bytes:
         """Return the sheet as a PNG."""
@@ -353,6 +382,11 @@ def _with_masks(
 
     for mask in refine_masks(pictures, coarse, len(shot), known):
         yield latest[0], mask
+
+
+def stored_size(crop: Crop) -> int:
+    """Return the side of the stored pictures, pixels."""
+    return _LARGE if crop.side >= _UPSCALED * _LARGE else _SMALL
 
 
 def _framing(landmarks: Landmarks) -> Crop:
@@ -392,16 +426,13 @@ def _lens_facts(K: Tensor | None, size: int, origin: str) -> dict[str, object]:
     return {"from": origin, "fov_of_crop_degrees": round(math.degrees(2 * math.atan(size / 2 / float(K[0, 0]))), 2)}
 
 
-def _extract(source: Source, shot: Shot, target: Path) -> bool:
-    """Write the sound of a shot; return whether it has any."""
+def extract_sound(source: Source, start: int, stop: int, target: Path) -> bool:
+    """Write the sound of the frames from `start` to `stop` (exclusive); return whether they have any."""
     if source.path.is_dir():
         return False
     axis = source.axis
-    start = axis.start + axis.seconds(shot.start)
-    stop = axis.start + (
-        axis.seconds(shot.stop) if shot.stop < len(axis) else axis.seconds(shot.stop - 1) + 1 / Fraction(axis.fps)
-    )
-    return extract_audio(source.path, start, stop, target)
+    end = axis.seconds(stop) if stop < len(axis) else axis.seconds(stop - 1) + 1 / Fraction(axis.fps)
+    return extract_audio(source.path, axis.start + axis.seconds(start), axis.start + end, target)
 
 
 def _publish(staging: Path, root: Path, name: str, clips: Sequence[TrackedClip], *, overwrite: bool) -> None:

@@ -69,12 +69,11 @@ def axis_of(ticks: np.ndarray, time_base: Fraction, rates: Iterable[Rate | None]
 
 
 def _agrees(ticks: np.ndarray, time_base: Fraction, rate: Fraction) -> bool:
-    """Return whether every frame is within a tick of its place; the clock must be fine enough to tell."""
+    """Return whether every frame is within a tick of its place, or at it where the clock is too coarse to tell."""
     step = float(1 / (rate * time_base))  # ticks
-    if time_base > _COARSEST_TICK and abs(step - round(step)) > 1e-6:
-        return False
+    is_coarse = time_base > _COARSEST_TICK
     due = np.arange(len(ticks)) * step
-    return bool(np.abs(ticks - ticks[0] - due).max() <= 1.01)
+    return bool(np.abs(ticks - ticks[0] - due).max() <= (1e-3 if is_coarse else 1.01))
 
 
 def _nearest_rate(mean: Fraction) -> Fraction:
