@@ -27,7 +27,6 @@ from guava_aug.tracked import TrackedVideo, list_videos
 from guava_aug.tracked.detect.nets import NETS, Net, load_net
 
 Outputs = dict[str, torch.Tensor]
-CROPS = 6  # of every picture, beside itself
 
 
 def pictures(files: list[Path]) -> list[np.ndarray]:
@@ -42,13 +41,13 @@ def pictures(files: list[Path]) -> list[np.ndarray]:
     return out
 
 
-def inputs(net: Net, images: list[np.ndarray]) -> torch.Tensor:
+def inputs(net: Net, images: list[np.ndarray], num_crops: int) -> torch.Tensor:
     """[N, H, W, 3]: noise, whole pictures, and crops of random place and size."""
     random, (height, width) = np.random.default_rng(0), net.size
     crops: list[np.ndarray] = [random.integers(0, 256, (height, width, 3), np.uint8)]
     for image in images:
         crops.append(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
-        for _ in range(CROPS):
+        for _ in range(num_crops):
             side = int(min(image.shape[:2]) * random.uniform(0.15, 0.6))
             y, x = (int(random.integers(0, n - side)) for n in image.shape[:2])
             crops.append(cv2.resize(image[y : y + side, x : x + side], (width, height)))
@@ -106,6 +105,7 @@ def main() -> None:
     parser = setting.flags(__doc__)
     parser.add_argument("--wheel", type=Path, help="mediapipe-0.10.21-*.whl")
     parser.add_argument("--pictures", type=Path, nargs="+", default=[], metavar="FILE")
+    parser.add_argument("--crops", type=setting.count, default=6, help="of every picture, beside itself")
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS), metavar="NET")
     parser.add_argument("--batches", type=setting.count, nargs="+", default=[1, 8])
     parser.add_argument("--threads", type=setting.count, default=1, help="of torch and of LiteRT, on a CPU")
@@ -117,7 +117,7 @@ def main() -> None:
     rows = []
     for name in args.nets:
         net = load_net(name, args.device)
-        x = inputs(net, images)
+        x = inputs(net, images, args.crops)
         row: dict[str, Any] = {"net": name}
         if args.wheel:
             with zipfile.ZipFile(args.wheel) as wheel:
