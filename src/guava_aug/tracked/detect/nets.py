@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from guava_aug.assets import embedded_path
 from guava_aug.errors import AssetError
+from guava_aug.tracked.detect.depthwise_numba import LANES, depthwise
 
 FORMAT = "guava-aug-net-1"
 NETS = (
@@ -29,6 +31,7 @@ NETS = (
     "palm_detection_full", "pose_detection", "pose_landmark_full", "selfie_segmentation",
 )  # fmt: skip
 
+_SMALL = 2**17  # values of a map; for larger ones both ways are equally fast
 _FEW_CHANNELS = 16  # a product with fewer columns or rows is slower than a convolution
 
 
@@ -77,11 +80,12 @@ class Net(nn.Module):
     def __init__(self, name: str, graph: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         super().__init__()
         self.name = name
-        height, width, _ = graph["input"]["shape"]
+        height, width, channels = graph["input"]["shape"]
         self.size: tuple[int, int] = (height, width)
         low, high = graph["input"]["range"]
         self.input_range: tuple[float, float] = (low, high)
         self.output_shapes = {key: tuple(output["shape"]) for key, output in graph["outputs"].items()}
+        self._shape = (height, width, channels)
         self._input: str = graph["input"]["name"]
         self._outputs: dict[str, str] = {key: output["value"] for key, output in graph["outputs"].items()}
         self._plan = [_Step(step, tensors) for step in graph["steps"]]
@@ -98,15 +102,24 @@ class Net(nn.Module):
         Args:
             pictures: [N, H, W, 3] float32 RGB of `size` in `input_range`.
         """
-        if pictures.shape[1:] != (*self.size, 3):
-            raise ValueError(f"{self.name} takes [N, {self.size[0]}, {self.size[1]}, 3]; got {list(pictures.shape)}")
-        with torch.backends.cudnn.flags(allow_tf32=False):
+        if pictures.shape[1:] != self._shape or not pictures.is_floating_point():
+            wanted, found = ", ".join(map(str, self._shape)), f"{list(pictures.shape)} {pictures.dtype}"
+            raise ValueError(f"{self.name} takes [N, {wanted}] float32 in {self.input_range}; got {found}")
+        with _whole_float32(pictures.device):
             values = {self._input: pictures.permute(0, 3, 1, 2)}
             for step, dropped in zip(self._plan, self._dropped, strict=True):
                 values[step.output] = step([values[i] for i in step.inputs])
                 for i in dropped:
                     del values[i]
             return {key: _by_pixel(values[i]) for key, i in self._outputs.items()}
+
+
+def _whole_float32(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context in which convolutions on a GPU keep seven digits; TF32, the default there, keeps three."""
+    if device.type != "cuda":
+        return nullcontext()
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(enabled=True, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
 
 
 def _by_pixel(x: Tensor) -> Tensor:
@@ -120,6 +133,7 @@ class _Step(nn.Module):
     weight: Tensor
     bias: Tensor
     slope: Tensor
+    taps: Tensor
 
     def __init__(self, described: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         super().__init__()
@@ -148,21 +162,37 @@ def _weight(name: str, shape: list[int], tensors: dict[str, Tensor]) -> Tensor:
 
 
 def _conv(step: _Step, described: dict[str, Any]) -> Callable[..., Tensor]:
-    """Three ways to the same sums; which is fastest on a CPU depends on the shape (see benchmarks/nets.py)."""
+    """Four ways to the same sums; which is fastest on a CPU depends on the shape (see benchmarks/nets.py)."""
     stride, groups = described["stride"], described["groups"]
     padding = _even_padding(step, described["padding"])
     outputs, inputs, *kernel = step.weight.shape
     is_dense = groups == 1 and not any(padding) and min(outputs, inputs) > _FEW_CHANNELS
+    by_channel = groups == outputs >= LANES
+    if by_channel:
+        step.register_buffer("taps", step.weight[:, 0].permute(1, 2, 0).contiguous())  # [kh, kw, C]
 
     def run(x: Tensor) -> Tensor:
         if is_dense and (stride == kernel or list(x.shape[2:]) == kernel):
             return _product(x, step)
-        if groups == 1 and x.device.type == "cpu" and torch.backends.mkldnn.is_available():
-            # what `conv2d` takes for single pictures is slow and leaves another layout behind
-            return torch.mkldnn_convolution(x, step.weight, step.bias, padding, stride, [1, 1], 1)
+        if x.device.type == "cpu" and x.dtype == torch.float32:
+            if by_channel and x.numel() <= _SMALL:
+                return _depthwise(x, step, stride, padding)
+            if groups == 1 and torch.backends.mkldnn.is_available():
+                # what `conv2d` takes for single pictures is slow and leaves another layout behind
+                return torch.mkldnn_convolution(x, step.weight, step.bias, padding, stride, [1, 1], 1)
         return F.conv2d(x, step.weight, step.bias, stride, padding, groups=groups)
 
     return run
+
+
+def _depthwise(x: Tensor, step: _Step, stride: list[int], padding: list[int]) -> Tensor:
+    """Return the convolution of each channel with its own kernel, on the CPU."""
+    (down, across), (top, left), (tall, wide, _) = stride, padding, step.taps.shape
+    x = x.permute(0, 2, 3, 1).contiguous()
+    n, height, width, channels = x.shape
+    out = torch.empty(n, (height + 2 * top - tall) // down + 1, (width + 2 * left - wide) // across + 1, channels)
+    depthwise(x.numpy(), step.taps.numpy(), step.bias.numpy(), (down, across), (top, left), out.numpy())
+    return out.permute(0, 3, 1, 2)
 
 
 def _product(x: Tensor, step: _Step) -> Tensor:
