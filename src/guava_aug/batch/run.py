@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import tempfile
@@ -115,7 +116,10 @@ def run(
     """
     same_threads()
     executor = executor or make_executor(config, model, stop)
-    return _Run(config, executor, progress or NoProgress(), stop, model=model, only=only, again=again).execute()
+    try:
+        return _Run(config, executor, progress or NoProgress(), stop, model=model, only=only, again=again).execute()
+    finally:
+        gc.unfreeze()  # see `no_collection`
 
 
 def make_executor(config: RunConfig, model: GuavaModel | None = None, stop: Check = lambda: None) -> Executor:
