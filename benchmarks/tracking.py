@@ -132,7 +132,6 @@ def main() -> None:
         for k in range(args.clips):
             yield generated(bank, FIRST_SEED + k, args.frames, (k + 1) * args.near % 1 < args.near)
 
-    print("  ".join(COLUMNS))
     for truth in clips():
         landmarks = detect(truth.pictures, device=args.device, fps=25.0)
         size = truth.pictures[0].shape[0]
@@ -143,10 +142,8 @@ def main() -> None:
             landmarks, crop=Crop(0, 0, size), lens=lens, estimate_lens=truth.near and args.estimate_lens, size=size
         )
         rows.append(compare(model, truth, fit, time.process_time() - start))
-        print("  ".join(v if isinstance(v, str) else f"{v:.2f}" for v in rows[-1].values()), flush=True)
     means = {k: float(np.mean([r[k] for r in rows])) for k in COLUMNS if not isinstance(rows[0][k], str)}
-    print("mean  " + "  ".join(f"{k} {v:.2f}" for k, v in means.items()))
-    setting.write_json(args, {"clips": rows, "mean": means})
+    setting.report(args, "Tracking against the truth", COLUMNS, [*rows, {"clip": "mean", **means}])
 
 
 if __name__ == "__main__":

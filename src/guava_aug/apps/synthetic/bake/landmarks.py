@@ -9,9 +9,11 @@ landmark on the surface of the head, how much the detector scatters, and the pos
 
 from __future__ import annotations
 
+import argparse
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,8 +22,8 @@ from torch import Tensor
 
 from guava_aug.apps.synthetic import default_body_path
 from guava_aug.apps.synthetic.bank import Bank
-from guava_aug.apps.synthetic.motion import signing_motion
-from guava_aug.apps.synthetic.scene import expression_names
+from guava_aug.apps.synthetic.motion import FPS, signing_motion
+from guava_aug.apps.synthetic.scene import Scene, expression_names, make_scene, scene_pictures
 from guava_aug.apps.synthetic.subjects import make_identity
 from guava_aug.body.ehm import EhmModel, axis_angle_to_matrix
 from guava_aug.body.files import load_body_file
@@ -39,7 +41,9 @@ from guava_aug.tracked.fit.calibration import (
     Calibration,
     corrected,
 )
-from guava_aug.tracked.fit.rig import PoseSpace, pose_space, rest_body, rotation_vector
+from guava_aug.tracked.fit.rig import PoseSpace, pose_space, rest_body
+from guava_aug.tracked.fit.vectors import pose_vectors
+from guava_aug.views.cameras import Cameras, intrinsics
 
 log = logging.getLogger(__name__)
 FIRST_SEED = 3000  # of people for calibration; benchmarks and tests use others
@@ -378,8 +382,8 @@ def _mirror_name(name: str) -> str:
 # ---- the program
 
 
-def generate(bank: Bank, seed: int, frames: int, size: int) -> tuple[Sample, Iterator[NDArray[np.uint8]]]:
-    """Return a person of a seed without landmarks, and the pictures [H, W, 3]; every third is seen from near."""
+def make_sample(bank: Bank, seed: int, frames: int, size: int, device: str) -> Sample:
+    """Return the person of a seed, detected in pictures of many moments; every third is seen by a near camera."""
     scene = make_scene(bank, seed, frames * _EVERY, size)
     chosen = list(range(_EVERY // 2, frames * _EVERY, _EVERY))
     K, viewmat = intrinsics(size, size), scene.viewmat.clone()
@@ -387,21 +391,15 @@ def generate(bank: Bank, seed: int, frames: int, size: int) -> tuple[Sample, Ite
         focal = size * float(np.random.default_rng([seed, 0x1E5]).uniform(*_NEAR_FOCALS))
         viewmat[2, 3] *= focal / float(K[0, 0])
         K = torch.tensor([[focal, 0, (size - 1) / 2], [0, focal, (size - 1) / 2], [0, 0, 1]])
-    cameras = Cameras(viewmat[None], K, size, size)
+    pictures = _pictures(bank, scene, Cameras(viewmat[None], K, size, size), chosen)
+    found = detect(pictures, device=device, fps=FPS / _EVERY)
+    return Sample(found, scene.person.identity, scene.motion[chosen], viewmat.expand(frames, 4, 4), K)
 
-    def pictures() -> Iterator[NDArray[np.uint8]]:
-        for i in chosen:
-            picture, _ = scene_pictures(bank, scene, cameras, slice(i, i + 1), supersample=2)
-            yield (picture[0].permute(1, 2, 0).clamp(0, 1) * 255 + 0.5).byte().numpy()
 
-    empty = Sample(
-        None,
-        scene.person.identity,
-        scene.motion[chosen],
-        viewmat.expand(frames, 4, 4),
-        K,  # type: ignore[arg-type]
-    )
-    return empty, pictures()
+def _pictures(bank: Bank, scene: Scene, camera: Cameras, frames: list[int]) -> Iterator[NDArray[np.uint8]]:
+    for i in frames:
+        picture, _ = scene_pictures(bank, scene, camera, slice(i, i + 1), supersample=2)
+        yield (picture[0].permute(1, 2, 0).clamp(0, 1) * 255 + 0.5).byte().numpy()
 
 
 def main() -> int:
@@ -422,9 +420,7 @@ def main() -> int:
     bank = Bank.load(args.bank) if args.bank else Bank.bare()
     samples = []
     for k in range(args.people):
-        empty, pictures = generate(bank, FIRST_SEED + k, args.frames, args.size)
-        # every picture is of another moment, so that the fps is that of the motion over the step
-        samples.append(replace(empty, landmarks=detect(pictures, device=args.device, fps=FPS / _EVERY)))
+        samples.append(make_sample(bank, FIRST_SEED + k, args.frames, args.size, args.device))
         log.info("person %d of %d", k + 1, args.people)
     calibrate(EhmModel(load_body_file(default_body_path(), uv_size=64)), samples).save(args.out)
     log.info("wrote %s, %.0f kB", args.out, args.out.stat().st_size / 1e3)
