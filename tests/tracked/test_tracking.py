@@ -107,7 +107,7 @@ def test_the_report_says_how_good_it_is(tracked: Path):
     other = folder.parent / "other"
     other.mkdir()
     (other / "tracking.json").write_text(text)
-    with pytest.raises(InputError, match="poor.*--min_tracking"):
+    with pytest.raises(InputError, match=r"poor.*--min_tracking"):
         refuse_worse(other, "fair")
     (other / "tracking.json").unlink()
     other.rmdir()
