@@ -18,6 +18,7 @@ from guava_aug.cli.exit_codes import OK
 from guava_aug.cli.flags import POSITIONALS, RunFlags, expand
 from guava_aug.cli.parsing import MaybePath, parse
 from guava_aug.errors import AssetError, InputError, OutputError, UsageError
+from guava_aug.output.tree import RUN_FOLDER
 from guava_aug.runtime.printable import printable
 from guava_aug.runtime.shutdown import PREEMPTED
 
@@ -109,7 +110,7 @@ def main(argv: Sequence[str]) -> int:
             "days-hours:minutes or days-hours:minutes:seconds"
         )
     check_run(run)
-    logs = (job.logs or run["output_root"] / ".guava-aug" / "slurm").absolute()
+    logs = (job.logs or run["output_root"] / RUN_FOLDER / "slurm").absolute()
     try:
         logs.mkdir(parents=True, exist_ok=True)  # SLURM does not make it, and a job without it fails without a word
     except OSError as error:
