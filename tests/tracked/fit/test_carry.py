@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from perfect import fitter
 
@@ -11,6 +12,7 @@ from guava_aug.tracked.fit.calibration import Calibration
 from guava_aug.tracked.fit.carry import calibration_for, carried
 
 
+@pytest.mark.slow
 def test_face_landmarks_find_their_places_on_another_head() -> None:
     own = fitter().model.assets
     calibration = Calibration.load()
