@@ -41,6 +41,7 @@ from guava_aug.tracked.fit.calibration import (
     Calibration,
     corrected,
 )
+from guava_aug.tracked.fit.carry import front_of_head
 from guava_aug.tracked.fit.rig import PoseSpace, pose_space, rest_body
 from guava_aug.tracked.fit.vectors import pose_vectors
 from guava_aug.views.cameras import Cameras, intrinsics
@@ -267,7 +268,7 @@ def _face(model: EhmModel, truth: _Truth) -> tuple[Tensor, Tensor, Tensor]:
     K, head = truth.K[ok], truth.head[ok]
     scale = (K[:, 0, 0] / head[..., 2].mean(1))[:, None, None]  # px per metre
     flat = head[..., :2] / head[..., 2:] * K[:, None, [0, 1], [0, 1]] + K[:, None, :2, 2]  # [F, Ph, 2]
-    candidates, faces = _front_of_head(model)
+    candidates, faces = front_of_head(model.assets)
     flat, seen = flat / scale, seen / scale  # metres
     apart = torch.stack([torch.cdist(s, f) for s, f in zip(seen, flat[:, candidates], strict=True)]).median(0).values
     vertices, weights, sigmas = [], [], []
@@ -287,27 +288,6 @@ def _face(model: EhmModel, truth: _Truth) -> tuple[Tensor, Tensor, Tensor]:
         weights.append(full[best])
         sigmas.append(miss[best] / 1.18)
     return torch.stack(vertices), torch.stack(weights), torch.stack(sigmas).clamp(min=5e-4)
-
-
-def _front_of_head(model: EhmModel) -> tuple[Tensor, Tensor]:
-    """Return the head vertices that can be seen from the front, and the triangles between head vertices."""
-    a = model.assets
-    rest = a.head.v_template.double()
-    inverse = torch.full((len(a.body.v_template),), -1)
-    inverse[a.head_to_body] = torch.arange(len(a.head_to_body))
-    faces = inverse[a.faces]
-    faces = faces[(faces >= 0).all(1)]
-    eyes = a.head.lbs_weights[:, 3:5].sum(1) > 0.5
-    used = torch.zeros(len(rest), dtype=torch.bool)
-    used[faces.flatten()] = True
-    outer = used & ~eyes
-    # hidden: something lies in front of it
-    flat = torch.cdist(rest[:, :2], rest[:, :2]) < 0.004
-    in_front = rest[None, :, 2] > rest[:, None, 2] + 0.006
-    hidden = (flat & in_front & outer[None]).any(1)
-    shown = outer & ~hidden
-    ids = shown.nonzero()[:, 0]
-    return ids, faces[shown[faces].all(1)]
 
 
 def _irises(truth: _Truth) -> tuple[Tensor, Tensor]:
