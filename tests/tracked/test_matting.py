@@ -36,11 +36,10 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / (a | b).sum())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["signer_a", "signer_b", "signer_c"])
-def test_near_the_truth_of_generated_people(name: str) -> None:
-    video = TrackedVideo.open(demo_root(), name)
-    chosen = list(range(0, 100, 4))
+def test_near_the_truth_of_a_generated_person() -> None:
+    """One clip and few frames; benchmarks/masks.py measures with the net itself."""
+    video = TrackedVideo.open(demo_root(), "signer_b")
+    chosen = list(range(0, 100, 10))
     pairs = [video.read_frame(i) for i in chosen]
     size = video.image_size
     region = REGION * np.array([size, size, size, size, 1])

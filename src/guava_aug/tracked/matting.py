@@ -15,18 +15,21 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from guava_aug.tracked.reading.crop import Crop
+
 WORK = 512  # pixels; side at which masks are decided, before they are brought to the picture's own
 SAMPLES = 48  # frames at most that the clip's colours and background are learnt from
 _BINS = 24  # per channel of the colour tables
 _SURE = 0.9  # probability of what colours are learnt from; 1 - _SURE for the background
 _CORE = 5  # work pixels that colours are learnt from stay inside of the net's edge
 _PLATE_CORE = 10  # work pixels that the background stays away from the net's person
+_NEAR_CORE = 4  # likewise, of refined masks
 _FEW = 3  # samples that a pixel of the background needs
 _NOISE = 6.0  # of 255: what a still background differs by, beside its own spread
 _BAND = 9  # work pixels around the net's edge in which colours decide
 _UNSURE = 0.04  # probability up to which, or 1 minus it from which on, the net is sure
 _REACH = 26  # work pixels around the net's person in which a difference from the background counts
-_EVIDENCE = 3.0  # log-odds that a pixel's colours may say at most
+_EVIDENCE = 4.0  # log-odds that a pixel's colours may say at most
 _PLATE_EVIDENCE = 5.0  # where the background was seen
 _PRIOR = 1.2  # weight of the net's log-odds
 _STEPS = 2  # decisions, each followed by a guided filter
@@ -66,6 +69,18 @@ def coarse_in_crop(mask: np.ndarray, region: np.ndarray, to_crop: np.ndarray, si
     return warped.astype(np.float32) / 255
 
 
+def coarse_masks(person_mask: np.ndarray, mask_region: np.ndarray, crop: Crop) -> Coarse:
+    """Return the function that `refine_masks` takes, of a clip's landmarks.
+
+    Args:
+        person_mask: [T, h, w] uint8, may be a memory map.
+        mask_region: [T, 5], see `coarse_in_crop`.
+        crop: Of the clip.
+    """
+    to_crop = crop.matrix(WORK)
+    return lambda index: coarse_in_crop(person_mask[index], mask_region[index], to_crop)
+
+
 def refine_masks(frames: Frames, coarse: Coarse, count: int, known: np.ndarray | None = None) -> Iterator[np.ndarray]:
     """Give the mask of every frame, [S, S] uint8, 255 = person, 0 where nothing is known.
 
@@ -77,7 +92,11 @@ def refine_masks(frames: Frames, coarse: Coarse, count: int, known: np.ndarray |
         count: Number of frames.
         known: [S, S] uint8, 255 where the video shows something; None: everywhere.
     """
-    model = ClipColours.learn(_samples(frames(), coarse, count), known)
+    samples = list(_samples(frames(), coarse, count))
+    model = ClipColours.learn(samples, known)
+    # once more with what was found: nearer to the person, and where the net closes gaps
+    samples = [(picture, decide(picture, probability, model)) for picture, probability in samples]
+    model = ClipColours.learn(samples, known, _NEAR_CORE)
     before: tuple[np.ndarray, np.ndarray] | None = None  # picture and mask of the frame before
     for index, rgb in enumerate(itertools.islice(frames(), count)):
         probability = coarse(index)
@@ -101,12 +120,18 @@ class ClipColours:
     known: np.ndarray | None  # [W, W] bool
 
     @classmethod
-    def learn(cls, samples: Iterable[tuple[np.ndarray, np.ndarray]], known: np.ndarray | None = None) -> ClipColours:
+    def learn(
+        cls,
+        samples: Iterable[tuple[np.ndarray, np.ndarray]],
+        known: np.ndarray | None = None,
+        core: int = _PLATE_CORE,
+    ) -> ClipColours:
         """Return the colours of a clip.
 
         Args:
             samples: Up to SAMPLES pairs of a picture [W, W, 3] uint8 and the net's probability [W, W].
             known: [S, S] uint8 of the whole clip.
+            core: Work pixels that the background stays away from the person.
         """
         inside = None if known is None else cv2.resize(known, (WORK, WORK), interpolation=cv2.INTER_AREA) >= 255
         pictures, free = [], []
@@ -119,7 +144,7 @@ class ClipColours:
             for k, area in enumerate((person, ground)):
                 on[k] += np.bincount(index[area], minlength=_BINS**3)
             pictures.append(picture)
-            free.append(_eroded(probability < 0.5, _PLATE_CORE) & there)
+            free.append(_eroded(probability < 0.5, core) & there)
         if not pictures:
             raise ValueError("no samples")
         plate, spread, seen = _median(np.stack(pictures), np.stack(free))
