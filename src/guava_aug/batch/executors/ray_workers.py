@@ -124,9 +124,7 @@ def portable(config: WorkConfig, resources: dict[str, Any]) -> WorkConfig:
     """Return the configuration for another working directory, perhaps on another machine with the same file systems."""
     if isinstance(config, RunConfig):
         source = model_source(config)
-        config = dataclasses.replace(
-            config, model_path=Path(source if source == EMBEDDED else os.path.abspath(source))
-        )
+        config = dataclasses.replace(config, model_path=Path(source if source == EMBEDDED else os.path.abspath(source)))
     paths = {
         declared.name: declared.from_plain(os.path.abspath(value))
         for declared in options_of(type(config))
