@@ -33,7 +33,7 @@ from guava_aug.tracked.fit.clip import Crop as FitCrop
 from guava_aug.tracked.fit.problem import Lens
 from guava_aug.tracked.layout import INFO, SKIPPED, FrameTimes
 from guava_aug.tracked.lens import Calibration, lens_of_focal_35mm, lens_of_fov, load_calibration
-from guava_aug.tracked.matting import WORK, coarse_in_crop, refine_masks
+from guava_aug.tracked.matting import coarse_masks, refine_masks
 from guava_aug.tracked.outline import BodyOutline, spread_frames
 from guava_aug.tracked.overlay import draw_fit, fit_sheet, write_video
 from guava_aug.tracked.quality import frame_figures, part_figures, why_not_good
@@ -312,12 +312,12 @@ class _Overlay:
         joints = self._outline.joints(self._rest, motion, viewmats, self._size, K)[0]
         small = None if K is None else resized_K(K, (self._size, self._size), (_OUTLINE_SIZE, _OUTLINE_SIZE))
         silhouette = self._outline.silhouettes(self._rest, motion, viewmats, _OUTLINE_SIZE, small)[0]
-        seen, marks = self._landmarks, []
+        seen, marks = self._landmarks, []  # whose 0, 0 is the corner of the first pixel
         for k in range(2):
             if seen.hand_score[frame, k] > _SEEN:
-                marks.append(self._crop.points(seen.hands[frame, k], self._size))
+                marks.append(self._crop.points(seen.hands[frame, k, :, :2] - 0.5, self._size))
         if seen.face_score[frame] > _SEEN:
-            marks.append(self._crop.points(seen.face[frame, ::4], self._size))
+            marks.append(self._crop.points(seen.face[frame, ::4, :2] - 0.5, self._size))
         return draw_fit(picture, joints, self._parents, silhouette, marks, self._sides)
 
     def sheet(self) -> bytes:
@@ -348,9 +348,7 @@ def _with_masks(
             latest[0] = crop.take(frame.rgb, size)
             yield latest[0]
 
-    def coarse(i: int) -> np.ndarray:
-        return coarse_in_crop(landmarks.person_mask[i], landmarks.mask_region[i], crop.matrix(WORK))
-
+    coarse = coarse_masks(landmarks.person_mask, landmarks.mask_region, crop)
     for mask in refine_masks(pictures, coarse, len(shot), known):
         yield latest[0], mask
 
