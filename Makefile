@@ -2,7 +2,8 @@
 # make test     set up .venv and run all tests        make parity    only those against the original's numbers; none may skip
 #               in WORKERS processes (2), a whole file of tests in each; WORKERS=0 for one process, as a debugger wants it
 # make test-cluster   worker processes, Ray, SLURM: those that are not part of make test, and their faults
-# make test-faults    500 kills at random times instead of 12 (GUAVA_AUG_KILLS, GUAVA_AUG_SEED)
+# make test-faults    500 kills at random times instead of 12, and 3,000 damaged files instead of 70
+#                     (GUAVA_AUG_KILLS, GUAVA_AUG_MUTATIONS, GUAVA_AUG_SEED)
 # make test-oldest    all tests with Python 3.10 and the lowest versions that pyproject.toml allows (OLDEST=python3.10)
 # make test-newest    all tests with Python 3.13 and the newest versions there are (NEWEST=python3.13)
 # make lint     ruff and mypy                         make test-gpu  only those that need a GPU
@@ -38,7 +39,8 @@ test-cluster: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/cluster -m "cluster or not cluster" $(ARGS)
 
 test-faults: $(VENV)/.installed-dev
-	GUAVA_AUG_KILLS=$${GUAVA_AUG_KILLS:-500} $(BIN)/python -m pytest tests/batch/test_kills.py tests/batch/test_faults.py $(ARGS)
+	GUAVA_AUG_KILLS=$${GUAVA_AUG_KILLS:-500} GUAVA_AUG_MUTATIONS=$${GUAVA_AUG_MUTATIONS:-3000} \
+		$(BIN)/python -m pytest tests/batch/test_kills.py tests/batch/test_faults.py tests/batch/test_fuzz.py $(ARGS)
 
 test-gpu: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m gpu $(ARGS)

@@ -9,6 +9,7 @@ import os
 import re
 import struct
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -46,9 +47,9 @@ def _text(old: str, new: str) -> Callable[[Path], None]:
     return damage
 
 
-def _saved(value: object) -> bytes:
+def _saved(value: object, **more: bool) -> bytes:
     out = io.BytesIO()
-    torch.save(value, out)
+    torch.save(value, out, **more)
     return out.getvalue()
 
 
@@ -101,6 +102,15 @@ def _quantised(clip: Path) -> None:
         put_images(clip, {IMAGE: _saved(tensor)})
 
 
+def _deflated(data: bytes) -> bytes:
+    """The same archive, its members compressed."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as target:
+        for member in source.infolist():
+            target.writestr(member.filename, source.read(member))
+    return buffer.getvalue()
+
+
 INFO, TRACKING, IDENTITY, DATA = (
     "videos_info.json",
     "optim_tracking_ehm.pkl",
@@ -135,7 +145,10 @@ ODD: dict[str, tuple[Callable[[Path], None], str]] = {
     "loop": (_instead(IDENTITY, _loop), "Too many levels of symbolic links"),
     "loop info": (_instead(INFO, _loop), "Too many levels of symbolic links"),
     "link": (_instead(DATA, lambda p: p.symlink_to("/nowhere/data")), "a link to /nowhere/data, which is not there"),
-    "quantised": (_quantised, "tensor of torch.quint8, expected uint8"),
+    "quantised": (_quantised, "expected one of uint8 .*_rebuild_qtensor"),
+    "expanded tensor": (_images(body_image=_saved(torch.ones(1, 1, 1).expand(3, 8192, 8192))), "pixels share places"),
+    "old tensor": (_images(body_mask=_saved(torch.ones(64, 64), _use_new_zipfile_serialization=False)), "1.6 or later"),
+    "deflated tensor": (_images(body_mask=_deflated(_saved(torch.ones(1, 64, 64)))), "compressed"),
     "sparse tensor": (_images(body_image=_saved(torch.zeros(3, 64, 64).to_sparse())), "expected|not load as a tensor"),
     "float tensor": (_images(body_image=_saved(torch.rand(3, 64, 64))), r"between 0 and 1, expected 0\.\.255"),
     "hwc tensor": (_images(body_image=_saved(torch.ones(64, 64, 3) * 9)), r"permute\(2, 0, 1\)"),

@@ -75,16 +75,16 @@ def test_frame_order_is_that_of_the_json(write, tmp_path: Path) -> None:
 def test_png_and_saved_tensors(write, tmp_path: Path) -> None:
     path = write(count=3)
     rgb, mask = small_frames(3)[2]
-    blob, old = io.BytesIO(), io.BytesIO()
+    blob, other = io.BytesIO(), io.BytesIO()
     torch.save(torch.from_numpy(rgb).permute(2, 0, 1), blob)
-    torch.save(torch.from_numpy(mask).float(), old, _use_new_zipfile_serialization=False)
+    torch.save(torch.from_numpy(mask).float()[None].expand(3, -1, -1), other)
     put_images(
         path,
         {
             "frame_000001/body_image": encoded(rgb[..., ::-1], ".png"),
             "frame_000001/body_mask": encoded(cv2.merge([mask] * 3), ".png"),
             "frame_000002/body_image": blob.getvalue(),
-            "frame_000002/body_mask": old.getvalue(),
+            "frame_000002/body_mask": other.getvalue(),
         },
     )
     video = TrackedVideo.open(tmp_path, "clip")
@@ -243,7 +243,7 @@ BAD_IMAGES = {
     "truncated PNG": (encoded(small_frames(1)[0][0], ".png")[:-300], "truncated"),
     "damaged JPEG": (b"\xff\xd8" + b"\0" * 500 + b"\xff\xd9", "damaged"),
     "huge PNG": (_bomb_png(), "60000 x 60000"),
-    "huge tensor": (_bomb_tensor(), r"shape \(3, 60000, 60000\)"),
+    "huge tensor": (_bomb_tensor(), "10800000000 elements in a storage of 1 numbers"),
     "evil tensor": (_evil_tensor(), "does not load"),
     "damaged pickle": (b"\x80\x02garbage", "does not load"),
     "not square": (encoded(np.zeros((64, 48, 3), np.uint8)), "square image, found 48 x 64"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from guava_aug.avatar.find import EMBEDDED
 from guava_aug.batch.options import option, options_of
 from guava_aug.batch.sharding import Shard
 from guava_aug.errors import UsageError
@@ -46,16 +47,15 @@ class RunConfig:
     ))  # fmt: skip
     videos: tuple[str, ...] | None = field(default=None, metadata=option(  # directory names below tracked_root
         "Names of the videos (folders below --tracked_root), also as one list with commas. A name may begin with - "
-        "when there is such a folder. Left out: all of them.",
+        "when there is such a folder. Default: all of them.",
         "common", metavar="NAME [NAME ...]", flag="video_list", one_run=True,
     ))  # fmt: skip
     difficulties: tuple[str, ...] = field(default=DEFAULT_DIFFICULTIES, metadata=option(
-        "How far the camera may move: easy, medium, hard. Their number and order decide the seeds, as in the "
-        "original.",
+        "Ranges of the camera: easy, medium, hard. Their number and order decide the seeds, as in the original.",
         "common", metavar="NAME [NAME ...]",
     ))  # fmt: skip
     base_seed: int = field(default=42, metadata=option(
-        "Another number gives other cameras.", "view", metavar="INT",
+        "Seed of the cameras.", "view", metavar="INT",
         valid=lambda n: -MOST_BASE_SEED <= n <= MOST_BASE_SEED,
         expected=f"at most {MOST_BASE_SEED}, with either sign",
     ))  # fmt: skip
@@ -64,37 +64,36 @@ class RunConfig:
         "common", metavar="K",
     ))  # fmt: skip
     keep_cameras: bool = field(default=False, metadata=option(
-        "The list of --difficulties became longer at its end: views that are in the log keep their cameras and "
-        "files, new ones get those of the longer list. Give it with every run of this output folder from then on.",
+        "When --difficulties was extended at its end: views in the log keep their cameras and files, new ones get "
+        "those of the longer list. Give it with every later run of this output folder.",
         "view",
     ))  # fmt: skip
     overwrite: bool = field(default=False, metadata=option(
-        "Make existing views again, also with another camera than the log says.", "common", one_run=True,
+        "Render existing views again, also with another camera than in the log.", "common", one_run=True,
     ))  # fmt: skip
     part_id: str | None = field(default=None, metadata=option(  # None with a shard: its index
-        "Name of this part of a cluster job: the log is augmentation_params_part_ID.json. Left out with --shard: i.",
+        "Name of this part of a cluster job: the log is augmentation_params_part_ID.json. Default with --shard: i.",
         "output", metavar="ID",
     ))  # fmt: skip
     shard: str | None = field(default=None, metadata=option(
-        "Only part i of n of the videos, 0/4 to 3/4, by a hash of their names. Left out: in a task of a SLURM array "
+        "Only part i of n of the videos, 0/4 to 3/4, by a hash of their names. Default: in a task of a SLURM array "
         "its own part, unless --part_id is given; none: all videos.",
         "input", metavar="i/n", auto="none", one_run=True,
     ))  # fmt: skip
     limit: int | None = field(default=None, metadata=option(
-        "Only the first N of the videos that have something to make; the others wait for another run.",
+        "Only the first N videos with views to render; the others are left for another run.",
         "input", one_run=True, **COUNT,
     ))  # fmt: skip
     retries: int = field(default=1, metadata=option(
-        "How often a view that failed is tried again at once. Bad tracked data are not: they would fail again.",
+        "How often a failed view is tried again at once; views of bad tracked data are not.",
         "execution", metavar="K", valid=lambda n: n >= 0, expected="0 or more",
     ))  # fmt: skip
     verify: bool = field(default=False, metadata=option(
-        "Read the videos that exist and what lies beside them first, to the last byte, and make again what is "
-        "damaged.",
+        "Read existing videos and their other files completely, and render damaged views again.",
         "output", one_run=True,
     ))  # fmt: skip
     mode: Literal["batch", "subprocess"] = field(default="batch", metadata=option(
-        "batch, or subprocess: a fresh process per view that loads everything, as the original without --batch.",
+        "batch, or subprocess: a new process per view that loads everything, as the original without --batch.",
         "execution", metavar="batch|subprocess", show_default=False,
     ))  # fmt: skip
     engine: EngineName = field(default="local", metadata=option(
@@ -102,7 +101,7 @@ class RunConfig:
         "execution", metavar="local|ray",
     ))  # fmt: skip
     gpus: tuple[str, ...] | None = field(default=None, metadata=option(  # numbers among the visible GPUs, or UUIDs
-        "GPUs of this machine to use at the same time, each by a process of its own (instead of --device).",
+        "GPUs of this machine to use at the same time, one process each (instead of --device).",
         "common", metavar="0,1,2,3", joined=True,
     ))  # fmt: skip
     workers: int | None = field(default=None, metadata=option(  # None: 1, and none without `gpus`
@@ -110,24 +109,23 @@ class RunConfig:
         "execution", **COUNT,
     ))  # fmt: skip
     timeout: float | None = field(default=None, metadata=option(  # None: by what was measured
-        "Give a video up when nothing happened for so long; a number works in a worker process of its own. Left "
-        "out, or auto: with --gpus, --workers or --engine ray after 20 times the longest step so far, at least "
-        "600 s.",
+        "Abort a video after this time without progress; a number starts a worker process. Default, or auto: with "
+        "--gpus, --workers or --engine ray 20 times the longest step so far, at least 600 s.",
         "execution", metavar="SECONDS|auto", auto="auto",
         valid=lambda t: 0 < t < float("inf"), expected="seconds, more than 0",
     ))  # fmt: skip
     ray_address: str | None = field(default=None, metadata=option(
-        "Of a running Ray cluster, or auto. Left out: RAY_ADDRESS, else Ray is started on this machine.",
+        "Address of a running Ray cluster, or auto. Default: RAY_ADDRESS, else Ray is started on this machine.",
         "execution", metavar="ADDRESS",
     ))  # fmt: skip
     cpus_per_worker: int | None = field(default=None, metadata=option(
-        "Cores per Ray worker. Left out: with GPUs an even share of them; else 4, or all cores of a smaller machine.",
+        "CPU cores per Ray worker. Default: with GPUs an even share; else 4, or all cores of a smaller machine.",
         "execution", **COUNT,
     ))  # fmt: skip
 
     model_path: Path | None = field(default=None, metadata=option(
-        "Folder or file of the GUAVA model. Left out: assets/GUAVA if it is there, else the embedded free model.",
-        "common", metavar="PATH",
+        "Folder or file of the GUAVA model. Default: assets/GUAVA if it exists, else the embedded free model.",
+        "common", metavar="PATH", no_path=EMBEDDED,
     ))  # fmt: skip
     guava_root: Path | None = field(default=None, metadata=option(
         "Folder that assets/SMPLX and assets/FLAME of the model's config are relative to, if not beside "
@@ -135,16 +133,16 @@ class RunConfig:
         "model", metavar="PATH",
     ))  # fmt: skip
     device: str = field(default="0", metadata=option(
-        "GPU number, cpu, or a torch device such as cuda:1. A machine without a GPU uses its CPU and says so; a GPU "
-        "that is there, or that a scheduler gave, but cannot be used is an error.",
+        "GPU number, cpu, or a torch device such as cuda:1. A machine without a GPU uses its CPU with a message; a "
+        "GPU of the machine, or from a scheduler, that cannot be used is an error.",
         "common", metavar="ID",
     ))  # fmt: skip
-    require_gpu: bool = field(default=False, metadata=option("A machine without a GPU is an error, too.", "model"))
+    require_gpu: bool = field(default=False, metadata=option("Fail on a machine without a GPU.", "model"))
     backend: Backend = field(default="auto", metadata=option(
-        "Rasteriser: auto takes the fastest that works here.", "model",
+        "Rasteriser; auto: the fastest available.", "model",
     ))  # fmt: skip
     precision: Precision = field(default="auto", metadata=option(
-        "Of rendering: auto is fp16 where the fast GPU path works (within 2/255 of fp32), else fp32.", "model",
+        "Precision of rendering; auto: fp16 where the fast GPU path works (within 2/255 of fp32), else fp32.", "model",
     ))  # fmt: skip
 
     background: str = field(default="plate", metadata=option(
@@ -153,11 +151,11 @@ class RunConfig:
         "common", metavar="MODE", maybe_path=True,
     ))  # fmt: skip
     fps: Rate | None = field(default=None, metadata=option(  # also as text, "30000/1001"
-        "Frame rate of the videos: 25, 29.97, or exactly 30000/1001. Left out: what the tracked data says, else 30.",
+        "Frame rate of the videos: 25, 29.97, or exactly 30000/1001. Default: that of the tracked data, else 30.",
         "output", metavar="FPS", parse=parse_rate,
     ))  # fmt: skip
     crf: int = field(default=10, metadata=option(
-        "x264 quality, lower is better and bigger.", "output", metavar="CRF",
+        "x264 quality; lower is better and larger.", "output", metavar="CRF",
         valid=lambda n: 0 <= n <= 51, expected="0 (lossless) to 51 (worst)",
     ))  # fmt: skip
     preset: str = field(default="veryfast", metadata=option(
@@ -171,19 +169,19 @@ class RunConfig:
         "Also write every frame as render/00000.png ...", "output",
     ))  # fmt: skip
     sinks: tuple[str, ...] = field(default=(), metadata=option(  # see `output.sinks`
-        "Further kinds of files to write of each view beside its MP4, such as png. An unknown name lists them.",
+        "Further kinds of files to write per view besides the MP4, such as png. An unknown name lists them.",
         "output", metavar="NAME [NAME ...]",
     ))  # fmt: skip
     time_map: Path | None = field(default=None, metadata=option(
-        "File that gives fps and source frame numbers, which the tracker does not store.", "input", metavar="PATH",
+        "File with fps and source frame numbers, which the tracker does not store.", "input", metavar="PATH",
     ))  # fmt: skip
     source_frame: int = field(default=0, metadata=option(
-        "Number of the tracked frame (from 0) that shows the person best: the avatars are made from it.",
+        "Number of the tracked frame (from 0) that the avatar is reconstructed from.",
         "input", metavar="N", in_0_1_0=0,
         valid=lambda n: n >= 0, expected="the number of a frame, 0 or more",
     ))  # fmt: skip
     accept_tracking: bool = field(default=False, metadata=option(
-        "Render also videos whose tracking cannot be right: impossible cameras, masks far from the posed body.",
+        "Also render videos with implausible tracking: impossible cameras, masks far from the posed body.",
         "input",
     ))  # fmt: skip
     min_tracking: Quality | None = field(default=None, metadata=option(
@@ -193,25 +191,23 @@ class RunConfig:
     ))  # fmt: skip
 
     grace: float = field(default=GRACE, metadata=option(
-        "How long views in flight may take after SIGUSR1, SIGTERM (at most 20 s; the exit code is 75) or Ctrl-C "
-        "(130).",
+        "Time for views in progress to finish after SIGUSR1, SIGTERM (at most 20 s; exit code 75) or Ctrl-C (130).",
         "execution", metavar="SECONDS", valid=lambda t: 0 <= t < float("inf"), expected="seconds, 0 or more",
     ))  # fmt: skip
     views_in_flight: int = field(default=16, metadata=option(
-        "Video files written at the same time, and the most that is lost when the process is killed.",
+        "Videos written at the same time, which is also the most that is lost when the process is killed.",
         "execution", **COUNT,
     ))  # fmt: skip
     frames_per_chunk: int | None = field(default=None, metadata=option(
-        "Frames rendered at a time. Left out: 4 on a CPU, 32 on a GPU. The pictures depend on it by rounding at "
-        "most.",
+        "Frames rendered at a time. Default: 4 on a CPU, 32 on a GPU. It changes pixels by rounding at most.",
         "execution", **COUNT,
     ))  # fmt: skip
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense whatever the files are.
+        """Check all values that can be checked without files.
 
         Raises:
-            UsageError: names the flag, what was given, and what would do.
+            UsageError: Names the flag, its value, and what is expected.
         """
         for declared in options_of(type(self)):
             declared.check(getattr(self, declared.name))
@@ -236,23 +232,23 @@ class RunConfig:
 
     @property
     def all_sinks(self) -> tuple[str, ...]:
-        """What is written of each view."""
+        """Return the sinks of each view."""
         return tuple(dict.fromkeys(("mp4", *(("png",) if self.save_frame_png else ()), *self.sinks)))
 
     @property
     def has_workers(self) -> bool:
-        """Whether worker processes are asked for."""
+        """Return whether worker processes are requested."""
         return self.engine == "ray" or any(x is not None for x in (self.gpus, self.workers, self.timeout))
 
     @property
     def output(self) -> OutputSettings:
-        """What of it concerns the files of views."""
+        """Return the settings of the output files."""
         from guava_aug.output.settings import OutputSettings  # late: its package loads the encoders  # noqa: PLC0415 - slow to load, and not always needed
 
         return OutputSettings(self.output_root, self.overwrite, self.all_sinks, self.crf, self.preset)
 
     def chunk_length(self, device: str) -> int:
-        """Frames posed and rendered at a time on `device`."""
+        """Return the number of frames posed and rendered at a time on `device`."""
         if self.frames_per_chunk is not None:
             return self.frames_per_chunk
         return FRAMES_PER_CHUNK_GPU if device.startswith("cuda") else FRAMES_PER_CHUNK_CPU

@@ -77,7 +77,7 @@ def compare(video: str, view: View, told: Mapping[str, Any], made_with: Mapping[
 def explain_differences(
     differences: Sequence[Difference], names: Mapping[str, str] = FLAGS, advice: str = ADVICE
 ) -> str:
-    """The message: cameras view by view, settings value by value, by their `names`; then what to do."""
+    """Return the message: cameras view by view, settings value by value, by their `names`; then what to do."""
     views = {(d.video, d.label) for d in differences}
     cameras: dict[tuple[str, str], list[Difference]] = {}
     settings: dict[tuple[str, str, str], list[Difference]] = {}

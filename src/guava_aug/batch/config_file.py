@@ -8,21 +8,20 @@ from typing import Any
 
 import yaml
 
-from guava_aug.avatar.find import EMBEDDED
 from guava_aug.batch.config import RunConfig
 from guava_aug.batch.options import options_of
 from guava_aug.batch.sharding import Shard
 from guava_aug.errors import OutputError, UsageError
+from guava_aug.output.tree import RUN_FOLDER
 from guava_aug.runtime.atomic import atomic_write
+from guava_aug.runtime.explain import one_line
 from guava_aug.runtime.text_files import briefly, read_text
 from guava_aug.runtime.version import __version__
-
-_FOLDER = ".guava-aug"  # below the output root
 
 
 def saved_config_path(output_root: Path, part_id: str | None) -> Path:
     """Return where the configuration of the latest run lies; each part of a cluster job has its own."""
-    return output_root / _FOLDER / ("run_config.yaml" if part_id is None else f"run_config_part_{part_id}.yaml")
+    return output_root / RUN_FOLDER / ("run_config.yaml" if part_id is None else f"run_config_part_{part_id}.yaml")
 
 
 def save_config(config: RunConfig) -> Path:
@@ -34,10 +33,7 @@ def save_config(config: RunConfig) -> Path:
     values: dict[str, Any] = {}
     for declared in options_of(type(config)):
         value = getattr(config, declared.name)
-        if value is not None and (
-            (declared.is_path and (declared.name != "model_path" or str(value) != EMBEDDED))
-            or (declared.option.maybe_path and os.path.isfile(value))
-        ):
+        if declared.names_path(value):
             value = os.path.abspath(value)
         values[declared.flag] = declared.plain(value)
     if config.shard is not None and config.part_id == str(Shard.parse(config.shard).index):
@@ -97,4 +93,4 @@ def _toml(text: str, what: str) -> Any:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return one_line(error)

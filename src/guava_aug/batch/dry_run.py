@@ -100,7 +100,7 @@ def preview(config: RunConfig, cameras_of: int | None = None) -> Preview:  # noq
 
 
 def _look(config: RunConfig, job: PlannedVideo, with_cameras: bool) -> PreviewVideo:
-    """What would be made of one video."""
+    """Return what would be made of one video."""
     from guava_aug.tracked.layout import find_video  # late, like all that a run with nothing to make does not need  # noqa: PLC0415 - slow to load, and not always needed
 
     views = [PlannedView(view.label, view.sampler, view.params) for view in job.todo]
@@ -126,7 +126,7 @@ def _with_angles(config: RunConfig, name: str, views: Sequence[View]) -> Iterato
 
 
 def _measured(history: History) -> tuple[int, float, float]:
-    """How many views that were made tell what they cost; bytes and seconds per frame of one view."""
+    """Return the number of measured views, and bytes and seconds per frame of one view."""
     count, frames, size, seconds = 0, 0, 0, 0.0
     for _, _, view in history.items():
         told = None if view.made is None else view.made.fields

@@ -26,6 +26,7 @@ from guava_aug.avatar.find import find_checkpoint
 from guava_aug.batch.config import RunConfig
 from guava_aug.batch.options import options_of, pixel_options
 from guava_aug.errors import AssetError, InputError
+from guava_aug.output.tree import RUN_FOLDER
 from guava_aug.runtime.atomic import atomic_write
 from guava_aug.runtime.cpus import usable_cpus
 from guava_aug.runtime.frame_rate import Rate
@@ -50,7 +51,7 @@ _BLOCK = 1 << 20  # bytes read at a time
 _PIECE = 1 << 26  # bytes of a file that one thread digests; of a longer file, the digest is that of its pieces' digests
 _IMAGES_READ = 8  # stored images whose bytes are looked at, spread evenly over the video
 _MODEL_EXTRAS = ("config.yaml", "body.npz")  # read beside a checkpoint, and small
-_MEMORY = Path(".guava-aug") / "weights.json"  # below the output root
+_MEMORY = Path(RUN_FOLDER) / "weights.json"  # below the output root
 
 
 @dataclass(frozen=True, init=False)
@@ -80,7 +81,7 @@ class RenderSettings:
 
     @classmethod
     def of(cls, config: RunConfig, weights: str) -> RenderSettings:
-        """The look of a run's configuration. Raises InputError when the background picture cannot be read."""
+        """Return the look of a run's configuration. Raises InputError when the background picture cannot be read."""
         background = config.background.lower()
         picture = Path(config.background)
         if background not in ("plate", "original", "black") and not background.startswith("#"):
@@ -92,7 +93,7 @@ class RenderSettings:
         return cls(weights, background, config.crf, config.preset, **options)
 
     def made_with(self, fps: Rate, input_digest: str) -> dict[str, Any]:
-        """Everything but the camera: this, the frame rate and the digest of the tracked video."""
+        """Return everything but the camera: this, the frame rate and the digest of the tracked video."""
         said = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "changed"}
         return {**said, **dict(self.changed), "fps": float(fps), "input": input_digest}
 
@@ -120,7 +121,7 @@ def _of_values(values: Mapping[str, Any]) -> str:
 
 
 def cached_weights_digest(model_path: Path, output_root: Path) -> str:
-    """`weights_digest`, remembered below an output root by the checkpoint's path, size and date.
+    """Return `weights_digest`, remembered below an output root by the checkpoint's path, size and date.
 
     So an official checkpoint of more than a gigabyte is read for it once per output root and not by every worker.
 
@@ -147,7 +148,7 @@ def cached_weights_digest(model_path: Path, output_root: Path) -> str:
 
 
 def weights_digest(model_path: Path) -> str:
-    """32 hexadecimal digits of a model's files: the checkpoint, and beside a `.pt` its config.yaml and body.npz.
+    """Return 32 hexadecimal digits of a model's files: the checkpoint, and beside a `.pt` its config.yaml and body.npz.
 
     model_path: a folder or a checkpoint. The official checkpoint and its converted form are different files and have
     different digests.
@@ -188,7 +189,7 @@ def _unreadable(file: Path, error: OSError) -> AssetError:
 
 
 def input_signature(tracked_root: Path, name: str) -> str | None:
-    """16 hexadecimal digits of the sizes and dates of a tracked video's files; None: some are missing."""
+    """Return 16 hexadecimal digits of the sizes and dates of a tracked video's files; None: some are missing."""
     for folder in (*places(tracked_root, name), tracked_root):
         found = []
         try:
@@ -206,7 +207,7 @@ def input_signature(tracked_root: Path, name: str) -> str | None:
 
 
 def input_digest(video: TrackedVideo) -> str:
-    """32 hexadecimal digits of what a tracked video holds, however it is stored.
+    """Return 32 hexadecimal digits of what a tracked video holds, however it is stored.
 
     All parameters of all frames as they are used (float32), the names and order of the frames, the stored length of
     every image and mask, and the bytes of 8 of them, spread evenly. Not in it: paths, dates, frame rate, source frames.
@@ -227,7 +228,7 @@ def input_digest(video: TrackedVideo) -> str:
 
 
 def _digest_of_files(paths: list[Path]) -> str:
-    """SHA-256 of what is in them. All cores read a long file: one would take a second for a checkpoint of 0.7 GB."""
+    """Return SHA-256 of the contents of files. All cores read a long file."""
     digest = hashlib.sha256()
     with ThreadPoolExecutor(min(usable_cpus(), 16)) as threads:
         for path in paths:

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from guava_aug.errors import OutputError, UsageError
+from guava_aug.output.tree import RUN_FOLDER
 from guava_aug.runtime.atomic import temporary_path
 from guava_aug.runtime.plain_json import is_integer, loads
 from guava_aug.views import DIFFICULTIES, View, seed_for
 
-_FOLDER = Path(".guava-aug")  # below the output root
 FORMAT = 1
 
 
@@ -33,7 +33,7 @@ class DifficultyLists:
     base_seed: int
 
     def keep(self, name: str, view: View, logged: int | None) -> View:
-        """The view with its logged seed, if one of the lists gives that seed; else as it is.
+        """Return the view with its logged seed, if one of the lists gives that seed; else as it is.
 
         name: of the video. logged: None, if the view is in no log.
         """
@@ -42,7 +42,7 @@ class DifficultyLists:
         return view.with_seed(logged) if logged in self.seeds(name, view.difficulty) else view
 
     def seeds(self, name: str, difficulty: str) -> list[int]:
-        """The seeds that the lists give the first view of a difficulty."""
+        """Return the seeds that the lists give the first view of a difficulty."""
         lists = [one for one in self.lists if difficulty in one]
         return [seed_for(name, one, one.index(difficulty), self.base_seed) for one in lists]
 
@@ -50,7 +50,7 @@ class DifficultyLists:
 def lists_of_root(
     root: Path, difficulties: Sequence[str], base_seed: int, logged: Iterable[tuple[str, str, int]]
 ) -> DifficultyLists:
-    """The lists of an output root for a run with --keep_cameras. Writes nothing: see `record_lists`.
+    """Return the lists of an output root for a run with --keep_cameras. Writes nothing: see `record_lists`.
 
     logged: (video, view, seed) of all views of the root that are in a log; looked at where nothing is recorded yet.
 
@@ -87,7 +87,7 @@ def lists_of_root(
 
 
 def record_lists(root: Path, lists: DifficultyLists) -> None:
-    """Records the lists that are not recorded yet; of several processes the first one decides.
+    """Record the lists that are not recorded yet; of several processes the first one decides.
 
     Raises:
         UsageError: another process has recorded a list meanwhile that does not fit.
@@ -117,14 +117,14 @@ def record_lists(root: Path, lists: DifficultyLists) -> None:
 
 
 def _path(root: Path, difficulties: Sequence[str]) -> Path:
-    return root / _FOLDER / f"difficulties_{len(difficulties)}.json"
+    return root / RUN_FOLDER / f"difficulties_{len(difficulties)}.json"
 
 
 def _recorded(root: Path) -> list[tuple[tuple[str, ...], int]]:
-    """(list, base seed) of every record, shortest first. Raises OutputError."""
+    """Return (list, base seed) of every record, shortest first. Raises OutputError."""
     found: list[tuple[tuple[str, ...], int]] = []
     for count in range(1, len(DIFFICULTIES) + 1):
-        path = root / _FOLDER / f"difficulties_{count}.json"
+        path = root / RUN_FOLDER / f"difficulties_{count}.json"
         try:
             said = loads(path.read_text(encoding="utf-8"))
             names, seed = said["difficulties"], said["base_seed"]
@@ -149,7 +149,7 @@ def _recorded(root: Path) -> list[tuple[tuple[str, ...], int]]:
 
 
 def _create(path: Path, content: dict[str, object]) -> bool:
-    """Makes a file with all its content at once, unless there is one; whether it did. Raises OutputError."""
+    """Create a file atomically unless it exists; return whether it did. Raises OutputError."""
     text = json.dumps(content, allow_nan=False) + "\n"
     temporary = temporary_path(path)
     try:

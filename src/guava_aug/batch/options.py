@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,13 +19,13 @@ from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hi
 from guava_aug.errors import UsageError
 
 GROUPS: Mapping[str, str] = {  # in this order on the command line, as "common options" and so on
-    "common": "What most runs need.",
-    "input": "What to read.",
-    "view": "Which cameras.",
-    "output": "What to write. Views that are complete are not made again.",
-    "model": "With which model, on which machine.",
-    "execution": "How to run.",
-    "message": "What is said meanwhile.",
+    "common": "Options of most runs.",
+    "input": "Input data.",
+    "view": "Cameras.",
+    "output": "Output files. Complete views are not rendered again.",
+    "model": "Model and device.",
+    "execution": "Execution.",
+    "message": "Messages.",
 }
 NOT_PIXELS: Final = object()  # of an option that changes no pixel
 _KEY = "option"
@@ -46,6 +47,7 @@ class Option:
     joined: bool = False  # a list that is typed as one word, with commas
     auto: str = ""  # a word that means what leaving it out means
     maybe_path: bool = False  # names a file where there is one
+    no_path: str = ""  # a word that is no path, of an option whose values are paths
     show_default: bool = True
 
 
@@ -85,6 +87,12 @@ class Declared:
     def is_path(self) -> bool:
         """Return whether its values are paths."""
         return Path in _alternatives(self.kind)
+
+    def names_path(self, value: Any, folder: str | os.PathLike[str] = "") -> bool:
+        """Return whether a value is a path, which is relative to `folder` if it is not absolute."""
+        if value is None or (self.is_path and str(value) == self.option.no_path):
+            return False
+        return self.is_path or (self.option.maybe_path and os.path.isfile(os.path.join(folder, value)))
 
     @property
     def is_list(self) -> bool:

@@ -142,7 +142,7 @@ def _even_length(frames: int, most: int) -> int:
 
 
 def _timed(chunks: Iterable[Chunk], stages: StageTimer) -> Iterator[Chunk]:
-    """Give the same chunks; the time spent waiting for them is the stage `data`."""
+    """Yield the same chunks; the time spent waiting for them is the stage `data`."""
     iterator = iter(chunks)
     while True:
         with stages(timing.DATA):
@@ -159,7 +159,7 @@ def _render(
     plate: Tensor,  # [T or 1, 3, H, W]
     needs: frozenset[Need],
 ) -> Iterator[FrameBatch]:
-    """Give the frames in order, with what the sinks need; in smaller and smaller parts while the GPU lacks memory.
+    """Yield the frames in order, with what the sinks need; in smaller parts when the GPU lacks memory.
 
     From a fast GPU the pictures come as planes that are still on their way, so that it can go on with the next view.
     """

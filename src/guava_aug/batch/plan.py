@@ -380,7 +380,7 @@ class Planner:
         if made is None or made is not state.told or state.withdrawn is not None or not view.is_original:
             return None
         sampler, trajectory, seed, yaw, pitch, zoom, then, size, frames, digest = made.pick(_OF_MADE)
-        if [seed, yaw, pitch, zoom] != list(view.params.values()) or sampler or (trajectory or "fixed") != view.sampler:
+        if (seed, yaw, pitch, zoom) != view.values or sampler or (trajectory or "fixed") != view.sampler:
             return None
         if then is not self._compared[0] or made_with is not self._compared[1]:
             wanted = {key: value for key, value in made_with.items() if key != "input"}

@@ -61,7 +61,7 @@ class Recorder:
             self._used_told = True
 
     def _warn_of_other_plates(self, record: ViewRecord) -> None:
-        """Warn of views that are there and whose plate was made also of frames that are left out now."""
+        """Warn of existing views whose plate was made with frames that are left out now."""
         without = (record.made_with or {}).get(PLATE_WITHOUT)
         planned = self._planned.get(record.video)
         if without is None or planned is None or record.video in self._plates_told:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from guava_aug.avatar.find import EMBEDDED
 from guava_aug.batch.config import RunConfig
 from guava_aug.batch.journal.history import History
 from guava_aug.batch.options import options_of
@@ -19,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def failed_runs(history: History) -> list[tuple[RunConfig, set[tuple[str, str]]]]:
-    """The configurations in which views failed, each with its views (video, label): of those, their videos only.
+    """Return the configurations in which views failed, each with its views (video, label): of those, their videos only.
 
     Paths are where they were: relative to the folder that each run was started in.
     """
@@ -43,7 +42,7 @@ def failed_runs(history: History) -> list[tuple[RunConfig, set[tuple[str, str]]]
 
 
 def _config(header: dict[str, Any], root: Path) -> RunConfig | None:
-    """The configuration in a journal's first line, for a run over other videos of the same output root."""
+    """Return the configuration in a journal's first line, for a run over other videos of the same output root."""
     try:
         return _config_of(header, root)
     except (TypeError, ValueError, OSError, UsageError):  # of another version, or damaged
@@ -59,9 +58,6 @@ def _config_of(header: dict[str, Any], root: Path) -> RunConfig | None:
         name, value = declared.name, values.get(declared.name)
         if declared.option.one_run:
             values.pop(name, None)
-        elif value is not None and (
-            (declared.is_path and not (name == "model_path" and value == EMBEDDED))
-            or (declared.option.maybe_path and (start / value).is_file())
-        ):
+        elif value is not None and declared.names_path(value, start):
             values[name] = str(start / value)
     return RunConfig.from_json({**values, "output_root": str(root)})

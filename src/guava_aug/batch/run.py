@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import tempfile
@@ -18,7 +19,7 @@ from guava_aug.batch.executors.base import Event, Executor, FramesDone, JobBegun
 from guava_aug.batch.executors.dispatch import dispatch
 from guava_aug.batch.journal.history import History
 from guava_aug.batch.journal.run_log import RunLog
-from guava_aug.batch.journal.run_record import FOLDER, record_path, versions, write_record
+from guava_aug.batch.journal.run_record import record_path, versions, write_record
 from guava_aug.batch.options import path_options
 from guava_aug.batch.plan import PlannedVideo, ViewKeys, make_work_list, unique_names, warn_of_look_alikes
 from guava_aug.batch.recorder import Recorder
@@ -27,7 +28,7 @@ from guava_aug.batch.sharding import Shard
 from guava_aug.batch.status import active_workers
 from guava_aug.batch.validate import render_settings
 from guava_aug.errors import InputError, OutputError, UsageError
-from guava_aug.output.tree import remove_unfinished_files
+from guava_aug.output.tree import RUN_FOLDER, remove_unfinished_files
 from guava_aug.runtime import fault_points
 from guava_aug.runtime.explain import explain
 from guava_aug.runtime.openmp import same_threads
@@ -115,7 +116,10 @@ def run(
     """
     same_threads()
     executor = executor or make_executor(config, model, stop)
-    return _Run(config, executor, progress or NoProgress(), stop, model=model, only=only, again=again).execute()
+    try:
+        return _Run(config, executor, progress or NoProgress(), stop, model=model, only=only, again=again).execute()
+    finally:
+        gc.unfreeze()  # see `no_collection`
 
 
 def make_executor(config: RunConfig, model: GuavaModel | None = None, stop: Check = lambda: None) -> Executor:
@@ -245,7 +249,7 @@ class _Run:
         return job.named and os.path.isdir(self.config.tracked_root / job.name)
 
     def _warn_of_others(self, jobs: Sequence[PlannedVideo]) -> None:
-        """Warn when another run that is going on makes the same views: nothing is lost, but they are made twice."""
+        """Warn when another running process renders the same views: nothing is lost, but they are rendered twice."""
         todo = [(job.name, view.label) for job in jobs for view in job.todo]
         for worker, count in active_workers(self.log.history, todo).items():
             log.warning(
@@ -315,7 +319,7 @@ class _Run:
                 self.progress.close()
 
     def _take(self, event: Event) -> None:
-        """Deal with one event; the job it is from waits meanwhile."""
+        """Process one event, while its job waits."""
         if isinstance(event, ViewDone):
             self.recorder.view_done(event.record)
         elif isinstance(event, FramesDone):
@@ -371,7 +375,7 @@ def _in_words(ended: Sequence[ViewRecord], seconds: float) -> str:
 
 
 def _first(jobs: list[PlannedVideo], limit: int | None) -> list[PlannedVideo]:
-    """The jobs without those that something is to be made of, but for the first `limit` that can be made."""
+    """Return the jobs without those that something is to be made of, but for the first `limit` that can be made."""
     if limit is None:
         return jobs
     kept, taken = [], 0
@@ -405,4 +409,4 @@ def _make_writable(root: Path) -> None:
             f"--output_root {root} cannot be written ({reason}); choose another folder, or change its permissions"
         ) from error
     remove_stale_files(root)
-    remove_stale_files(root / FOLDER)
+    remove_stale_files(root / RUN_FOLDER)

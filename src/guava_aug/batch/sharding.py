@@ -30,28 +30,28 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """The part that `i/n` says. Raises UsageError."""
+        """Return the part that `i/n` says. Raises UsageError."""
         index, slash, count = text.partition("/")
         if not (slash and all(part.strip().isdecimal() and len(part) <= _LONGEST for part in (index, count))):
             raise UsageError(f"--shard is {text!r}; expected i/n, such as 0/4 for the first of four parts")
         return cls(int(index), int(count))
 
     def has(self, name: str) -> bool:
-        """Whether the video is of this part."""
+        """Return whether the video is of this part."""
         return number_of(name) % self.count == self.index
 
     def select(self, names: Iterable[str]) -> list[str]:
-        """The names of this part, in their order."""
+        """Return the names of this part, in their order."""
         return [name for name in names if self.has(name)]
 
 
 def number_of(name: str) -> int:
-    """The first 64 bits of SHA-256 of the name in UTF-8: the same on every machine and in every release."""
+    """Return the first 64 bits of SHA-256 of the name in UTF-8: the same on every machine and in every release."""
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big")
 
 
 def shard_of_slurm_array(environment: Mapping[str, str]) -> Shard | None:
-    """The part that belongs to this task of a SLURM array; None outside of one.
+    """Return the part that belongs to this task of a SLURM array; None outside of one.
 
     Tasks are counted from the lowest id, in steps: ids 1, 2, 3 and 0, 10, 20 are parts 0/3, 1/3, 2/3.
 

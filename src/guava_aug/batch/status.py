@@ -82,12 +82,12 @@ class RunStatus:
 
     @property
     def running(self) -> int:
-        """Workers that are at it."""
+        """Return the number of running workers."""
         return sum(worker.life == "running" for worker in self.workers)
 
 
 def run_status(history: History, now: float | None = None) -> RunStatus:
-    """How the work stands. now: seconds since 1970, else the clock's."""
+    """Return the status of a run. now: seconds since 1970; None: the clock's."""
     now = time.time() if now is None else now
     counts = Counter(view.status for _, _, view in history.items())
     missing = _missing_files(history)
@@ -117,7 +117,7 @@ def run_status(history: History, now: float | None = None) -> RunStatus:
 
 
 def _missing_files(history: History) -> int:
-    """How many views are done, as the journals say, without their file: journals were copied, or files removed.
+    """Return how many views are done, as the journals say, without their file: journals were copied, or files removed.
 
     All of them are looked at when journals were written in another place, or when one of `LOOKED_AT`, spread evenly, is
     missing: on a file system of a network a hundred thousand looks take a minute.
@@ -143,7 +143,7 @@ def _missing_files(history: History) -> int:
 
 
 def active_workers(history: History, views: Iterable[tuple[str, str]]) -> dict[WorkerStatus, int]:
-    """Who is going to make some of these (video, view) at this moment, and how many of them."""
+    """Return the running workers that will render some of these (video, view), and how many."""
     now = time.time()
     planned = Counter(
         view.planned[1]
@@ -191,14 +191,14 @@ def _in_flight(history: History, worker: WorkerHistory) -> tuple[str, int] | Non
 
 
 def _rate(worker: WorkerHistory, now: float) -> float:
-    """Views per second lately."""
+    """Return the recent rate, views per second."""
     recent = [at for at in worker.finished if at > now - RECENT]
     window = min(RECENT, now - worker.started)
     return len(recent) / window if window > 0 else 0.0
 
 
 def _reasons(history: History) -> list[Reason]:
-    """The failures in groups of one reason, the most frequent first."""
+    """Return the failures in groups of one reason, the most frequent first."""
     groups: dict[tuple[str | None, str], list[tuple[str, str, ViewHistory]]] = {}
     for video, label, view in sorted(history.items(), key=lambda item: item[:2]):
         if view.status == "failed" and view.failed is not None:
@@ -231,7 +231,7 @@ def _examples(members: Iterable[tuple[str, str, ViewHistory]]) -> list[str]:
 
 
 def _without_particulars(text: str, video: str) -> str:
-    """The reason without what differs from video to video: its name, paths, quoted names, numbers."""
+    """Return the reason without parts that differ between videos: names, paths, quotes, numbers."""
     text = text.replace(video, "*")
     text = re.sub(r"'[^']*'|\S*/\S*", "*", text)
     return re.sub(r"\d+", "N", text)

@@ -20,6 +20,7 @@ from guava_aug.cli.parsing import MaybePath, parse
 from guava_aug.cli.track import POSITIONALS as VIDEOS
 from guava_aug.cli.track import TrackFlags, split_words
 from guava_aug.errors import AssetError, InputError, OutputError, UsageError
+from guava_aug.output.tree import RUN_FOLDER
 from guava_aug.runtime.printable import printable
 from guava_aug.runtime.shutdown import PREEMPTED
 
@@ -170,7 +171,7 @@ def make_logs(job: JobFlags, root: Path) -> Path:
     Raises:
         OutputError: it cannot be made.
     """
-    logs = (job.logs or root / ".guava-aug" / "slurm").absolute()
+    logs = (job.logs or root / RUN_FOLDER / "slurm").absolute()
     try:
         logs.mkdir(parents=True, exist_ok=True)  # SLURM does not make it, and a job without it fails without a word
     except OSError as error:

@@ -10,6 +10,7 @@ from guava_aug.runtime.stale_files import remove_stale_files
 
 VIEW_FOLDER = "render_fixed_viewpoint"
 LOG_NAME = "augmentation_params"
+RUN_FOLDER = ".guava-aug"  # of journals and records, below the output root
 
 
 def view_root(root: str | os.PathLike[str], view_label: str, name: str) -> Path:

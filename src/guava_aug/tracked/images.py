@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 import torch
 
 from guava_aug.errors import InputError, annotate
+from guava_aug.runtime.saved_tensors import SavedTensorsError, load_tensors
 from guava_aug.tracked import jpeg, png
 from guava_aug.tracked.mdb import MdbFile, Slot
 
@@ -197,12 +196,14 @@ def _check_size(width: int, height: int, side: int) -> None:
 
 def _saved_tensor(data: bytes, channels: int, side: int) -> np.ndarray:
     """Return the image of a saved tensor, uint8 or 0..255, [C, H, W] or [H, W]: the original's fallback format."""
-    if not zipfile.is_zipfile(io.BytesIO(data)) and not data.startswith(b"\x80"):
+    if data.startswith(b"\x80"):
+        raise _BadImage("a pickle, which does not load here: save the tensor with torch.save of torch 1.6 or later")
+    if not data.startswith(b"PK"):
         raise _BadImage(_instead_of_image(data))
     try:
-        tensor = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as e:  # damaged archives raise nearly anything
-        raise _BadImage(f"a saved object that does not load as a tensor ({type(e).__name__})") from e
+        tensor = load_tensors(data)
+    except SavedTensorsError as e:
+        raise _BadImage(f"a saved object that does not load as a tensor, expected one of uint8 ({e})") from e
     try:
         return _image_of_tensor(tensor, channels, side)
     except _BadImage:
@@ -213,10 +214,8 @@ def _saved_tensor(data: bytes, channels: int, side: int) -> np.ndarray:
 
 
 def _image_of_tensor(tensor: object, channels: int, side: int) -> np.ndarray:
-    if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.dtype.is_complex:
-        raise _BadImage(f"a saved {type(tensor).__name__}, expected a tensor")
-    if tensor.is_quantized:
-        raise _BadImage(f"a saved tensor of {tensor.dtype}, expected uint8: store tensor.dequantize()")
+    if not isinstance(tensor, torch.Tensor) or tensor.dtype.is_complex:
+        raise _BadImage(f"a saved {type(tensor).__name__}, expected a tensor of uint8")
     while tensor.ndim > 3 and tensor.shape[0] == 1:
         tensor = tensor[0]
     if tensor.ndim == 2:
@@ -227,7 +226,10 @@ def _image_of_tensor(tensor: object, channels: int, side: int) -> np.ndarray:
     if 0 in tensor.shape:
         raise _BadImage("a saved tensor without pixels")
     _check_size(tensor.shape[2], tensor.shape[1], side)
-    tensor = tensor.detach()
+    if tensor.stride(0) == 0:  # one channel, expanded
+        tensor = tensor[:1]
+    if tensor.nbytes > tensor.untyped_storage().nbytes():
+        raise _BadImage("a saved tensor whose pixels share places; store tensor.contiguous()")
     if tensor.dtype != torch.uint8:
         tensor = tensor.float()
         if not bool(torch.isfinite(tensor).all()):

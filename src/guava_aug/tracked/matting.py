@@ -15,20 +15,23 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from guava_aug.tracked.reading.crop import Crop
+
 WORK = 512  # pixels; side at which masks are decided, before they are brought to the picture's own
 SAMPLES = 48  # frames at most that the clip's colours and background are learnt from
 _BINS = 24  # per channel of the colour tables
 _SURE = 0.9  # probability of what colours are learnt from; 1 - _SURE for the background
 _CORE = 5  # work pixels that colours are learnt from stay inside of the net's edge
 _PLATE_CORE = 10  # work pixels that the background stays away from the net's person
+_NEAR_CORE = 4  # likewise, of refined masks
 _FEW = 3  # samples that a pixel of the background needs
 _NOISE = 6.0  # of 255: what a still background differs by, beside its own spread
 _BAND = 9  # work pixels around the net's edge in which colours decide
 _UNSURE = 0.04  # probability up to which, or 1 minus it from which on, the net is sure
 _REACH = 26  # work pixels around the net's person in which a difference from the background counts
-_EVIDENCE = 3.0  # log-odds that a pixel's colours may say at most
+_EVIDENCE = 4.0  # log-odds that a pixel's colours may say at most
 _PLATE_EVIDENCE = 5.0  # where the background was seen
-_PRIOR = 1.4  # weight of the net's log-odds
+_PRIOR = 1.2  # weight of the net's log-odds
 _STEPS = 2  # decisions, each followed by a guided filter
 _RADIUS = 8  # work pixels of the guided filter
 _EPS = 1e-3  # of its variance, for colours 0..1
@@ -66,6 +69,18 @@ def coarse_in_crop(mask: np.ndarray, region: np.ndarray, to_crop: np.ndarray, si
     return warped.astype(np.float32) / 255
 
 
+def coarse_masks(person_mask: np.ndarray, mask_region: np.ndarray, crop: Crop) -> Coarse:
+    """Return the function that `refine_masks` takes, of a clip's landmarks.
+
+    Args:
+        person_mask: [T, h, w] uint8, may be a memory map.
+        mask_region: [T, 5], see `coarse_in_crop`.
+        crop: Of the clip.
+    """
+    to_crop = crop.matrix(WORK)
+    return lambda index: coarse_in_crop(person_mask[index], mask_region[index], to_crop)
+
+
 def refine_masks(frames: Frames, coarse: Coarse, count: int, known: np.ndarray | None = None) -> Iterator[np.ndarray]:
     """Give the mask of every frame, [S, S] uint8, 255 = person, 0 where nothing is known.
 
@@ -77,7 +92,11 @@ def refine_masks(frames: Frames, coarse: Coarse, count: int, known: np.ndarray |
         count: Number of frames.
         known: [S, S] uint8, 255 where the video shows something; None: everywhere.
     """
-    model = ClipColours.learn(_samples(frames(), coarse, count), known)
+    samples = list(_samples(frames(), coarse, count))
+    model = ClipColours.learn(samples, known)
+    # once more with what was found: nearer to the person, and where the net closes gaps
+    samples = [(picture, decide(picture, probability, model)) for picture, probability in samples]
+    model = ClipColours.learn(samples, known, _NEAR_CORE)
     before: tuple[np.ndarray, np.ndarray] | None = None  # picture and mask of the frame before
     for index, rgb in enumerate(itertools.islice(frames(), count)):
         probability = coarse(index)
@@ -101,12 +120,18 @@ class ClipColours:
     known: np.ndarray | None  # [W, W] bool
 
     @classmethod
-    def learn(cls, samples: Iterable[tuple[np.ndarray, np.ndarray]], known: np.ndarray | None = None) -> ClipColours:
+    def learn(
+        cls,
+        samples: Iterable[tuple[np.ndarray, np.ndarray]],
+        known: np.ndarray | None = None,
+        core: int = _PLATE_CORE,
+    ) -> ClipColours:
         """Return the colours of a clip.
 
         Args:
             samples: Up to SAMPLES pairs of a picture [W, W, 3] uint8 and the net's probability [W, W].
             known: [S, S] uint8 of the whole clip.
+            core: Work pixels that the background stays away from the person.
         """
         inside = None if known is None else cv2.resize(known, (WORK, WORK), interpolation=cv2.INTER_AREA) >= 255
         pictures, free = [], []
@@ -119,7 +144,7 @@ class ClipColours:
             for k, area in enumerate((person, ground)):
                 on[k] += np.bincount(index[area], minlength=_BINS**3)
             pictures.append(picture)
-            free.append(_eroded(probability < 0.5, _PLATE_CORE) & there)
+            free.append(_eroded(probability < 0.5, core) & there)
         if not pictures:
             raise ValueError("no samples")
         plate, spread, seen = _median(np.stack(pictures), np.stack(free))
@@ -155,7 +180,7 @@ def decide(picture: np.ndarray, probability: np.ndarray, model: ClipColours) -> 
 def guided(guide: np.ndarray, values: np.ndarray, radius: int, eps: float) -> np.ndarray:
     """Return the guided filter of `values` [H, W] with the colours of `guide` [H, W, 3] float32 0..1."""
     a, b = _guided_coefficients(guide, values, radius, eps)
-    out: np.ndarray = (a * guide).sum(-1) + b
+    out: np.ndarray = _dot(a, guide) + b
     return out
 
 
@@ -182,7 +207,7 @@ def _guided_coefficients(
     det = crr * i00 + crg * i01 + crb * i02
     a = np.stack([i00 * vr + i01 * vg + i02 * vb, i01 * vr + i11 * vg + i12 * vb, i02 * vr + i12 * vg + i22 * vb], -1)
     a /= np.maximum(det, 1e-12)[..., None]
-    offset = mv - (a * m).sum(-1)
+    offset = mv - _dot(a, m)
     return mean(a), mean(offset)
 
 
@@ -190,19 +215,22 @@ def _evidence(picture: np.ndarray, model: ClipColours) -> np.ndarray:
     """Return the log-odds of the person by colours alone, [W, W] float32."""
     index = _bin(picture)
     by_colour = model.ratio.ravel()[index]
-    difference = ((picture.astype(np.float32) - model.plate) ** 2).sum(-1)
+    away = picture.astype(np.float32) - model.plate
+    difference = _dot(away, away)
     variance = (_NOISE + model.spread) ** 2
     ground = -0.5 * difference / variance - 1.5 * np.log(2 * np.pi * variance)
     by_plate = model.person.ravel()[index] - ground
     by_plate = cv2.blur(np.clip(by_plate, -_PLATE_EVIDENCE, _PLATE_EVIDENCE), (3, 3))
-    evidence: np.ndarray = np.where(model.seen, by_plate, np.clip(by_colour, -_EVIDENCE, _EVIDENCE))
+    by_colour = np.clip(by_colour, -_EVIDENCE, _EVIDENCE)
+    evidence: np.ndarray = np.where(model.seen, by_plate, by_colour).astype(np.float32)
     return evidence
 
 
 def _steady(picture: np.ndarray, mask: np.ndarray, last_picture: np.ndarray, last_mask: np.ndarray) -> np.ndarray:
     """Return the mask, nearer to that of the frame before where the picture has not changed."""
-    change = np.abs(picture.astype(np.float32) - last_picture).max(-1)
-    still = _KEEP * np.exp(-((cv2.blur(change, (5, 5)) / _STILL) ** 2))
+    change = cv2.absdiff(picture, last_picture)
+    most = np.maximum(np.maximum(change[..., 0], change[..., 1]), change[..., 2]).astype(np.float32)
+    still = _KEEP * np.exp(-((cv2.blur(most, (5, 5)) / _STILL) ** 2))
     out: np.ndarray = mask + still * (last_mask - mask)
     return out
 
@@ -213,9 +241,8 @@ def _to_full(rgb: np.ndarray, small: np.ndarray, mask: np.ndarray, known: np.nda
     a, b = _guided_coefficients(small.astype(np.float32) / 255, mask, _FINE_RADIUS, _EPS)
     if size != WORK:
         a, b = (cv2.resize(x, (size, size), interpolation=cv2.INTER_LINEAR) for x in (a, b))
-    full = (a * (rgb.astype(np.float32) / 255)).sum(-1) + b
-    full = np.clip((full - 0.5) * _CONTRAST + 0.5, 0, 1)
-    out = (full * 255 + 0.5).astype(np.uint8)
+    full = _dot(a, rgb.astype(np.float32)) + 255 * (b - 0.5)
+    out: np.ndarray = np.clip(full * _CONTRAST + 128, 0, 255).astype(np.uint8)
     if known is not None:
         out[known < 255] = 0
     return out
@@ -239,15 +266,23 @@ def _small(rgb: np.ndarray) -> np.ndarray:
 def _median(pictures: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return median [W, W, 3] and spread [W, W] of the free pixels of T pictures, and whether they suffice."""
     plate, spread = np.zeros((WORK, WORK, 3), np.float32), np.zeros((WORK, WORK), np.float32)
-    seen = free.sum(0) >= min(_FEW, len(free))
-    for row in range(0, WORK, 32):  # some rows at a time: floats with NaN take four times the memory
-        values = np.where(free[:, row : row + 32, :, None], pictures[:, row : row + 32].astype(np.float32), np.nan)
-        there = seen[row : row + 32]
-        values = values[:, there]
-        middle = np.nanmedian(values, 0)
-        plate[row : row + 32][there] = middle
-        spread[row : row + 32][there] = 1.4826 * np.nanmedian(np.abs(values - middle).max(-1), 0)
+    count = free.sum(0)
+    seen = count >= min(_FEW, len(free))
+    middle = np.maximum(count - 1, 0) // 2  # the rank of the median once what is not free is sorted behind
+    for row in range(0, WORK, 64):
+        part = slice(row, row + 64)
+        hidden, rank = ~free[:, part], middle[None, part]
+        ordered = np.sort(np.where(hidden[..., None], np.uint8(255), pictures[:, part]), 0)
+        plate[part] = np.take_along_axis(ordered, rank[..., None], 0)[0]
+        away = cv2.absdiff(pictures[:, part].reshape(-1, 3), _repeated(plate[part], len(free))).max(-1)
+        ordered = np.sort(np.where(hidden, np.uint8(255), away.reshape(hidden.shape)), 0)
+        spread[part] = 1.4826 * np.take_along_axis(ordered, rank, 0)[0]
     return plate, spread, seen
+
+
+def _repeated(picture: np.ndarray, count: int) -> np.ndarray:
+    """Return `count` copies of a picture below each other, [count * H * W, 3] uint8."""
+    return np.tile(picture.astype(np.uint8).reshape(-1, 3), (count, 1))
 
 
 def _bin(picture: np.ndarray) -> np.ndarray:
@@ -268,6 +303,12 @@ def _smoothed(counts: np.ndarray) -> np.ndarray:
     return shares
 
 
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the sums [H, W] over three channels."""
+    sums: np.ndarray = np.einsum("hwc,hwc->hw", a, b)
+    return sums
+
+
 def _log_odds(p: np.ndarray) -> np.ndarray:
     p = np.clip(p, 0.01, 0.99)
     odds: np.ndarray = np.log(p / (1 - p))
@@ -279,18 +320,15 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return y
 
 
-def _disk(radius: int) -> np.ndarray:
-    disk: np.ndarray = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    return disk
-
-
 def _eroded(area: np.ndarray, radius: int) -> np.ndarray:
-    # the picture's rim is no edge
-    eroded = cv2.erode(area.astype(np.uint8), _disk(radius), borderType=cv2.BORDER_CONSTANT, borderValue=1)
-    out: np.ndarray = eroded.astype(bool)
-    return out
+    """Return the pixels farther than `radius` from those outside; the picture's rim is no edge."""
+    return ~_dilated(~area, radius)
 
 
 def _dilated(area: np.ndarray, radius: int) -> np.ndarray:
-    out: np.ndarray = cv2.dilate(area.astype(np.uint8), _disk(radius)).astype(bool)
-    return out
+    """Return the pixels at most `radius` from the area."""
+    if not area.any():
+        return np.zeros_like(area)
+    distance = cv2.distanceTransform((~area).astype(np.uint8), cv2.DIST_L2, 3)
+    near: np.ndarray = distance <= radius
+    return near

@@ -88,8 +88,9 @@ def write_video(path: Path, pictures: Iterable[np.ndarray], fps: Rate) -> None:
             stream = out.add_stream("libx264", rate=Fraction(fps).limit_denominator(100_000))
             stream.options = {"crf": "20", "preset": "veryfast"}
             stream.pix_fmt = "yuv420p"
-            for picture in pictures:
-                stream.height, stream.width = picture.shape[:2]
+            for i, picture in enumerate(pictures):
+                if i == 0:
+                    stream.height, stream.width = picture.shape[:2]
                 out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             out.mux(stream.encode(None))
     except (FFmpegError, OSError) as error:

@@ -33,7 +33,7 @@ from guava_aug.tracked.fit.clip import Crop as FitCrop
 from guava_aug.tracked.fit.problem import Lens
 from guava_aug.tracked.layout import INFO, SKIPPED, FrameTimes
 from guava_aug.tracked.lens import Calibration, lens_of_focal_35mm, lens_of_fov, load_calibration
-from guava_aug.tracked.matting import WORK, coarse_in_crop, refine_masks
+from guava_aug.tracked.matting import coarse_masks, refine_masks
 from guava_aug.tracked.outline import BodyOutline, spread_frames
 from guava_aug.tracked.overlay import draw_fit, fit_sheet, write_video
 from guava_aug.tracked.quality import frame_figures, part_figures, why_not_good
@@ -341,13 +341,13 @@ class FitOverlay:
 
     def _marks(self, frame: int) -> list[np.ndarray]:
         """Return what the detector saw, pixels of the crop."""
-        seen = self._landmarks
+        seen = self._landmarks  # whose 0, 0 is the corner of the first pixel
         if seen is None:
             return []
-        marks = [seen.hands[frame, k] for k in range(2) if seen.hand_score[frame, k] > _SEEN]
+        marks = [seen.hands[frame, k, :, :2] for k in range(2) if seen.hand_score[frame, k] > _SEEN]
         if seen.face_score[frame] > _SEEN:
-            marks.append(seen.face[frame, ::4])
-        return [self._crop.points(points, self._size) for points in marks]
+            marks.append(seen.face[frame, ::4, :2])
+        return [self._crop.points(points - 0.5, self._size) for points in marks]
 
     def sheet(self) -> bytes:
         """Return the sheet as a PNG."""
@@ -377,9 +377,7 @@ def _with_masks(
             latest[0] = crop.take(frame.rgb, size)
             yield latest[0]
 
-    def coarse(i: int) -> np.ndarray:
-        return coarse_in_crop(landmarks.person_mask[i], landmarks.mask_region[i], crop.matrix(WORK))
-
+    coarse = coarse_masks(landmarks.person_mask, landmarks.mask_region, crop)
     for mask in refine_masks(pictures, coarse, len(shot), known):
         yield latest[0], mask
 

@@ -88,6 +88,11 @@ class View:
         return {key: _thawed(value) for key, value in zip(self._names, self._values, strict=True)}
 
     @property
+    def values(self) -> tuple[Any, ...]:
+        """Return the values of `params` in their order, lists as tuples; fast."""
+        return self._values
+
+    @property
     def label(self) -> str:
         """Return the name of the folder, which is that of the view: `easy` for view 0, `easy_001` for view 1."""
         return self.name

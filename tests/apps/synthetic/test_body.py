@@ -10,9 +10,10 @@ import torch
 
 from guava_aug.apps.synthetic import default_body_path
 from guava_aug.apps.synthetic.raster import Surface, rasterize
-from guava_aug.apps.synthetic.skeleton import FINGERS, INDEX, JOINTS, PARENTS, mirror_name
+from guava_aug.apps.synthetic.skeleton import PARENTS, mirror_name
 from guava_aug.body.ehm import EhmModel
 from guava_aug.body.files import load_body_file
+from guava_aug.body.joints import FINGERS, INDEX, JOINTS
 from guava_aug.body.params import Identity, Motion
 
 SHAPES, FACES = 20, 50

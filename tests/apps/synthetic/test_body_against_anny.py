@@ -8,9 +8,10 @@ import torch
 
 from guava_aug.apps.synthetic import default_body_path
 from guava_aug.apps.synthetic.arrays import matrices
-from guava_aug.apps.synthetic.skeleton import INDEX, JOINTS, PARENTS
+from guava_aug.apps.synthetic.skeleton import PARENTS
 from guava_aug.body.ehm import EhmModel
 from guava_aug.body.files import load_body_file
+from guava_aug.body.joints import INDEX, JOINTS
 from guava_aug.body.params import Identity, Motion
 
 pytest.importorskip("anny", reason="the package anny, which bakes the body, is not installed")

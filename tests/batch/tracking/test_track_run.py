@@ -128,7 +128,7 @@ def test_one_bad_video_stops_nothing_and_is_not_tried_again(tmp_path: Path, trac
 
 
 def test_status_and_retry_know_videos(tmp_path: Path, tracker: FakeTracker):
-    folder = videos(tmp_path / "in", a="good", b="bad", c="bad")
+    folder = videos(tmp_path / "in", clip_a="good", clip_b="bad", clip_c="bad")
     root = tmp_path / "tracked"
     track(TrackConfig((str(folder),), root, device="cpu", fov="60"))
     standing = run_status(History(root))
@@ -137,10 +137,10 @@ def test_status_and_retry_know_videos(tmp_path: Path, tracker: FakeTracker):
     assert [reason.views for reason in standing.reasons] == [2]
     (config,) = failed_tracking(History(root))
     assert (config.fov, config.tracked_root) == ("60", root)
-    assert [Path(video).name for video in config.videos] == ["b.mp4", "c.mp4"]
-    (folder / "c.mp4").write_text("good")
-    assert statuses(track(config, again=True)) == {"b": "failed", "c": "success"}
-    os.remove(root / "a" / "videos_info.json")
+    assert [Path(video).name for video in config.videos] == ["clip_b.mp4", "clip_c.mp4"]
+    (folder / "clip_c.mp4").write_text("good")
+    assert statuses(track(config, again=True)) == {"clip_b": "failed", "clip_c": "success"}
+    os.remove(root / "clip_a" / "videos_info.json")
     assert run_status(History(root)).missing == 1
 
 

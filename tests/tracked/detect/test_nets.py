@@ -119,9 +119,12 @@ def test_files_say_where_they_come_from() -> None:
     assert {p.stem for p in embedded_path("nets").glob("*.safetensors")} == set(NETS)
 
 
-def test_other_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match="takes \\[N, 64, 64, 3\\]; got \\[1, 3, 64, 64\\]"):
-        load_net("iris_landmark")(torch.rand(1, 3, 64, 64))
+def test_other_sizes_and_types_are_refused() -> None:
+    net = load_net("iris_landmark")
+    with pytest.raises(ValueError, match=r"takes \[N, 64, 64, 3\] float32 in \(0, 1\); got \[1, 3, 64, 64\]"):
+        net(torch.rand(1, 3, 64, 64))
+    with pytest.raises(ValueError, match=r"got \[1, 64, 64, 3\] torch\.uint8"):
+        net(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
 
 
 def test_unknown_names_are_refused() -> None:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from guava_aug.body.joints import INDEX
+from guava_aug.body.joints import FINGERS, INDEX, JOINTS, SIDES
+
+__all__ = [
+    "FINGERS",
+    "HEAD_JOINTS",
+    "INDEX",
+    "JOINTS",
+    "PARENTS",
+    "SIDES",
+    "bone_to_joint",
+    "joint_bones",
+    "mirror_name",
+]
 
 _HAND_PARENTS = tuple(
     wrist if k == 0 else first + 3 * f + k - 1

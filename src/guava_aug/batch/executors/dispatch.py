@@ -37,7 +37,7 @@ POLL_SECONDS = 0.5  # between two looks whether the run is to end
 
 
 def dispatch(executor: Executor, jobs: Sequence[Job], stop: Check, *, retries: int = 0) -> Events:
-    """Work through jobs, `executor.capacity` at a time, and give their events one by one.
+    """Work through jobs, `executor.capacity` at a time, and yield their events one by one.
 
     An executor goes on with a job when its last event has been dealt with, so that a view is noted before anything
     else happens to its job. When the generator is closed, or raises, no job is in work any more and no unfinished file
@@ -62,7 +62,7 @@ def dispatch(executor: Executor, jobs: Sequence[Job], stop: Check, *, retries: i
 
 
 def run_job(executor: Executor, job: Job, retries: int = 0) -> Events:
-    """Give the events of one job and of the further tries of its failed parts; every part ends in a `ViewDone`."""
+    """Yield the events of one job and of the retries of its failed parts; every part ends in a `ViewDone`."""
     begun = time.monotonic()
     latest: dict[str, ViewRecord] = {}
     parts: tuple[Any, ...] = job.parts
@@ -107,7 +107,7 @@ def run_alone(executor: Executor, job: Job, stages: StageTimer | None = None) ->
 
 
 def _every_part_ends(executor: Executor, job: Job) -> Events:
-    """Give the events of one try; parts that are left when the executor ends or raises have failed for its reason."""
+    """Yield the events of one attempt; parts that are left when the executor ends or raises have failed."""
     left: dict[str, Part] = {part.label: part for part in job.parts}
     failure: Exception | None = None
     try:
@@ -214,7 +214,7 @@ class _Stream:
                 self._queue.put(ended)
 
     def _hand(self, event: Event) -> None:
-        """Hand over an event, and wait until it has been dealt with. Raises _Closed when nobody will."""
+        """Hand over an event, and wait until it has been processed. Raises _Closed when the stream was closed."""
         handed = _Handed(event)
         self._handed.add(handed)
         try:

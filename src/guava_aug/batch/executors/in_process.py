@@ -48,7 +48,7 @@ class DedupLogFilter(logging.Filter):
 
     @contextmanager
     def of(self, video: str) -> Iterator[None]:
-        """Filter while this video is made."""
+        """Filter the log while this video is rendered."""
         if video != self._video:
             self._video, self._said = video, set()
         speakers = [logging.getLogger(name) for name in self.SPEAKERS]
@@ -125,7 +125,7 @@ class InProcessExecutor:
         _ = self.settings  # reads the weights once more, if nobody has done it for this output root
 
     def execute(self, job: VideoJob) -> Events:
-        """See `Executor`. What is wrong with the video is told of each of its views; what is wrong with all raises."""
+        """See `Executor`. An error of the video is recorded for each of its views; an error of all videos is raised."""
         left = {view.label: view for view in job.views}
         failure: Exception | None = None
         try:
@@ -217,10 +217,10 @@ class InProcessExecutor:
         return self._outline
 
     def request_stop(self) -> None:
-        """See `Executor`: `stop` of the constructor is what ends it."""
+        """See `Executor`: `stop` of the constructor ends it."""
 
     def stop(self) -> None:
-        """See `Executor`: closing what `execute` gave removes its files."""
+        """See `Executor`: closing the generator of `execute` removes its files."""
 
     def describe(self) -> dict[str, Any]:
         """Return model, device, rasteriser, noise and backgrounds."""

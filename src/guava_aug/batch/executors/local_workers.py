@@ -127,11 +127,11 @@ class LocalWorkerHandle:
         self._send(replace(config, device=slot.device, require_gpu=required, gpus=None, workers=None, timeout=None))
 
     def ready(self) -> Iterator[Message]:
-        """Give its messages until its model is loaded. Raises WorkerDied."""
+        """Yield its messages until its model is loaded. Raises WorkerDied."""
         yield from self._messages(None)
 
     def execute(self, job: Job) -> Iterator[Message]:
-        """Give its messages about one job. Raises WorkerDied, also when none comes for too long (`Timeout`)."""
+        """Yield its messages about one job. Raises WorkerDied, also when none comes for too long (`Timeout`)."""
         self._send(job)
         yield from self._messages(self._timeout)
 

@@ -86,7 +86,7 @@ class ProcessPerViewExecutor:
                 yield ViewDone(replace(failed_record(job, view, Exception(), seconds), error=answer["error"]))
 
     def request_stop(self) -> None:
-        """See `Executor`: `stop` of the constructor is what ends it."""
+        """See `Executor`: `stop` of the constructor ends it."""
 
     def stop(self) -> None:
         """See `Executor`: a child is ended when the reader of `execute` is interrupted."""

@@ -19,9 +19,10 @@ from guava_aug.batch.executors.base import FramesDone
 from guava_aug.batch.executors.work import WorkConfig
 from guava_aug.batch.executors.worker import Worker
 from guava_aug.batch.executors.worker_pool import STOP_SECONDS, Timeout, WorkerDied, WorkerPool, WorkerTimeout
-from guava_aug.batch.options import path_options
+from guava_aug.batch.options import options_of
 from guava_aug.batch.validate import model_source
 from guava_aug.errors import DeviceError, UsageError
+from guava_aug.runtime.explain import one_line
 from guava_aug.runtime.shutdown import Check, GracefulShutdown, ShutdownRequested
 from guava_aug.runtime.text import pluralize
 
@@ -45,7 +46,7 @@ class RayWorkerPool(WorkerPool):
         self._started_ray = False
 
     def check(self) -> None:
-        """As of every pool; also that Ray is installed."""
+        """Check the flags as every pool does, and that Ray is installed."""
         super().check()
         _import_ray()
 
@@ -95,7 +96,7 @@ class RayWorkerPool(WorkerPool):
 
 
 def share_out(nodes: Sequence[dict[str, float]], config: WorkConfig) -> tuple[int, dict[str, float]]:
-    """How many workers a cluster with these nodes has room for, and what each of them gets.
+    """Return how many workers a cluster with these nodes has room for, and what each of them gets.
 
     Raises:
         DeviceError: there is no room for any.
@@ -120,19 +121,17 @@ def share_out(nodes: Sequence[dict[str, float]], config: WorkConfig) -> tuple[in
 
 
 def portable(config: WorkConfig, resources: dict[str, Any]) -> WorkConfig:
-    """The configuration for another working directory, perhaps on another machine with the same file systems."""
-    more: dict[str, Any] = {
-        name: value.absolute()
-        for name in path_options(type(config))
-        if name != "model_path" and (value := getattr(config, name)) is not None
-    }
+    """Return the configuration for another working directory, perhaps on another machine with the same file systems."""
     if isinstance(config, RunConfig):
         source = model_source(config)
-        more["model_path"] = Path(source if source == EMBEDDED else os.path.abspath(source))
-        if os.path.isfile(config.background):
-            more["background"] = os.path.abspath(config.background)
+        config = dataclasses.replace(config, model_path=Path(source if source == EMBEDDED else os.path.abspath(source)))
+    paths = {
+        declared.name: declared.from_plain(os.path.abspath(value))
+        for declared in options_of(type(config))
+        if declared.names_path(value := getattr(config, declared.name))
+    }
     return dataclasses.replace(
-        config, **more,
+        config, **paths,
         device="0" if resources.get("num_gpus") else "cpu", require_gpu=bool(resources.get("num_gpus")),
         engine="local", workers=None, timeout=None, ray_address=None, cpus_per_worker=None,
     )  # fmt: skip
@@ -147,11 +146,11 @@ class RayWorkerHandle:
         self._ended = False
 
     def ready(self) -> Iterator[Message]:
-        """Give what it says until its model is loaded; it may have to wait for a place in the cluster first."""
+        """Yield its messages until its model is loaded; it may have to wait for resources of the cluster."""
         yield from self._messages(self._actor.start, (), None)
 
     def execute(self, job: Job) -> Iterator[Message]:
-        """Give what it says about one job."""
+        """Yield its messages about one job."""
         yield from self._messages(self._actor.execute, (job,), self._timeout)
 
     def request_stop(self) -> None:
@@ -189,7 +188,7 @@ class RayWorkerHandle:
         except StopIteration:
             return
         except self._ray.exceptions.RayError as error:
-            raise WorkerDied(" ".join(str(error).split())[:1000]) from None
+            raise WorkerDied(one_line(error, 1000)) from None
 
 
 class RayWorker:
@@ -214,7 +213,7 @@ class RayWorker:
         yield from self._run(lambda: self._worker.execute(job))
 
     def request_stop(self) -> None:
-        """Begin no further group of views."""
+        """Start no further group of views."""
         self._stop_requested = True
 
     def stop(self) -> None:

@@ -70,10 +70,10 @@ class WorkerHandle(Protocol):
     name: str  # for the log: "worker 3 (GPU 3)"
 
     def ready(self) -> Iterator[Message]:
-        """Give its messages until it is ready. Raises WorkerDied."""
+        """Yield its messages until it is ready. Raises WorkerDied."""
 
     def execute(self, job: Job) -> Iterator[Message]:
-        """Give its messages until the job is over. Raises WorkerDied."""
+        """Yield its messages until the job is over. Raises WorkerDied."""
 
     def request_stop(self) -> None:
         """Let it finish the views in flight and no more. From any thread."""
@@ -279,7 +279,7 @@ class WorkerPool:
     def _listen(
         self, worker: WorkerHandle, messages: Iterator[Message], left: dict[str, Part]
     ) -> Generator[Event, None, Exception | None]:
-        """Give the events of a worker; return the error that ended its job. Raises WorkerDied.
+        """Yield the events of a worker; return the error that ended its job. Raises WorkerDied.
 
         Args:
             worker: the sender.
@@ -303,7 +303,7 @@ class WorkerPool:
         raise WorkerDied("it stopped without saying why")
 
     def _take_timed(self) -> Iterator[StageTimed]:
-        """Give the stages of workers that were started meanwhile; several threads do."""
+        """Yield the stages of workers that were started meanwhile; several threads do."""
         with contextlib.suppress(IndexError):
             while True:
                 yield self._timed.popleft()

@@ -284,13 +284,17 @@ class History:
 
 @contextlib.contextmanager
 def no_collection() -> Iterator[None]:
-    """Let the garbage collector rest: of a million objects that stay it would look at all, many times."""
+    """Let the garbage collector rest: of a million objects that stay it would look at all, many times.
+
+    Afterwards it leaves them out, until `gc.unfreeze`.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was_on:
+            gc.freeze()
             gc.enable()
 
 

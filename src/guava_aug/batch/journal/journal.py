@@ -37,11 +37,12 @@ from guava_aug.batch.journal.lines import (
     understood,
 )
 from guava_aug.errors import DiskFullError, OutputError
+from guava_aug.output.tree import RUN_FOLDER
 from guava_aug.runtime.durable import sync_descriptor
 from guava_aug.runtime.plain_json import is_count, loads
 from guava_aug.runtime.processes import host_id, host_name
 
-FOLDER = Path(".guava-aug") / "journal"  # below the output root
+FOLDER = Path(RUN_FOLDER) / "journal"  # below the output root
 FORMAT = 1
 _TICK = 1e-6  # seconds between two lines of one file, at least
 AHEAD = 30 * 86400.0  # seconds that a line may be later than both its file and the clock say

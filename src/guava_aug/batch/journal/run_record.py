@@ -14,22 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from guava_aug.errors import OutputError
+from guava_aug.output.tree import RUN_FOLDER
 from guava_aug.runtime.atomic import atomic_write
 from guava_aug.runtime.printable import printable_json
 from guava_aug.runtime.version import __version__
 
-FOLDER = ".guava-aug"  # below the output root
 PACKAGES = ("torch", "numpy", "numba", "av", "lmdb", "opencv-python-headless", "triton")
 
 
 def record_path(output_root: Path, part_id: str | None) -> Path:
     """Where the record of the latest run lies; each part of a cluster job has its own."""
-    return output_root / FOLDER / ("last_run.json" if part_id is None else f"last_run_part_{part_id}.json")
+    return output_root / RUN_FOLDER / ("last_run.json" if part_id is None else f"last_run_part_{part_id}.json")
 
 
 def debug_log_path(output_root: Path, part_id: str | None) -> Path:
     """Where the tracebacks go."""
-    return output_root / FOLDER / ("debug.log" if part_id is None else f"debug_part_{part_id}.log")
+    return output_root / RUN_FOLDER / ("debug.log" if part_id is None else f"debug_part_{part_id}.log")
 
 
 def versions() -> dict[str, str]:

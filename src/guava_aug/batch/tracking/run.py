@@ -18,13 +18,14 @@ from guava_aug.batch.executors.dispatch import dispatch
 from guava_aug.batch.executors.work import in_process
 from guava_aug.batch.journal.history import History
 from guava_aug.batch.journal.journal import Journal
-from guava_aug.batch.journal.run_record import FOLDER, record_path, versions, write_record
+from guava_aug.batch.journal.run_record import record_path, versions, write_record
 from guava_aug.batch.results import ViewRecord
 from guava_aug.batch.sharding import Shard
 from guava_aug.batch.tracking.config import TrackConfig
 from guava_aug.batch.tracking.inputs import find_sources
 from guava_aug.batch.tracking.plan import LABEL, PlannedTracking, plan_tracking
 from guava_aug.errors import OutputError
+from guava_aug.output.tree import RUN_FOLDER
 from guava_aug.runtime.explain import explain
 from guava_aug.runtime.openmp import same_threads
 from guava_aug.runtime.presence import nearest_existing
@@ -303,4 +304,4 @@ def _make_writable(root: Path) -> None:
             "its permissions"
         ) from error
     remove_stale_files(root)
-    remove_stale_files(root / FOLDER)
+    remove_stale_files(root / RUN_FOLDER)

@@ -31,7 +31,8 @@ _OUTSIDE = 0.25  # a wrist farther outside the picture is not looked for
 _FROM_POSE = 0.7  # a hand's wrist is at most this far from the pose's wrist,
 _FROM_LAST = 0.6  # or from where it was in the last frame in which it was seen
 _REMEMBERED = 5  # frames for which that holds
-_SAME_HAND = 0.25  # two hands whose landmarks are closer than this share of the hand's size are one
+_SAME_PLACE = 0.08  # two hands whose landmarks are closer than this share of the hand's size are one,
+_NEARLY = 0.25  # and so are those closer than this if both have the shape of the same side; palms put together do not
 _REST = 4  # after a fruitless search every fourth frame is searched
 
 
@@ -194,7 +195,9 @@ def _leftness_of(hand: Hand, side: int) -> float:
 def _are_one(a: Hand, b: Hand) -> bool:
     """Return whether two sets of landmarks lie on the same hand."""
     size = max(np.ptp(h.points[:, :2], axis=0).max() for h in (a, b))
-    return bool(np.linalg.norm(a.points[:, :2] - b.points[:, :2], axis=1).mean() < _SAME_HAND * size)
+    distance = np.linalg.norm(a.points[:, :2] - b.points[:, :2], axis=1).mean() / size
+    alike = (a.leftness > 0.5) == (b.leftness > 0.5)
+    return bool(distance < (_NEARLY if alike else _SAME_PLACE))
 
 
 def _without_twins(hands: list[Hand | None], pose: np.ndarray, last: list[Hand | None]) -> list[Hand | None]:

@@ -102,8 +102,9 @@ class Net(nn.Module):
         Args:
             pictures: [N, H, W, 3] float32 RGB of `size` in `input_range`.
         """
-        if pictures.shape[1:] != self._shape:
-            raise ValueError(f"{self.name} takes [N, {', '.join(map(str, self._shape))}]; got {list(pictures.shape)}")
+        if pictures.shape[1:] != self._shape or not pictures.is_floating_point():
+            wanted, found = ", ".join(map(str, self._shape)), f"{list(pictures.shape)} {pictures.dtype}"
+            raise ValueError(f"{self.name} takes [N, {wanted}] float32 in {self.input_range}; got {found}")
         with _whole_float32(pictures.device):
             values = {self._input: pictures.permute(0, 3, 1, 2)}
             for step, dropped in zip(self._plan, self._dropped, strict=True):

@@ -22,9 +22,11 @@ MIN_PRESENCE = 0.5
 _GROWTH = 1.25  # of the circle around hips and body
 _HIPS, _RIM = 0, 1  # keypoints of the detection; the auxiliary landmarks are alike
 _LANDMARKS, _AUXILIARY = 39, (33, 34)  # of the net
+_UPPER_BODY = (11, 12, 13, 14, 15, 16, 23, 24)  # shoulders, elbows, wrists, hips
 _KERNEL = 4  # cells to each side in the heat map that refines a landmark
 _SURE = 0.5  # of the heat map's highest value, to be used
 _SIDELINE = 0.5  # what a person at the picture's rim counts for, compared with one in the middle
+_ONE_PERSON = 0.3  # of a region's side: closer ones are of one person
 _SAMPLES = 5  # frames in which persons are looked for before one is chosen
 _SAME = 0.5  # of the region's side: a person found again within it is the same one
 _AWAY = 1.0  # seconds, after which the person may come back anywhere
@@ -73,20 +75,45 @@ class PoseTracker:
         if self._chosen:
             return
         sampled = [pictures[i] for i in np.unique(np.linspace(0, len(pictures) - 1, _SAMPLES).astype(int))]
-        found = [r for r in (self.regions_of_persons(p) for p in sampled) if len(r)]
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        for tiled in (False, True) if self._person is None else (True,):
+            found = found or [(r, p) for p in sampled if len(r := self.regions_of_persons(p, tiled))]
         if not found:
             return
-        height, width = pictures[0].shape[:2]
-        self._last = _chosen_region(found, self._person, width, height)
+        persons, picture = max(found, key=lambda f: len(f[0]))
+        persons = persons[persons[:, 0].argsort()]
+        if self._person is None:
+            self._last = self._most_prominent(persons, picture, [r for r, _ in found])
+        else:
+            self._last = _asked_for(persons, self._person)
         self._chosen = self._last is not None
+
+    def _most_prominent(self, persons: np.ndarray, picture: np.ndarray, found: list[np.ndarray]) -> np.ndarray:
+        """Return the region [5] of the person who is large, central, well seen, and found in many frames.
+
+        Args:
+            persons: [N, 5], N at least 1.
+            picture: The picture they are found in.
+            found: Regions [M, 5] of the persons in each of some frames.
+        """
+        if len(persons) == 1:
+            return np.asarray(persons[0])
+        scores = np.zeros(len(persons))
+        for i, region in enumerate(persons):
+            for others in found:
+                distance = _distance(others, region)
+                if distance.min() < _SAME:
+                    scores[i] += _prominence(others[distance.argmin()], *picture.shape[:2])
+            pose = self._look(picture, region)
+            scores[i] *= 0.0 if pose is None else pose.visibility[_UPPER_BODY,].mean()
+        return np.asarray(persons[scores.argmax()])
 
     def step(self, picture: np.ndarray) -> Pose | None:
         """Return the person in the next picture, or None."""
         pose = self._look(picture, self._next) if self._next is not None else None
         if pose is None and self._chosen:
             self._smooth.reset()
-            region = self._found_again(self.regions_of_persons(picture))
-            pose = self._look(picture, region) if region is not None else None
+            pose = self._look_everywhere(picture)
         if pose is None:
             self._next = None
             self._frames_away += 1
@@ -98,22 +125,43 @@ class PoseTracker:
         self._last = self._next
         return pose
 
-    def regions_of_persons(self, picture: np.ndarray) -> np.ndarray:
-        """Return the regions [N, 5] of all persons in a picture, the surest first."""
-        found = detect_in(self._run, "pose_detection", DETECTOR, self._anchors, picture)
-        if not found:
-            return np.zeros((0, 5))
-        hips, rim = (np.stack([d.keypoints[k] for d in found]) for k in (_HIPS, _RIM))
-        return regions.grow(regions.from_centre_and_rim(hips, rim), _GROWTH)
+    def regions_of_persons(self, picture: np.ndarray, tiled: bool = False) -> np.ndarray:
+        """Return the regions [N, 5] of all persons in a picture, the surest first.
+
+        Args:
+            picture: [H, W, 3] uint8.
+            tiled: Look at squares of an oblong picture, too. The net's input is small: they show persons that are too
+                small in the whole, and people on screens.
+        """
+        found = np.zeros((0, 5))
+        for tile in regions.tiles(*picture.shape[:2])[: None if tiled else 1]:
+            persons = detect_in(self._run, "pose_detection", DETECTOR, self._anchors, picture, tile)
+            for person in persons:
+                circle = regions.from_centre_and_rim(person.keypoints[_HIPS], person.keypoints[_RIM])
+                region = regions.grow(circle, _GROWTH)
+                shift = np.linalg.norm(found[:, :2] - region[:2], axis=1) / np.minimum(found[:, 2], region[2])
+                if not (shift < _ONE_PERSON).any():
+                    found = np.concatenate([found, region[None]])
+        return found
+
+    def _look_everywhere(self, picture: np.ndarray) -> Pose | None:
+        """Return the followed person, wherever the detector finds it, or None."""
+        for tiled in (False, True)[: len(regions.tiles(*picture.shape[:2]))]:
+            region = self._found_again(self.regions_of_persons(picture, tiled))
+            pose = self._look(picture, region) if region is not None else None
+            if pose is not None:
+                return pose
+        return None
 
     def _found_again(self, found: np.ndarray) -> np.ndarray | None:
         """Return the region of the followed person among those found [N, 5], or None."""
         if self._last is None or not len(found):
             return None
         distance = _distance(found, self._last)
+        if self._frames_away * self._seconds > _AWAY:  # of about the same size, at any place
+            distance = np.abs(np.log(found[:, 2] / self._last[2]))
         nearest = int(distance.argmin())
-        away = self._frames_away * self._seconds
-        return found[nearest] if distance[nearest] < _SAME or away > _AWAY else None
+        return found[nearest] if distance[nearest] < _SAME else None
 
     def _look(self, picture: np.ndarray, region: np.ndarray) -> Pose | None:
         if not regions.usable(region):
@@ -146,7 +194,7 @@ def detect_in(
     detector: Detector,
     anchors: np.ndarray,
     picture: np.ndarray,
-    region: np.ndarray | None = None,
+    region: np.ndarray,
 ) -> list[Detection]:
     """Return what a detector finds in a square region of a picture, in pixels of the picture, the surest first.
 
@@ -156,10 +204,8 @@ def detect_in(
         detector: Geometry of its output.
         anchors: Its anchors.
         picture: [H, W, 3] uint8.
-        region: [5], square; None: the whole picture. Outside the picture it is black.
+        region: [5], square. Outside the picture it is black.
     """
-    if region is None:
-        region = regions.whole_picture(*picture.shape[:2])
     out = run(name, [regions.crop(picture, region, detector.size, replicate=False)])
     found = detector.decode(out["boxes"][0], out["scores"][0], anchors)
     return [
@@ -194,36 +240,20 @@ def refine(points: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
     return np.where(use[:, None], mean / safe[:, None], points)
 
 
-def _chosen_region(found: list[np.ndarray], person: Person, width: int, height: int) -> np.ndarray | None:
-    """Return the region [5] of the person to follow, or None if the one asked for is not there yet.
-
-    Args:
-        found: Regions [N, 5] of the persons in each of some frames, N at least 1.
-        person: Number from the left, point, or None for the largest and most central.
-        width: Of the picture.
-        height: Of the picture.
-    """
-    most = max(found, key=len)
-    most = most[most[:, 0].argsort()]
+def _asked_for(persons: np.ndarray, person: int | tuple[float, float]) -> np.ndarray | None:
+    """Return the region [5] of the person asked for among those found [N, 5], from the left; None: not there yet."""
     if isinstance(person, int):
-        if not 0 <= person < len(most):
+        if not 0 <= person < len(persons):
             raise InputError(
-                f"person {person} is asked for, but the first frames show {len(most)} (numbered from 0, from the left);"
-                f" choose one of them, or give a point x,y on the person"
+                f"person {person} is asked for, but the first frames show {len(persons)} (numbered from 0, from the"
+                f" left); choose one of them, or give a point x,y on the person"
             )
-        return np.asarray(most[person])
-    if person is not None:
-        offset = np.linalg.norm(most[:, :2] - person, axis=1) / most[:, 2]
-        return most[offset.argmin()] if offset.min() < _SAME else None
-    scores = np.zeros(len(most))
-    for regions_of_frame in found:
-        for i, region in enumerate(most):
-            nearest = _distance(regions_of_frame, region).argmin()
-            scores[i] += _prominence(regions_of_frame[nearest], width, height) / len(found)
-    return np.asarray(most[scores.argmax()])
+        return np.asarray(persons[person])
+    offset = np.linalg.norm(persons[:, :2] - person, axis=1) / persons[:, 2]
+    return np.asarray(persons[offset.argmin()]) if offset.min() < _SAME else None
 
 
-def _prominence(region: np.ndarray, width: int, height: int) -> float:
+def _prominence(region: np.ndarray, height: int, width: int) -> float:
     off_centre = min(1.0, abs(region[0] / width - 0.5) * 2)
     return float(region[2] / max(width, height) * (1 - (1 - _SIDELINE) * off_centre))
 

@@ -19,6 +19,8 @@ UP, RIGHTWARDS = np.pi / 2, 0.0  # direction, counterclockwise from x, that a ve
 _PALM = (0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18)
 _WRIST, _INDEX, _MIDDLE, _RING = 0, 5, 9, 13  # the roots of the fingers
 
+_OBLONG = 1.25  # sides of a picture that is looked at in tiles
+
 
 @dataclass(frozen=True)
 class Tolerance:
@@ -34,6 +36,18 @@ def whole_picture(height: int, width: int) -> np.ndarray:
     """Return the square region [5] around the whole picture."""
     side = max(height, width)
     return np.array([width / 2, height / 2, side, side, 0.0])
+
+
+def tiles(height: int, width: int) -> list[np.ndarray]:
+    """Return the region around the whole picture, and overlapping squares of its shorter side if it is not square."""
+    whole = whole_picture(height, width)
+    short, long = min(height, width), max(height, width)
+    if long < _OBLONG * short:
+        return [whole]
+    count = int(np.ceil((long - short) / (short / 2))) + 1  # they overlap by half or more
+    centres = np.linspace(short / 2, long - short / 2, count)
+    places = [(c, height / 2) if width > height else (width / 2, c) for c in centres]
+    return [whole] + [np.array([x, y, short, short, 0.0]) for x, y in places]
 
 
 def rotation_of(start: np.ndarray, end: np.ndarray, target: float) -> np.ndarray:

@@ -21,6 +21,7 @@ from guava_aug.errors import InputError
 from guava_aug.tracked.detect.landmarks import Landmarks
 from guava_aug.tracked.fit.body_points import fitted_body
 from guava_aug.tracked.fit.calibration import Calibration
+from guava_aug.tracked.fit.carry import calibration_for
 from guava_aug.tracked.fit.clean import HandRepairs, repair_hands
 from guava_aug.tracked.fit.face import face_motion
 from guava_aug.tracked.fit.observe import Clip
@@ -63,7 +64,7 @@ class ClipFitter:
 
     def __init__(self, model: EhmModel, calibration: Calibration | None = None):
         self.model = model
-        self.body = fitted_body(model, calibration or Calibration.load())
+        self.body = fitted_body(model, calibration or calibration_for(model.assets))
 
     def fit(
         self,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from guava_aug.tracked.detect.landmarks import Landmarks
 from guava_aug.tracked.fit.body_points import FittedBody
-from guava_aug.tracked.fit.calibration import HAND_BONES, LIMB_KINDS, LIMB_SIDES, LIMBS, corrected
+from guava_aug.tracked.fit.calibration import HAND_BONES, LIMB_KINDS, LIMB_SIDES, LIMBS, NUM_POSE, corrected
 from guava_aug.tracked.fit.clean import hand_blur
 from guava_aug.tracked.fit.problem import BodyProblem, Lens, Observations
 from guava_aug.tracked.fit.rig import Points
@@ -91,7 +91,7 @@ def observations(clip: Clip) -> Observations:
     return Observations(
         torch.cat([pose, hands, face[:, b.steady]], 1),
         torch.cat([_pose_weights(clip, pose, hand_seen, face_seen), hand_weights, face_weights], 1),
-        pairs, directions, weights,
+        pairs, directions, _by_hand_net(pairs), weights,
     )  # fmt: skip
 
 
@@ -128,6 +128,11 @@ def _directions(clip: Clip, hand_seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             weights.append(hand_seen[:, s] * _BONE_SHARE / (c.bone_sigma[k] ** 2 + _HAND_BUILD**2))
             pairs.append((first + a, first + b))
     return torch.tensor(pairs), torch.stack(directions, 1), torch.stack(weights, 1)
+
+
+def _by_hand_net(pairs: Tensor) -> Tensor:
+    """Return [M] 1 for bones of hands, which are seen in crops of their own; limbs are seen in the whole picture."""
+    return (pairs[:, 0] >= NUM_POSE).double()
 
 
 def _variance(clip: Clip, sigma: Tensor) -> Tensor:

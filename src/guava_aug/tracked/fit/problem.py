@@ -29,13 +29,19 @@ class Observations:
     pixels: Tensor  # [T, N, 2]
     weights: Tensor  # [T, N] one over the variance, 1 / px^2; zero where not seen
     pairs: Tensor  # [M, 2] int64 from point, to point
-    directions: Tensor  # [T, M, 3] unit, camera axes of a camera that looks at the pair
+    directions: Tensor  # [T, M, 3] unit, camera axes
+    looked_at: Tensor  # [M] 1: the axes of a camera that looks at the pair (a hand in its crop); 0: of the picture's
     direction_weights: Tensor  # [T, M] one over the variance
 
     def frames(self, index: slice | Tensor) -> Observations:
         """Return some of the frames."""
         return Observations(
-            self.pixels[index], self.weights[index], self.pairs, self.directions[index], self.direction_weights[index]
+            self.pixels[index],
+            self.weights[index],
+            self.pairs,
+            self.directions[index],
+            self.looked_at,
+            self.direction_weights[index],
         )
 
 
@@ -169,8 +175,8 @@ class BodyProblem:
         )
 
     def _turned(self, directions: Tensor, pixels: Tensor, focal: Tensor) -> Tensor:
-        """Return directions seen by a camera that looks at `pixels` in the axes of the camera of the picture."""
-        xy = (pixels - pixels.new_tensor(self.lens.center)) / focal
+        """Return directions in the picture's axes; those `looked_at` come from a camera that looks at `pixels`."""
+        xy = (pixels - pixels.new_tensor(self.lens.center)) / focal * self.seen.looked_at[:, None]
         ray = torch.cat([xy, torch.ones_like(xy[..., :1])], -1)
         ray = ray / ray.norm(dim=-1, keepdim=True)
         # the smallest rotation that takes (0, 0, 1) to the ray

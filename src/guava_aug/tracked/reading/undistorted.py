@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import cv2
 import numpy as np
 
-from guava_aug.tracked.lens import Calibration
+from guava_aug.tracked.lens import Calibration, Undistortion
 from guava_aug.tracked.reading.source import Frame, Source
 
 
@@ -15,20 +14,19 @@ class Undistorted(Source):
     """The frames of another source without the distortion of the lens; the matrix K stays.
 
     Args:
-        source: the video.
-        lens: its calibration, for its size.
+        source: The video.
+        lens: Its calibration, for pictures of its size.
     """
 
     def __init__(self, source: Source, lens: Calibration) -> None:
         super().__init__()
-        self._source = source
+        self._source, self._undistortion = source, Undistortion(lens)
         self.path, self.size, self.axis, self.focal_35mm = source.path, source.size, source.axis, source.focal_35mm
-        height, width = source.size
-        K = lens.K.double().numpy()
-        self._maps = cv2.initUndistortRectifyMap(
-            K, np.array(lens.distortion), np.eye(3), K, (width, height), cv2.CV_16SC2
-        )
-        self.valid = self._undistorted(np.full((height, width), 255, np.uint8))  # [H, W], 255 = in the picture
+
+    @property
+    def valid(self) -> np.ndarray:
+        """Return what the video shows of every picture, [H, W] uint8, 255 = something."""
+        return self._undistortion.valid
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -38,7 +36,4 @@ class Undistorted(Source):
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         """Give the frames as `Source.frames`, undistorted; black where the picture ends."""
         for frame in self._source.frames(start, stop):
-            yield frame._replace(rgb=self._undistorted(frame.rgb))
-
-    def _undistorted(self, picture: np.ndarray) -> np.ndarray:
-        return np.asarray(cv2.remap(picture, *self._maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT))
+            yield frame._replace(rgb=self._undistortion.apply(frame.rgb))

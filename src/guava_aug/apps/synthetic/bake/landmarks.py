@@ -9,21 +9,27 @@ landmark on the surface of the head, how much the detector scatters, and the pos
 
 from __future__ import annotations
 
+import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from guava_aug.apps.synthetic import default_body_path
 from guava_aug.apps.synthetic.bank import Bank
-from guava_aug.apps.synthetic.motion import signing_motion
-from guava_aug.apps.synthetic.scene import expression_names
+from guava_aug.apps.synthetic.motion import FPS, signing_motion
+from guava_aug.apps.synthetic.scene import Scene, expression_names, make_scene, scene_pictures
 from guava_aug.apps.synthetic.subjects import make_identity
 from guava_aug.body.ehm import EhmModel, axis_angle_to_matrix
+from guava_aug.body.files import load_body_file
 from guava_aug.body.joints import INDEX, JOINTS
 from guava_aug.body.params import Identity, Motion
+from guava_aug.tracked.detect.detect import detect
 from guava_aug.tracked.detect.landmarks import Landmarks
 from guava_aug.tracked.fit.calibration import (
     HAND_BONES,
@@ -35,7 +41,10 @@ from guava_aug.tracked.fit.calibration import (
     Calibration,
     corrected,
 )
-from guava_aug.tracked.fit.rig import PoseSpace, pose_space, rest_body, rotation_vector
+from guava_aug.tracked.fit.carry import front_of_head
+from guava_aug.tracked.fit.rig import PoseSpace, pose_space, rest_body
+from guava_aug.tracked.fit.vectors import pose_vectors
+from guava_aug.views.cameras import Cameras, intrinsics
 
 log = logging.getLogger(__name__)
 FIRST_SEED = 3000  # of people for calibration; benchmarks and tests use others
@@ -43,6 +52,7 @@ _EVERY = 10  # frames of the motion between two pictures
 _FAR_COSTS = 0.08  # metres of scatter that a metre from the joint counts for: near joints are preferred
 _SEEN = 0.5  # scores below it do not count
 _LEAST_FRAMES = 12
+_NEAR_FOCALS = (0.9, 2.0)  # of near cameras, in widths of the picture
 _MAP_SAMPLES = 8.0  # how many samples the identity counts for
 _STRAIGHT = torch.ones(3, dtype=torch.float64)
 _MIRROR = torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64)
@@ -258,7 +268,7 @@ def _face(model: EhmModel, truth: _Truth) -> tuple[Tensor, Tensor, Tensor]:
     K, head = truth.K[ok], truth.head[ok]
     scale = (K[:, 0, 0] / head[..., 2].mean(1))[:, None, None]  # px per metre
     flat = head[..., :2] / head[..., 2:] * K[:, None, [0, 1], [0, 1]] + K[:, None, :2, 2]  # [F, Ph, 2]
-    candidates, faces = _front_of_head(model)
+    candidates, faces = front_of_head(model.assets)
     flat, seen = flat / scale, seen / scale  # metres
     apart = torch.stack([torch.cdist(s, f) for s, f in zip(seen, flat[:, candidates], strict=True)]).median(0).values
     vertices, weights, sigmas = [], [], []
@@ -278,27 +288,6 @@ def _face(model: EhmModel, truth: _Truth) -> tuple[Tensor, Tensor, Tensor]:
         weights.append(full[best])
         sigmas.append(miss[best] / 1.18)
     return torch.stack(vertices), torch.stack(weights), torch.stack(sigmas).clamp(min=5e-4)
-
-
-def _front_of_head(model: EhmModel) -> tuple[Tensor, Tensor]:
-    """Return the head vertices that can be seen from the front, and the triangles between head vertices."""
-    a = model.assets
-    rest = a.head.v_template.double()
-    inverse = torch.full((len(a.body.v_template),), -1)
-    inverse[a.head_to_body] = torch.arange(len(a.head_to_body))
-    faces = inverse[a.faces]
-    faces = faces[(faces >= 0).all(1)]
-    eyes = a.head.lbs_weights[:, 3:5].sum(1) > 0.5
-    used = torch.zeros(len(rest), dtype=torch.bool)
-    used[faces.flatten()] = True
-    outer = used & ~eyes
-    # hidden: something lies in front of it
-    flat = torch.cdist(rest[:, :2], rest[:, :2]) < 0.004
-    in_front = rest[None, :, 2] > rest[:, None, 2] + 0.006
-    hidden = (flat & in_front & outer[None]).any(1)
-    shown = outer & ~hidden
-    ids = shown.nonzero()[:, 0]
-    return ids, faces[shown[faces].all(1)]
 
 
 def _irises(truth: _Truth) -> tuple[Tensor, Tensor]:
@@ -357,15 +346,6 @@ def _motion_statistics(model: EhmModel, space: PoseSpace, people: int = 24, fram
     }
 
 
-def pose_vectors(motion: Motion) -> Tensor:
-    """Return rotation vectors [T, 55, 3] of the joints, float64, the root's relative to facing the camera."""
-    flip = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))
-    root = rotation_vector(axis_angle_to_matrix(motion.global_orient.double()) @ flip)
-    zeros = torch.zeros(len(motion), 3, 3, dtype=torch.float64)
-    hands = (motion.left_hand_pose.double(), motion.right_hand_pose.double())
-    return torch.cat([root[:, None], motion.body_pose.double(), zeros, *hands], 1)
-
-
 def both_ways(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Return rotation vectors [T, 55, 3] and those of the mirrored motion."""
     other = [INDEX[_mirror_name(n)] for n in JOINTS]
@@ -377,3 +357,55 @@ def _mirror_name(name: str) -> str:
         if name.startswith(a):
             return b + name[len(a) :]
     return name
+
+
+# ---- the program
+
+
+def make_sample(bank: Bank, seed: int, frames: int, size: int, device: str) -> Sample:
+    """Return the person of a seed, detected in pictures of many moments; every third is seen by a near camera."""
+    scene = make_scene(bank, seed, frames * _EVERY, size)
+    chosen = list(range(_EVERY // 2, frames * _EVERY, _EVERY))
+    K, viewmat = intrinsics(size, size), scene.viewmat.clone()
+    if seed % 3 == 0:
+        focal = size * float(np.random.default_rng([seed, 0x1E5]).uniform(*_NEAR_FOCALS))
+        viewmat[2, 3] *= focal / float(K[0, 0])
+        K = torch.tensor([[focal, 0, (size - 1) / 2], [0, focal, (size - 1) / 2], [0, 0, 1]])
+    pictures = _pictures(bank, scene, Cameras(viewmat[None], K, size, size), chosen)
+    found = detect(pictures, device=device, fps=FPS / _EVERY)
+    return Sample(found, scene.person.identity, scene.motion[chosen], viewmat.expand(frames, 4, 4), K)
+
+
+def _pictures(bank: Bank, scene: Scene, camera: Cameras, frames: list[int]) -> Iterator[NDArray[np.uint8]]:
+    for i in frames:
+        picture, _ = scene_pictures(bank, scene, camera, slice(i, i + 1), supersample=2)
+        yield (picture[0].permute(1, 2, 0).clamp(0, 1) * 255 + 0.5).byte().numpy()
+
+
+def main() -> int:
+    """Generate people, detect their landmarks, write the calibration, and return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m guava_aug.apps.synthetic.bake.landmarks", description="calibrate the detector's landmarks"
+    )
+    parser.add_argument("out", type=Path)
+    parser.add_argument(
+        "--bank", type=Path, help="bundle of guava_aug.apps.synthetic.bake.pack_bank; else painted people"
+    )
+    parser.add_argument("--people", type=int, default=24)
+    parser.add_argument("--frames", type=int, default=12, help="pictures of each person")
+    parser.add_argument("--size", type=int, default=512, help="of the pictures, px")
+    parser.add_argument("--device", default="cpu", help="where the detector's nets run")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    bank = Bank.load(args.bank) if args.bank else Bank.bare()
+    samples = []
+    for k in range(args.people):
+        samples.append(make_sample(bank, FIRST_SEED + k, args.frames, args.size, args.device))
+        log.info("person %d of %d", k + 1, args.people)
+    calibrate(EhmModel(load_body_file(default_body_path(), uv_size=64)), samples).save(args.out)
+    log.info("wrote %s, %.0f kB", args.out, args.out.stat().st_size / 1e3)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
