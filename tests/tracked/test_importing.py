@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from guava_aug.body.ehm import axis_angle_to_matrix
 from guava_aug.cli import main
 from guava_aug.errors import InputError, OutputError
 from guava_aug.tracked import BodyOutline, TrackedVideo
+from guava_aug.tracked.detect import Landmarks
 from guava_aug.tracked.importing import import_video
 from guava_aug.tracked.smplx_file import read_smplx
 from guava_aug.views.cameras import tracked_cameras
@@ -285,6 +286,49 @@ def test_masks_that_are_none(load: Callable[..., TrackedVideo], arrays: Arrays, 
     with pytest.raises(InputError, match="expected 640 x 400 pixels"):
         load(arrays, masks=small)
     assert list((tmp_path / "tracked").iterdir()) == []  # no half folder, nothing temporary
+
+
+@pytest.fixture
+def nets(monkeypatch: pytest.MonkeyPatch, pictures: tuple[Path, Path]) -> list[Any]:
+    """In place of the nets: the true masks at their size. Gives the person that was asked for."""
+    asked: list[Any] = []
+
+    def detect(frames: Iterable[np.ndarray], *, person: Any, **_: Any) -> Landmarks:
+        count = sum(1 for _ in frames)
+        asked.append(person)
+        masks = [cv2.imread(str(pictures[1] / f"{i}.png"), 0) for i in range(count)]
+        small = np.stack([cv2.resize(mask, (256, 256), interpolation=cv2.INTER_AREA) for mask in masks])
+        zeros = np.zeros
+        return Landmarks(
+            pose=zeros((count, 33, 3)), pose_score=np.ones((count, 33)), pose_world=zeros((count, 33, 3)),
+            hands=zeros((count, 2, 21, 3)), hand_score=zeros((count, 2)), hands_world=zeros((count, 2, 21, 3)),
+            face=zeros((count, 468, 3)), face_score=zeros(count), iris=zeros((count, 2, 5, 2)), person_mask=small,
+            mask_region=np.tile([WIDTH / 2, HEIGHT / 2, WIDTH, HEIGHT, 0.0], (count, 1)), size=(HEIGHT, WIDTH),
+        )  # fmt: skip
+
+    monkeypatch.setattr("guava_aug.tracked.importing.detect", detect)
+    return asked
+
+
+def test_masks_of_the_nets(
+    load: Callable[..., TrackedVideo], arrays: Arrays, pictures: tuple[Path, Path], nets: list[Any]
+) -> None:
+    truth = load(arrays, name="given")
+    made = load(arrays, masks=None)
+    ((x, y),) = nets
+    assert cv2.imread(str(pictures[1] / "0.png"), 0)[round(y), round(x)] > 127  # the person that the parameters are of
+    for i in range(COUNT):
+        (picture, mask), (expected_picture, expected) = made.read_frame(i), truth.read_frame(i)
+        assert np.array_equal(picture, expected_picture)
+        assert ((mask > 127) & (expected > 127)).sum() / ((mask > 127) | (expected > 127)).sum() > 0.95
+
+
+def test_nobody_for_a_mask(
+    load: Callable[..., TrackedVideo], arrays: Arrays, nets: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Landmarks, "found", np.zeros(COUNT, bool))
+    with pytest.raises(InputError, match=r"nobody is found .* --masks"):
+        load(arrays, masks=None)
 
 
 def test_a_body_outside_of_the_picture(load: Callable[..., TrackedVideo], arrays: Arrays) -> None:

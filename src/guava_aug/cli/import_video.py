@@ -13,6 +13,7 @@ from guava_aug.batch.tracking.config import DEFAULT_TRACKED_ROOT
 from guava_aug.cli.exit_codes import OK
 from guava_aug.cli.parsing import MaybePath, Switch, parse
 from guava_aug.cli.streams import say
+from guava_aug.runtime.shutdown import GracefulShutdown
 from guava_aug.runtime.text import pluralize
 
 DESCRIPTION = """\
@@ -70,17 +71,21 @@ def main(argv: Sequence[str]) -> int:
 
     name = name_of(flags.video) if flags.name is None else flags.name
     config = RunConfig(flags.tracked_root, Path(), model_path=flags.model_path, guava_root=flags.guava_root)
-    with speaking(quiet=False, verbose=False) as shown:
+    with GracefulShutdown() as stop, speaking(quiet=False, verbose=False) as shown:
         device = "cpu" if flags.masks is not None else choose_device(flags.device)
         body = load_body(model_source(config), guava_root=flags.guava_root)
         shown.start(1, 1, tracking=True)
         shown.video(name, 1)
         message = "failed"
+
+        def step(done: int, total: int) -> None:
+            stop()
+            shown.frames(name, done, total)
+
         try:
             clip = import_video(
                 flags.video, flags.parameters, flags.tracked_root, body, name=name, masks=flags.masks,
-                keep_audio=flags.audio == "copy", overwrite=flags.overwrite, device=device,
-                step=lambda done, total: shown.frames(name, done, total),
+                keep_audio=flags.audio == "copy", overwrite=flags.overwrite, device=device, step=step,
             )  # fmt: skip
             message = "imported"
         finally:
