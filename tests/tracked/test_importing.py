@@ -23,7 +23,7 @@ from guava_aug.cli import main
 from guava_aug.errors import InputError, OutputError
 from guava_aug.tracked import BodyOutline, TrackedVideo
 from guava_aug.tracked.detect import Landmarks
-from guava_aug.tracked.importing import import_video
+from guava_aug.tracked.importing import body_kind, import_video
 from guava_aug.tracked.smplx_file import read_smplx
 from guava_aug.views.cameras import tracked_cameras
 
@@ -342,6 +342,13 @@ def test_shape_of_another_body_is_left_out(
     made = load({**arrays, "body_model": "smplx"})
     assert not made.identity.betas.any() and not made.motion.expression.any() and made.motion.jaw_pose.any()
     assert "shape and expression are left out" in caplog.text
+
+
+@pytest.mark.parametrize(("vertices", "kind"), [(10475, "smplx"), (10595, "smplx"), (13854, "embedded")])
+def test_bodies_are_told_by_their_mesh(body: EhmModel, vertices: int, kind: str) -> None:
+    """The official body is SMPL-X with 120 vertices of teeth."""
+    mesh = replace(body.assets.body, v_template=torch.zeros(vertices, 3))
+    assert body_kind(EhmModel(replace(body.assets, body=mesh))) == kind
 
 
 def test_a_folder_that_is_there_stays(load: Callable[..., TrackedVideo], arrays: Arrays) -> None:

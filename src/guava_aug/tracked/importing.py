@@ -19,6 +19,7 @@ from torch import Tensor
 
 from guava_aug.body import EhmModel, Identity, Motion
 from guava_aug.body.joints import INDEX
+from guava_aug.body.teeth import NUM_TEETH
 from guava_aug.errors import InputError, OutputError
 from guava_aug.runtime.atomic import temporary_path
 from guava_aug.runtime.frame_rate import Rate
@@ -39,7 +40,7 @@ from guava_aug.tracked.write import write_tracked
 
 log = logging.getLogger(__name__)
 
-SMPLX_VERTICES = 10475
+_SMPLX_VERTICES = 10475
 _ON = 127  # of 255: a mask above it shows the person
 _BATCH = 16  # frames that the detector reads together
 _HEAD_BETAS = 20  # of the embedded body: its head has the same first shape components
@@ -156,7 +157,8 @@ class _Steps:
 
 def body_kind(body: EhmModel) -> BodyKind:
     """Return which body a model has: its shape coefficients belong to it."""
-    return "smplx" if body.assets.body.v_template.shape[0] == SMPLX_VERTICES else "embedded"
+    is_smplx = len(body.assets.body.v_template) in (_SMPLX_VERTICES, _SMPLX_VERTICES + NUM_TEETH)
+    return "smplx" if is_smplx else "embedded"
 
 
 def _viewmats(found: SmplxParameters, pelvis: Tensor) -> Tensor:
