@@ -392,7 +392,7 @@ def _lens_facts(K: Tensor | None, size: int, origin: str) -> dict[str, object]:
 
 def _extract(source: Source, shot: Shot, target: Path) -> bool:
     """Write the sound of a shot; return whether it has any."""
-    if source.path.is_dir():
+    if not source.audio:
         return False
     axis = source.axis
     start = axis.start + axis.seconds(shot.start)
