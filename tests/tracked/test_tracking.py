@@ -16,6 +16,7 @@ from guava_aug.body.joints import INDEX
 from guava_aug.cli import main
 from guava_aug.errors import InputError
 from guava_aug.tracked import BodyOutline, TrackedVideo, check_videos
+from guava_aug.tracked.check import _reported
 from guava_aug.tracked.report import read_report, refuse_worse
 
 FRAMES = range(20, 32)
@@ -109,6 +110,8 @@ def test_the_report_says_how_good_it_is(tracked: Path):
     (other / "tracking.json").write_text(text)
     with pytest.raises(InputError, match=r"poor.*--min_tracking"):
         refuse_worse(other, "fair")
+    assert "poor" in _reported(other)[0]
+    assert _reported(folder) == [] if report.quality == "good" else _reported(folder)
     (other / "tracking.json").unlink()
     other.rmdir()
 

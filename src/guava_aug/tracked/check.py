@@ -25,6 +25,7 @@ from guava_aug.tracked.masks import in_words, plate_frames, small_mask
 from guava_aug.tracked.masks import left_out as frames_left_out
 from guava_aug.tracked.outline import BodyOutline
 from guava_aug.tracked.plausibility import Plausibility, examine, source_fault
+from guava_aug.tracked.report import QUALITIES, read_report
 from guava_aug.tracked.timemap import Timing
 from guava_aug.tracked.video import TrackedVideo
 
@@ -184,6 +185,7 @@ def _check(  # noqa: C901 - one case per kind of fault
         )
     (warnings if accept_tracking else problems).extend(found.impossible)
     warnings.extend(found.odd)
+    warnings.extend(_reported(video.path))
     return CheckRow(
         name=name,
         path=video.path,
@@ -198,6 +200,18 @@ def _check(  # noqa: C901 - one case per kind of fault
         left_out=left_out,
         far_off=found.far_off,
     )
+
+
+def _reported(folder: Path) -> list[str]:
+    """Return what the report of `guava-aug track` says of a clip whose tracking is not good."""
+    try:
+        report = read_report(folder)
+    except InputError as e:
+        return [str(e)]
+    if report is None or report.quality == QUALITIES[0]:
+        return []
+    why = f": {'; '.join(report.reasons)}" if report.reasons else ""
+    return [f"the tracking is {report.quality}{why}"]
 
 
 def _decode_all(video: TrackedVideo) -> tuple[list[str], list[str], dict[int, np.ndarray]]:

@@ -28,7 +28,7 @@ from guava_aug.runtime.text import pluralize
 from guava_aug.tracked.detect import Landmarks, detect
 from guava_aug.tracked.layout import SKIPPED, FrameTimes, check_name
 from guava_aug.tracked.lens import Calibration, lens_of_crop
-from guava_aug.tracked.matting import WORK, coarse_in_crop, refine_masks
+from guava_aug.tracked.matting import coarse_masks, refine_masks
 from guava_aug.tracked.outline import BodyOutline
 from guava_aug.tracked.plausibility import refuse_impossible
 from guava_aug.tracked.projected import ProjectedBody, project_body
@@ -266,9 +266,7 @@ def _with_own(
             latest[0] = crop.take(picture, clip.size)
             yield latest[0]
 
-    def coarse(i: int) -> np.ndarray:
-        return coarse_in_crop(landmarks.person_mask[i], landmarks.mask_region[i], crop.matrix(WORK))
-
+    coarse = coarse_masks(landmarks.person_mask, landmarks.mask_region, crop)
     for mask in refine_masks(crops, coarse, len(numbers), crop.known(clip.size)):
         yield latest[0], mask
 

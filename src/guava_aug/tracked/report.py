@@ -32,6 +32,7 @@ class TrackingReport:
     num_frames: int  # of this clip
     quality: Quality
     reasons: tuple[str, ...] = ()  # why the quality is not "good"
+    notes: tuple[str, ...] = ()  # what was found out about the video: damage, interlacing, shots that were left out
     lens: Mapping[str, Any] = field(default_factory=dict)  # field of view in degrees, and where it is known from
     parts: Mapping[str, Any] = field(default_factory=dict)  # per part: confidence, reprojection in px, jitter
     frames: Mapping[str, Any] = field(default_factory=dict)  # per frame and part: confidence; frames without a person
@@ -71,10 +72,11 @@ def read_report(folder: Path) -> TrackingReport | None:
         or values.get("quality") not in QUALITIES
     ):
         raise InputError(f"{path} is damaged. Track the video again with --overwrite.")
-    reasons = values.get("reasons")
+    reasons, notes = (values.get(name) for name in ("reasons", "notes"))
     return TrackingReport(
         **{name: values[name] for name in (*texts, *counts, "quality")},
         reasons=tuple(map(str, reasons)) if isinstance(reasons, list) else (),
+        notes=tuple(map(str, notes)) if isinstance(notes, list) else (),
         **{name: values[name] for name in ("lens", "parts", "frames") if isinstance(values.get(name), dict)},
     )
 

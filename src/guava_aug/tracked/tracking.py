@@ -38,6 +38,7 @@ from guava_aug.tracked.outline import BodyOutline, spread_frames
 from guava_aug.tracked.overlay import draw_fit, fit_sheet, write_video
 from guava_aug.tracked.quality import frame_figures, part_figures, why_not_good
 from guava_aug.tracked.reading import Crop, Shot, Source, choose_crop, extract_audio, find_shots, open_source
+from guava_aug.tracked.reading.shots import OnCut
 from guava_aug.tracked.reading.undistorted import Undistorted
 from guava_aug.tracked.report import QUALITIES, REPORT, Quality, TrackingReport, clip_names, read_report
 from guava_aug.tracked.video import TrackedVideo
@@ -65,7 +66,7 @@ class TrackOptions:
     source_signature: str  # of the video's content, for the report
     fingerprint: str  # of these options, for the report
     person: Person = None  # whom to follow: a number from the left, or a point of the first frame
-    on_cut: str = "split"
+    on_cut: OnCut = "split"
     fov: str | None = None  # field of view as `lens_of_fov` takes it; "auto": estimated, whatever the file says
     calibration: tuple[Path, str | None] | None = None  # file, and name of the camera in it
     keep_audio: bool = True
@@ -161,6 +162,8 @@ class _Work:
         self.tracker, self.path, self.root, self.name = tracker, path, root, name
         self.options, self.stages = options, stages
         self.total = 1
+        self.notes: tuple[str, ...] = ()
+        self.lens_origin = "estimate"
 
     def clips(self, staging: Path) -> Generator[Step, None, list[TrackedClip]]:
         """Write all clips below `staging`, and return them."""
@@ -169,7 +172,8 @@ class _Work:
             lens, self.lens_origin = self._lens(source)
             if lens is not None and lens.distortion:
                 source = Undistorted(source, lens)
-            shots = find_shots(source, on_cut=self.options.on_cut).shots  # type: ignore[arg-type]
+            found_shots = find_shots(source, on_cut=self.options.on_cut)
+            shots, self.notes = found_shots.shots, found_shots.notes
         self.total = 3 * sum(map(len, shots))
         found: list[_Seen] = []
         refused: list[str] = []
@@ -241,7 +245,8 @@ class _Work:
         report = TrackingReport(
             source_path=str(self.path.absolute()), source_signature=self.options.source_signature,
             fingerprint=self.options.fingerprint, clip=number, num_clips=count, num_frames=len(shot),
-            quality=found.word, reasons=(*why_not_good(found, landmarks), *refused, *source.notes),
+            quality=found.word, reasons=tuple(why_not_good(found, landmarks)),
+            notes=(*refused, *self.notes, *source.notes),
             lens=_lens_facts(K, size, self.lens_origin), parts=part_figures(found),
             frames=frame_figures(found, landmarks),
         )  # fmt: skip
@@ -426,7 +431,7 @@ def _lens_facts(K: Tensor | None, size: int, origin: str) -> dict[str, object]:
 
 def extract_sound(source: Source, start: int, stop: int, target: Path) -> bool:
     """Write the sound of the frames from `start` to `stop` (exclusive); return whether they have any."""
-    if source.path.is_dir():
+    if not source.audio:
         return False
     axis = source.axis
     end = axis.seconds(stop) if stop < len(axis) else axis.seconds(stop - 1) + 1 / Fraction(axis.fps)

@@ -21,7 +21,8 @@ class Undistorted(Source):
     def __init__(self, source: Source, lens: Calibration) -> None:
         super().__init__()
         self._source, self._undistortion = source, Undistortion(lens)
-        self.path, self.size, self.axis, self.focal_35mm = source.path, source.size, source.axis, source.focal_35mm
+        self.path, self.size, self.axis = source.path, source.size, source.axis
+        self.audio, self.focal_35mm = source.audio, source.focal_35mm
 
     @property
     def valid(self) -> np.ndarray:
