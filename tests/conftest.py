@@ -19,6 +19,7 @@ from places import REPO, SHARED
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one such process per core; the programs that tests start inherit it
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("NUMBA_NUM_THREADS", "2")  # the same for all tests: numba refuses a change once it has begun
 
 
 @pytest.fixture(scope="session")
