@@ -92,6 +92,7 @@ def test_command_line_to_mp4(guava_assets, tracked_root, tmp_path):
     assert error.mean() < 3  # CRF 10, chroma at half size
 
 
+@pytest.mark.thorough
 def test_legacy_mode_is_a_fresh_process_per_view(guava_assets, tracked_root, tmp_path):
     """Without --batch; and the log's camera is the same as with it."""
     done = run(

@@ -282,6 +282,7 @@ def test_script_wants_a_list(tracked: Path, tmp_path: Path, fake_model: list, ca
     assert set(logged(tmp_path / "out")) == {"one"}
 
 
+@pytest.mark.thorough
 def test_both_modes_give_the_same(tracked: Path, tmp_path: Path, tiny_model: Path):
     """The script as a process: without --batch every view is a process of its own that loads a real model."""
     command = [

@@ -49,6 +49,7 @@ def bench(tiny: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_figures_are_in_the_file(bench):
     figures = json.loads((bench[0] / "bench.json").read_text(encoding="utf-8"))
     assert figures["schema"] == SCHEMA and figures["video"] == "clip" and figures["model"].endswith("tiny.safetensors")
@@ -74,6 +75,7 @@ def test_the_figures_are_in_the_file(bench):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_tables_mark_what_is_extrapolated(bench):
     text = bench[1]
     lines = {line.split()[0]: line for line in text.splitlines() if line[:1].isdigit()}
@@ -83,6 +85,7 @@ def test_the_tables_mark_what_is_extrapolated(bench):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_chart_has_the_lanes(bench):
     picture = cv2.imread(str(bench[0] / "bench.png"), cv2.IMREAD_COLOR)[..., ::-1]
     lanes = json.loads((bench[0] / "bench.json").read_text())["utilisation"]["lanes"]
@@ -182,6 +185,7 @@ def run_here(command: list[str], **options: object) -> subprocess.CompletedProce
         ("rasterizer", ["--gaussians", "300", "--size", "64", "--channels", "5", "--batches", "2"]),
     ],
 )
+@pytest.mark.thorough
 def test_programs_measure_the_tiny_model(
     name: str, flags: list[str], tiny: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -204,6 +208,7 @@ def test_programs_measure_the_tiny_model(
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_long_video_is_measured_with_the_tests_model(
     tiny: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -115,6 +115,7 @@ def test_the_table_for_a_page_has_the_figures(run: Path):
         assert float(cells[2]) == pytest.approx(report["mean"][view][method]["person_psnr"], abs=0.051)
 
 
+@pytest.mark.thorough
 def test_painted_people_are_said_to_be_painted(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     argv = ["--subjects", "1", "--frames", "1", "--difficulties", "easy", "--model_path", str(tiny_model)]
     assert main(["evaluate", *argv, "--device", "cpu", "--output", str(tmp_path)]) == 0
@@ -122,6 +123,7 @@ def test_painted_people_are_said_to_be_painted(tiny_model: Path, tmp_path: Path,
     assert "no --bank" in said.err and "not comparable" in said.out and "(no --bank)" in said.out
 
 
+@pytest.mark.thorough
 def test_same_arguments_same_figures_whichever_difficulties(run: Path, tiny_model: Path):
     before = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))["people"][0]
     model = load_model(tiny_model)

@@ -46,6 +46,7 @@ def test_empty_pool_says_what_to_do(tiny_config, body, tmp_path):
         _run(tiny_config, body, tmp_path / "run").train(Pool(tmp_path, "cpu"))
 
 
+@pytest.mark.thorough
 def test_loss_falls_on_one_person(tiny_config, body, pool, tmp_path):
     run = _run(tiny_config, body, tmp_path / "run")
     batch = pool.sample(np.random.default_rng(0), 1, 2, tiny_config.feature_img_size)

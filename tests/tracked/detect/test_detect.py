@@ -164,6 +164,7 @@ def test_the_larger_of_two_persons_is_followed_unless_another_is_asked_for(two_p
         detect(two_persons[:1], person=2)
 
 
+@pytest.mark.thorough
 def test_the_person_is_followed_when_the_larger_one_comes_later(two_persons: list[np.ndarray]):
     alone = two_persons[0].copy()
     alone[:, alone.shape[1] // 2 :] = 128

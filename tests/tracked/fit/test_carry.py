@@ -13,6 +13,7 @@ from guava_aug.tracked.fit.carry import calibration_for, carried
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_face_landmarks_find_their_places_on_another_head() -> None:
     own = fitter().model.assets
     calibration = Calibration.load()

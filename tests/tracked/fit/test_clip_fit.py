@@ -88,6 +88,7 @@ def test_windows_join_without_seams(fit: ClipFit, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_lens_of_a_near_camera_is_found() -> None:
     focal = 1.1 * SIZE
     landmarks = landmarks_of(signing(FRAMES)[1], Lens(focal, (255.5, 255.5)), 1.25, noise=0.1)
