@@ -17,7 +17,8 @@ from guava_aug.cli import main
 from guava_aug.errors import InputError
 from guava_aug.tracked import BodyOutline, TrackedVideo, check_videos
 from guava_aug.tracked.check import _reported
-from guava_aug.tracked.report import read_report, refuse_worse
+from guava_aug.tracked.report import clip_names, first_clip_names, read_report, refuse_worse
+from guava_aug.tracked.tracking import TrackedClip, _publish
 
 FRAMES = range(20, 32)
 NAMES = [f"{side}_{part}" for side in ("left", "right") for part in ("shoulder", "elbow", "wrist", "index1", "pinky1")]
@@ -114,6 +115,21 @@ def test_the_report_says_how_good_it_is(tracked: Path):
     assert _reported(folder) == [] if report.quality == "good" else _reported(folder)
     (other / "tracking.json").unlink()
     other.rmdir()
+
+
+def test_what_was_there_comes_back_when_its_successor_cannot_be_moved(tmp_path: Path):
+    old = tmp_path / "root" / "a"
+    old.mkdir(parents=True)
+    (old / "videos_info.json").write_text("{}")
+    staging = tmp_path / "root" / ".staging"
+    staging.mkdir()
+    with pytest.raises(FileNotFoundError):  # the new folder is not there
+        _publish(staging, tmp_path / "root", "a", [TrackedClip("a", 1, 25, 512, "good")], overwrite=True)
+    assert (old / "videos_info.json").read_text() == "{}"
+
+
+def test_first_names_are_those_of_the_first_clips():
+    assert first_clip_names("a") == tuple(clip_names("a", count)[0] for count in (1, 2, 100, 1000))
 
 
 def test_a_video_without_a_person_is_refused_by_reason(tracked: Path, capsys: pytest.CaptureFixture[str]):

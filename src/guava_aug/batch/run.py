@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import fields
@@ -15,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from guava_aug.batch.config import DEFAULT_DIFFICULTIES, RunConfig
 from guava_aug.batch.config_file import save_config
-from guava_aug.batch.executors.base import Event, Executor, FramesDone, JobBegun, LogLine, StageTimed, ViewDone
-from guava_aug.batch.executors.dispatch import dispatch
+from guava_aug.batch.executors.base import Executor, JobBegun, JobEvent, ViewDone
+from guava_aug.batch.executors.dispatch import run_jobs
 from guava_aug.batch.journal.history import History
 from guava_aug.batch.journal.run_log import RunLog
 from guava_aug.batch.journal.run_record import record_path, versions, write_record
@@ -24,18 +22,17 @@ from guava_aug.batch.options import path_options
 from guava_aug.batch.plan import PlannedVideo, ViewKeys, make_work_list, unique_names, warn_of_look_alikes
 from guava_aug.batch.recorder import Recorder
 from guava_aug.batch.results import RunResult, ViewRecord
+from guava_aug.batch.root import make_writable, refuse_file_in_the_way
 from guava_aug.batch.sharding import Shard
 from guava_aug.batch.status import active_workers
 from guava_aug.batch.validate import render_settings
 from guava_aug.errors import InputError, OutputError, UsageError
-from guava_aug.output.tree import RUN_FOLDER, remove_unfinished_files
+from guava_aug.output.tree import remove_unfinished_files
 from guava_aug.runtime import fault_points
 from guava_aug.runtime.explain import explain
 from guava_aug.runtime.openmp import same_threads
-from guava_aug.runtime.presence import nearest_existing
 from guava_aug.runtime.progress import NoProgress, Progress
 from guava_aug.runtime.shutdown import Check
-from guava_aug.runtime.stale_files import remove_stale_files
 from guava_aug.runtime.text import pluralize
 from guava_aug.runtime.timing import StageTimer, stage_rows
 from guava_aug.tracked.layout import check_root, find_video, named, real_names, scan_videos, why_no_videos
@@ -182,13 +179,13 @@ class _Run:
         """See `run`."""
         self.executor.check()
         names = self._names()
-        _refuse_file_in_the_way(self.config.output_root)
+        refuse_file_in_the_way(self.config.output_root, "--output_root")
         with RunLog(self.config.output_root, self.config.part_id, self._header()) as self.log:
             self.recorder = Recorder(self.config, self.log, self.executor)
             jobs = self._plan(names)
             self._refuse_unknown(jobs)
             self._warn_of_others(jobs)
-            _make_writable(self.config.output_root)
+            make_writable(self.config.output_root, "--output_root")
             self._save_config()
             self._sweep_flights()
             try:
@@ -211,7 +208,7 @@ class _Run:
         """See the function of this name."""
         self.executor.check()
         names = self._names()
-        _refuse_file_in_the_way(self.config.output_root)
+        refuse_file_in_the_way(self.config.output_root, "--output_root")
         self.log = RunLog(self.config.output_root, self.config.part_id)
         jobs = self._plan(names, dry_run=True)
         self._refuse_unknown(jobs)
@@ -301,34 +298,22 @@ class _Run:
     def _work(self, planned: Sequence[PlannedVideo]) -> None:
         pending = [video.job for video in planned if video.todo]
         self.recorder.skip(planned)
-        try:
-            if (possible := sum(job.refused is None for job in pending)) > 0:
-                self.stop()
-                self.executor.start(possible)
+
+        def begin() -> None:
             self.log.begin_run({j.name: [v.label for v in j.views] for j in pending}, overwrite=self.config.overwrite)
             fault_points.fault_point("after-plan")
             if pending:
                 self.progress.start(len(pending), sum(len(job.views) for job in pending))
-            with contextlib.closing(dispatch(self.executor, pending, self.stop, retries=self.config.retries)) as events:
-                for event in events:
-                    self._take(event)
-        finally:
-            try:
-                self.executor.stop()
-            finally:
-                self.progress.close()
 
-    def _take(self, event: Event) -> None:
+        run_jobs(
+            self.executor, pending, self.stop, begin=begin, take=self._take, stages=self.stages,
+            progress=self.progress, retries=self.config.retries,
+        )  # fmt: skip
+
+    def _take(self, event: JobEvent) -> None:
         """Process one event, while its job waits."""
         if isinstance(event, ViewDone):
             self.recorder.view_done(event.record)
-        elif isinstance(event, FramesDone):
-            self.progress.frames(event.video, event.done, event.total)
-        elif isinstance(event, StageTimed):
-            self.stages.add(event.name, event.seconds, event.count)
-        elif isinstance(event, LogLine):
-            source = f"{event.source}: " if event.source else ""
-            log.log(event.level, "%s%s", source, event.text)
         elif isinstance(event, JobBegun):
             if event.attempt == 0:
                 self.progress.video(event.job.name, len(event.job.parts))
@@ -385,28 +370,3 @@ def _first(jobs: list[PlannedVideo], limit: int | None) -> list[PlannedVideo]:
         taken += bool(job.todo) and job.refused is None
         kept.append(job)
     return kept
-
-
-def _refuse_file_in_the_way(root: Path) -> None:
-    there = nearest_existing(root)
-    if not os.path.isdir(there):
-        raise OutputError(f"--output_root {root} cannot be made: {there} is a file; choose another folder")
-
-
-def _make_writable(root: Path) -> None:
-    """Make the output root, and find out now rather than after an hour whether it can be written.
-
-    Raises:
-        OutputError: it cannot.
-    """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=root):
-            pass
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(
-            f"--output_root {root} cannot be written ({reason}); choose another folder, or change its permissions"
-        ) from error
-    remove_stale_files(root)
-    remove_stale_files(root / RUN_FOLDER)

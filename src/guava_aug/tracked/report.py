@@ -48,6 +48,11 @@ def clip_names(name: str, num_clips: int) -> list[str]:
     return [name] if num_clips == 1 else [f"{name}_{k:0{digits}d}" for k in range(1, num_clips + 1)]
 
 
+def first_clip_names(name: str) -> tuple[str, ...]:
+    """Return what the first folder of a video may be called, whatever the number of its clips."""
+    return name, *(f"{name}_{1:0{digits}d}" for digits in (2, 3, 4))
+
+
 def read_report(folder: Path) -> TrackingReport | None:
     """Return the report of a tracked folder; None: it has none, being of another tracker.
 

@@ -40,7 +40,15 @@ from guava_aug.tracked.quality import frame_figures, part_figures, why_not_good
 from guava_aug.tracked.reading import Crop, Shot, Source, choose_crop, extract_audio, find_shots, open_source
 from guava_aug.tracked.reading.shots import OnCut
 from guava_aug.tracked.reading.undistorted import Undistorted
-from guava_aug.tracked.report import QUALITIES, REPORT, Quality, TrackingReport, clip_names, read_report
+from guava_aug.tracked.report import (
+    QUALITIES,
+    REPORT,
+    Quality,
+    TrackingReport,
+    clip_names,
+    first_clip_names,
+    read_report,
+)
 from guava_aug.tracked.video import TrackedVideo
 from guava_aug.tracked.write import write_tracked
 from guava_aug.views.cameras import resized_K
@@ -451,11 +459,17 @@ def _publish(staging: Path, root: Path, name: str, clips: Sequence[TrackedClip],
     old = staging / "old"
     old.mkdir()
     before = _clips_before(root, name)
-    for folder in {*(root / clip.name for clip in clips), *before}:
-        if is_there(folder):
-            os.replace(folder, old / folder.name)
-    for clip in clips:
-        os.replace(staging / clip.name, root / clip.name)
+    try:
+        for folder in {*(root / clip.name for clip in clips), *before}:
+            if is_there(folder):
+                os.replace(folder, old / folder.name)
+        for clip in clips:
+            os.replace(staging / clip.name, root / clip.name)
+    except BaseException:  # also Ctrl-C: what was there must not be lost with the staging folder
+        for folder in old.iterdir():
+            if not is_there(root / folder.name):
+                os.replace(folder, root / folder.name)
+        raise
 
 
 def _is_own(folder: Path, root: Path, name: str) -> bool:
@@ -465,7 +479,7 @@ def _is_own(folder: Path, root: Path, name: str) -> bool:
 
 def _clips_before(root: Path, name: str) -> list[Path]:
     """Return the folders of a video that were tracked before, as their reports say."""
-    for first in (name, *(f"{name}_{1:0{digits}d}" for digits in (2, 3, 4))):
+    for first in first_clip_names(name):
         folder = root / first
         if is_there(folder / INFO):
             try:

@@ -64,6 +64,7 @@ class JobDone:
     records: tuple[ViewRecord, ...] = ()  # the last of every part
 
 
+JobEvent = ViewDone | JobBegun | JobDone  # what jobs and their parts become
 Event = ViewDone | FramesDone | StageTimed | LogLine | JobBegun | JobDone
 Events = Generator[Event, None, None]
 

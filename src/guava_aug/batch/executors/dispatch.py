@@ -19,6 +19,7 @@ from guava_aug.batch.executors.base import (
     FramesDone,
     JobBegun,
     JobDone,
+    JobEvent,
     LogLine,
     StageTimed,
     ViewDone,
@@ -27,6 +28,7 @@ from guava_aug.batch.failures import failed_record
 from guava_aug.batch.jobs import Job, Part, VideoJob
 from guava_aug.batch.results import ViewRecord
 from guava_aug.errors import InputError, OutputError
+from guava_aug.runtime.progress import Progress
 from guava_aug.runtime.shutdown import Check, ShutdownRequested
 from guava_aug.runtime.text import pluralize
 from guava_aug.runtime.timing import StageTimer
@@ -86,6 +88,51 @@ def run_job(executor: Executor, job: Job, retries: int = 0) -> Events:
 
 def _named(count: int, job: Job) -> str:
     return pluralize(count, "failed view") if isinstance(job, VideoJob) else "a video that failed"
+
+
+def run_jobs(
+    executor: Executor,
+    jobs: Sequence[Job],
+    stop: Check,
+    *,
+    begin: Callable[[], None],
+    take: Callable[[JobEvent], None],
+    stages: StageTimer,
+    progress: Progress,
+    retries: int = 0,
+) -> None:
+    """Start an executor, work through jobs, and stop it, whatever happens.
+
+    Args:
+        executor: Makes the parts of the jobs; it is started only if any job is possible.
+        jobs: In the order in which they are begun.
+        stop: As for `dispatch`.
+        begin: Called when the executor is ready, before the first job.
+        take: Gets the events but for stages, log lines and frames; their jobs wait meanwhile.
+        stages: Gets the time that the stages took.
+        progress: Told of frames, and closed in the end.
+        retries: How often a part that failed, but not for good, is tried again.
+    """
+    try:
+        if (possible := sum(job.refused is None for job in jobs)) > 0:
+            stop()
+            executor.start(possible)
+        begin()
+        with contextlib.closing(dispatch(executor, jobs, stop, retries=retries)) as events:
+            for event in events:
+                if isinstance(event, FramesDone):
+                    progress.frames(event.video, event.done, event.total)
+                elif isinstance(event, StageTimed):
+                    stages.add(event.name, event.seconds, event.count)
+                elif isinstance(event, LogLine):
+                    log.log(event.level, "%s%s", f"{event.source}: " if event.source else "", event.text)
+                else:
+                    take(event)
+    finally:
+        try:
+            executor.stop()
+        finally:
+            progress.close()
 
 
 def run_alone(executor: Executor, job: Job, stages: StageTimer | None = None) -> list[ViewRecord]:

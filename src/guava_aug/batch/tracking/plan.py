@@ -18,7 +18,7 @@ from guava_aug.errors import InputError
 from guava_aug.runtime.digest import file_sha256
 from guava_aug.runtime.presence import is_there
 from guava_aug.tracked.layout import INFO, SKIPPED, check_name
-from guava_aug.tracked.report import REPORT, clip_names, read_report
+from guava_aug.tracked.report import REPORT, clip_names, first_clip_names, read_report
 
 TRACKER_VERSION = 1  # counts up whenever the same video gives another result
 LABEL = TrackPart().label
@@ -111,7 +111,7 @@ def _existing(root: Path, name: str, fingerprint: str, signature: str) -> tuple[
     Raises:
         InputError: there is something of this name that must not be replaced.
     """
-    first = next((one for one in (name, *(f"{name}_{1:0{n}d}" for n in (2, 3, 4))) if is_there(root / one)), None)
+    first = next((one for one in first_clip_names(name) if is_there(root / one)), None)
     if first is None:
         return (), 0
     folder = root / first

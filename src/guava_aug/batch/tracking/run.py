@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -13,25 +12,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from guava_aug.batch.executors.base import Event, Executor, FramesDone, JobBegun, LogLine, StageTimed, ViewDone
-from guava_aug.batch.executors.dispatch import dispatch
+from guava_aug.batch.executors.base import Executor, JobBegun, JobEvent, ViewDone
+from guava_aug.batch.executors.dispatch import run_jobs
 from guava_aug.batch.executors.work import in_process
 from guava_aug.batch.journal.history import History
 from guava_aug.batch.journal.journal import Journal
 from guava_aug.batch.journal.run_record import record_path, versions, write_record
 from guava_aug.batch.results import ViewRecord
+from guava_aug.batch.root import make_writable, refuse_file_in_the_way
 from guava_aug.batch.sharding import Shard
 from guava_aug.batch.tracking.config import TrackConfig
 from guava_aug.batch.tracking.inputs import find_sources
 from guava_aug.batch.tracking.plan import LABEL, PlannedTracking, plan_tracking
 from guava_aug.errors import OutputError
-from guava_aug.output.tree import RUN_FOLDER
 from guava_aug.runtime.explain import explain
 from guava_aug.runtime.openmp import same_threads
-from guava_aug.runtime.presence import nearest_existing
 from guava_aug.runtime.progress import NoProgress, Progress
 from guava_aug.runtime.shutdown import Check
-from guava_aug.runtime.stale_files import remove_stale_files
 from guava_aug.runtime.text import pluralize
 from guava_aug.runtime.timing import StageTime, StageTimer, stage_rows
 
@@ -144,7 +141,8 @@ class _TrackRun:
             mine = set(Shard.parse(self.config.shard).select(sources))
             log.info("part %s: %d of %s", self.config.shard, len(mine), pluralize(len(sources), "video"))
             sources = {name: path for name, path in sources.items() if name in mine}
-        _make_writable(self.root)
+        refuse_file_in_the_way(self.root, "--tracked_root")
+        make_writable(self.root, "--tracked_root")
         self.history = History(self.root)
         planned = _first(plan_tracking(self.config, sources, self.history, again=again), self.config.limit)
         header = {
@@ -204,33 +202,21 @@ class _TrackRun:
     def _work(self, pending: Sequence[PlannedTracking]) -> None:
         jobs = [video.job for video in pending]
         self.pending = {video.name: video for video in pending}
-        try:
-            if (possible := sum(job.refused is None for job in jobs)) > 0:
-                self.stop()
-                self.executor.start(possible)
+
+        def begin() -> None:
             if jobs:
                 self.journal.append("plan", {"views": {job.name: [LABEL] for job in jobs}})
                 self.progress.start(len(jobs), len(jobs), tracking=True)
-            with contextlib.closing(dispatch(self.executor, jobs, self.stop, retries=self.config.retries)) as events:
-                for event in events:
-                    self._take(event)
-        finally:
-            try:
-                self.executor.stop()
-            finally:
-                self.progress.close()
 
-    def _take(self, event: Event) -> None:
+        run_jobs(
+            self.executor, jobs, self.stop, begin=begin, take=self._take, stages=self.stages,
+            progress=self.progress, retries=self.config.retries,
+        )  # fmt: skip
+
+    def _take(self, event: JobEvent) -> None:
         """Deal with one event; the job it is from waits meanwhile."""
         if isinstance(event, ViewDone):
             self._ended(event.record)
-        elif isinstance(event, FramesDone):
-            self.progress.frames(event.video, event.done, event.total)
-        elif isinstance(event, StageTimed):
-            self.stages.add(event.name, event.seconds, event.count)
-        elif isinstance(event, LogLine):
-            source = f"{event.source}: " if event.source else ""
-            log.log(event.level, "%s%s", source, event.text)
         elif isinstance(event, JobBegun):
             if event.attempt == 0:
                 self.progress.video(event.job.name, 1)
@@ -288,20 +274,3 @@ def _first(planned: list[PlannedTracking], limit: int | None) -> list[PlannedTra
     todo = [video.name for video in planned if video.todo and video.job.refused is None][limit:]
     left_out = set(todo)
     return [video for video in planned if video.name not in left_out]
-
-
-def _make_writable(root: Path) -> None:
-    there = nearest_existing(root)
-    if not os.path.isdir(there):
-        raise OutputError(f"--tracked_root {root} cannot be made: {there} is a file; choose another folder")
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=root):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"--tracked_root {root} cannot be written ({error.strerror or error}); choose another folder, or change "
-            "its permissions"
-        ) from error
-    remove_stale_files(root)
-    remove_stale_files(root / RUN_FOLDER)

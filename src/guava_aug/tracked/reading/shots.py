@@ -18,6 +18,7 @@ import numpy as np
 from guava_aug.errors import InputError, UsageError
 from guava_aug.runtime.text import pluralize
 from guava_aug.tracked.reading.source import Frame, Source
+from guava_aug.tracked.report import clip_names
 
 OnCut = Literal["split", "refuse"]
 
@@ -107,11 +108,8 @@ def find_shots(source: Source, *, on_cut: OnCut = "split", shortest: int = SHORT
         raise InputError(
             f"{source.path}: has no shot of at least {pluralize(shortest, 'frame')} ({'; '.join(notes[:3])})"
         )
-    digits = max(2, len(str(len(kept))))
-    shots = tuple(
-        Shot(source.name if len(kept) == 1 else f"{source.name}_{k:0{digits}d}", tuple(numbers[a:b]))
-        for k, (a, b) in enumerate(kept, start=1)
-    )
+    names = clip_names(source.name, len(kept))
+    shots = tuple(Shot(name, tuple(numbers[a:b])) for name, (a, b) in zip(names, kept, strict=True))
     fades = tuple((numbers[a], numbers[b - 1]) for a, b in blank_runs)
     return Shots(shots, tuple(numbers[i] for i in cuts), fades, tuple(notes))
 
