@@ -8,8 +8,8 @@ from pathlib import Path
 
 from guava_aug.errors import OutputError
 from guava_aug.output.tree import RUN_FOLDER
+from guava_aug.runtime.atomic import remove_stale_files
 from guava_aug.runtime.presence import nearest_existing
-from guava_aug.runtime.stale_files import remove_stale_files
 
 
 def refuse_file_in_the_way(root: Path, flag: str) -> None:

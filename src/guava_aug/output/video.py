@@ -25,10 +25,8 @@ from guava_aug.output.quantize import NotFiniteError
 from guava_aug.output.settings import PRESETS as PRESETS
 from guava_aug.output.sound import Sound
 from guava_aug.runtime import fault_points, timing
-from guava_aug.runtime.atomic import temporary_path
-from guava_aug.runtime.durable import sync_file, sync_folder
+from guava_aug.runtime.atomic import remove_stale_files, sync_file, sync_folder, temporary_path
 from guava_aug.runtime.frame_rate import Rate, exact_rate
-from guava_aug.runtime.stale_files import remove_stale_files
 from guava_aug.runtime.text import pluralize
 
 CRF = 10  # the original's quality (imageio's 8)

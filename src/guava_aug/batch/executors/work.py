@@ -8,8 +8,8 @@ from guava_aug.batch.config import RunConfig
 from guava_aug.batch.executors.base import Executor, StageTimed
 from guava_aug.batch.jobs import Job
 from guava_aug.batch.tracking.config import TrackConfig
+from guava_aug.runtime.atomic import remove_stale_files
 from guava_aug.runtime.shutdown import Check
-from guava_aug.runtime.stale_files import remove_stale_files
 
 WorkConfig = RunConfig | TrackConfig
 

@@ -38,7 +38,7 @@ from guava_aug.batch.journal.lines import (
 )
 from guava_aug.errors import DiskFullError, OutputError
 from guava_aug.output.tree import RUN_FOLDER
-from guava_aug.runtime.durable import sync_descriptor
+from guava_aug.runtime.atomic import sync_descriptor
 from guava_aug.runtime.plain_json import is_count, loads
 from guava_aug.runtime.processes import host_id, host_name
 
