@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from guava_aug.errors import AssetError
-from guava_aug.runtime.explain import in_short
+from guava_aug.runtime.text import in_short
 
 _MAX_YAML = 2**20  # bytes
 # Smallest and largest values of the configuration: a typing error must not allocate all memory.

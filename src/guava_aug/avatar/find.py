@@ -8,7 +8,7 @@ from pathlib import Path
 
 from guava_aug.assets import embedded_path
 from guava_aug.errors import AssetError
-from guava_aug.runtime.presence import is_folder
+from guava_aug.runtime.files import is_folder
 
 EMBEDDED = "embedded"  # the name of the model that ships with the package
 EMBEDDED_DIR = embedded_path()

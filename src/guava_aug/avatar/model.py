@@ -28,8 +28,8 @@ from guava_aug.render.composite import composite
 from guava_aug.render.rasterize import Raster, check_backend, rasterize
 from guava_aug.runtime import triton_support
 from guava_aug.runtime.device import device_errors
-from guava_aug.runtime.explain import one_line
-from guava_aug.runtime.presence import is_file, is_folder, is_there
+from guava_aug.runtime.files import is_file, is_folder, is_there
+from guava_aug.runtime.text import one_line
 from guava_aug.tracked import Source
 from guava_aug.views.cameras import Cameras, Lens
 

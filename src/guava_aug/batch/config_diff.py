@@ -8,8 +8,7 @@ from typing import Any
 
 from guava_aug.batch.config import RunConfig
 from guava_aug.batch.options import options_of, pixel_options
-from guava_aug.errors import UsageError
-from guava_aug.runtime.printable import printable
+from guava_aug.errors import UsageError, printable
 from guava_aug.runtime.text import pluralize
 from guava_aug.views.view import View, recorded_params
 

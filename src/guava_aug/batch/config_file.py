@@ -14,8 +14,8 @@ from guava_aug.batch.sharding import Shard
 from guava_aug.errors import OutputError, UsageError
 from guava_aug.output.tree import RUN_FOLDER
 from guava_aug.runtime.atomic import atomic_write
-from guava_aug.runtime.explain import one_line
-from guava_aug.runtime.text_files import briefly, read_text
+from guava_aug.runtime.files import read_text
+from guava_aug.runtime.text import briefly, one_line
 from guava_aug.runtime.version import __version__
 
 

@@ -12,7 +12,7 @@ from guava_aug.batch.journal.history import History
 from guava_aug.batch.plan import PlannedVideo
 from guava_aug.batch.run import plan_only
 from guava_aug.errors import InputError
-from guava_aug.runtime.presence import nearest_existing
+from guava_aug.runtime.files import nearest_existing
 from guava_aug.views.view import View
 
 

@@ -7,7 +7,7 @@ import errno
 from guava_aug.batch.jobs import Job, Part
 from guava_aug.batch.results import ViewRecord
 from guava_aug.errors import DeviceError, DeviceLostError, DiskFullError, is_permanent, location
-from guava_aug.runtime.explain import explain
+from guava_aug.runtime.text import explain
 
 
 def failed_record(job: Job, part: Part, error: Exception, seconds: float = 0.0) -> ViewRecord:

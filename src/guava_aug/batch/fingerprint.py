@@ -29,9 +29,9 @@ from guava_aug.errors import AssetError, InputError
 from guava_aug.output.tree import RUN_FOLDER
 from guava_aug.runtime.atomic import atomic_write
 from guava_aug.runtime.cpus import usable_cpus
+from guava_aug.runtime.files import is_file, is_folder
 from guava_aug.runtime.frame_rate import Rate
 from guava_aug.runtime.plain_json import loads
-from guava_aug.runtime.presence import is_file, is_folder
 from guava_aug.tracked.layout import IDENTITY, IMAGES, INFO, TRACKING, places
 
 if TYPE_CHECKING:

@@ -26,8 +26,7 @@ from guava_aug.output.mp4_probe import probe_frame_count
 from guava_aug.output.sinks import MP4, find_sinks
 from guava_aug.output.tree import relative_paths
 from guava_aug.runtime.cpus import usable_cpus
-from guava_aug.runtime.explain import in_short
-from guava_aug.runtime.text import pluralize
+from guava_aug.runtime.text import in_short, pluralize
 from guava_aug.runtime.version import __version__
 from guava_aug.views import View, plan_views
 from guava_aug.views.difficulty import check_difficulties

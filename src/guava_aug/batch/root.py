@@ -9,7 +9,7 @@ from pathlib import Path
 from guava_aug.errors import OutputError
 from guava_aug.output.tree import RUN_FOLDER
 from guava_aug.runtime.atomic import remove_stale_files
-from guava_aug.runtime.presence import nearest_existing
+from guava_aug.runtime.files import nearest_existing
 
 
 def refuse_file_in_the_way(root: Path, flag: str) -> None:

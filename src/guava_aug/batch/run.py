@@ -29,11 +29,10 @@ from guava_aug.batch.validate import render_settings
 from guava_aug.errors import InputError, OutputError, UsageError
 from guava_aug.output.tree import remove_unfinished_files
 from guava_aug.runtime import fault_points
-from guava_aug.runtime.explain import explain
 from guava_aug.runtime.openmp import same_threads
 from guava_aug.runtime.progress import NoProgress, Progress
 from guava_aug.runtime.shutdown import Check
-from guava_aug.runtime.text import pluralize
+from guava_aug.runtime.text import explain, pluralize
 from guava_aug.runtime.timing import StageTimer, stage_rows
 from guava_aug.tracked.layout import check_root, find_video, named, real_names, scan_videos, why_no_videos
 

@@ -12,7 +12,7 @@ from guava_aug.errors import AssetError, UsageError
 from guava_aug.output.settings import PRESETS
 from guava_aug.output.sinks import check_sinks
 from guava_aug.render.backends import BACKENDS, PRECISIONS
-from guava_aug.runtime.presence import is_there
+from guava_aug.runtime.files import is_there
 
 if TYPE_CHECKING:
     from guava_aug.avatar.model import GuavaModel

@@ -22,7 +22,8 @@ from guava_aug.batch.options import GROUPS, Declared, option, options_of
 from guava_aug.batch.sharding import shard_of_slurm_array
 from guava_aug.cli.parsing import GIVEN, scan
 from guava_aug.errors import InputError, UsageError
-from guava_aug.runtime.text_files import briefly, read_text
+from guava_aug.runtime.files import read_text
+from guava_aug.runtime.text import briefly
 
 log = logging.getLogger(__name__)
 

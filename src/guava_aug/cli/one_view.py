@@ -8,8 +8,7 @@ import sys
 
 from guava_aug.cli.exit_codes import FAILED_TO_START, OK, SOME_FAILED, catch_sigterm
 from guava_aug.runtime.allocator import keep_freed_memory
-from guava_aug.runtime.explain import explain
-from guava_aug.runtime.printable import PrintableFormatter
+from guava_aug.runtime.text import PrintableFormatter, explain
 
 
 def main(argv: list[str]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from guava_aug.runtime.printable import printable
+from guava_aug.errors import printable
 
 _LAYOUT = "\n\t"  # of our own tables and messages
 

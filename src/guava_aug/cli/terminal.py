@@ -16,9 +16,9 @@ from rich.table import Table
 
 from guava_aug.batch.results import RunResult
 from guava_aug.cli.streams import bare
-from guava_aug.runtime.printable import PrintableFormatter, printable
+from guava_aug.errors import printable
 from guava_aug.runtime.progress import Bars, NoProgress, PlainLines, Progress
-from guava_aug.runtime.text import pluralize
+from guava_aug.runtime.text import PrintableFormatter, pluralize
 from guava_aug.runtime.timing import StageTime
 
 FAILURES_SHOWN = 20

@@ -14,7 +14,7 @@ from guava_aug.errors import OutputError
 from guava_aug.runtime.atomic import atomic_write
 from guava_aug.runtime.frame_rate import Rate, rate_text
 from guava_aug.runtime.plain_json import is_object, loads
-from guava_aug.runtime.printable import printable_json
+from guava_aug.runtime.text import printable_json
 
 FORMAT = 1
 _NUMBERS = re.compile(r"\[\s+[-+\d][-+.\deE,\s]*\]")  # lists of numbers

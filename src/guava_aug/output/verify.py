@@ -13,7 +13,7 @@ from guava_aug.errors import OutputError
 from guava_aug.output.mp4_probe import probe_frame_count
 from guava_aug.output.sidecar import load_sidecar, read_sidecar
 from guava_aug.output.tree import png_dir, sidecar_path, video_path
-from guava_aug.runtime.digest import file_sha256
+from guava_aug.runtime.files import file_sha256
 from guava_aug.runtime.frame_rate import Rate
 from guava_aug.runtime.text import pluralize
 

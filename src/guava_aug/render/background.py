@@ -23,7 +23,7 @@ from torch import Tensor
 from guava_aug.errors import InputError, UsageError
 from guava_aug.render.inpaint import grow, onion_peel_fill, smooth_fill
 from guava_aug.render.plate import THREADS, temporal_plate
-from guava_aug.runtime.presence import is_file
+from guava_aug.runtime.files import is_file
 from guava_aug.tracked.masks import MASK_LEVEL, masks_that_miss, plate_frames, ranges, small_mask
 from guava_aug.tracked.outline import SIZE
 

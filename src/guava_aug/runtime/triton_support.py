@@ -9,7 +9,7 @@ import threading
 
 import torch
 
-from guava_aug.runtime.explain import in_short
+from guava_aug.runtime.text import in_short
 
 log = logging.getLogger(__name__)
 _probing = threading.Lock()

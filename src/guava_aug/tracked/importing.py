@@ -22,8 +22,8 @@ from guava_aug.body.joints import INDEX
 from guava_aug.body.teeth import NUM_TEETH
 from guava_aug.errors import InputError, OutputError
 from guava_aug.runtime.atomic import temporary_path
+from guava_aug.runtime.files import is_there
 from guava_aug.runtime.frame_rate import Rate
-from guava_aug.runtime.presence import is_there
 from guava_aug.runtime.text import pluralize
 from guava_aug.tracked.detect import Landmarks, detect
 from guava_aug.tracked.layout import SKIPPED, FrameTimes, check_name

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from guava_aug.errors import InputError
+from guava_aug.runtime.files import broken_link_target, is_file, is_folder, is_there, kind_of, read_text, status_of
 from guava_aug.runtime.frame_rate import Rate, check_rate, parse_rate
-from guava_aug.runtime.presence import broken_link_target, is_file, is_folder, is_there, kind_of, status_of
-from guava_aug.runtime.text_files import briefly, read_text
+from guava_aug.runtime.text import briefly
 
 _log = logging.getLogger(__name__)
 

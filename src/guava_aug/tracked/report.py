@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from guava_aug.errors import InputError
+from guava_aug.runtime.files import is_there
 from guava_aug.runtime.plain_json import is_count, is_text, loads
-from guava_aug.runtime.presence import is_there
 
 REPORT = "tracking.json"
 FORMAT = 1

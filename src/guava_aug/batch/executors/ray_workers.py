@@ -22,9 +22,8 @@ from guava_aug.batch.executors.worker_pool import STOP_SECONDS, Timeout, WorkerD
 from guava_aug.batch.options import options_of
 from guava_aug.batch.validate import model_source
 from guava_aug.errors import DeviceError, UsageError
-from guava_aug.runtime.explain import one_line
 from guava_aug.runtime.shutdown import Check, GracefulShutdown, ShutdownRequested
-from guava_aug.runtime.text import pluralize
+from guava_aug.runtime.text import one_line, pluralize
 
 if TYPE_CHECKING:
     from guava_aug.batch.executors.worker import Message

@@ -22,9 +22,9 @@ from guava_aug.batch.tracking.validate import calibration_of, check_track_flags,
 from guava_aug.errors import is_permanent
 from guava_aug.runtime import timing
 from guava_aug.runtime.atomic import atomic_write
-from guava_aug.runtime.explain import explain
-from guava_aug.runtime.presence import is_there
+from guava_aug.runtime.files import is_there
 from guava_aug.runtime.shutdown import Check
+from guava_aug.runtime.text import explain
 from guava_aug.runtime.timing import StageTimer
 from guava_aug.tracked.layout import INFO, SKIPPED
 

@@ -17,7 +17,7 @@ from guava_aug.batch.journal.lines import NUMBERED, STATUSES
 from guava_aug.errors import OutputError
 from guava_aug.runtime.atomic import atomic_write
 from guava_aug.runtime.plain_json import is_count, is_integer, is_number, is_object, is_plain, is_text
-from guava_aug.runtime.printable import printable_json
+from guava_aug.runtime.text import printable_json
 from guava_aug.views.view import view_order
 
 Entry = dict[str, Any]

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from guava_aug.errors import InputError, UsageError
+from guava_aug.runtime.files import is_folder, is_there
 from guava_aug.runtime.frame_rate import Rate
-from guava_aug.runtime.presence import is_folder, is_there
 from guava_aug.tracked.reading.picture_folder import PictureFolder
 from guava_aug.tracked.reading.source import Source
 from guava_aug.tracked.reading.video_file import VideoFile
