@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from guava_aug.runtime import cpus, device
-from guava_aug.runtime.cpus import usable_cpus
-from guava_aug.runtime.openmp import same_threads
+from guava_aug.runtime.cpus import SPINS, same_threads, shorten_spin, usable_cpus
 
 
 @pytest.fixture
@@ -114,3 +113,31 @@ def test_torch_keeps_to_the_quota(monkeypatch: pytest.MonkeyPatch, said: str | N
     monkeypatch.setattr(device, "usable_cpus", lambda: usable)
     device.keep_threads_within_quota()
     assert asked == threads
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [({}, SPINS), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "active"}, None)],
+    ids=["nothing", "spins", "policy"],
+)
+def test_the_user_goes_first(said: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "environ", dict(said))
+    shorten_spin()
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
+
+
+def test_it_is_said_before_torch_is_imported():
+    program = """
+import os, sys
+from guava_aug import cli
+
+def look(name, package):
+    print("torch" in sys.modules, os.environ.get("GOMP_SPINCOUNT"))
+    raise SystemExit(0)
+
+cli.import_module = look
+cli.main(["run"])
+"""
+    environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == ["False", SPINS]

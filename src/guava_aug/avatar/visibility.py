@@ -27,6 +27,11 @@ def rasterize_mesh(points: np.ndarray, faces: np.ndarray, size: int) -> tuple[np
     return _rasterize(np.ascontiguousarray(points, np.float32), np.ascontiguousarray(faces, np.int64), size)
 
 
+def compile_kernel() -> None:
+    """Compile the kernel, or load it from numba's cache, before it is needed."""
+    rasterize_mesh(np.zeros((3, 3), np.float32), np.array([[0, 1, 2]], np.int32), 8)
+
+
 @cached_njit()
 def _edge(px: float, py: float, ax: float, ay: float, bx: float, by: float) -> float:
     return (px - ax) * (by - ay) - (py - ay) * (bx - ax)

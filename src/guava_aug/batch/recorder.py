@@ -18,8 +18,8 @@ from guava_aug.batch.plan import ExistingView, PlannedVideo
 from guava_aug.batch.results import RunViews, ViewKey, ViewRecord
 from guava_aug.output.sidecar import read_sidecar
 from guava_aug.output.tree import sidecar_path, view_root
-from guava_aug.runtime import fault_points
 from guava_aug.runtime.plain_json import is_count
+from guava_aug.runtime.processes import fault_point
 from guava_aug.runtime.text import pluralize
 from guava_aug.views import View
 from guava_aug.views.camera_facts import compact_facts
@@ -54,7 +54,7 @@ class Recorder:
         else:
             self._warn_of_other_plates(record)
         self.results[record.key] = record
-        fault_points.fault_point("before-journal")
+        fault_point("before-journal")
         self.log.ended([record])
         if not self._used_told and "machine" in (used := self._executor.describe()):
             self.log.used(used)

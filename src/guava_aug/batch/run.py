@@ -28,8 +28,8 @@ from guava_aug.batch.status import active_workers
 from guava_aug.batch.validate import render_settings
 from guava_aug.errors import InputError, OutputError, UsageError
 from guava_aug.output.tree import remove_unfinished_files
-from guava_aug.runtime import fault_points
-from guava_aug.runtime.openmp import same_threads
+from guava_aug.runtime.cpus import same_threads
+from guava_aug.runtime.processes import fault_point
 from guava_aug.runtime.progress import NoProgress, Progress
 from guava_aug.runtime.shutdown import Check
 from guava_aug.runtime.text import explain, pluralize
@@ -300,7 +300,7 @@ class _Run:
 
         def begin() -> None:
             self.log.begin_run({j.name: [v.label for v in j.views] for j in pending}, overwrite=self.config.overwrite)
-            fault_points.fault_point("after-plan")
+            fault_point("after-plan")
             if pending:
                 self.progress.start(len(pending), sum(len(job.views) for job in pending))
 

@@ -12,8 +12,8 @@ from guava_aug.cli.commands import COMMANDS
 from guava_aug.cli.exit_codes import BUG, CANCELLED, FAILED_TO_START, OK, explain_codes
 from guava_aug.cli.streams import guarded_streams
 from guava_aug.errors import GuavaAugError
+from guava_aug.runtime.cpus import same_threads, shorten_spin
 from guava_aug.runtime.dependencies import lacking
-from guava_aug.runtime.openmp import same_threads, shorten_spin
 from guava_aug.runtime.shutdown import INTERRUPTED, ShutdownRequested
 from guava_aug.runtime.version import __version__
 

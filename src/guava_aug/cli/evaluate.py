@@ -16,7 +16,7 @@ from guava_aug.batch.config import DEFAULT_DIFFICULTIES
 from guava_aug.cli.exit_codes import OK, catch_sigterm
 from guava_aug.cli.parsing import MaybePath, Switch, parse
 from guava_aug.errors import OutputError, UsageError
-from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.cpus import keep_freed_memory
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -7,7 +7,7 @@ import logging
 import sys
 
 from guava_aug.cli.exit_codes import FAILED_TO_START, OK, SOME_FAILED, catch_sigterm
-from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.cpus import keep_freed_memory
 from guava_aug.runtime.text import PrintableFormatter, explain
 
 

@@ -12,7 +12,7 @@ from guava_aug.output.tree import params_log_path as params_log_path
 from guava_aug.output.tree import png_dir as png_dir
 from guava_aug.output.tree import video_path as video_path
 from guava_aug.output.tree import view_dir as view_dir
-from guava_aug.runtime.lazy_imports import lazy_attributes
+from guava_aug.runtime.imports import lazy_attributes
 
 if TYPE_CHECKING:
     from guava_aug.output.pngs import PngWriter as PngWriter

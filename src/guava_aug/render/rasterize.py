@@ -14,7 +14,7 @@ from guava_aug.errors import DeviceError, InputError, UsageError
 from guava_aug.render import rasterize_torch
 from guava_aug.render.backends import BACKENDS as BACKENDS
 from guava_aug.render.backends import Backend
-from guava_aug.runtime import triton_support
+from guava_aug.runtime.device import triton_usable, why_triton_unusable
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ def resolve_backend(backend: str, device: torch.device | str) -> str:
         return backend
     if torch.device(device).type == "cpu":
         return "numba"
-    return "triton" if triton_support.is_usable(device) else "torch"
+    return "triton" if triton_usable(device) else "torch"
 
 
 def check_backend(backend: str, device: torch.device | str) -> None:
@@ -220,8 +220,8 @@ def check_backend(backend: str, device: torch.device | str) -> None:
         raise UsageError(f"rasterize: backend must be one of {', '.join(BACKENDS)}, found {backend!r}")
     if backend == "numba" and device.type != "cpu":
         raise DeviceError(f"rasterize: backend 'numba' draws on the CPU, not on {device}; use 'auto' or 'torch'")
-    if backend == "triton" and not triton_support.is_usable(device):
-        why = triton_support.unavailable_reason(device.index or 0) if device.type == "cuda" else f"not {device}"
+    if backend == "triton" and not triton_usable(device):
+        why = why_triton_unusable(device.index or 0) if device.type == "cuda" else f"not {device}"
         raise DeviceError(f"rasterize: backend 'triton' needs a CUDA device ({why}); use 'auto' or 'torch'")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from guava_aug.runtime.lazy_imports import lazy_attributes
+from guava_aug.runtime.imports import lazy_attributes
 from guava_aug.views.difficulty import DIFFICULTIES as DIFFICULTIES
 from guava_aug.views.difficulty import seed_for as seed_for
 from guava_aug.views.view import View as View

@@ -194,7 +194,7 @@ class RayWorker:
     """What runs in the actor: the executor in a thread, and a queue of its messages."""
 
     def __init__(self, config: WorkConfig) -> None:
-        from guava_aug.runtime.allocator import keep_freed_memory  # noqa: PLC0415 - runs in the actor
+        from guava_aug.runtime.cpus import keep_freed_memory  # noqa: PLC0415 - runs in the actor
 
         keep_freed_memory()
         self._queue: queue.Queue[Message | None] = queue.Queue()

@@ -25,7 +25,7 @@ from guava_aug.batch.tracking.config import TrackConfig
 from guava_aug.batch.tracking.inputs import find_sources
 from guava_aug.batch.tracking.plan import LABEL, PlannedTracking, plan_tracking
 from guava_aug.errors import OutputError
-from guava_aug.runtime.openmp import same_threads
+from guava_aug.runtime.cpus import same_threads
 from guava_aug.runtime.progress import NoProgress, Progress
 from guava_aug.runtime.shutdown import Check
 from guava_aug.runtime.text import explain, pluralize
