@@ -14,7 +14,7 @@ import pytest
 
 from guava_aug.batch.journal.journal import Journal
 from guava_aug.errors import OutputError
-from guava_aug.output.sidecar import read_sidecar, write_sidecar
+from guava_aug.output.metadata import read_sidecar, write_sidecar
 from guava_aug.output.video import VideoWriter, verify_video
 from guava_aug.runtime import atomic
 

@@ -7,6 +7,7 @@ import re
 import sys
 
 import pytest
+
 from guava_aug.runtime.imports import MOVED, new_name
 
 

@@ -14,17 +14,16 @@ from torch import Tensor
 
 from guava_aug.avatar.avatar import Avatar, PosedGaussians
 from guava_aug.avatar.checkpoint import Checkpoint, bare_modules, load_weights, read_checkpoint, write_safetensors
-from guava_aug.avatar.config import ModelConfig
-from guava_aug.avatar.find import EMBEDDED as EMBEDDED
-from guava_aug.avatar.find import EMBEDDED_DIR as EMBEDDED_DIR
-from guava_aug.avatar.find import find_checkpoint, model_location
+from guava_aug.avatar.config import EMBEDDED as EMBEDDED
+from guava_aug.avatar.config import EMBEDDED_DIR as EMBEDDED_DIR
+from guava_aug.avatar.config import ModelConfig, find_checkpoint, model_location
 from guava_aug.avatar.network import Reconstruction, ReconstructionNetwork
 from guava_aug.avatar.styleunet import StyleUNet
 from guava_aug.avatar.visibility import compile_kernel
 from guava_aug.body import EhmAssets, EhmModel, Identity, load_body_file, load_official_assets
 from guava_aug.errors import AssetError, DeviceError, UsageError
 from guava_aug.render.backends import PRECISIONS, Backend, Precision
-from guava_aug.render.composite import composite
+from guava_aug.render.background import composite
 from guava_aug.render.rasterize import Raster, check_backend, rasterize
 from guava_aug.runtime.device import device_errors, triton_usable, warm_up
 from guava_aug.runtime.files import is_file, is_folder, is_there

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guava_aug.avatar.find import find_checkpoint
+from guava_aug.avatar.config import find_checkpoint
 from guava_aug.batch.config import RunConfig
 from guava_aug.batch.options import options_of, pixel_options
 from guava_aug.errors import AssetError, InputError
@@ -35,7 +35,7 @@ from guava_aug.runtime.plain_json import loads
 from guava_aug.tracked.layout import IDENTITY, IMAGES, INFO, TRACKING, places
 
 if TYPE_CHECKING:
-    from guava_aug.output.camera_tag import Tag
+    from guava_aug.output.metadata import Tag
     from guava_aug.tracked import TrackedVideo
     from guava_aug.views import View
 

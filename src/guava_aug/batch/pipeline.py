@@ -14,12 +14,10 @@ from torch import Tensor
 
 from guava_aug.batch.executors.base import FramesDone
 from guava_aug.errors import InputError
-from guava_aug.output.gpu_frames import PendingFrames
-from guava_aug.output.quantize import to_png_bytes, to_video_bytes
+from guava_aug.output.frames import PendingFrames, to_png_bytes, to_video_bytes
 from guava_aug.output.sinks import FrameBatch, Need, needs_of
 from guava_aug.output.view_writer import ViewEnd, ViewWriter, ViewWriters
-from guava_aug.render.background import Background, background_for
-from guava_aug.render.composite import composite
+from guava_aug.render.background import Background, background_for, composite
 from guava_aug.runtime import timing
 from guava_aug.runtime.text import pluralize
 from guava_aug.runtime.timing import StageTimer

@@ -32,7 +32,7 @@ from guava_aug.views import View, plan_views
 from guava_aug.views.difficulty import check_difficulties
 
 if TYPE_CHECKING:
-    from guava_aug.output.camera_tag import Tag
+    from guava_aug.output.metadata import Tag
     from guava_aug.tracked import Timing
 
 log = logging.getLogger(__name__)
@@ -350,7 +350,7 @@ class Planner:
             self.unsigned += "made_with" not in told
             then = told.get("made_with") or {}
             return ExistingView(size, frames, then.get("fps"), then.get("input"), known=True, digest=told.get("digest"))
-        from guava_aug.output.camera_tag import tag_of_file  # with PyAV  # noqa: PLC0415 - slow to load, and not always needed
+        from guava_aug.output.metadata import tag_of_file  # with PyAV  # noqa: PLC0415 - slow to load, and not always needed
 
         try:
             tag = tag_of_file(Path(path))

@@ -16,13 +16,12 @@ from guava_aug.batch.journal.history import is_same_place
 from guava_aug.batch.journal.run_log import RunLog
 from guava_aug.batch.plan import ExistingView, PlannedVideo
 from guava_aug.batch.results import RunViews, ViewKey, ViewRecord
-from guava_aug.output.sidecar import read_sidecar
+from guava_aug.output.metadata import compact_facts, read_sidecar
 from guava_aug.output.tree import sidecar_path, view_root
 from guava_aug.runtime.plain_json import is_count
 from guava_aug.runtime.processes import fault_point
 from guava_aug.runtime.text import pluralize
 from guava_aug.views import View
-from guava_aug.views.camera_facts import compact_facts
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guava_aug.batch.config import DEFAULT_DIFFICULTIES, RunConfig
-from guava_aug.batch.config_file import save_config
+from guava_aug.batch.config import DEFAULT_DIFFICULTIES, RunConfig, save_config
 from guava_aug.batch.executors.base import Executor, JobBegun, JobEvent, ViewDone
 from guava_aug.batch.executors.dispatch import run_jobs
 from guava_aug.batch.journal.history import History
@@ -22,10 +21,9 @@ from guava_aug.batch.options import path_options
 from guava_aug.batch.plan import PlannedVideo, ViewKeys, make_work_list, unique_names, warn_of_look_alikes
 from guava_aug.batch.recorder import Recorder
 from guava_aug.batch.results import RunResult, ViewRecord
-from guava_aug.batch.root import make_writable, refuse_file_in_the_way
 from guava_aug.batch.sharding import Shard
 from guava_aug.batch.status import active_workers
-from guava_aug.batch.validate import render_settings
+from guava_aug.batch.validate import make_writable, refuse_file_in_the_way, render_settings
 from guava_aug.errors import InputError, OutputError, UsageError
 from guava_aug.output.tree import remove_unfinished_files
 from guava_aug.runtime.cpus import same_threads

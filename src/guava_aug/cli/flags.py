@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_
 
 from tyro.conf import Fixed, Suppress, arg
 
-from guava_aug.batch.config import RunConfig
-from guava_aug.batch.config_file import read_config
+from guava_aug.batch.config import RunConfig, read_config
 from guava_aug.batch.options import GROUPS, Declared, option, options_of
 from guava_aug.batch.sharding import shard_of_slurm_array
 from guava_aug.cli.parsing import GIVEN, scan

@@ -20,9 +20,8 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
 from guava_aug.errors import DiskFullError, OutputError, UsageError, annotate
-from guava_aug.output.gpu_frames import PendingFrames
-from guava_aug.output.quantize import NotFiniteError
-from guava_aug.output.settings import PRESETS as PRESETS
+from guava_aug.output.frames import NotFiniteError, PendingFrames
+from guava_aug.output.sinks import PRESETS
 from guava_aug.output.sound import Sound
 from guava_aug.runtime import timing
 from guava_aug.runtime.atomic import remove_stale_files, sync_file, sync_folder, temporary_path

@@ -324,3 +324,13 @@ def _picture(text: str, size: int) -> Tensor:
     way = cv2.INTER_AREA if side >= size else cv2.INTER_CUBIC
     rgb = cv2.resize(square, (size, size), interpolation=way)
     return torch.from_numpy(rgb).permute(2, 0, 1)[None].float().div(255).contiguous()
+
+
+def composite(
+    rgb: Tensor,  # [T, 3, H, W] 0..1
+    alpha: Tensor,  # [T, 1, H, W]
+    background: Tensor,  # [T or 1, 3, H, W] 0..1
+) -> Tensor:
+    """Return rgb * alpha + background * (1 - alpha), [T, 3, H, W] 0..1."""
+    alpha = alpha.clamp(0, 1)
+    return rgb * alpha + background * (1 - alpha)

@@ -159,3 +159,12 @@ def file_sha256(path: Path) -> str:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return the first 32 hexadecimal digits of a file's SHA-256: 128 bits, as in the records of videos.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    return file_sha256(path)[:32]

@@ -13,6 +13,8 @@ from types import ModuleType
 from typing import Any
 
 MOVED = {
+    "avatar.occlusion": "avatar.visibility",
+    "avatar.vit": "avatar.encoder",
     "bench": "apps.benchmark",
     "config": "batch.config",
     "demo": "apps.synthetic",
@@ -30,14 +32,19 @@ MOVED = {
     "manifest": "batch.journal.manifest",
     "model": "avatar.model",
     "mp4_header": "output.mp4_probe",
+    "output.camera_tag": "output.metadata",
     "output.params_log": "batch.journal.params_log",
+    "output.quantize": "output.frames",
+    "output.sidecar": "output.metadata",
     "pipeline": "batch.pipeline",
     "progress": "runtime.progress",
+    "render.composite": "render.background",
     "results": "batch.results",
     "runlog": "batch.journal.run_log",
     "safe_pickle": "runtime.safe_pickle",
     "shards": "batch.sharding",
     "timing": "runtime.timing",
+    "tracked.boxes": "tracked.parameters",
     "training": "apps.training",
     "viewfiles": "output.view_writer",
     "worklist": "batch.plan",

@@ -24,9 +24,8 @@ from guava_aug.runtime.frame_rate import Rate
 from guava_aug.runtime.safe_pickle import load_pickle
 from guava_aug.runtime.text import pluralize
 from guava_aug.tracked import layout
-from guava_aug.tracked.boxes import BODY_CROP, PART_CROP, PARTS
 from guava_aug.tracked.images import IMAGE, KNOWN, MASK
-from guava_aug.tracked.parameters import CAMERA, camera_rt
+from guava_aug.tracked.parameters import BODY_CROP, CAMERA, PART_CROP, PARTS, camera_rt
 from guava_aug.views.cameras import check_K
 
 Layout = Literal["flat", "nested", "merged"]

@@ -19,6 +19,7 @@ from guava_aug.batch.results import ViewRecord
 from guava_aug.batch.validate import check_flags, model_source, render_settings
 from guava_aug.output.tree import video_path
 from guava_aug.runtime import timing
+from guava_aug.runtime.files import file_digest
 from guava_aug.runtime.shutdown import Check
 from guava_aug.runtime.timing import StageTime, StageTimer
 
@@ -190,8 +191,6 @@ class InProcessExecutor:
                 record, status="failed", error=failed.error, stage=failed.stage, frame=failed.frame,
                 permanent=failed.permanent, attempt=failed.attempt, seconds=end.seconds,
             )  # fmt: skip
-        from guava_aug.output.verify import file_digest  # noqa: PLC0415 - slow to load, and not always needed
-
         path = video_path(self.config.output_root, end.view.label, job.name)
         stages = _stages_of_view(self.stages.rows(), before, len(job.views), end.seconds)
         return replace(record, bytes=path.stat().st_size, digest=file_digest(path), stages=stages, seconds=end.seconds)

@@ -11,8 +11,7 @@ from guava_aug.batch.fingerprint import PLATE_WITHOUT, RenderSettings, fingerpri
 from guava_aug.batch.jobs import VideoJob
 from guava_aug.batch.pipeline import ClipVideos
 from guava_aug.batch.results import ViewRecord
-from guava_aug.output.camera_tag import tag_comment
-from guava_aug.output.sidecar import time_axis
+from guava_aug.output.metadata import compact_facts, tag_comment, time_axis
 from guava_aug.output.sinks import ViewTarget
 from guava_aug.runtime.frame_rate import rate_text
 from guava_aug.tracked import TrackedVideo
@@ -20,8 +19,7 @@ from guava_aug.tracked.layout import find_video
 from guava_aug.tracked.masks import in_words, ranges
 from guava_aug.tracked.plausibility import refuse_impossible
 from guava_aug.tracked.report import refuse_worse
-from guava_aug.views.angles import camera_facts
-from guava_aug.views.camera_facts import compact_facts
+from guava_aug.views.cameras import camera_facts
 
 if TYPE_CHECKING:
     from guava_aug.render.background import Background
@@ -54,7 +52,8 @@ class OpenClip:
                 opened[role] = TrackedVideo.open(
                     config.tracked_root, role, timing=timings.get(role), source_frame=config.source_frame
                 )
-                refuse_worse(opened[role].path, config.min_tracking)
+                if config.min_tracking is not None:
+                    refuse_worse(opened[role].path, config.min_tracking)
                 refuse_impossible(opened[role], outline, accept=config.accept_tracking)
         self.videos = ClipVideos(opened[job.clip.identity], opened[name], opened[job.clip.background])
         self.motion = opened[name]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guava_aug.avatar.find import EMBEDDED
+from guava_aug.avatar.config import EMBEDDED
 from guava_aug.batch.config import RunConfig
 from guava_aug.batch.executors.base import FramesDone
 from guava_aug.batch.executors.work import WorkConfig

@@ -15,13 +15,13 @@ from guava_aug.batch.journal.history import History, ViewHistory, WorkerHistory
 from guava_aug.batch.journal.lines import open_texts
 from guava_aug.batch.journal.params_log import Entries
 from guava_aug.errors import OutputError, UsageError
+from guava_aug.output.metadata import expanded_facts
 from guava_aug.output.tree import manifest_path, relative_paths
 from guava_aug.runtime import timing
 from guava_aug.runtime.atomic import atomic_write
 from guava_aug.runtime.frame_rate import rate_text
 from guava_aug.runtime.plain_json import is_number, loads
 from guava_aug.runtime.version import __version__
-from guava_aug.views.camera_facts import expanded_facts
 from guava_aug.views.view import recorded_params, view_order
 
 # Column of every stage's seconds; what all views of a video share is divided among them.

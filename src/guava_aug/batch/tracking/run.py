@@ -19,11 +19,11 @@ from guava_aug.batch.journal.history import History
 from guava_aug.batch.journal.journal import Journal
 from guava_aug.batch.journal.run_record import record_path, versions, write_record
 from guava_aug.batch.results import ViewRecord
-from guava_aug.batch.root import make_writable, refuse_file_in_the_way
 from guava_aug.batch.sharding import Shard
 from guava_aug.batch.tracking.config import TrackConfig
 from guava_aug.batch.tracking.inputs import find_sources
 from guava_aug.batch.tracking.plan import LABEL, PlannedTracking, plan_tracking
+from guava_aug.batch.validate import make_writable, refuse_file_in_the_way
 from guava_aug.errors import OutputError
 from guava_aug.runtime.cpus import same_threads
 from guava_aug.runtime.progress import NoProgress, Progress

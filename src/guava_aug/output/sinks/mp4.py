@@ -6,8 +6,7 @@ from typing import ClassVar
 
 from guava_aug.errors import OutputError, annotate
 from guava_aug.output.mp4_probe import probe_frame_count
-from guava_aug.output.settings import OutputSettings
-from guava_aug.output.sinks.base import FrameBatch, Need, ViewTarget
+from guava_aug.output.sinks import FrameBatch, Need, OutputSettings, ViewTarget
 from guava_aug.output.tree import video_path
 from guava_aug.output.video import VideoWriter
 from guava_aug.runtime import timing
