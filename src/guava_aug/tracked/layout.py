@@ -227,11 +227,16 @@ def key_of(entries: Iterable[str], name: str) -> str | None:
     return same[0] if len(same) == 1 else None
 
 
+def folded_name(name: str) -> str:
+    """Return a name without case and Unicode normalisation: equal where a file system may take two for one."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
 def look_alikes(names: Iterable[str]) -> list[list[str]]:
     """Return groups of names that differ only by case or Unicode normalisation."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()), []).append(name)
+        groups.setdefault(folded_name(name), []).append(name)
     return [group for group in groups.values() if len(group) > 1]
 
 
