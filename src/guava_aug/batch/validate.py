@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,13 +21,14 @@ from guava_aug.output.tree import RUN_FOLDER
 from guava_aug.render.backends import BACKENDS, PRECISIONS
 from guava_aug.runtime.atomic import remove_stale_files
 from guava_aug.runtime.files import is_there, nearest_existing
+from guava_aug.tracked.timemap import Timing, load_time_map
 
 if TYPE_CHECKING:
     from guava_aug.avatar.model import GuavaModel
 
 
-def check_flags(config: RunConfig) -> None:
-    """Refuse values that would fail with every video.
+def check_flags(config: RunConfig) -> Mapping[str, Timing]:
+    """Refuse values that would fail with every video; return what the time map says of them, by their names.
 
     Raises:
         UsageError, InputError: unknown background, rasteriser, preset or sink; no such picture; a bad time map.
@@ -44,10 +46,7 @@ def check_flags(config: RunConfig) -> None:
         background_for(None, config.background, 8)  # type: ignore[arg-type]  # only `plate` looks at the video
     check_sinks(config.all_sinks)
     model_source(config)
-    if config.time_map is not None:
-        from guava_aug.tracked import load_time_map  # noqa: PLC0415 - imports torch, which is slow
-
-        load_time_map(config.time_map)
+    return {} if config.time_map is None else load_time_map(config.time_map)
 
 
 def model_source(config: RunConfig | TrackConfig) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -90,18 +90,14 @@ class InProcessExecutor:
         self._dedup = DedupLogFilter()
         self._outline: BodyOutline | None = None
         self._backgrounds: Counter[str] = Counter()
-        self._timings: dict[str, Timing] = {}
+        self._timings: Mapping[str, Timing] = {}
         self._timed: deque[StageTimed] = deque()  # not given to the reader of `execute` yet
         device, tell = "cpu" if model is None else str(model.device), on_stage or self._timed.append
         self.stages = StageTimer(device, lambda *stage: tell(StageTimed(*stage)))
 
     def check(self) -> None:
         """Raise UsageError, InputError or AssetError for flags that cannot work with any video."""
-        check_flags(self.config)
-        if self.config.time_map is not None:
-            from guava_aug.tracked import load_time_map  # noqa: PLC0415 - imports torch, which is slow
-
-            self._timings = load_time_map(self.config.time_map)
+        self._timings = check_flags(self.config)
 
     def start(self, num_jobs: int = 1) -> None:
         """Load the model. Raises AssetError, DeviceError."""
