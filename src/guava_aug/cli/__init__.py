@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[:1] == ["--tyro-print-completion"]:  # as of any program made with tyro
         args = ["completion", *args[1:]]
     if not args or args[0] in ("-h", "--help", "help"):
-        print(overview(), end="", file=sys.stdout if args else sys.stderr)
+        with guarded_streams():
+            print(overview(), end="", file=sys.stdout if args else sys.stderr)
         return OK if args else FAILED_TO_START
     if args[0] in ("-V", "--version", "version"):
         print(f"guava-aug {__version__}")

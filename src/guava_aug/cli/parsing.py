@@ -77,6 +77,8 @@ def parse(
         else:
             _suggest(flags, argv, prog)
         raise
+    except BrokenPipeError:  # the reader of the help has ended
+        raise SystemExit(0) from None
 
 
 @dataclass
