@@ -1,4 +1,4 @@
-"""What a run is asked to do: one frozen record, the same for the command line, for Python and in a file.
+"""The configuration of a run: one frozen record, the same for the command line, for Python and in a file.
 
 A field of `RunConfig` is all that an option needs: with its help, its group on the command line and its checks. Flags,
 workers, `retry`, configuration files and the reference of all flags follow; see `batch.options`. Every run saves its
@@ -283,7 +283,7 @@ class RunConfig:
 
 
 class WorkerFlags(Protocol):
-    """The options that say who does the work; of every kind of work."""
+    """The options of worker processes, common to every kind of work."""
 
     @property
     def device(self) -> str: ...  # noqa: D102 - as the fields of `RunConfig`

@@ -33,7 +33,7 @@ _KEY = "option"
 
 @dataclass(frozen=True)
 class Option:
-    """What is said of one field. Made by `option`."""
+    """The declaration of one field. Made by `option`."""
 
     help: str
     group: str
@@ -106,7 +106,7 @@ class Declared:
 
     @property
     def decides_pixels(self) -> bool:
-        """Return whether views look otherwise with another value."""
+        """Return whether the pixels of views depend on it."""
         return self.option.in_0_1_0 is not NOT_PIXELS
 
     def check(self, value: Any) -> None:
@@ -126,7 +126,7 @@ class Declared:
         """Return the value that `plain` was made of.
 
         Raises:
-            TypeError: no value of this option looks so.
+            TypeError: it is no value of this option.
         """
         if value is not None and self.is_path:
             value = Path(value)

@@ -1,4 +1,4 @@
-"""The way of one video through the program: reconstruct once, pose once per frame, render per view."""
+"""The steps of one video: reconstruct once, pose once per frame, render per view."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def _render(
 ) -> Iterator[FrameBatch]:
     """Yield the frames in order, with what the sinks need; in smaller parts when the GPU lacks memory.
 
-    From a fast GPU the pictures come as planes that are still on their way, so that it can go on with the next view.
+    From a fast GPU the pictures are planes whose transfer has begun, so that it can render the next view meanwhile.
     """
     T, start = len(posed), 0
     while start < T:

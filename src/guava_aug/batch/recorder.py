@@ -1,4 +1,4 @@
-"""What happened to views, into the log, the journal and the result of a run."""
+"""How views ended: into the log, the journal and the result of a run."""
 
 from __future__ import annotations
 
@@ -153,14 +153,14 @@ class Recorder:
         return self._has_moved[worker]
 
     def _moved(self, record: ViewRecord) -> ViewRecord:
-        """Return what the journals say of a view that is done, with its new places."""
+        """Return the journals' record of a complete view, with its present paths."""
         state = self.log.history.get(*record.key)
         assert state is not None and state.made is not None
         told = ViewRecord.from_json({**state.made.fields, "status": "skipped"})
         return self._placed(replace(told, sampling=record.sampling, input=None))  # of the data nothing new is known
 
     def _placed(self, record: ViewRecord) -> ViewRecord:
-        """Return the record with the places of its files; there are none for a name that cannot be a folder."""
+        """Return the record with the paths of its files; there are none for a name that cannot be a folder."""
         planned = self._planned.get(record.video)
         return record if planned is not None and not planned.named else _placed(self.config, record)
 
@@ -177,7 +177,7 @@ def _placed(config: RunConfig, record: ViewRecord) -> ViewRecord:
 
 
 def _existing(config: RunConfig, video: PlannedVideo, view: View, found: ExistingView) -> ViewRecord:
-    """Return the record of a view that is there."""
+    """Return the record of an existing view."""
     record = ViewRecord(video.name, view.label, "skipped", view.record(), bytes=found.bytes, frames=found.frames)
     if video.named:
         record = _placed(config, record)

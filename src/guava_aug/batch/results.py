@@ -1,4 +1,4 @@
-"""The fate of a view, and what a run gives back."""
+"""How views ended, and the result of a run."""
 
 from __future__ import annotations
 

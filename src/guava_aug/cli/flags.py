@@ -110,14 +110,14 @@ class _RunFlags:
         )
 
     def part_of_array(self) -> str | None:
-        """Return the part that was chosen without being asked for: that of this task of a SLURM array."""
+        """Return the part that is taken from the environment: that of this task of a SLURM array."""
         if self.is_given("shard") or self.is_given("part_id"):
             return None
         found = shard_of_slurm_array(os.environ)
         return None if found is None else str(found)
 
     def say_part(self) -> None:
-        """Log a part that nobody asked for."""
+        """Log a part that was taken from the environment."""
         if (part := self.part_of_array()) is not None:
             words = (
                 "this is a task of a SLURM array: only its part of the videos is taken, --shard %s (all: --shard none)"

@@ -1,4 +1,4 @@
-"""The child process of `--mode subprocess`: one view, told on stdin, answered on stdout. Not for users."""
+"""The child process of `--mode subprocess`, not for users: reads the job of one view, writes its record."""
 
 from __future__ import annotations
 

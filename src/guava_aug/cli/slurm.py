@@ -165,7 +165,7 @@ def check_job(job: JobFlags) -> None:
 
 
 def make_logs(job: JobFlags, root: Path) -> Path:
-    """Return the folder of what the tasks say, below the root of the results unless --logs names another; it is made.
+    """Return the folder of the tasks' logs, below the root of the results unless --logs names another; it is made.
 
     Raises:
         OutputError: it cannot be made.

@@ -127,7 +127,7 @@ class _Plain(PrintableFormatter):
 
 
 class _DebugFile(logging.FileHandler):
-    """The debug log; a folder that cannot be written is told elsewhere, so here it only means no debug log."""
+    """The debug log; a folder that cannot be written is reported elsewhere; here it only means no debug log."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, mode="a", encoding="utf-8", delay=True)

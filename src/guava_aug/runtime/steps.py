@@ -1,4 +1,4 @@
-"""Long functions as generators: work goes on in a thread, and its reader hears of every step."""
+"""Long functions as generators: the work runs in a thread, and every step is yielded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Ended(Generic[T]):
 
 
 def in_steps(work: Callable[[Tick], T], *, most_waiting: int = 100) -> Generator[int, None, T]:
-    """Give what `work` tells by its argument, one after the other, and return what it returns.
+    """Yield the counts that `work` reports by its argument, and return its result.
 
     Where the generator is closed, or Ctrl-C comes, the work ends at its next call of the argument; the generator waits
     for that. Like `dispatch`, its reader takes no lock of Python, in which Ctrl-C could leave it.

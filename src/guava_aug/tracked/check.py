@@ -201,7 +201,7 @@ def _check(  # noqa: C901 - one case per kind of fault
 
 
 def _reported(folder: Path) -> list[str]:
-    """Return what the report of `guava-aug track` says of a clip whose tracking is not good."""
+    """Return the reasons in the report of `guava-aug track` for a clip whose tracking is not good."""
     try:
         report = read_report(folder)
     except InputError as e:

@@ -31,35 +31,35 @@ if TYPE_CHECKING:
 
 
 class DedupLogFilter(logging.Filter):
-    """Lets what is said of a video pass once: a view that is tried again has the same to say."""
+    """Passes every message about a video once: a view that is tried again logs the same."""
 
-    SPEAKERS = ("guava_aug.avatar.model", "guava_aug.tracked.plausibility")
+    LOGGERS = ("guava_aug.avatar.model", "guava_aug.tracked.plausibility")
 
     def __init__(self) -> None:
         super().__init__()
         self._video = ""
-        self._said: set[str] = set()  # of that video
+        self._seen: set[str] = set()  # of that video
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether it is new."""
-        said = record.getMessage()
-        is_new = said not in self._said
-        self._said.add(said)
+        message = record.getMessage()
+        is_new = message not in self._seen
+        self._seen.add(message)
         return is_new
 
     @contextmanager
     def of(self, video: str) -> Iterator[None]:
         """Filter the log while this video is rendered."""
         if video != self._video:
-            self._video, self._said = video, set()
-        speakers = [logging.getLogger(name) for name in self.SPEAKERS]
-        for speaker in speakers:
-            speaker.addFilter(self)
+            self._video, self._seen = video, set()
+        loggers = [logging.getLogger(name) for name in self.LOGGERS]
+        for logger in loggers:
+            logger.addFilter(self)
         try:
             yield
         finally:
-            for speaker in speakers:
-                speaker.removeFilter(self)
+            for logger in loggers:
+                logger.removeFilter(self)
 
 
 log = logging.getLogger(__name__)

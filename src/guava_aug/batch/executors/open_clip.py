@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class OpenClip:
-    """The videos of a job's three roles, and what is written of its views.
+    """The videos of a job's three roles, and the metadata of its views.
 
     Raises:
         InputError: a video cannot be read, or its tracking is impossible.
@@ -76,7 +76,7 @@ class OpenClip:
         self._facts: dict[str, dict[str, Any]] = {}  # label -> its cameras
 
     def note_background(self, background: Background) -> None:
-        """Take in with what background the views are made; before any of them is begun."""
+        """Note the background that the views are made with, before any of them is begun."""
         if background.left_out:
             self.made_with[PLATE_WITHOUT] = ranges(background.left_out)
             log.warning(
@@ -85,7 +85,7 @@ class OpenClip:
             )  # fmt: skip
 
     def target(self, view: View, size: int) -> ViewTarget:
-        """Return where the files of a view go and what they say. size: pixels, of both sides."""
+        """Return location and metadata of the files of a view. size: pixels, of both sides."""
         video = self.motion
         filmed = self.videos.identity
         source_viewmat = filmed.viewmats[filmed.source_frame]

@@ -74,7 +74,7 @@ class TrackExecutor:
             self.tracker = load_tracker(self.config, device)
 
     def execute(self, job: TrackJob) -> Events:
-        """See `Executor`. What is wrong with the video ends in its record, and in `skipped.txt` if it will stay so."""
+        """See `Executor`. An error of the video is in its record, and in `skipped.txt` if it is permanent."""
         begun = time.monotonic()
         try:
             with contextlib.closing(self._execute(job)) as events:
@@ -131,7 +131,7 @@ class TrackExecutor:
             yield self._timed.popleft()
 
     def _note_refusal(self, job: TrackJob, error: Exception) -> None:
-        """Say in the tracked root that this video has failed, so that runs over it know; as EHM-Tracker does."""
+        """Note in the tracked root that this video has failed, so that runs skip it, as EHM-Tracker does."""
         folder = self.config.tracked_root / job.name
         if is_there(folder / INFO):
             return
@@ -142,7 +142,7 @@ class TrackExecutor:
             log.warning("%s: the reason cannot be written (%s)", os.fspath(folder / SKIPPED), failure)
 
     def _forget_refusal(self, name: str) -> None:
-        """Remove what an earlier run has said of a video that is tracked now."""
+        """Remove the note of an earlier failure of a video that is tracked now."""
         folder = self.config.tracked_root / name
         with contextlib.suppress(OSError):
             (folder / SKIPPED).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What the kinds of work need of an executor: views of tracked videos, and the tracking of videos."""
+"""Executors and checks by the kind of work: views of tracked videos, or the tracking of videos."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def in_process(config: WorkConfig, stop: Check, on_stage: Callable[[StageTimed],
 
 
 def remove_unfinished(config: WorkConfig, job: Job, label: str) -> None:
-    """Remove what a process that died has left of a part of a job."""
+    """Remove the unfinished files of a part of a job whose process died."""
     if isinstance(config, TrackConfig):
         remove_stale_files(config.tracked_root)
     else:

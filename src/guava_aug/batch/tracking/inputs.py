@@ -1,4 +1,4 @@
-"""The videos that `guava-aug track` is given: from words of the command line to one job for each name."""
+"""The videos that `guava-aug track` is given: paths of the command line, and the name of each video."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _ENDS = 1 << 16  # bytes at the beginning and the end of a file that its signatu
 
 
 def find_sources(words: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
-    """Return the videos that words name, by the name that each of them gets, in the order of the words.
+    """Return the videos at these paths by their names, in the order of the paths.
 
-    A word is a video, a folder of pictures, which are the frames of one video, or a folder of videos.
+    A path is that of a video, of a folder of pictures, which are the frames of one video, or a folder of videos.
 
     Args:
-        words: paths.
+        words: Paths.
 
     Raises:
         UsageError: there is no such path, a folder holds neither pictures nor videos, or two videos would get one name.

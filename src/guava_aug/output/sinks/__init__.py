@@ -1,4 +1,4 @@
-"""What a view leaves behind: one module per kind of file, found by its place in this folder.
+"""The files of a view: one module per kind of file, found by its place in this folder.
 
 `Sink` is the protocol. The name of a module is what is typed after `--sinks`. A module is imported when its sink is
 used, so that names can be checked without torch or an encoder.
@@ -110,7 +110,7 @@ class Sink(Protocol):
 
     @classmethod
     def is_complete(cls, settings: OutputSettings, video: str, label: str, num_frames: int | None) -> bool:
-        """Return whether the files of a view are there and whole; cheap, as it is asked of every view before a run.
+        """Return whether the files of a view are there and whole; cheap, as it is called for every view before a run.
 
         Args:
             settings: where the files are, and which.
