@@ -99,11 +99,11 @@ def rasterize(
     _log_choice(chosen, means.device.type)
     float32 = [t.to(torch.float32) for t in tensors.values()]
 
-    if chosen == "numba" and _wants_grad(tensors):
-        from guava_aug.render import rasterize_grad_numba  # noqa: PLC0415 - numba is slow to import
+    if chosen != "torch" and _wants_grad(tensors):
+        from guava_aug.render.rasterize_grad import rasterize_images  # noqa: PLC0415 - most calls do not need it
 
         m, q, s, o, f, views, k, backdrop = float32
-        image, alpha, inverse_depth, radii = rasterize_grad_numba.rasterize_images(
+        image, alpha, inverse_depth, radii = rasterize_images(
             m, q, s, o[None], f[None], views, k.expand(len(views), 3, 3), width, height,
             scale_modifier=scale_modifier, antialias=antialias,
         )  # fmt: skip
@@ -112,12 +112,6 @@ def rasterize(
         from guava_aug.render import rasterize_numba  # noqa: PLC0415 - numba is slow to import
 
         image, alpha, inverse_depth, radii = rasterize_numba.rasterize_frames(
-            *float32, width=width, height=height, scale_modifier=scale_modifier, antialias=antialias
-        )
-    elif chosen == "triton" and _wants_grad(tensors):
-        from guava_aug.render import rasterize_grad  # noqa: PLC0415 - needs Triton
-
-        image, alpha, inverse_depth, radii = rasterize_grad.rasterize_frames(
             *float32, width=width, height=height, scale_modifier=scale_modifier, antialias=antialias
         )
     elif chosen == "triton":
