@@ -16,7 +16,7 @@ from av.video.reformatter import ColorRange, Interpolation
 _FULL = int(ColorRange.JPEG)
 _LIMITED = int(ColorRange.MPEG)
 # Exact to half a level of 255; without the last two libswscale is off by up to 2.7 levels.
-_ACCURATE_RND, _FULL_CHR_H_INT = 0x40000, 0x2000  # of libswscale; PyAV 17.0 has no names for them
+_ACCURATE_RND, _FULL_CHR_H_INT = 0x40000, 0x2000  # libswscale's; names for them came with PyAV 18
 _SCALING = int(Interpolation.BICUBIC) | _ACCURATE_RND | _FULL_CHR_H_INT
 
 # codes of ITU-T H.273
