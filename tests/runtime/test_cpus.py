@@ -76,8 +76,17 @@ def test_no_pool_asks_for_the_processors_of_the_machine():
 )  # fmt: skip
 def test_numba_follows_openmp(said: dict[str, str], threads: str | None, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "environ", dict(said))
+    monkeypatch.delitem(sys.modules, "numba", raising=False)
     same_threads()
     assert os.environ.get("NUMBA_NUM_THREADS") == threads
+
+
+def test_numba_keeps_the_threads_that_it_has(monkeypatch: pytest.MonkeyPatch):
+    import numba  # noqa: F401
+
+    monkeypatch.setattr(os, "environ", {"OMP_NUM_THREADS": "3"})
+    same_threads()
+    assert "NUMBA_NUM_THREADS" not in os.environ
 
 
 def test_it_is_said_before_numba_is_imported():

@@ -10,6 +10,7 @@ import ctypes
 import math
 import os
 import platform
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -86,11 +87,14 @@ def shorten_spin() -> None:
 
 
 def same_threads() -> None:
-    """Let numba start as many threads as OMP_NUM_THREADS says. Call it before numba is imported.
+    """Let numba start as many threads as OMP_NUM_THREADS says, unless it has been imported already.
 
     Without NUMBA_NUM_THREADS it starts one for every processor that it may use, which on a large node exceeds the limit
-    of processes per user, in particular if several processes do so.
+    of processes per user, in particular if several processes do so. Once its threads run, another number makes numba
+    refuse to compile.
     """
+    if "numba" in sys.modules:
+        return
     threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if threads.isdecimal() and int(threads) > 0:
         os.environ.setdefault("NUMBA_NUM_THREADS", str(int(threads)))
