@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -108,10 +109,34 @@ def test_log_and_manifest_are_the_same_by_the_quick_way_and_by_the_other(root: P
     monkeypatch.setattr(run_log, "told_alike", lambda *args: 0)
     monkeypatch.setattr(run_log, "_text_of_made", lambda *args: None)
     log.unlink()
+    table.unlink()
     merge([root])
     assert (log.read_bytes(), parquet.read_table(table)) == quick
     matrices = {tuple(row) for row in quick[1]["viewmat"].to_pylist() if row}
     assert matrices == {(*CAMERA["viewmat"], 0.0, 0.0, 0.0, 1.0)}
+
+
+def test_merge_leaves_files_that_would_be_the_same(root: Path, tmp_path: Path):
+    shutil.copytree(root / FOLDER, tmp_path / FOLDER)
+    files = merge([tmp_path])[1:]
+    content = [file.read_bytes() for file in files]
+
+    def made_again() -> list[bool]:
+        before = [file.stat().st_ino for file in files]
+        merge([tmp_path])
+        assert [file.read_bytes() for file in files] == content
+        return [file.stat().st_ino != inode for file, inode in zip(files, before, strict=True)]
+
+    assert made_again() == [False, False]
+    log, table = files
+    text = log.read_text(encoding="utf-8")
+    log.write_text(text.replace('"zoom": 1.0', '"zoom": 1.5', 1), encoding="utf-8")
+    assert made_again() == [True, False]
+    data, stat = bytearray(table.read_bytes()), table.stat()
+    data[len(data) // 2] ^= 1  # as a disk may
+    table.write_bytes(data)
+    os.utime(table, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert made_again() == [False, True]
 
 
 def test_what_a_log_knows_alone_is_found_behind_what_the_journals_know_too(root: Path, tmp_path: Path):
@@ -141,6 +166,7 @@ def test_a_manifest_is_made_again_only_when_something_in_it_has_changed(root: Pa
         log.write_manifest()
         changed = table.stat().st_ino != before
         found = parquet.read_table(table)
+        table.unlink()
         assert found.to_pylist() == parquet.read_table(merge([tmp_path])[2]).to_pylist()
         return changed
 
