@@ -133,8 +133,9 @@ class RunLog:
     def _known(self, kind: str, videos: Labels, status: str) -> None:
         new: dict[str, list[str]] = {}
         for video, labels in videos.items():
+            views = self.history.views.get(video, {})
             for label in labels:
-                view = self.history.get(video, label)
+                view = views.get(label)
                 ended = None if view is None else view.ended_in(self.part)
                 if ended is None or ended[1] != status:
                     new.setdefault(video, []).append(label)
