@@ -23,7 +23,7 @@ from fakes import FakeModel, write_clip
 from forks import Fork, ForkServer
 from guava_aug import augment
 from guava_aug.batch.journal.history import History
-from guava_aug.batch.journal.journal import Journal
+from guava_aug.batch.journal.journal import Journal, Reader
 from guava_aug.output.tree import sidecar_path, video_path
 from guava_aug.runtime.processes import FAULT_POINTS, FAULT_VARIABLE, host_id
 
@@ -119,6 +119,13 @@ def test_killed_at_a_named_point(forks: ForkServer, tracked: Path, tmp_path: Pat
     if name == "before-video":  # the sidecar came first
         assert len(list(tmp_path.rglob("*_video.json"))) == done + 1
     finish(tracked, tmp_path, whole)
+
+
+def test_what_makes_views_is_told_before_the_first(tracked: Path, tmp_path: Path):
+    """So no kill leaves a view without its device."""
+    augment(tracked, tmp_path, model=FakeModel(), **OPTIONS)
+    kinds = [line.kind for line in Reader(tmp_path).new_lines()]
+    assert kinds.index("used") < kinds.index("view")
 
 
 def test_every_point_is_passed() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 from guava_aug.errors import UsageError
@@ -167,9 +167,10 @@ def path_options(config: type) -> tuple[str, ...]:
     return tuple(declared.name for declared in options_of(config) if declared.is_path)
 
 
-def pixel_options(config: type) -> dict[str, Any]:
+@functools.cache
+def pixel_options(config: type) -> Mapping[str, Any]:
     """Return the options that decide pixels, each with the value that version 0.1.0 had."""
-    return {d.name: d.option.in_0_1_0 for d in options_of(config) if d.decides_pixels}
+    return MappingProxyType({d.name: d.option.in_0_1_0 for d in options_of(config) if d.decides_pixels})
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:

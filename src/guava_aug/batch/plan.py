@@ -216,6 +216,8 @@ class Planner:
         self._output = config.output
         self._other_sinks = find_sinks(name for name in config.all_sinks if name != MP4)  # the journals know of the MP4
         self._to_read: dict[str, str] = {}  # videos whose files have changed their dates -> their digest before
+        self._of_all = look.made_with(0.0, "")  # what all videos are made with
+        del self._of_all["fps"], self._of_all["input"]
         more = [__version__]
         if config.precision != "auto":  # no part of the look, but half precision may be what a view fails of
             more.append(config.precision)
@@ -317,8 +319,7 @@ class Planner:
 
     def _expected(self, name: str, signature: str | None) -> dict[str, Any]:
         """What this run would make a video's views with, as far as it is known without reading the video."""
-        expected = self.look.made_with(0.0, "")
-        del expected["fps"], expected["input"]
+        expected = dict(self._of_all)
         known = self.log.history.input_of(name)
         timing = self.timings.get(name)
         fps = self.config.fps or (timing.fps if timing else None)

@@ -54,10 +54,10 @@ class Recorder:
             self._warn_of_other_plates(record)
         self.results[record.key] = record
         fault_point("before-journal")
-        self.log.ended([record])
         if not self._used_told and "machine" in (used := self._executor.describe()):
-            self.log.used(used)
+            self.log.used(used)  # first: a view of a process that was killed then is to have its device, too
             self._used_told = True
+        self.log.ended([record])
 
     def _warn_of_other_plates(self, record: ViewRecord) -> None:
         """Warn of existing views whose plate was made with frames that are left out now."""

@@ -128,7 +128,7 @@ class ViewRecord:
         for name in ("size", "input"):
             if values.get(name) is not None:
                 values[name] = tuple(values[name])
-        sampling = {key: line[key] for key in ("sampler", "params", "trajectory", *ORIGINAL_PARAMS) if key in line}
+        sampling = {key: line[key] for key in ("sampler", "params", *ORIGINAL_PARAMS, "trajectory") if key in line}
         return cls(sampling=sampling, **values, **renamed)
 
 

@@ -234,10 +234,10 @@ class _TrackRun:
         made_with = record.made_with or {}
         if record.status == "success":
             self.clips[record.video] = tuple(str(made_with.get("clips", record.video)).split("/"))
-        self.journal.append("view", record.to_json())
         if not self.told_used and "machine" in (used := self.executor.describe()):
             self.journal.append("used", used)
             self.told_used = True
+        self.journal.append("view", record.to_json())
 
     def _write_record(self, planned: Sequence[PlannedTracking], stopped: str | None) -> None:
         content = {
