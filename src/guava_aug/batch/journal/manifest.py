@@ -18,7 +18,7 @@ from guava_aug.output.metadata import expanded_facts
 from guava_aug.output.tree import manifest_path, relative_paths
 from guava_aug.runtime import timing
 from guava_aug.runtime.atomic import atomic_write
-from guava_aug.runtime.digest import file_sha256
+from guava_aug.runtime.files import file_sha256
 from guava_aug.runtime.frame_rate import rate_text
 from guava_aug.runtime.plain_json import is_number, loads
 from guava_aug.runtime.version import __version__
