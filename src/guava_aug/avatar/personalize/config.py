@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class PersonalizeConfig:
 
     steps: int = 250
     frames_per_step: int = 4
+    most_frames: int = 128  # of a video; of a longer one so many are chosen, and memory does not grow further
     guess_frames: int = 16  # the network looks at so many frames before the fit begins
     held_out_every: int = 4  # every so many frames one is kept from the appearance; 0: none
     seed: int = 0
@@ -65,3 +68,10 @@ class PersonalizeConfig:
     hand_weight: float = 2.0
     blur_speed: float = 6.0  # pixels a frame at which a hand counts half; 0: all alike
     match_colors: bool = False  # an affine change of colour for every camera but the first
+
+
+# What `--personalize` offers. A step costs the same in both; `fast` takes fewer, and looks at fewer frames.
+PRESETS: Mapping[str, PersonalizeConfig] = MappingProxyType({
+    "fast": PersonalizeConfig(steps=100, frames_per_step=2, most_frames=48, guess_frames=6),
+    "full": PersonalizeConfig(),
+})  # fmt: skip

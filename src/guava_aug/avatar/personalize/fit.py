@@ -25,6 +25,7 @@ from guava_aug.render.rasterize_grad import rasterize_grad
 
 log = logging.getLogger(__name__)
 
+OnStep = Callable[[int, int], None]  # steps done, steps in all
 Refine = Callable[[Tensor], Tensor]  # features [I, C, H, W] -> RGB [I, 3, H, W] 0..1, differentiable
 _WARMUP = 50  # steps
 _LAST_RATE = 0.03
@@ -51,7 +52,7 @@ class Personalized:
     @property
     def better(self) -> bool:
         """Whether the fitted avatar is nearer to the frames kept back; without any, it is taken to be."""
-        return math.isnan(self.after) or self.after > self.before
+        return math.isnan(self.before) or self.after > self.before  # not, when a fit that failed gives nan after
 
 
 class Fit:
@@ -133,8 +134,8 @@ class Fit:
 
     # ---- the fit
 
-    def run(self) -> Personalized:
-        """Fit, and return the result."""
+    def run(self, on_step: OnStep = lambda done, steps: None) -> Personalized:
+        """Fit, and return the result. `on_step` is called after every step; it may end the fit by raising."""
         c, begun = self.config, time.monotonic()
         optimizer = torch.optim.Adam(self._groups(), betas=(0.9, 0.99), fused=self.seen.images.is_cuda)
         if self.seen.images.is_cuda:
@@ -152,6 +153,7 @@ class Fit:
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+            on_step(step + 1, c.steps)
             if step % _REPORT_EVERY == 0 or step == c.steps - 1:
                 log.info(
                     "step %d of %d: loss %.4f, %.1f s", step, c.steps, float(loss.detach()), time.monotonic() - begun
@@ -282,6 +284,7 @@ def personalize(  # noqa: D417 - the types say it
     model_config: ModelConfig,
     refine: Refine,
     config: PersonalizeConfig | None = None,
+    on_step: OnStep = lambda done, steps: None,
 ) -> Personalized:
     """The avatar of a video, fitted to the video's frames; `better` says whether it is to be used.
 
@@ -294,6 +297,7 @@ def personalize(  # noqa: D417 - the types say it
         seen: pictures of these frames, those of the first camera among them.
         network, model_config: that made `original`.
         refine: splatted features [I, C, H, W] to RGB [I, 3, H, W], differentiable.
+        on_step: told steps done and steps in all after every step; may end the fit by raising.
 
     Raises UsageError when the pictures have not the size that the refiner works at, or no frame is left to learn from.
     """
@@ -310,7 +314,7 @@ def personalize(  # noqa: D417 - the types say it
     seen, motion, viewmats = seen.to(device), motion.to(device), viewmats.to(device).float()
     fit = Fit(_guess(original, motion, viewmats, seen, network, model_config, config), motion, viewmats, seen, refine,
               config)  # fmt: skip
-    found = fit.run()
+    found = fit.run(on_step)
     return replace(
         found,
         before=fit.held_out_psnr(original, motion, viewmats),
