@@ -1,5 +1,8 @@
 """How long the rasteriser takes, backend by backend: `python benchmarks/rasterizer.py [--device cuda] [--json FILE]`.
 
+With `--gradients`: there and back, from the picture to every tensor of the splats; `x torch` is the ratio to the
+reference, which keeps every pair of a splat and a pixel (`--gaussians 20000` takes it some gigabytes).
+
 The scene is made up but shaped like the job: 209,000 splats of 3 to 9 mm on an upper body, opacity 0.47 in the mean,
 32 channels, the camera 22 m away behind a lens of tangent 1/24, 512 x 512. Every backend that works on the device, and
 gsplat where it is installed; batches of frames, each frame with Gaussians of its own. Errors are those of one frame
@@ -95,6 +98,20 @@ def backend_draw(scene: dict[str, Any], size: int, backend: str) -> Draw:
     return draw
 
 
+def gradient_draw(scene: dict[str, Any], size: int, backend: str) -> Draw:
+    """Draws the first frames and goes the way back to all tensors of the splats."""
+    K = intrinsics(size, size).to(scene["means"].device)
+
+    def draw(frames: int) -> tuple[Tensor, Tensor]:
+        per_frame, shared = (scene["means"], scene["quats"], scene["scales"]), (scene["opacities"], scene["features"])
+        leaves = [x.detach().requires_grad_() for x in (*(x[:frames] for x in per_frame), *shared)]
+        raster = rasterize(*leaves, scene["viewmats"][:frames], K, size, size, backend=backend)
+        torch.autograd.grad(raster.image.square().sum() + raster.alpha.sum(), leaves)
+        return raster.image.detach(), raster.alpha.detach()
+
+    return draw
+
+
 def half_draw(scene: dict[str, Any], size: int) -> Draw | None:
     """What runs on a GPU draw: the first 16 channels in half precision, the first layer of the refiner in the end.
 
@@ -186,6 +203,7 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, help="default: torch's own choice")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--gradients", action="store_true", help="there and back; of the package's backends alone")
     parser.add_argument("--cold", action="store_true", help="compile anew, in a cache folder of its own")
     args = parser.parse_args()
     setting.speak()
@@ -216,9 +234,10 @@ def measure(scene: dict[str, Any], args: argparse.Namespace, channels: int, batc
     """A row for every backend and batch."""
     true, reference = yardstick(scene, args.size), None
     rows: list[dict[str, Any]] = []
-    special = {"gsplat": gsplat_draw, HALF: half_draw}
+    special = {} if args.gradients else {"gsplat": gsplat_draw, HALF: half_draw}
+    plain = gradient_draw if args.gradients else backend_draw
     for backend in args.backends or [*BACKENDS[1:], *special]:
-        draw = special[backend](scene, args.size) if backend in special else backend_draw(scene, args.size, backend)
+        draw = special[backend](scene, args.size) if backend in special else plain(scene, args.size, backend)
         if draw is None:
             continue
         begun = time.perf_counter()

@@ -1,5 +1,6 @@
 """The rasteriser with gradients against the readable one, and that one against finite differences."""
 
+import numba
 import pytest
 import torch
 
@@ -16,7 +17,7 @@ def _scene(splats=60, channels=16, people=2, views=2, dtype=torch.float32, seed=
     r = lambda *s: torch.randn(*s, generator=g, dtype=dtype)
     means = r(people, views, splats, 3) * torch.tensor([1.0, 0.6, 0.5], dtype=dtype)
     means = means + torch.tensor([0.0, 0, 4], dtype=dtype)
-    means[0, 0, 0, 2] = -1.0  # behind the camera
+    means[0, 0, :1, 2] = -1.0  # behind the camera
     quats = torch.nn.functional.normalize(r(people, views, splats, 4), dim=-1)
     scales = torch.rand(people, views, splats, 3, generator=g, dtype=dtype) * 0.2 + 0.02
     opacities = torch.rand(people, splats, generator=g, dtype=dtype)
@@ -101,6 +102,106 @@ def test_antialiasing_and_radii_are_the_reference_rasterisers():
         seen = ref.radii > 0
         assert torch.equal(ours.radii[i], ref.radii)
         torch.testing.assert_close((opacities[1] * ours.coverage[i])[seen], ref.opacities[seen], atol=1e-4, rtol=1e-2)
+
+
+NAMES = ("means", "quats", "scales", "opacities", "features", "viewmats", "K", "background")
+
+
+def _turned_scene(splats, channels):
+    """One person in two views, the second turned: the arguments of `rasterize`, the background last."""
+    means, quats, scales, opacities, features, viewmats, K = _scene(splats, channels, people=1)
+    viewmats[:, :, :3, :3] = torch.linalg.qr(torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(7)))[0]
+    viewmats[:, :, 2, 3], viewmats[0, 0] = 4.0, torch.eye(4)
+    means[0, 1] -= torch.tensor([0.0, 0, 4])
+    background = torch.rand(channels, generator=torch.Generator().manual_seed(6))
+    return means[0], quats[0], scales[0], opacities[0], features[0], viewmats[0], K, background
+
+
+def _slopes(inputs, backend, antialias=False):
+    """Return the planes of a picture, radii, and slopes of all planes together to all inputs."""
+    inputs = [x.clone().requires_grad_() for x in inputs]
+    raster = rasterize(*inputs[:-1], WIDTH, HEIGHT, background=inputs[-1], antialias=antialias, scale_modifier=0.9,
+                       backend=backend)  # fmt: skip
+    planes = torch.cat([raster.image, raster.alpha, raster.inverse_depth], 1)
+    weights = torch.randn(planes.shape, generator=torch.Generator().manual_seed(8))
+    slopes = torch.autograd.grad((planes * weights).sum(), inputs, allow_unused=True, materialize_grads=True)
+    return planes.detach(), raster.radii, slopes
+
+
+@pytest.mark.parametrize(("splats", "channels", "antialias"), [(1, 3, False), (60, 16, True), (150, 35, False)])
+def test_the_cpu_kernel_is_the_reference_forward_and_backward(splats, channels, antialias):
+    """Of every output with respect to every input; opaque splats reach the cap and end their tiles."""
+    inputs = _turned_scene(splats, channels)
+    ref, radii, slopes = _slopes(inputs, "torch", antialias)
+    ours, our_radii, our_slopes = _slopes(inputs, "numba", antialias)
+    assert torch.equal(radii, our_radii)
+    assert (ref - ours).abs().max() <= 1e-5 * ref.abs().max()
+    for name, a, b in zip(NAMES, slopes, our_slopes, strict=True):
+        assert (a - b).norm() <= 1e-4 * a.norm(), name
+    chosen = _slopes(inputs, "auto", antialias)
+    assert all(torch.equal(a, b) for a, b in zip(chosen[2], our_slopes, strict=True))
+
+
+def test_the_cpu_kernel_draws_several_people_through_lenses_of_their_own():
+    *tensors, viewmats, K = _scene()
+    lenses = torch.stack([K, K * torch.tensor([[1.5, 1, 0.9], [1, 1.2, 1.1], [1, 1, 1]])]).expand(2, 2, 3, 3)
+    weights, found = torch.randn(2, 2, 17, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(9)), []
+    for draw in (rasterize_reference, rasterize_grad):
+        leaves = [x.clone().requires_grad_() for x in (*tensors, viewmats, lenses)]
+        drawn = draw(*leaves, WIDTH, HEIGHT)
+        planes = torch.cat([drawn.image, drawn.alpha], 2)
+        found.append((planes.detach(), torch.autograd.grad((planes * weights).sum(), leaves)))
+    torch.testing.assert_close(found[1][0], found[0][0], atol=1e-5, rtol=1e-5)
+    for name, a, b in zip(NAMES[:-1], found[0][1], found[1][1], strict=True):
+        assert (a - b).norm() <= 1e-4 * a.norm(), name
+
+
+@pytest.mark.parametrize("what", ["nobody", "far", "behind", "faint", "opaque", "line"])
+def test_the_cpu_kernel_has_finite_slopes_for(what):
+    """Scenes of which nothing is seen, or all is at a limit: the reference's slopes, zero where nothing is drawn."""
+    inputs = list(_turned_scene(0 if what == "nobody" else 12, 3))
+    if what == "far":
+        inputs[0][..., :2] += 1e5
+    if what == "behind":
+        inputs[0], inputs[5] = inputs[0] - torch.tensor([0, 0, 50.0]), torch.eye(4).repeat(2, 1, 1)
+    if what == "faint":
+        inputs[3][:] = 1e-3
+    if what == "opaque":  # alpha is at its cap over whole tiles: what is behind is not drawn at all
+        inputs[2], inputs[3] = inputs[2] + 2.0, torch.full_like(inputs[3], 50.0)
+    if what == "line":
+        inputs[2] = inputs[2] * torch.tensor([1.0, 1e-6, 1e-6])
+    planes, _, slopes = _slopes(inputs, "numba")
+    ref, _, ref_slopes = _slopes(inputs, "torch")
+    torch.testing.assert_close(planes, ref, atol=1e-4, rtol=1e-4)
+    for name, a, b in zip(NAMES, ref_slopes, slopes, strict=True):
+        assert torch.isfinite(b).all() and b.shape == a.shape, name
+        assert (a - b).norm() <= 1e-3 * a.norm() + 1e-6, name
+        if what in ("nobody", "far", "behind", "faint") and name != "background":
+            assert not b.any(), name
+
+
+def test_only_what_is_asked_for_has_slopes():
+    inputs = _turned_scene(60, 3)
+    whole = _slopes(inputs, "numba")[2]
+    means = inputs[0].clone().requires_grad_()
+    raster = rasterize(means, *inputs[1:-1], WIDTH, HEIGHT, background=inputs[-1], scale_modifier=0.9)
+    planes = torch.cat([raster.image, raster.alpha, raster.inverse_depth], 1)
+    weights = torch.randn(planes.shape, generator=torch.Generator().manual_seed(8))
+    assert torch.equal(torch.autograd.grad((planes * weights).sum(), means)[0], whole[0])
+
+
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="one thread only")
+def test_slopes_do_not_depend_on_the_number_of_threads():
+    inputs, before, found = _turned_scene(3000, 5), torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(_slopes(inputs, "numba")[2])
+    finally:
+        torch.set_num_threads(before)
+    for name, a, b in zip(NAMES, *found, strict=True):
+        if name != "background":  # of plain torch
+            assert torch.equal(a, b), name
 
 
 @pytest.mark.gpu

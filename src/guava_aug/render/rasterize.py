@@ -57,9 +57,9 @@ def rasterize(
     Everything is computed in float32 on the tensors' device. Frame t shows the Gaussians of frame t through camera t;
     opacities and features do not depend on the frame and are shared.
 
-    Differentiable in all tensors if one requires a gradient: by the reference ("torch", or "auto" on a CPU; its memory
-    grows with every pair of a splat and a tile), or on a GPU by kernels with a backward pass ("triton" or "auto";
-    `rasterize_grad`, within 1e-3 of the reference). Decisions (tile, order, thresholds) have no gradient.
+    Differentiable in all tensors if one requires a gradient: by kernels with a backward pass on a CPU ("numba" or
+    "auto") and on a GPU ("triton" or "auto"; within 1e-3 of the reference), or by the reference ("torch"; its memory
+    grows with every pair of a splat and a tile). Decisions (tile, order, thresholds) have no gradient.
 
     Source: the rules are those of the 3D Gaussian splatting rasteriser as written down in `rasterize_torch`.
 
@@ -76,7 +76,7 @@ def rasterize(
         background: [C], weighted by the remaining transmittance; None is zero.
         scale_modifier: Factor on all scales.
         antialias: Lower the opacity of splats thinner than a pixel by what the 0.3 px^2 low-pass adds to them.
-        backend: "torch" (the reference; CPU or CUDA, slow), "numba" (CPU only, no gradients), "triton" (CUDA only), or
+        backend: "torch" (the reference; CPU or CUDA, slow), "numba" (CPU only), "triton" (CUDA only), or
             "auto": the fastest on the tensors' device that supports the call.
 
     Raises:
@@ -99,7 +99,16 @@ def rasterize(
     _log_choice(chosen, means.device.type)
     float32 = [t.to(torch.float32) for t in tensors.values()]
 
-    if chosen == "numba":
+    if chosen == "numba" and _wants_grad(tensors):
+        from guava_aug.render import rasterize_grad_numba  # noqa: PLC0415 - numba is slow to import
+
+        m, q, s, o, f, views, k, backdrop = float32
+        image, alpha, inverse_depth, radii = rasterize_grad_numba.rasterize_images(
+            m, q, s, o[None], f[None], views, k.expand(len(views), 3, 3), width, height,
+            scale_modifier=scale_modifier, antialias=antialias,
+        )  # fmt: skip
+        image = image + (1 - alpha) * backdrop[:, None, None]
+    elif chosen == "numba":
         from guava_aug.render import rasterize_numba  # noqa: PLC0415 - numba is slow to import
 
         image, alpha, inverse_depth, radii = rasterize_numba.rasterize_frames(
@@ -228,15 +237,7 @@ def check_backend(backend: str, device: torch.device | str) -> None:
 def _choose_backend(backend: str, tensors: dict[str, Tensor]) -> str:
     device = tensors["means"].device
     check_backend(backend, device)
-    chosen = resolve_backend(backend, device)
-    if chosen == "numba" and _wants_grad(tensors):
-        if backend == "auto":
-            return "torch"
-        raise UsageError(
-            "rasterize: backend 'numba' has no gradients but an input requires one; "
-            "use 'torch' or 'auto', or call it under torch.no_grad()"
-        )
-    return chosen
+    return resolve_backend(backend, device)
 
 
 def _wants_grad(tensors: dict[str, Tensor]) -> bool:

@@ -1,11 +1,11 @@
 """The Gaussian rasteriser with gradients: many images in one launch.
 
-The rules are those of `rasterize_torch`, which is also the specification for the tests. Projection is plain torch under
-autograd, in float32; lists of splats per tile come from one sort; compositing is a Triton kernel with a backward pass
-(`rasterize_grad_triton`) on CUDA and the readable reference elsewhere.
+The rules are those of `rasterize_torch`, which is also the specification for the tests. On CUDA projection is plain
+torch under autograd, in float32; lists of splats per tile come from one sort; compositing is a Triton kernel with a
+backward pass (`rasterize_grad_triton`). On a CPU all of it is compiled by numba (`rasterize_grad_numba`). Other devices
+have the readable reference.
 
-`rasterize` calls this module when an input on a GPU requires a gradient; `rasterize_grad` renders several people in one
-launch.
+`rasterize` calls this module when an input requires a gradient; `rasterize_grad` renders several people in one launch.
 """
 
 from __future__ import annotations
@@ -57,11 +57,20 @@ def rasterize_grad(
     `precision` is the precision of the kernel's products on CUDA: "tf32x3" (nearly float32), "tf32" (3e-4, too coarse
     for gradients of opaque splats) or "ieee". Depths, weights and transmittance are float32 in all cases.
     """
+    B, k, N = means.shape[:3]
+    if means.device.type == "cpu":
+        from guava_aug.render.rasterize_grad_numba import rasterize_images  # noqa: PLC0415 - numba is slow to import
+
+        lenses = K.to(means).expand(B, k, 3, 3)
+        image, alpha, _, _ = rasterize_images(
+            means.flatten(0, 1).float(), quats.flatten(0, 1).float(), scales.flatten(0, 1).float(), opacities.float(),
+            features.float(), viewmats.flatten(0, 1).float(), lenses.flatten(0, 1).float(), width, height,
+        )  # fmt: skip
+        return Drawn(image.unflatten(0, (B, k)), alpha.unflatten(0, (B, k)))
     if means.device.type != "cuda":
         return rasterize_reference(means, quats, scales, opacities, features, viewmats, K, width, height)
     from guava_aug.render.rasterize_grad_triton import composite_tiles  # noqa: PLC0415 - needs Triton
 
-    B, k, N = means.shape[:3]
     projected = project_batch(means.flatten(0, 1), quats.flatten(0, 1), scales.flatten(0, 1), viewmats.flatten(0, 1),
                               K if K.ndim == 2 else K.flatten(0, 1), width, height)  # fmt: skip
     lists = tile_lists(projected, width, height)

@@ -16,8 +16,11 @@ Results do not depend on the number of threads: no two threads ever add to the s
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numba
 import numpy as np
@@ -88,30 +91,45 @@ def rasterize_frames(
     lens = np.array([K[0, 0], K[1, 1], K[0, 2], K[1, 2]], f32)
     backdrop = np.ascontiguousarray(background.detach().numpy())
 
+    with threads():
+        together = max(1, LIST_BYTES // max(1, N * (RECORD * 4 + 12)))
+        for first in range(0, T, together):
+            part = slice(first, min(T, first + together))
+            lists = prepare(
+                arrays[0][part], arrays[1][part], arrays[2][part], arrays[3], arrays[5][part], lens, width, height,
+                f32(scale_modifier), antialias, radii[part],
+            )  # fmt: skip
+            draw(lists, arrays[4], backdrop, image[part], alpha[part], inverse_depth[part])
+    return tuple(torch.from_numpy(a) for a in (image, alpha, inverse_depth, radii))  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def threads() -> Iterator[None]:
+    """Give the kernels as many threads as torch uses, one caller at a time."""
     with _one_at_a_time:
         before = numba.get_num_threads()
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
         try:
-            together = max(1, LIST_BYTES // max(1, N * (RECORD * 4 + 12)))
-            for first in range(0, T, together):
-                part = slice(first, min(T, first + together))
-                _rasterize_part(
-                    arrays[0][part], arrays[1][part], arrays[2][part], arrays[3], arrays[4], arrays[5][part], lens,
-                    backdrop, f32(scale_modifier), antialias,
-                    image[part], alpha[part], inverse_depth[part], radii[part],
-                )  # fmt: skip
+            yield
         finally:
             numba.set_num_threads(before)
-    return tuple(torch.from_numpy(a) for a in (image, alpha, inverse_depth, radii))  # type: ignore[return-value]
 
 
-def _rasterize_part(
-    means, quats, scales, opacities, features, viewmats, lens, backdrop, scale_modifier, antialias,
-    image, alpha, inverse_depth, radii,
+@dataclass(frozen=True)
+class Lists:
+    """T frames of N projected splats, and the splats of every tile."""
+
+    records: np.ndarray  # [T, N, RECORD] float32
+    boxes: np.ndarray  # [T, N, 4] uint16: first column and row of the tiles, and one past the last ones
+    order: np.ndarray  # [L] int32 splats, tile after tile, nearest first
+    starts: np.ndarray  # [T, tiles + 1] int64 into `order`
+
+
+def prepare(
+    means, quats, scales, opacities, viewmats, lens, width, height, scale_modifier, antialias, radii
 ):  # fmt: skip
-    """Draw the given frames into `image`, `alpha`, `inverse_depth`, `radii`."""
+    """Return the `Lists` of the given frames; `radii` [T, N] is filled."""
     T, N = radii.shape
-    height, width = image.shape[2:]
     columns, rows = -(-width // TILE), -(-height // TILE)
     records = torch.empty((T, N, RECORD)).numpy()  # torch aligns to cache lines
     boxes = np.empty((T, N, 4), np.uint16)
@@ -121,11 +139,19 @@ def _rasterize_part(
         records, boxes, depths, radii,
     )  # fmt: skip
     starts = np.empty((T, columns * rows + 1), np.int64)
-    lists = _bucket(boxes, depths.view(u32), columns, rows, starts)
-    _draw(records, features, backdrop, lists, starts, _schedule(starts), columns, image, alpha, inverse_depth)
+    return Lists(records, boxes, _bucket(boxes, depths.view(u32), columns, rows, starts), starts)
 
 
-def _schedule(starts):
+def draw(lists, features, backdrop, image, alpha, inverse_depth):
+    """Draw the given frames into `image`, `alpha`, `inverse_depth`."""
+    columns = -(-image.shape[-1] // TILE)
+    _draw(
+        lists.records, features, backdrop, lists.order, lists.starts, schedule(lists.starts), columns,
+        image, alpha, inverse_depth,
+    )  # fmt: skip
+
+
+def schedule(starts):
     """Return every (frame, tile) number once, in an order in which the threads' contiguous shares cost alike."""
     heavy_first = np.argsort(-np.diff(starts, axis=1).ravel(), kind="stable")
     threads = numba.get_num_threads()
@@ -437,7 +463,7 @@ def _row(rows, start, a, b, c, opacity, inv_z, px, dy):
     for x in range(TILE):
         dx = px - f32(x)
         power = f32(-0.5) * (a * dx * dx + cyy) - b * dx * dy
-        opaque = opacity * _exp(power)
+        opaque = opacity * exp_float32(power)
         opaque = opaque if opaque < f32(ALPHA_MAX) else f32(ALPHA_MAX)
         counts = (power <= f32(0)) & (opaque >= f32(ALPHA_MIN))
         rows[at + u64(WEIGHT) + u64(x)] = opaque if counts else f32(0)
@@ -457,7 +483,7 @@ def _row(rows, start, a, b, c, opacity, inv_z, px, dy):
 
 
 @cached_njit(fastmath={"contract"})
-def _exp(x):
+def exp_float32(x):
     """Return e^x of a float32 x <= 0 to 1.5 units in the last place, in operations that vectorise 8 or 16 wide.
 
     x = n ln 2 + r, |r| <= ln 2 / 2; e^r by its series to r^7 (the rest is under 6e-9), 2^n through the exponent bits.
