@@ -15,7 +15,7 @@ from guava_aug.avatar.network import ReconstructionNetwork
 from guava_aug.avatar.personalize.config import PersonalizeConfig
 from guava_aug.avatar.personalize.guess import guess_avatar
 from guava_aug.avatar.personalize.observations import Observations
-from guava_aug.avatar.personalize.picture_fit import Drawn, PictureFit, Refine, rasterize
+from guava_aug.avatar.personalize.picture_fit import Drawn, OnStep, PictureFit, Refine, rasterize
 from guava_aug.avatar.personalize.variables import Variables
 from guava_aug.body import Identity, Motion
 from guava_aug.errors import UsageError
@@ -41,7 +41,7 @@ class Personalized:
     @property
     def better(self) -> bool:
         """Whether the fitted avatar is nearer to the frames kept back; without any, it is taken to be."""
-        return math.isnan(self.after) or self.after > self.before
+        return math.isnan(self.before) or self.after > self.before  # not, when a fit that failed gives nan after
 
 
 class Fit(PictureFit):
@@ -100,15 +100,16 @@ class Fit(PictureFit):
 
     # ---- the fit
 
-    def run(self) -> Personalized:
-        """Fit, and return the result."""
+    def run(self, on_step: OnStep = lambda done, steps: None) -> Personalized:
+        """Fit, and return the result. `on_step` is called after every step; it may end the fit by raising."""
         every, begun = self.config.held_out_every, time.monotonic()
 
         def chosen(step: int) -> tuple[Tensor, bool]:
+            # a held-out frame may move its own pose, or what is measured on it would be the tracker's error
             hold = len(self.held_out) > 0 and step % every == every - 1
             return self._choose(self.held_out if hold else self.training), hold
 
-        self._descend(chosen)
+        self._descend(chosen, on_step)
         return self.result(time.monotonic() - begun)
 
     @torch.no_grad()
@@ -157,6 +158,7 @@ def personalize(  # noqa: D417 - the types say it
     model_config: ModelConfig,
     refine: Refine,
     config: PersonalizeConfig | None = None,
+    on_step: OnStep = lambda done, steps: None,
 ) -> Personalized:
     """The avatar of a video, fitted to the video's frames; `better` says whether it is to be used.
 
@@ -169,6 +171,7 @@ def personalize(  # noqa: D417 - the types say it
         seen: pictures of these frames, those of the first camera among them.
         network, model_config: that made `original`.
         refine: splatted features [I, C, H, W] to RGB [I, 3, H, W], differentiable.
+        on_step: told steps done and steps in all after every step; may end the fit by raising.
 
     Raises UsageError when the pictures have not the size that the refiner works at, or no frame is left to learn from.
     """
@@ -185,7 +188,7 @@ def personalize(  # noqa: D417 - the types say it
     seen, motion, viewmats = seen.to(device), motion.to(device), viewmats.to(device).float()
     fit = Fit(_guess(original, motion, viewmats, seen, network, model_config, config), motion, viewmats, seen, refine,
               config)  # fmt: skip
-    found = fit.run()
+    found = fit.run(on_step)
     return replace(
         found,
         before=fit.held_out_psnr(original, motion, viewmats),
