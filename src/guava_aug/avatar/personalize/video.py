@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from guava_aug.avatar.model import GuavaModel
 from guava_aug.avatar.personalize.config import PersonalizeConfig
-from guava_aug.avatar.personalize.fit import OnStep, Personalized, held_out, personalize
+from guava_aug.avatar.personalize.fit import Personalized, held_out, personalize
 from guava_aug.avatar.personalize.observations import Observations, hand_speeds
+from guava_aug.avatar.personalize.picture_fit import OnStep
 from guava_aug.body import Motion
 from guava_aug.errors import InputError
 from guava_aug.runtime.cpus import usable_cpus

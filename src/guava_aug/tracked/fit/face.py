@@ -40,10 +40,10 @@ class FaceModel:
 
     def local(self, face: Tensor) -> Tensor:
         """Return how far landmarks move from rest [T, 468, 3] for face unknowns [T, 55]."""
-        return self._moved(face)[0]
+        return self._values(face)[0]
 
-    def _moved(self, face: Tensor) -> tuple[Tensor, Tensor]:
-        """Return movements [T, 468, 3] and their derivatives [T, 468, 3, 55]."""
+    def _values(self, face: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return movements [T, 468, 3], the jaw's turns [T, 3, 3], and what they turn [T, 468, 3] about the jaw."""
         expression, jaw, lids = face[:, :NUM_EXPRESSION], face[:, JAW], face[:, LIDS]
         R = axis_angle(jaw)
         eye = torch.eye(3, dtype=face.dtype, device=face.device)
@@ -54,6 +54,13 @@ class FaceModel:
         w = self.jaw_weight[:, None]
         turned = arm @ R.transpose(1, 2)
         moved = before + w * (turned - arm) + (self.by_eyelids @ lids.T).permute(2, 0, 1) - self.points.rest
+        return moved, R, turned
+
+    def _moved(self, face: Tensor) -> tuple[Tensor, Tensor]:
+        """Return movements [T, 468, 3] and their derivatives [T, 468, 3, 55]."""
+        moved, R, turned = self._values(face)
+        jaw, w = face[:, JAW], self.jaw_weight[:, None]
+        eye = torch.eye(3, dtype=face.dtype, device=face.device)
         blend = eye + self.jaw_weight[None, :, None, None] * (R[:, None] - eye)  # [T, 468, 3, 3]
         J = face.new_zeros(*moved.shape, NUM_FACE_UNKNOWNS)
         J[..., :NUM_EXPRESSION] = blend @ self.by_expression
