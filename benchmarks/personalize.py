@@ -1,13 +1,14 @@
 """What fitting an avatar to its own video costs and gains: the presets of `--personalize`.
 
 `python benchmarks/personalize.py [--presets fast full] [--device cuda] [--model_path embedded] [--frames 137]`
-`python benchmarks/personalize.py --person 200001 [--bank BANK.npz] --model_path embedded`
+`python benchmarks/personalize.py --person 9001 [--bank BANK.npz] --model_path embedded`
 
 Times whole fits of a clip (reading, guess, steps, judging); on a GPU after a first one of three steps that pays for
 what is compiled. PSNR and IoU are of the person in the frames kept back from the fit, in the video's own camera:
 before, as the model sees the person from one frame; after, as fitted. PSNR is over the true mask, the render over the
-mean colour of what surrounds it. With --person the clip is of a generated person (dressed with --bank, see `guava-aug evaluate
---help`; else painted), stored as a tracker would, and the medium view, whose truth is known, is scored too.
+mean colour of what surrounds it. With --person the clip is of a generated person (dressed with --bank, see
+`guava-aug evaluate --help`; else painted), stored as a tracker would, and the medium view is scored too, whose truth is
+known; 9101 with the bank is the bundled signer_a.
 Without a --model_path the model is of official size with seeded weights: its times count, its pictures mean nothing.
 """
 

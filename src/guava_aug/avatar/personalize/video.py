@@ -130,10 +130,9 @@ def observe_video(
     missed = set(left_out(video, frames, np.stack(small), outline))
     used = [k for k, frame in enumerate(frames) if frame not in missed and bool((masks[k] > 127).any())]
     if len(used) < LEAST_FRAMES:
-        bad = f", of which {len(frames) - len(used)} have no mask of the person" if len(used) < len(frames) else ""
         raise InputError(
-            f"{video.name}: an avatar is fitted to {LEAST_FRAMES} frames at least, and this video has "
-            f"{pluralize(len(frames), 'frame')}{bad}; give --personalize off for it"
+            f"{video.name}: an avatar is fitted to {LEAST_FRAMES} frames at least that show the person; this video has "
+            f"{len(used)}, of {pluralize(len(frames), 'frame')} that were looked at; give --personalize off for it"
         )
     known = video.known_at(size)
     lens = tracked_cameras(video.viewmats[0], size, K=video.lens_at(size)).K
