@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from guava_aug.avatar.model import load_model
+from guava_aug.avatar.personalize import PersonalizeConfig
+from guava_aug.batch.avatars import AvatarStore
 from guava_aug.body import load_official_assets
 from guava_aug.output import to_video_bytes
 from guava_aug.output.tree import video_path
@@ -47,6 +49,22 @@ def tracked_root(shared_golden, tmp_path_factory):
         capture_output=True,
     )
     return root
+
+
+@pytest.mark.thorough
+def test_an_avatar_is_fitted_with_official_weights_and_body(guava_assets, shared_golden, tmp_path, monkeypatch):
+    """One step of one picture: the weights are seeded, and nothing is to be learnt with them."""
+    program = [sys.executable, "-B", str(shared_golden / "make_tracked_example.py"), "--out", str(tmp_path)]
+    subprocess.run([*program, "--name", NAME, "--frames", "4", "--minimal"], check=True, capture_output=True)
+    config = PersonalizeConfig(steps=1, frames_per_step=1, guess_frames=1, most_frames=3)
+    monkeypatch.setattr("guava_aug.avatar.personalize.PRESETS", {"fast": config})
+    model, video = load_model(guava_assets / "GUAVA"), TrackedVideo.open(tmp_path, NAME)
+    fitted = AvatarStore(tmp_path / "avatars", "fast", "weights").get(model, video)
+    assert fitted.is_new and np.isfinite([fitted.before, fitted.after]).all()
+    back = AvatarStore(tmp_path / "avatars", "fast", "weights").get(model, video)
+    assert not back.is_new and back.avatar.num_gaussians > 100_000
+    posed = back.avatar.pose(back.motion[3:4])
+    assert len(back.motion) == len(back.viewmats) == 4 and bool(torch.isfinite(posed.means).all())
 
 
 def run(*args):
