@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--person", type=int, metavar="SEED", help="a generated person instead of a clip that is there")
     parser.add_argument("--bank", type=Path, help="with --person: clothes and hair")
     parser.add_argument("--steps", type=setting.count, help="instead of the preset's")
+    parser.add_argument("--frames_per_step", type=setting.count, help="instead of the preset's")
     parser.add_argument("--most_frames", type=setting.count, help="instead of the preset's")
     parser.add_argument("--avatar", type=Path, help="also write the last fitted avatar to this file")
     parser.add_argument("--pictures", type=Path, help="folder for truth, before and after of the scored frames")
@@ -94,7 +95,8 @@ def main() -> None:
         original = model.reconstruct(stand.video.source_at(model.config.feature_img_size))
         rows: list[dict[str, Any]] = []
         for name in args.presets:
-            asked = {"steps": args.steps, "most_frames": args.most_frames}
+            asked = {"steps": args.steps, "frames_per_step": args.frames_per_step,
+                     "most_frames": args.most_frames}  # fmt: skip
             config = replace(PRESETS[name], **{k: v for k, v in asked.items() if v is not None})
             for _ in range(args.repeats):
                 rows.append(_measure(model, outline, original, stand, name, config, args))
