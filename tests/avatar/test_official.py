@@ -9,33 +9,17 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
 
 from guava_aug.avatar.model import load_model
-from guava_aug.avatar.personalize import PersonalizeConfig
-from guava_aug.batch.avatars import AvatarStore
-from guava_aug.body import load_official_assets
 from guava_aug.output import to_video_bytes
 from guava_aug.output.tree import video_path
 from guava_aug.render.background import background_for
 from guava_aug.tracked import TrackedVideo
 from guava_aug.views import plan_views
-from official_checkpoint import official_state
 
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
 REPO = Path(__file__).resolve().parents[2]
 NAME, FRAMES = "synthetic_clip", 2
-
-
-@pytest.fixture(scope="module")
-def guava_assets(official_assets, shared_golden, golden_weights):
-    """assets/ of a GUAVA user, checkpoint included."""
-    folder = official_assets / "GUAVA" / "checkpoints"
-    folder.mkdir(exist_ok=True)
-    if not list(folder.iterdir()):
-        state = official_state(shared_golden, golden_weights, load_official_assets(official_assets))
-        torch.save(state, folder / "best_200000.pt")
-    return official_assets
 
 
 @pytest.fixture(scope="module")
@@ -49,22 +33,6 @@ def tracked_root(shared_golden, tmp_path_factory):
         capture_output=True,
     )
     return root
-
-
-@pytest.mark.thorough
-def test_an_avatar_is_fitted_with_official_weights_and_body(guava_assets, shared_golden, tmp_path, monkeypatch):
-    """One step of one picture: the weights are seeded, and nothing is to be learnt with them."""
-    program = [sys.executable, "-B", str(shared_golden / "make_tracked_example.py"), "--out", str(tmp_path)]
-    subprocess.run([*program, "--name", NAME, "--frames", "4", "--minimal"], check=True, capture_output=True)
-    config = PersonalizeConfig(steps=1, frames_per_step=1, guess_frames=1, most_frames=3)
-    monkeypatch.setattr("guava_aug.avatar.personalize.PRESETS", {"fast": config})
-    model, video = load_model(guava_assets / "GUAVA"), TrackedVideo.open(tmp_path, NAME)
-    fitted = AvatarStore(tmp_path / "avatars", "fast", "weights").get(model, video)
-    assert fitted.is_new and np.isfinite([fitted.before, fitted.after]).all()
-    back = AvatarStore(tmp_path / "avatars", "fast", "weights").get(model, video)
-    assert not back.is_new and back.avatar.num_gaussians > 100_000
-    posed = back.avatar.pose(back.motion[3:4])
-    assert len(back.motion) == len(back.viewmats) == 4 and bool(torch.isfinite(posed.means).all())
 
 
 def run(*args):
