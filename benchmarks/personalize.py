@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--bank", type=Path, help="with --person: clothes and hair")
     parser.add_argument("--steps", type=setting.count, help="instead of the preset's")
     parser.add_argument("--frames_per_step", type=setting.count, help="instead of the preset's")
+    parser.add_argument("--warmup", type=setting.count, help="instead of the preset's")
     parser.add_argument("--most_frames", type=setting.count, help="instead of the preset's")
     parser.add_argument("--avatar", type=Path, help="also write the last fitted avatar to this file")
     parser.add_argument("--pictures", type=Path, help="folder for truth, before and after of the scored frames")
@@ -95,8 +96,7 @@ def main() -> None:
         original = model.reconstruct(stand.video.source_at(model.config.feature_img_size))
         rows: list[dict[str, Any]] = []
         for name in args.presets:
-            asked = {"steps": args.steps, "frames_per_step": args.frames_per_step,
-                     "most_frames": args.most_frames}  # fmt: skip
+            asked = {key: getattr(args, key) for key in ("steps", "frames_per_step", "warmup", "most_frames")}
             config = replace(PRESETS[name], **{k: v for k, v in asked.items() if v is not None})
             for _ in range(args.repeats):
                 rows.append(_measure(model, outline, original, stand, name, config, args))

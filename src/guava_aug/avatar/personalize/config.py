@@ -56,6 +56,7 @@ class FitConfig:
 
     steps: int = 250
     frames_per_step: int = 4
+    warmup: int = 50  # steps until the rates are at their highest
     seed: int = 0
     rates: Rates = field(default_factory=Rates)
     weights: Weights = field(default_factory=Weights)
@@ -78,6 +79,6 @@ class PersonalizeConfig(FitConfig):
 
 # What `--personalize` offers. A step costs the same in both; `fast` takes fewer, and looks at fewer frames.
 PRESETS: Mapping[str, PersonalizeConfig] = MappingProxyType({
-    "fast": PersonalizeConfig(steps=100, frames_per_step=2, most_frames=48, guess_frames=6),
+    "fast": PersonalizeConfig(steps=100, frames_per_step=2, warmup=20, most_frames=48, guess_frames=6),
     "full": PersonalizeConfig(),
 })  # fmt: skip

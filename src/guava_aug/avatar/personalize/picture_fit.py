@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 OnStep = Callable[[int, int], None]  # steps done, steps in all; may end the fit by raising
 Refine = Callable[[Tensor], Tensor]  # features [I, C, H, W] -> RGB [I, 3, H, W] 0..1, differentiable
-_WARMUP = 50  # steps
 _LAST_RATE = 0.03
 _REPORT_EVERY = 100
 _HANDS_SHARE, _FACE_SHARE = 1 / 6, 1e-3  # of the weight on changes of pose
@@ -118,7 +117,7 @@ class PictureFit:
             self._capture()
         highest = [group["lr"] for group in optimizer.param_groups]
         for step in range(c.steps):
-            share = min(1.0, step / _WARMUP) * (
+            share = min(1.0, step / c.warmup if c.warmup else 1.0) * (
                 0.5 * (1 + math.cos(math.pi * step / c.steps)) * (1 - _LAST_RATE) + _LAST_RATE
             )
             for group, rate in zip(optimizer.param_groups, highest, strict=True):

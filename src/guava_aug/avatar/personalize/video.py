@@ -113,12 +113,17 @@ def choose_frames(motion: Motion, most: int) -> list[int]:
 
 
 def observe_video(
-    video: TrackedVideo, size: int, frames: Sequence[int], outline: BodyOutline | None = None
+    video: TrackedVideo,
+    size: int,
+    frames: Sequence[int],
+    outline: BodyOutline | None = None,
+    *,
+    least: int = LEAST_FRAMES,
 ) -> tuple[list[int], Observations]:
     """Return what frames of a video show at `size` x `size` pixels, and which frames these are: without bad masks.
 
     Raises:
-        InputError: a frame cannot be read, or fewer than `LEAST_FRAMES` can be used.
+        InputError: a frame cannot be read, or fewer than `least` can be used.
     """
 
     def read(index: int) -> tuple[Tensor, Tensor, np.ndarray]:
@@ -129,9 +134,9 @@ def observe_video(
         images, masks, small = zip(*pool.map(read, frames), strict=True)
     missed = set(left_out(video, frames, np.stack(small), outline))
     used = [k for k, frame in enumerate(frames) if frame not in missed and bool((masks[k] > 127).any())]
-    if len(used) < LEAST_FRAMES:
+    if len(used) < least:
         raise InputError(
-            f"{video.name}: an avatar is fitted to {LEAST_FRAMES} frames at least that show the person; this video has "
+            f"{video.name}: an avatar is fitted to {least} frames at least that show the person; this video has "
             f"{len(used)}, of {pluralize(len(frames), 'frame')} that were looked at; give --personalize off for it"
         )
     known = video.known_at(size)
