@@ -358,7 +358,9 @@ def test_auto_is_full_on_a_gpu_off_on_a_cpu_and_as_before_in_a_folder_that_was_b
     saved = tmp_path / "out" / ".guava-aug" / "run_config.yaml"
     saved.write_text(saved.read_text().replace("personalize: 'off'", "personalize: fast"))
     assert settle(config).personalize == "fast"
-    saved.unlink()
+    saved.rename(saved.with_name("run_config_part_0.yaml"))
+    assert settle(replace(config, shard="1/2")).personalize == "fast"  # the other part of the job
+    saved.with_name("run_config_part_0.yaml").unlink()
     assert settle(config).personalize == "off"
 
 

@@ -112,16 +112,20 @@ def settle(config: RunConfig, device: str | None = None) -> RunConfig:
 
 
 def _of_earlier_runs(config: RunConfig) -> PersonalizeName | None:
-    for path in dict.fromkeys(saved_config_path(config.output_root, part) for part in (config.part_id, None)):
+    """Return what earlier runs of the output folder did; None: there was none. A part of a job asks the others too."""
+    root = config.output_root
+    if not is_there(root, OutputError):
+        return None
+    own = [saved_config_path(root, part) for part in (config.part_id, None)]
+    parts = sorted(root.glob(f"{RUN_FOLDER}/{saved_config_path(root, '*').name}"))
+    for path in dict.fromkeys([*own, *parts]):
         if is_there(path, OutputError):
             try:
                 found = read_config(path).get("personalize", "off")
-            except UsageError:  # damaged, and written again by this run
+            except UsageError:  # damaged, and written again by its run
                 continue
             return next((name for name in ("off", "fast", "full") if name == found), None)
-    made = config.output_root / RUN_FOLDER / "journal"
-    logs = config.output_root.glob("augmentation_params*.json") if is_there(config.output_root, OutputError) else ()
-    return "off" if is_there(made, OutputError) or any(True for _ in logs) else None
+    return "off" if any(root.glob("augmentation_params*.json")) else None  # of 0.1.0, which saved no configuration
 
 
 def on_gpu(config: RunConfig, device: str | None = None) -> bool:
