@@ -12,16 +12,16 @@ import json
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guava_aug.batch.config import PersonalizeName, RunConfig
-from guava_aug.batch.config_file import read_config, saved_config_path
 from guava_aug.batch.fingerprint import AVATAR_VERSION, input_digest
+from guava_aug.batch.journal.history import History
 from guava_aug.errors import AssetError, InputError, OutputError, UsageError
-from guava_aug.output.tree import RUN_FOLDER
 from guava_aug.runtime.explain import in_short
 from guava_aug.runtime.lock_file import lock_file
 from guava_aug.runtime.presence import is_there
@@ -89,8 +89,7 @@ class FittedAvatar:
 def settle(config: RunConfig, device: str | None = None) -> RunConfig:
     """Return the configuration with `personalize` auto decided, and say how.
 
-    As the earlier runs of the output folder had it, for views of one folder are to be alike; without any, full on a
-    GPU and off on a CPU.
+    As most views of the output folder were made, for they are to be alike; without any, full on a GPU and off on a CPU.
 
     Args:
         config: of the run.
@@ -98,9 +97,9 @@ def settle(config: RunConfig, device: str | None = None) -> RunConfig:
     """
     if config.personalize != "auto":
         return config
-    earlier = None if config.overwrite else _of_earlier_runs(config)
-    if earlier is not None:
-        chosen, why = earlier, f"as the earlier runs of {config.output_root}"
+    there = None if config.overwrite else _of_views_there(config.output_root)
+    if there is not None:
+        chosen, why = there, f"as the views in {config.output_root}"
     elif on_gpu(config, device):
         chosen, why = "full", "there is a GPU"
     elif config.engine == "ray":
@@ -111,21 +110,19 @@ def settle(config: RunConfig, device: str | None = None) -> RunConfig:
     return replace(config, personalize=chosen)
 
 
-def _of_earlier_runs(config: RunConfig) -> PersonalizeName | None:
-    """Return what earlier runs of the output folder did; None: there was none. A part of a job asks the others too."""
-    root = config.output_root
+def _of_views_there(root: Path) -> PersonalizeName | None:
+    """Return how most views of an output folder were made; None: there are none."""
     if not is_there(root, OutputError):
         return None
-    own = [saved_config_path(root, part) for part in (config.part_id, None)]
-    parts = sorted(root.glob(f"{RUN_FOLDER}/{saved_config_path(root, '*').name}"))
-    for path in dict.fromkeys([*own, *parts]):
-        if is_there(path, OutputError):
-            try:
-                found = read_config(path).get("personalize", "off")
-            except UsageError:  # damaged, and written again by its run
-                continue
-            return next((name for name in ("off", "fast", "full") if name == found), None)
-    return "off" if any(root.glob("augmentation_params*.json")) else None  # of 0.1.0, which saved no configuration
+    counts: Counter[str] = Counter()
+    for _, _, view in History(root).items():
+        if view.made is not None:
+            made_with, _ = view.made.pick(("made_with", "frames"))
+            counts[str((made_with or {}).get("personalize", "off"))] += 1
+    if not counts and any(root.glob("augmentation_params*.json")):  # of the original, or its journals are lost
+        return "off"
+    most = max(counts, key=lambda name: counts[name], default=None)
+    return next((name for name in ("off", "fast", "full") if name == most), None)
 
 
 def on_gpu(config: RunConfig, device: str | None = None) -> bool:

@@ -149,8 +149,7 @@ class RunConfig:
 
     personalize: PersonalizeName = field(default="off", metadata=option(
         "Fit the avatar of each video to the video's own frames before its first view: the person's own face and "
-        "clothes. fast: 100 steps; full: 250; auto: as earlier runs of the output folder, else full on a GPU and off "
-        "on a CPU.",
+        "clothes. fast: 100 steps; full: 250; auto: as the views that are there, else full on a GPU and off on a CPU.",
         "model", metavar="off|fast|full|auto", in_0_1_0="off",
     ))  # fmt: skip
     avatar_root: Path | None = field(default=None, metadata=option(
