@@ -148,12 +148,14 @@ def test_an_avatar_is_fitted_once_for_all_runs_and_views(
 
 def test_an_avatar_no_better_than_before_is_not_used_and_all_say_so(
     places: tuple[Path, Path],
+    model: GuavaModel,
     off: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(library, "personalize_video", _painted(lambda name: None, before=12.0, after=11.5))
+    monkeypatch.setattr("guava_aug.avatar.model.load_model", lambda *args, **options: model)
     tracked, weights = places
     words = ["run", str(tracked), str(tmp_path / "out"), "--model_path", str(weights), "--device", "cpu",
              "--difficulties", "easy", "--background", "black"]  # fmt: skip
@@ -373,9 +375,15 @@ def test_off_adds_nothing_and_another_choice_in_the_same_folder_is_refused(
 
 
 def test_the_command_makes_avatars_alone(
-    places: tuple[Path, Path], tmp_path: Path, fits: list[str], capfd: pytest.CaptureFixture[str]
+    places: tuple[Path, Path],
+    model: GuavaModel,
+    tmp_path: Path,
+    fits: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     tracked, weights = tmp_path / "tracked", places[1]
+    monkeypatch.setattr("guava_aug.avatar.model.load_model", lambda *args, **options: model)
     write_person(tracked, "clip", FRAMES)
     words = ["--model_path", str(weights), "--device", "cpu"]
     assert main(["personalise", str(tracked), "clip", *words, "--json"]) == 0
