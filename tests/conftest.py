@@ -80,6 +80,22 @@ def _settle_ties(flame: Path) -> None:
         pickle.dump(model, f, protocol=2)
 
 
+@pytest.fixture(scope="session")
+def guava_assets(official_assets: Path, shared_golden: Path, golden_weights) -> Path:
+    """The assets folder of a GUAVA user, a checkpoint with seeded weights included."""
+    import torch
+
+    from guava_aug.body import load_official_assets
+    from official_checkpoint import official_state
+
+    folder = official_assets / "GUAVA" / "checkpoints"
+    folder.mkdir(exist_ok=True)
+    if not list(folder.iterdir()):
+        state = official_state(shared_golden, golden_weights, load_official_assets(official_assets))
+        torch.save(state, folder / "best_200000.pt")
+    return official_assets
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _deterministic_torch():
     import torch

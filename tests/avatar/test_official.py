@@ -9,31 +9,17 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
 
 from guava_aug.avatar.model import load_model
-from guava_aug.body import load_official_assets
 from guava_aug.output import to_video_bytes
 from guava_aug.output.tree import video_path
 from guava_aug.render.background import background_for
 from guava_aug.tracked import TrackedVideo
 from guava_aug.views import plan_views
-from official_checkpoint import official_state
 
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
 REPO = Path(__file__).resolve().parents[2]
 NAME, FRAMES = "synthetic_clip", 2
-
-
-@pytest.fixture(scope="module")
-def guava_assets(official_assets, shared_golden, golden_weights):
-    """assets/ of a GUAVA user, checkpoint included."""
-    folder = official_assets / "GUAVA" / "checkpoints"
-    folder.mkdir(exist_ok=True)
-    if not list(folder.iterdir()):
-        state = official_state(shared_golden, golden_weights, load_official_assets(official_assets))
-        torch.save(state, folder / "best_200000.pt")
-    return official_assets
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from guava_aug.batch.config import read_config, save_config
 from guava_aug.batch.dry_run import preview
 from guava_aug.batch.options import GROUPS, options_of
 from guava_aug.cli import main
+from guava_aug.cli.augment import AugmentFlags
 from guava_aug.cli.commands import COMMANDS
 from guava_aug.cli.completion import flags_class
 from guava_aug.cli.flags import CommandLineOnly, RunFlags, expand
@@ -58,6 +59,20 @@ def test_every_option_is_declared_and_ten_are_common() -> None:
     assert all(each.option.group in GROUPS and each.option.help.endswith((".", "...")) for each in declared)
     names = [each.flag for each in (*declared, *options_of(CommandLineOnly))]
     assert len(set(names)) == len(names)
+
+
+def test_personalize_has_two_spellings_and_its_own_default_in_augment(tmp_path: Path) -> None:
+    assert config(*ROOTS).personalize == "off"
+    assert config(*ROOTS, "--personalise", "fast").personalize == "fast"
+    assert config(*ROOTS, "--personalise=full", "--avatar-root", "a").avatars == Path("a")
+    assert config(*ROOTS).avatars == Path("o/.guava-aug/avatars")
+    (tmp_path / "flags.yaml").write_text("personalise: fast\n", encoding="utf-8")
+    assert config(*ROOTS, "--config", str(tmp_path / "flags.yaml")).personalize == "fast"
+    words = list(ROOTS)
+    assert parse(AugmentFlags, words, "augment", "", "").run.config("batch").personalize == "auto"
+    chosen = parse(AugmentFlags, [*words, "--personalise", "off"], "augment", "", "")
+    assert chosen.run.config("batch").personalize == "off"
+    assert main(["personalise", "--help"]) == 0
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -113,6 +113,8 @@ def measure(config: RunConfig, todo: Sequence[Amount], frames: int | None = None
         AssetError, DeviceError: as the run. InputError: none of the videos that were tried can be used.
     """
     begun = time.perf_counter()
+    if config.personalize != "off":
+        log.warning("the fits of avatars (--personalize) are not counted; guava-aug personalize tells what one takes")
     with tempfile.TemporaryDirectory(prefix="guava-aug-estimate-") as folder:
         scratch = Path(folder)
         executor = InProcessExecutor(config)
@@ -208,7 +210,8 @@ def _cut(config: RunConfig, name: str, lengths: Mapping[str, int], scratch: Path
 
 def _make(config: RunConfig, name: str, views: Sequence[View], model: GuavaModel) -> tuple[float, int]:
     """Return seconds that views of a clip take, and the bytes of their files."""
-    executor = InProcessExecutor(replace(config, overwrite=True, time_map=None, source_frame=0), model)
+    plain = replace(config, overwrite=True, time_map=None, source_frame=0, personalize="off")  # `measure` says so
+    executor = InProcessExecutor(plain, model)
     made = make_views(executor, name, views)
     if made.error is not None:
         raise InputError(f"the measurement failed: {made.error}")

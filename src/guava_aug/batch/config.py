@@ -31,6 +31,7 @@ from guava_aug.runtime.version import __version__
 from guava_aug.tracked.report import Quality
 
 EngineName = Literal["local", "ray"]
+PersonalizeName = Literal["off", "fast", "full", "auto"]
 DEFAULT_DIFFICULTIES = ("easy", "medium", "hard")
 DEFAULT_MODEL_PATH = Path("assets/GUAVA")
 DEFAULT_FPS = 30.0  # the original's, whatever the source's rate
@@ -152,6 +153,17 @@ class RunConfig:
         "Precision of rendering; auto: fp16 where the fast GPU path works (within 2/255 of fp32), else fp32.", "model",
     ))  # fmt: skip
 
+    personalize: PersonalizeName = field(default="off", metadata=option(
+        "Fit the avatar of each video to the video's own frames before its first view: the person's own face and "
+        "clothes. fast: 100 steps; full: 250; auto: as the views that are there, else full on a GPU and off on a CPU.",
+        "model", metavar="off|fast|full|auto", in_0_1_0="off",
+    ))  # fmt: skip
+    avatar_root: Path | None = field(default=None, metadata=option(
+        "Folder of the fitted avatars, which hold the likeness of persons and, with official weights, licensed data. "
+        "Default: OUTPUT_ROOT/.guava-aug/avatars.",
+        "model", metavar="PATH",
+    ))  # fmt: skip
+
     background: str = field(default="plate", metadata=option(
         "plate: without the person, from other frames; original: the fill of the original; black; #rrggbb; or an "
         "image.",
@@ -246,6 +258,11 @@ class RunConfig:
     def has_workers(self) -> bool:
         """Return whether worker processes are requested."""
         return self.engine == "ray" or any(x is not None for x in (self.gpus, self.workers, self.timeout))
+
+    @property
+    def avatars(self) -> Path:
+        """Return the folder of the fitted avatars."""
+        return self.output_root / RUN_FOLDER / "avatars" if self.avatar_root is None else self.avatar_root
 
     @property
     def output(self) -> OutputSettings:

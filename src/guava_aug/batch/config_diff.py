@@ -20,6 +20,7 @@ FLAGS = {
     "preset": "--preset",
     "fps": "frames per second (--fps, --time_map)",
     "render": "way of rendering (version of guava-aug)",
+    "avatar_version": "way of fitting avatars (version of guava-aug)",
     **{declared.name: f"--{declared.flag}" for declared in options_of(RunConfig) if declared.decides_pixels},
 }
 ADVICE = "Use those of the earlier run, or another --output_root, or --overwrite to make these views again"

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 # rasteriser's rules, the plate, the colours. Kept by hand: a digest of the source files would change with every
 # comment and stop half-finished data sets at every update for nothing. The run's record has the package's version too.
 RENDER_VERSION = 1
+# The same of fitted avatars: counts up when the same inputs and preset give another one. In `made_with` only of views
+# that were made with --personalize.
+AVATAR_VERSION = 1
 # In `made_with` only of a video some of whose frames were left out of the clean plate: their numbers, as "3,7-9".
 # Videos without such frames keep their fingerprints, and views made before frames were left out count as done.
 PLATE_WITHOUT = "plate_without"
@@ -95,6 +98,8 @@ class RenderSettings:
     def made_with(self, fps: Rate, input_digest: str) -> dict[str, Any]:
         """Return everything but the camera: this, the frame rate and the digest of the tracked video."""
         said = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "changed"}
+        if "personalize" in dict(self.changed):
+            said["avatar_version"] = AVATAR_VERSION
         return {**said, **dict(self.changed), "fps": float(fps), "input": input_digest}
 
 

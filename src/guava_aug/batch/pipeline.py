@@ -25,9 +25,9 @@ from guava_aug.tracked.masks import left_out
 from guava_aug.tracked.plausibility import source_fault
 
 if TYPE_CHECKING:
-    from guava_aug.avatar import PosedGaussians
+    from guava_aug.avatar import Avatar, PosedGaussians
     from guava_aug.avatar.model import GuavaModel
-    from guava_aug.tracked import BodyOutline, Chunk, TrackedVideo
+    from guava_aug.tracked import BodyOutline, Chunk, Source, TrackedVideo
     from guava_aug.views import Cameras, View
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ def augment_video(
     settings: PipelineSettings,
     stages: StageTimer,
     outline: BodyOutline | None = None,
+    avatar: Avatar | None = None,
 ) -> Generator[Background | FramesDone | ViewEnd, None, None]:
     """Render a clip through every view, and report the progress.
 
@@ -81,28 +82,34 @@ def augment_video(
         settings: background, length of chunks, group size and sinks.
         stages: gets the time of every stage.
         outline: of the body model in use: frames whose masks are far from the posed body give nothing to the plate.
+        avatar: to be rendered; None: the one that the source frame of the identity's video gives.
 
     Raises:
         InputError: a video cannot be read or rendered.
     """
     size, needs = model.config.image_size, needs_of(settings.sinks)
-    with stages(timing.DATA):
-        source = clip.identity.source_at(model.config.feature_img_size)
-        fault = source_fault(source.image, clip.identity.name)
-        if fault is not None:
-            raise InputError(fault)
+    source: Source | None = None
+    if avatar is None:
+        with stages(timing.DATA):
+            source = clip.identity.source_at(model.config.feature_img_size)
+            fault = source_fault(source.image, clip.identity.name)
+            if fault is not None:
+                raise InputError(fault)
     with ThreadPoolExecutor(1) as beside:  # the plate needs no GPU, and is ready when the avatar is
         missing = partial(left_out, outline=outline)
         plate_of = beside.submit(background_for, clip.background, settings.background, size, missing=missing)  # image
-        with stages(timing.SOURCE, sync=True):
-            raw = model.infer(source)  # identity
-        with stages(timing.GAUSSIAN_SETUP, sync=True):
-            avatar = model.avatar(raw, source.identity)
-            del raw  # some hundred MB at official size
+        if source is not None:
+            with stages(timing.SOURCE, sync=True):
+                raw = model.infer(source)  # identity
+            with stages(timing.GAUSSIAN_SETUP, sync=True):
+                avatar = model.avatar(raw, source.identity)
+                del raw  # some hundred MB at official size
         with stages(timing.PRECOMPUTE):
             behind = plate_of.result()
     yield behind
 
+    assert avatar is not None
+    placed_by = clip.identity.viewmats[clip.identity.source_frame]
     lens = clip.identity.lens_at(size)  # of the source camera, which views are placed by
     length = _even_length(clip.motion.num_frames, settings.frames_per_chunk)
     for group in _groups(views, settings.views_in_flight):
@@ -117,7 +124,7 @@ def augment_video(
                 for view in writers.active():  # camera
                     with writers.guard(view):
                         if view.label not in paths:
-                            paths[view.label] = view.cameras(source.viewmat, clip.motion.num_frames, size, K=lens)
+                            paths[view.label] = view.cameras(placed_by, clip.motion.num_frames, size, K=lens)
                         cameras = paths[view.label][chunk.start : chunk.start + len(chunk)]
                         for batch in _render(model, posed, cameras, plate, needs):
                             writers.write(view, batch)

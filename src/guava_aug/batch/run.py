@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guava_aug.batch.avatars import settle
 from guava_aug.batch.config import DEFAULT_DIFFICULTIES, RunConfig, save_config
 from guava_aug.batch.executors.base import Executor, JobBegun, JobEvent, ViewDone
 from guava_aug.batch.executors.dispatch import run_jobs
@@ -109,6 +110,7 @@ def run(
         KeyboardInterrupt: passed on; the files in flight are removed and the record is written.
     """
     same_threads()
+    config = settle(config, None if model is None else str(model.device))
     executor = executor or make_executor(config, model, stop)
     try:
         return _Run(config, executor, progress or NoProgress(), stop, model=model, only=only, again=again).execute()
@@ -148,6 +150,7 @@ def plan_only(config: RunConfig) -> tuple[list[PlannedVideo], History]:
         UsageError, AssetError, InputError, OutputError: as `run`, before it makes anything.
     """
     same_threads()
+    config = settle(config)
     planned = _Run(config, make_executor(config), NoProgress())
     return planned.plan_only(), planned.log.history
 
@@ -183,6 +186,8 @@ class _Run:
             self._refuse_unknown(jobs)
             self._warn_of_others(jobs)
             make_writable(self.config.output_root, "--output_root")
+            if self.config.personalize != "off" and self.config.avatar_root is not None:
+                make_writable(self.config.avatar_root, "--avatar_root")
             self._save_config()
             self._sweep_flights()
             try:

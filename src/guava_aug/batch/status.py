@@ -15,6 +15,7 @@ from guava_aug.batch.jobs import TrackPart
 from guava_aug.batch.journal.history import History, ViewHistory, WorkerHistory
 from guava_aug.batch.journal.journal import Damage, JournalLine
 from guava_aug.output.tree import relative_paths
+from guava_aug.runtime.plain_json import is_number
 from guava_aug.runtime.processes import process_lives
 from guava_aug.tracked.layout import INFO
 
@@ -56,6 +57,16 @@ class WorkerStatus:
 
 
 @dataclass(frozen=True)
+class AvatarStatus:
+    """The fitted avatar that views of a video were made with, or were not."""
+
+    video: str
+    used: bool
+    before: float | None  # dB on the person in the frames kept back, without the fit
+    after: float | None
+
+
+@dataclass(frozen=True)
 class RunStatus:
     """A whole output root."""
 
@@ -73,6 +84,7 @@ class RunStatus:
     device_seconds_per_view: float | None  # by all workers: their time, times their GPUs, by the views they made
     on_gpu: bool  # whether those were GPU seconds
     damage: Damage  # what could not be read of the journals
+    avatars: Sequence[AvatarStatus] = ()  # of videos whose views were made with --personalize
     of_tracking: bool = False  # the journals are of `guava-aug track`; its "views" are videos
 
     @property
@@ -111,9 +123,27 @@ def run_status(history: History, now: float | None = None) -> RunStatus:
         views_per_second=rate or None,
         eta=left / rate if rate else None,
         device_seconds_per_view=spent / made if made else None,
+        avatars=_avatars(history),
         of_tracking=any(TRACKED in views for views in history.views.values()),
         on_gpu=any((w.used.get("machine") or {}).get("gpu") for w in history.workers.values()),
     )
+
+
+def _avatars(history: History) -> list[AvatarStatus]:
+    """Return the fitted avatars that the views say they were made with, in the order of their videos."""
+    found: dict[str, AvatarStatus] = {}
+    for video, _, view in history.items():
+        if view.made is None:
+            continue
+        made_with, _ = view.made.pick(("made_with", "frames"))
+        if made_with and "avatar" in made_with:
+            before, after = (made_with.get(key) for key in ("avatar_before", "avatar_after"))
+            is_known = is_number(before) and is_number(after)
+            found[video] = AvatarStatus(
+                video, made_with.get("avatar_used") is not False,
+                before if is_known else None, after if is_known else None,
+            )  # fmt: skip
+    return [found[video] for video in sorted(found)]
 
 
 def _missing_files(history: History) -> int:

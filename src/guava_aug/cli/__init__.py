@@ -18,6 +18,7 @@ from guava_aug.runtime.shutdown import INTERRUPTED, ShutdownRequested
 from guava_aug.runtime.version import __version__
 
 HIDDEN = {"one-view": "one_view", "worker": "worker"}  # the child processes of --mode subprocess, of --gpus
+SPELLINGS = {"personalise": "personalize"}  # of commands
 
 EXAMPLES = """\
 examples:
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] in ("-V", "--version", "version"):
         print(f"guava-aug {__version__}")
         return OK
-    command, rest = args[0], args[1:]
+    command, rest = SPELLINGS.get(args[0], args[0]), args[1:]
     module = HIDDEN.get(command) or COMMANDS.get(command, ("", ""))[0]
     if not module:
         return complain(f"there is no command {command!r}; expected {', '.join(COMMANDS)}; see guava-aug --help")

@@ -31,7 +31,9 @@ DESCRIPTION = """\
 Track the person in videos, and render the clips from new cameras: `guava-aug track`, then `guava-aug run`.
 
 Takes the flags of both. The tracking goes to --tracked_root, by default OUTPUT_ROOT with _tracked added. A folder of
-clips that are tracked already may be given instead of videos. Run the same command again to make what is missing.
+clips that are tracked already may be given instead of videos. On a GPU the avatar of each clip is fitted to the clip
+first (--personalize auto), unless the output folder was begun without. Run the same command again to make what is
+missing.
 """
 
 EXAMPLES = """\
@@ -42,7 +44,7 @@ examples:
 """
 
 POSITIONALS = "VIDEO [VIDEO ...]"
-_OF_RUN = {declared.name for declared in options_of(RunConfig)}
+_OF_RUN = {declared.name: declared for declared in options_of(RunConfig)}
 _OF_TRACK = {declared.name: declared for declared in options_of(TrackConfig)}
 _TRACK_ONLY = [name for name in _OF_TRACK if name not in _OF_RUN]
 _SHARED = [name for name in _OF_TRACK if name in _OF_RUN and name not in ("videos", "retries", "timeout")]
@@ -53,6 +55,11 @@ AugmentConfig = make_dataclass(
         (f.name, _OF_TRACK[f.name].kind, field(default=f.default, metadata=f.metadata))
         for f in fields(TrackConfig)
         if f.name in _TRACK_ONLY
+    ]
+    + [
+        (f.name, _OF_RUN[f.name].kind, field(default="auto", metadata=f.metadata))
+        for f in fields(RunConfig)
+        if f.name == "personalize"
     ],
     bases=(RunConfig,),
     frozen=True,

@@ -8,6 +8,7 @@ COMMANDS = {
     "track": ("track", "Track a person in videos, so that run can render them."),
     "import": ("import_video", "Make a tracked video of SMPL-X parameters of other tools."),
     "augment": ("augment", "Track videos and render them: track, then run."),
+    "personalize": ("personalize", "Fit avatars to the frames of their own videos."),
     "status": ("status", "Show the progress of an output folder."),
     "retry": ("retry", "Try the failed views of an output folder again."),
     "merge": ("merge", "Merge the parameter logs and manifests of all parts."),

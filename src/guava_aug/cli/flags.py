@@ -19,7 +19,7 @@ from tyro.conf import Fixed, Suppress, arg
 from guava_aug.batch.config import RunConfig, read_config
 from guava_aug.batch.options import GROUPS, Declared, option, options_of
 from guava_aug.batch.sharding import shard_of_slurm_array
-from guava_aug.cli.parsing import GIVEN, scan
+from guava_aug.cli.parsing import GIVEN, SPELLINGS, scan
 from guava_aug.errors import InputError, UsageError
 from guava_aug.runtime.files import read_text
 from guava_aug.runtime.text import briefly
@@ -219,6 +219,7 @@ def _read(path: Path, known: Mapping[str, Declared]) -> dict[str, Any]:
     names = {declared.name: flag for flag, declared in known.items()}  # `videos` is `video_list`
     values = {}
     for key, value in read_config(path).items():
+        key = SPELLINGS.get(key, key)
         flag = key if key in known else names.get(key)
         if flag is None or flag == "config":
             near = get_close_matches(key, known, n=1)

@@ -32,6 +32,7 @@ MaybePath = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
 Flags = TypeVar("Flags")
 GIVEN = "given"  # field of flags that want to know which of them were given: tuple[str, ...], suppressed
 CONFIG = (OmitArgPrefixes, FlagCreatePairsOff)  # of tyro
+SPELLINGS = {"personalise": "personalize"}  # of flags, without dashes: British -> as it is in the code
 _MARK = "\0"  # no word of a command line holds it
 
 
@@ -53,7 +54,7 @@ def parse(
         positionals: What the usage line shows for words that the caller has turned into flags.
         renamed: Flags of earlier versions, without dashes, and their present names.
     """
-    argv = [_present_name(word, renamed) for word in argv]
+    argv = [_present_name(word, {**SPELLINGS, **renamed}) for word in argv]
     harmless = all(word.isprintable() for word in argv)  # its messages repeat them
     wants_given = any(name == GIVEN for name, _ in _fields(flags))
     scanned = scan(flags, argv)
@@ -161,12 +162,13 @@ def _roots(flags: type, argv: Sequence[str]) -> list[str]:
 
 def _flag_of(word: str) -> str:
     """Return `--video-list=a` -> `video_list`; of what is no flag, nothing."""
-    return word.split("=")[0][2:].replace("-", "_") if word.startswith("--") else ""
+    name = word.split("=")[0][2:].replace("-", "_") if word.startswith("--") else ""
+    return SPELLINGS.get(name, name)
 
 
 def _present_name(word: str, renamed: Mapping[str, str]) -> str:
     """Return a word; a flag that has another name today under that name."""
-    old = _flag_of(word)
+    old = word.split("=")[0][2:].replace("-", "_") if word.startswith("--") else ""
     return f"--{renamed[old]}{word[2 + len(old) :]}" if old in renamed else word
 
 

@@ -32,6 +32,7 @@ examples:
 
 REASONS_SHOWN = 20
 WORKERS_SHOWN = 20
+AVATARS_SHOWN = 20
 STATES = {  # of workers, in words
     "running": "running", "silent": "on other machines without news for a while", "died": "died", "stopped": "stopped",
     "ended": "finished",
@@ -67,7 +68,14 @@ def _show(status: RunStatus) -> None:
     from guava_aug.cli.terminal import Terminal
 
     console = Terminal(soft_wrap=True)
-    for line in (*_counts(status), *_speed(status), *_workers(status), *_reasons(status), *_advice(status)):
+    for line in (
+        *_counts(status),
+        *_avatars(status),
+        *_speed(status),
+        *_workers(status),
+        *_reasons(status),
+        *_advice(status),
+    ):
         console.say(line)
 
 
@@ -89,6 +97,22 @@ def _counts(s: RunStatus) -> Iterator[str]:
             f"damaged journals: {pluralize(s.damage.passed_over, 'line')} not understood and passed over"
             f"{where if s.damage.examples else ''}, {pluralize(s.damage.times, 'line')} with an impossible time"
         )
+
+
+def _avatars(s: RunStatus) -> Iterator[str]:
+    """Yield how many videos have a fitted avatar, how much it gained, and those whose is not used."""
+    if not s.avatars:
+        return
+    used = [a for a in s.avatars if a.used]
+    gains = sorted(a.after - a.before for a in used if a.before is not None and a.after is not None)
+    gain = f" (median {gains[len(gains) // 2]:+.2f} dB on frames kept back)" if gains else ""
+    yield f"fitted avatars: {len(used)} used{gain}, {len(s.avatars) - len(used)} no better and not used"
+    others = [a for a in s.avatars if not a.used]
+    for a in others[:AVATARS_SHOWN]:
+        known = a.before is not None and a.after is not None
+        yield f"  {a.video}: not used" + (f", {a.before:.2f} dB before, {a.after:.2f} after" if known else "")
+    if len(others) > AVATARS_SHOWN:
+        yield f"  ... and {len(others) - AVATARS_SHOWN} more; see --json"
 
 
 def _speed(s: RunStatus) -> Iterator[str]:

@@ -14,12 +14,13 @@ from guava_aug.errors import annotate
 # In the order in which the table shows them.
 MODEL_LOADING = "model loading"
 DATA = "data"
+AVATAR_FIT = "avatar fit"
 SOURCE = "source inference"
 GAUSSIAN_SETUP = "Gaussian setup"
 PRECOMPUTE = "precompute (pose + background)"
 RENDER = "render per view"
 ENCODE_WAIT = "encode wait"
-STAGES = (MODEL_LOADING, DATA, SOURCE, GAUSSIAN_SETUP, PRECOMPUTE, RENDER, ENCODE_WAIT)
+STAGES = (MODEL_LOADING, DATA, AVATAR_FIT, SOURCE, GAUSSIAN_SETUP, PRECOMPUTE, RENDER, ENCODE_WAIT)
 
 # Work of other threads during the stages; only recorded, never added up.
 DECODE = "decode"  # pictures of the tracked video

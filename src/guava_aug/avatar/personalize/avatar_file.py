@@ -5,7 +5,9 @@ It holds a person's likeness, and the network's numbers that it was begun with: 
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -55,7 +57,10 @@ def write_avatar_file(
     tensors |= {f"motion.{k}": v for k, v in vars(motion).items()} | {"viewmats": viewmats}
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     shape = {"vertices": len(avatar.vertex_scales), "faces": len(avatar.body.assets.faces)}
-    metadata = {"format": _FORMAT, "notice": _NOTICE, "body": json.dumps(shape), "made_with": json.dumps(made_with)}
+    metadata = {
+        "format": _FORMAT, "notice": _NOTICE, "body": json.dumps(shape), "made_with": json.dumps(made_with),
+        "content": _digest(tensors),
+    }  # fmt: skip
     try:
         with atomic_write(path) as part:
             save_file(tensors, part, metadata)
@@ -75,6 +80,8 @@ def read_avatar_file(path: Path | str, body: EhmModel) -> AvatarFile:
                 raise AssetError(f"{path} is not an avatar file of this version: expected {_FORMAT!r}, found {found!r}")
             shape, made_with = json.loads(metadata["body"]), json.loads(metadata["made_with"])
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - no dictionary
+        if metadata["content"] != _digest(tensors):
+            raise ValueError("its content is not what was written")
         found = {"vertices": len(body.assets.body.v_template), "faces": len(body.assets.faces)}
         if shape != found:
             raise AssetError(
@@ -94,3 +101,12 @@ def read_avatar_file(path: Path | str, body: EhmModel) -> AvatarFile:
         raise  # the file is not to blame
     except (OSError, SafetensorError, LookupError, ValueError, TypeError, RuntimeError) as error:
         raise AssetError(f"cannot read the avatar file {path}: {error}; fit the avatar again") from error
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return SHA-256 of tensors with their names: a disk or a copy may have changed what still looks like numbers."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()

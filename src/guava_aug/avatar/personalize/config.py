@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 
 @dataclass(frozen=True)
@@ -49,19 +51,34 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class PersonalizeConfig:
-    """Defaults were chosen by the likeness in cameras that the fit did not see (docs/likeness.md)."""
+class FitConfig:
+    """What every fit to pictures has."""
 
     steps: int = 250
     frames_per_step: int = 4
-    guess_frames: int = 16  # the network looks at so many frames before the fit begins
-    held_out_every: int = 4  # every so many frames one is kept from the appearance; 0: none
+    warmup: int = 50  # steps until the rates are at their highest
     seed: int = 0
     rates: Rates = field(default_factory=Rates)
     weights: Weights = field(default_factory=Weights)
-    release: float = 2.0  # pixels of weight at which a Gaussian is half free
-    clothes: float = 0.01  # metres that clothes and hair stand off the body before anything is seen
     face_weight: float = 2.0  # of pixels
     hand_weight: float = 2.0
     blur_speed: float = 6.0  # pixels a frame at which a hand counts half; 0: all alike
+
+
+@dataclass(frozen=True)
+class PersonalizeConfig(FitConfig):
+    """Defaults were chosen by the likeness in cameras that the fit did not see (docs/likeness.md)."""
+
+    most_frames: int = 128  # of a video; of a longer one so many are chosen, and memory does not grow further
+    guess_frames: int = 16  # the network looks at so many frames before the fit begins
+    held_out_every: int = 4  # every so many frames one is kept from the appearance; 0: none
+    release: float = 2.0  # pixels of weight at which a Gaussian is half free
+    clothes: float = 0.01  # metres that clothes and hair stand off the body before anything is seen
     match_colors: bool = False  # an affine change of colour for every camera but the first
+
+
+# What `--personalize` offers. A step costs the same in both; `fast` takes fewer, and looks at fewer frames.
+PRESETS: Mapping[str, PersonalizeConfig] = MappingProxyType({
+    "fast": PersonalizeConfig(steps=100, frames_per_step=2, warmup=20, most_frames=48, guess_frames=6),
+    "full": PersonalizeConfig(),
+})  # fmt: skip

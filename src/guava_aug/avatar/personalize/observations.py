@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +32,7 @@ class Observations:
     known: Tensor  # [C, 1, H, W] bool: inside the video's picture; elsewhere nothing is known
     relative: Tensor  # [C, 4, 4]
     K: Tensor  # [C, 3, 3]
+    hand_speeds: Tensor | None = None  # [I, 2] pixels a frame, left and right; None: measured between poses t +- 1
 
     @property
     def size(self) -> tuple[int, int]:
@@ -38,7 +41,8 @@ class Observations:
 
     def to(self, device: torch.device | str) -> Observations:
         """Return the same observations on a device."""
-        return Observations(**{k: v.to(device) for k, v in vars(self).items()})
+        moved: dict[str, Any] = {k: None if v is None else v.to(device) for k, v in vars(self).items()}
+        return Observations(**moved)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -59,31 +63,49 @@ def importance(
     )  # fmt: skip
     views = seen.relative[seen.cameras] @ viewmats[seen.frames]
     K = seen.K[seen.cameras]
-
-    def project(points: Tensor) -> Tensor:  # [I, n, 3] -> [I, n, 3] x, y, pixels per metre
-        camera = points @ views[:, :3, :3].transpose(1, 2) + views[:, None, :3, 3]
-        pixels = camera @ K.transpose(1, 2)
-        z = camera[..., 2:].clamp(min=1e-3)
-        return torch.cat([pixels[..., :2] / z, K[:, :1, 0, None].expand_as(z) / z], -1)
-
     out = torch.ones(len(seen), 1, H, W, device=device)
     disc = lambda center, radius: (
         (x - center[:, 0, None, None]) ** 2 + (y - center[:, 1, None, None]) ** 2 < radius[:, None, None] ** 2
     )[:, None]
     joints = posed.joints[seen.frames]
-    at = project(joints[:, list(_FACE_JOINTS)]).mean(1)
+    at = _project(joints[:, list(_FACE_JOINTS)], views, K).mean(1)
     out = torch.where(disc(at, _FACE_RADIUS * at[:, 2]), face, out)
     last = len(posed.joints) - 1
-    for ids in _HANDS:
-        points = project(joints[:, list(ids)])
+    speeds = seen.hand_speeds
+    if speeds is None and blur_speed > 0:
+        around = [posed.joints[(seen.frames + d).clamp(0, last)] for d in (-1, 1)]
+        speeds = hand_speeds(joints, around, views, K)
+    for side, ids in enumerate(_HANDS):
+        points = _project(joints[:, list(ids)], views, K)
         center = points.mean(1)
         radius = (points[..., :2] - center[:, None, :2]).norm(dim=-1).amax(1) + _HAND_MARGIN * center[:, 2]
         weight = torch.full_like(radius, hand)
-        if blur_speed > 0:
-            moved = [
-                (project(posed.joints[(seen.frames + d).clamp(0, last)][:, list(ids)]) - points)[..., :2]
-                .norm(dim=-1).mean(1) for d in (-1, 1)
-            ]  # fmt: skip
-            weight = weight / (1 + (sum(moved) / 2 / blur_speed) ** 2)
+        if blur_speed > 0 and speeds is not None:
+            weight = weight / (1 + (speeds[:, side] / blur_speed) ** 2)
         out = torch.where(disc(center, radius), weight[:, None, None, None], out)
     return out.half()
+
+
+def hand_speeds(joints: Tensor, around: Sequence[Tensor], views: Tensor, K: Tensor) -> Tensor:
+    """Return [I, 2] pixels that left and right hand move from frame to frame, in the camera of each picture.
+
+    Args:
+        joints: [I, J, 3] of the pictures, metres.
+        around: the same in the frame before and in the frame after.
+        views: [I, 4, 4] cameras.
+        K: [I, 3, 3] lenses.
+    """
+    found = []
+    for ids in _HANDS:
+        here = _project(joints[:, list(ids)], views, K)[..., :2]
+        moved = [(_project(near[:, list(ids)], views, K)[..., :2] - here).norm(dim=-1).mean(1) for near in around]
+        found.append(torch.stack(moved).mean(0))
+    return torch.stack(found, 1)
+
+
+def _project(points: Tensor, views: Tensor, K: Tensor) -> Tensor:
+    """Return x, y and pixels per metre [I, n, 3] of points [I, n, 3] in cameras [I, 4, 4] with lenses [I, 3, 3]."""
+    camera = points @ views[:, :3, :3].transpose(1, 2) + views[:, None, :3, 3]
+    pixels = camera @ K.transpose(1, 2)
+    z = camera[..., 2:].clamp(min=1e-3)
+    return torch.cat([pixels[..., :2] / z, K[:, :1, 0, None].expand_as(z) / z], -1)

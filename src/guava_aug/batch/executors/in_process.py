@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from guava_aug.batch.avatars import AvatarStore, FittedAvatar, settle
 from guava_aug.batch.config import RunConfig
 from guava_aug.batch.executors.base import FATAL, Events, FramesDone, StageTimed, ViewDone
 from guava_aug.batch.failures import failed_record, raise_if_fatal
 from guava_aug.batch.fingerprint import RenderSettings
-from guava_aug.batch.jobs import VideoJob
+from guava_aug.batch.jobs import Clip, VideoJob
 from guava_aug.batch.results import ViewRecord
 from guava_aug.batch.validate import check_flags, model_source, render_settings
 from guava_aug.output.tree import video_path
@@ -26,7 +27,7 @@ from guava_aug.runtime.timing import StageTime, StageTimer
 if TYPE_CHECKING:
     from guava_aug.avatar.model import GuavaModel
     from guava_aug.output.view_writer import ViewEnd
-    from guava_aug.tracked import BodyOutline, Timing
+    from guava_aug.tracked import BodyOutline, Timing, TrackedVideo
     from guava_aug.views import View
 
 
@@ -84,11 +85,13 @@ class InProcessExecutor:
         stop: Check = lambda: None,
         on_stage: Callable[[StageTimed], None] | None = None,
     ) -> None:
-        self.config, self._check_stop = config, stop
+        self.config = settle(config, None if model is None else str(model.device))
+        self._check_stop = stop
         self.model = self._given = model
         self._settings: RenderSettings | None = None
         self._dedup = DedupLogFilter()
         self._outline: BodyOutline | None = None
+        self._avatars: AvatarStore | None = None
         self._backgrounds: Counter[str] = Counter()
         self._timings: Mapping[str, Timing] = {}
         self._timed: deque[StageTimed] = deque()  # not given to the reader of `execute` yet
@@ -153,6 +156,10 @@ class InProcessExecutor:
         before = {stage.name: stage.seconds for stage in self.stages.rows()}
         with self.stages(timing.DATA):
             clip = OpenClip(config, job, self.settings, self._timings, self.outline)
+        avatar = None
+        if config.personalize != "off":
+            with self.stages(timing.AVATAR_FIT, sync=True):
+                avatar = clip.use_avatar(self._fitted(clip.videos.identity))
         size = model.config.image_size
 
         def open_writer(view: View) -> ViewWriter:
@@ -163,7 +170,7 @@ class InProcessExecutor:
             config.background, config.chunk_length(str(model.device)), config.views_in_flight, config.all_sinks
         )
         with contextlib.closing(
-            augment_video(model, clip.videos, job.views, open_writer, settings, self.stages, self.outline)
+            augment_video(model, clip.videos, job.views, open_writer, settings, self.stages, self.outline, avatar)
         ) as events:
             for event in events:
                 if isinstance(event, Background):
@@ -178,6 +185,34 @@ class InProcessExecutor:
                     yield event
         self._backgrounds[f"{background.mode}, {background.kind}"] += 1
         log.debug("%s: background: %s %s", job.name, background.kind, background.note)
+
+    def fit_avatar(self, name: str, *, again: bool = False) -> FittedAvatar:
+        """Return the fitted avatar of a video, without rendering it; fitted now, unless its file is there.
+
+        Args:
+            name: of the video.
+            again: fit it even if the file is there.
+
+        Raises:
+            InputError, OutputError: as `AvatarStore.get`.
+        """
+        from guava_aug.batch.executors.open_clip import OpenClip  # noqa: PLC0415 - imports torch, which is slow
+
+        assert self.model is not None, "start() comes first"
+        clip = OpenClip(self.config, VideoJob(name, (), Clip.of(name)), self.settings, self._timings, self.outline)
+        with self.stages(timing.AVATAR_FIT, sync=True):
+            return self._fitted(clip.videos.identity, again=again)
+
+    def _fitted(self, video: TrackedVideo, *, again: bool = False) -> FittedAvatar:
+        """Return the avatar of a video, and say what became of it."""
+        assert self.model is not None
+        if self._avatars is None:
+            config = self.config
+            self._avatars = AvatarStore(config.avatars, config.personalize, self.settings.weights, self._check_stop)
+        fitted = self._avatars.get(self.model, video, self.outline, again=again)
+        level = logging.INFO if fitted.used else logging.WARNING
+        log.log(level if fitted.is_new or not fitted.used else logging.DEBUG, "%s: %s", video.name, fitted.in_words())
+        return fitted
 
     def _record(self, end: ViewEnd, job: VideoJob, record: ViewRecord, before: dict[str, float]) -> ViewRecord:
         """Return how a view ended. before: seconds of the stages when its video was begun."""

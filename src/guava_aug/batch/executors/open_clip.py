@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from guava_aug.batch.config import DEFAULT_FPS, RunConfig
@@ -22,6 +23,8 @@ from guava_aug.tracked.report import refuse_worse
 from guava_aug.views.cameras import camera_facts
 
 if TYPE_CHECKING:
+    from guava_aug.avatar import Avatar
+    from guava_aug.batch.avatars import FittedAvatar
     from guava_aug.render.background import Background
     from guava_aug.tracked import BodyOutline, Timing
     from guava_aug.views import View
@@ -74,6 +77,23 @@ class OpenClip:
             said_fps = find_video(config.tracked_root, name).fps
         self._input = signature, digest, None if said_fps is None else float(said_fps)
         self._facts: dict[str, dict[str, Any]] = {}  # label -> its cameras
+
+    def use_avatar(self, fitted: FittedAvatar) -> Avatar | None:
+        """Return the fitted avatar if it is to be used, and take its motion and cameras with it; before any view.
+
+        A motion of another video than the avatar's stays as it was tracked.
+        """
+        self.made_with |= fitted.notes()
+        if not fitted.used:
+            return None
+        videos = {}
+        for role in ("identity", "motion"):
+            video = getattr(self.videos, role)
+            if video.name == fitted.name:
+                videos[role] = replace(video, motion=fitted.motion, viewmats=fitted.viewmats)
+        self.videos = replace(self.videos, **videos)
+        self.motion = self.videos.motion
+        return fitted.avatar
 
     def note_background(self, background: Background) -> None:
         """Note the background that the views are made with, before any of them is begun."""

@@ -57,6 +57,7 @@ class ClipFit:
     crop: Crop
     repairs: HandRepairs
     quality: FitQuality
+    clip: Clip  # the landmarks as they were fitted
 
 
 class ClipFitter:
@@ -123,7 +124,7 @@ class ClipFitter:
         )  # fmt: skip
         return ClipFit(
             rig.rest.space.identity(shape), face_motion(motion, faces, eyes), viewmats, clip.lens, K, crop, repairs,
-            self._quality(clip, x, shape, faces, crop),
+            self._quality(clip, x, shape, faces, crop), clip,
         )  # fmt: skip
 
     def _quality(self, clip: Clip, x: Tensor, shape: Tensor, faces: Tensor, crop: Crop) -> FitQuality:

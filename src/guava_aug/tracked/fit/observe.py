@@ -85,15 +85,20 @@ def observations(clip: Clip) -> Observations:
     pose, hands, face = pixels(lm.pose), pixels(lm.hands).flatten(1, 2), pixels(lm.face)
     face_seen = _f64(lm.face_score)[:, None]
     hand_seen = _f64(lm.hand_score * hand_blur(lm, clip.fps))  # [T, 2]
-    face_weights = face_seen * _FACE_SHARE / _variance(clip, b.wobble[b.steady])
     hand_weights = (hand_seen[..., None] * _HAND_SHARE / _variance(clip, c.hand_sigma)).flatten(1)
     directions, weights = _directions(clip, hand_seen)
     pairs = torch.tensor(PAIRS)
     return Observations(
         torch.cat([pose, hands, face[:, b.steady]], 1),
-        torch.cat([_pose_weights(clip, pose, hand_seen, face_seen), hand_weights, face_weights], 1),
+        torch.cat([_pose_weights(clip, pose, hand_seen, face_seen), hand_weights, face_weights(clip)[:, b.steady]], 1),
         pairs, directions, _by_hand_net(pairs), weights,
     )  # fmt: skip
+
+
+def face_weights(clip: Clip) -> Tensor:
+    """Return weights [T, 468], 1 / px^2, of the face landmarks for the pose of the head."""
+    seen = _f64(clip.landmarks.face_score)[:, None]
+    return seen * _FACE_SHARE / _variance(clip, clip.body.wobble)
 
 
 def _pose_weights(clip: Clip, pose: Tensor, hand_seen: Tensor, face_seen: Tensor) -> Tensor:

@@ -54,6 +54,12 @@ class ShapeSpace:
             joints_offset=torch.zeros(NUM_JOINTS, 3),
         )
 
+    def vector(self, identity: Identity) -> Tensor:
+        """Return the shape vector [S] of an identity, differentiable."""
+        face = identity.flame_betas[self.body :] if self.tied else identity.flame_betas
+        scales = torch.stack([identity.hand_scale.mean(), identity.head_scale.mean()]) - 1
+        return torch.cat([identity.betas[: self.body], face[: self.face], scales])
+
     @staticmethod
     def of(assets: EhmAssets) -> ShapeSpace:
         """Return the shape space of a body model."""

@@ -1,0 +1,125 @@
+"""Locks between processes: one owner, the others wait, a dead owner's lock is taken over."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from guava_aug.runtime import lock_file as module
+from guava_aug.runtime.lock_file import lock_file
+from guava_aug.runtime.processes import child_environment, host_id
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from guava_aug.runtime.lock_file import lock_file
+with lock_file(Path(sys.argv[1])) as mine:
+    print(mine, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLL", 0.01)
+
+
+def _owner(path: Path) -> subprocess.Popen[str]:
+    child = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(path)], stdout=subprocess.PIPE, text=True, env=child_environment()
+    )
+    assert child.stdout is not None and child.stdout.readline() == "True\n"
+    return child
+
+
+def test_a_lock_is_held_within_the_block_and_gone_after(tmp_path: Path) -> None:
+    lock = tmp_path / "a.lock"
+    with lock_file(lock) as mine:
+        assert mine and json.loads(lock.read_text())["pid"] == os.getpid()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(RuntimeError), lock_file(lock):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_others_wait_and_one_at_a_time_has_it(tmp_path: Path) -> None:
+    held, most, told = [], [], []
+
+    def work() -> None:
+        with lock_file(tmp_path / "a.lock", on_wait=told.append) as mine:
+            held.append(mine)
+            most.append(len(held))
+            time.sleep(0.03)
+            held.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1, 1]
+    assert told and set(told) <= {f"process {os.getpid()} on {module.host_name()}"}
+
+
+def test_waiting_ends_when_the_work_is_done_or_the_run_is_to_end(tmp_path: Path) -> None:
+    def end() -> None:
+        raise KeyboardInterrupt
+
+    with lock_file(tmp_path / "a.lock"):
+        with lock_file(tmp_path / "a.lock", is_done=lambda: True) as mine:
+            assert not mine
+        with pytest.raises(KeyboardInterrupt), lock_file(tmp_path / "a.lock", check=end):
+            raise AssertionError
+        assert (tmp_path / "a.lock").exists()  # the owner's
+
+
+def test_the_lock_of_a_killed_process_is_taken_over_at_once(tmp_path: Path) -> None:
+    child = _owner(tmp_path / "a.lock")
+    child.kill()
+    child.wait()
+    with lock_file(tmp_path / "a.lock") as mine:
+        assert mine and json.loads((tmp_path / "a.lock").read_text())["pid"] == os.getpid()
+        assert [p.name for p in tmp_path.iterdir()] == ["a.lock"]
+
+
+def test_an_owner_elsewhere_is_dead_when_it_gives_no_sign_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SILENT_AFTER", 0.3)
+    lock = tmp_path / "a.lock"
+    lock.write_text(json.dumps({"token": "x", "host_id": "0" * 8, "host": "other", "pid": 1, "since": 0.0}))
+    over = threading.Event()
+
+    def touch() -> None:
+        while not over.wait(0.05):
+            os.utime(lock)
+
+    alive = threading.Thread(target=touch)
+    alive.start()
+    looks = iter(range(100))
+    with lock_file(lock, is_done=lambda: next(looks) > 60) as mine:  # about 0.6 s
+        assert not mine
+    over.set()
+    alive.join()
+    with lock_file(lock) as mine:
+        assert mine
+
+
+def test_a_lock_that_another_one_took_over_is_left_alone(tmp_path: Path) -> None:
+    lock = tmp_path / "a.lock"
+    theirs = json.dumps({"token": "theirs", "host_id": host_id(), "pid": os.getpid(), "since": time.time()})
+    module._take_away(tmp_path / "none.lock", "x")
+    lock.write_text(theirs)
+    module._take_away(lock, "dead")
+    assert lock.read_text() == theirs
+    with lock_file(tmp_path / "b.lock"):
+        (tmp_path / "b.lock").write_text(theirs)
+    assert (tmp_path / "b.lock").read_text() == theirs
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.lock", "b.lock"]
