@@ -11,8 +11,8 @@ import pytest
 from small_clip import encoded, put_images, small_frames  # type: ignore[import-not-found]
 
 from guava_aug.errors import InputError
-from guava_aug.tracked import TrackedVideo, check_videos, jpeg
-from guava_aug.tracked.images import decode_image
+from guava_aug.tracked import TrackedVideo, check_videos, images
+from guava_aug.tracked.images import decode_image, is_damaged_jpeg, read_jpeg_header
 
 SIDE = 256
 NO_CODE = b"\xff\x00" * 256  # ones: no Huffman code of a JPEG has so many
@@ -30,9 +30,9 @@ def overwritten(data: bytes, new: bytes) -> bytes:
 
 
 def broken(data: bytes, *, strict: bool) -> bool:
-    header = jpeg.read_header(data)
+    header = read_jpeg_header(data)
     assert header is not None
-    return jpeg.is_damaged(data, header, strict=strict)
+    return is_damaged_jpeg(data, header, strict=strict)
 
 
 @pytest.mark.parametrize("progressive", [0, 1])
@@ -55,7 +55,7 @@ def test_a_picture_with_a_thumbnail_is_whole() -> None:
     data, thumbnail = encoded(noisy()), b"Exif\0\0" + encoded(noisy(32))
     segment = b"\xff\xe1" + (2 + len(thumbnail)).to_bytes(2, "big") + thumbnail
     whole = data[:2] + segment + data[2:]
-    header = jpeg.read_header(whole)
+    header = read_jpeg_header(whole)
     assert header is not None and (header.width, header.height) == (SIDE, SIDE)
     assert not broken(whole, strict=True)
     assert broken(overwritten(whole, NO_CODE), strict=True)
@@ -67,7 +67,7 @@ def test_damage_that_costs_nothing_to_see() -> None:
     for new in (b"\xff\xe1", random, bytes(4096)):
         with pytest.raises(ValueError, match="its JPEG data are broken"):
             decode_image(overwritten(data, new), 3)
-    assert jpeg._HOLE in (
+    assert images._HOLE in (
         black := cv2.imencode(".jpg", np.zeros((512, 512)), [cv2.IMWRITE_JPEG_OPTIMIZE, 1])[1].tobytes()
     )
     assert not broken(black, strict=False)  # zeros alone are no damage

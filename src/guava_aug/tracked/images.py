@@ -1,18 +1,21 @@
-"""The stored images of a tracked video: located on opening, decoded on demand."""
+"""The stored images of a tracked video: located on opening, checked and decoded on demand."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import av
 import cv2
 import numpy as np
 import torch
+from av.codec import CodecContext
 
 from guava_aug.errors import InputError, annotate
 from guava_aug.runtime.saved_tensors import SavedTensorsError, load_tensors
-from guava_aug.tracked import jpeg, png
 from guava_aug.tracked.mdb import MdbFile, Slot
 
 IMAGE, MASK = "body_image", "body_mask"
@@ -27,6 +30,23 @@ _KINDS = (  # first bytes of common other formats
     (4, b"jP  ", "a JPEG 2000 picture"), (0, b"\xff\x0a", "a JPEG XL picture"), (4, b"JXL ", "a JPEG XL picture"),
     (0, b"\x93NUMPY", "a numpy array"), (0, b"\x1f\x8b", "gzip data"), (0, b"data:", "a data URL"),
 )  # fmt: skip
+
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_SCAN = 0xDA  # second byte of the marker before the scans of a JPEG
+_END_SLACK = 64  # bytes at the end of a file, in which the end marker must be
+_HOLE = bytes(64)  # zeros of a hole in a copied file; more than a block of luma can have
+# within the scans: escaped 255, restarts, and what may stand between scans (tables, comments, fill bytes)
+_STRAY = re.compile(rb"\xff[^\x00\xc4\xd0-\xd7\xda-\xdd\xfe\xff]")
+_SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2  # frame markers of the kinds with Huffman codes
+_TABLES, _LUMA_AC = b"\xff\xc4", 0x10
+_MOST_SCANS = 100  # a progressive one has about ten; each costs as much as a whole picture
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+_CHUNK_FIXED = 12  # bytes of a PNG's chunk beside its data: length, type, checksum
+_CHUNKS_NEEDED = frozenset(
+    {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}  # the picture
+    | {b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"bKGD", b"hIST", b"pHYs", b"tIME"}  # short, never compressed
+)
+_LONGEST_CHUNK = 1024  # bytes; PLTE has 768 at most
 
 
 @dataclass(frozen=True)
@@ -154,11 +174,11 @@ def decode_image(data: bytes, channels: int, *, strict: bool = False, side: int 
     """
     size: tuple[int, int] | None
     header = None
-    if data.startswith(jpeg.START):
-        header, complete = jpeg.read_header(data), jpeg.is_complete(data)
+    if data.startswith(_JPEG_START):
+        header, complete = read_jpeg_header(data), _JPEG_END in data[-_END_SLACK:]
         size = header and (header.width, header.height)
-    elif data.startswith(png.START):
-        size, complete = png.read_size(data), png.END in data[-jpeg.END_SLACK :]
+    elif data.startswith(_PNG_START):
+        size, complete = _png_size(data), _PNG_END in data[-_END_SLACK:]
     else:
         return _saved_tensor(data, channels, side)
     if not complete:
@@ -167,11 +187,11 @@ def decode_image(data: bytes, channels: int, *, strict: bool = False, side: int 
         raise _BadImage("the image is damaged" if size is None else f"an image of {size[0]} x {size[1]} pixels")
     _check_size(*size, side)
     if header is None:
-        picture = png.only_picture(data)
+        picture = _only_picture(data)
         if picture is None:
             raise _BadImage("the image is damaged: its PNG chunks are broken. Copy it again, or track the video again")
         data = picture
-    if header is not None and jpeg.is_damaged(data, header, strict=strict):
+    if header is not None and is_damaged_jpeg(data, header, strict=strict):
         raise _BadImage("the image is damaged: its JPEG data are broken. Copy it again, or track the video again")
     flags = cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE)
     try:
@@ -251,3 +271,104 @@ def _instead_of_image(data: bytes) -> str:
         words = data[:60].decode()
         return f"text ({words!r}), neither JPEG nor PNG nor a saved tensor; store the bytes of the file, not its path"
     return f"{len(data)} bytes that are neither JPEG nor PNG nor a saved tensor"
+
+
+class JpegHeader(NamedTuple):
+    """The frame header, and where the scans begin."""
+
+    kind: int  # second byte of its marker
+    width: int  # pixels
+    height: int
+    scan: int  # byte at which the first scan's marker is; -1: there is none
+
+
+def read_jpeg_header(data: bytes) -> JpegHeader | None:
+    """Return the frame header of a JPEG; None if there is none. A thumbnail in another segment is skipped."""
+    at, found = 2, None
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:  # fill byte, or no length follows
+            at += 1 if marker == 0xFF else 2
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = (int.from_bytes(data[i : i + 2], "big") for i in (at + 5, at + 7))
+            found = JpegHeader(marker, width, height, -1)
+        if marker == _SCAN:
+            return found and found._replace(scan=at)
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return found
+
+
+def is_damaged_jpeg(data: bytes, header: JpegHeader, *, strict: bool) -> bool:
+    """Return whether the format of a complete JPEG is broken: OpenCV decodes one to a wrong picture, without an error.
+
+    JPEG has no checksum. Damage to the format is detected; changed bytes that decode as other colours are not.
+
+    `strict` decodes it with FFmpeg too, which takes about as long as OpenCV does; otherwise only markers and holes are
+    checked (2 % of the time to decode).
+    """
+    kind, start, end = header.kind, header.scan, data.rfind(_JPEG_END)
+    if start < 0 or _STRAY.search(data, start, end) or data.count(bytes((0xFF, _SCAN)), start, end) > _MOST_SCANS:
+        return True
+    if kind in _SEQUENTIAL and data.find(_HOLE, start, end) >= 0 and not _ends_blocks_with_zeros(data[:start]):
+        return True
+    return strict and kind in (*_SEQUENTIAL, _PROGRESSIVE) and not _decodes_strictly(data)
+
+
+def _ends_blocks_with_zeros(headers: bytes) -> bool:
+    """Return whether zeros may be empty blocks of luma.
+
+    They are if "no more coefficients" is the first code of their table.
+    """
+    at = 2
+    while at < len(headers):
+        table = headers[at + 4 : at + 2 + int.from_bytes(headers[at + 2 : at + 4], "big")]
+        is_table = headers[at : at + 2] == _TABLES
+        at += 4 + len(table)
+        while is_table and table:  # class and number, how many codes of 1 to 16 bits, their symbols
+            if table[0] == _LUMA_AC:
+                return table[17:18] == b"\0"
+            table = table[17 + sum(table[1:17]) :]
+    return True
+
+
+def _decodes_strictly(data: bytes) -> bool:
+    codec = CodecContext.create("mjpeg", "r")
+    codec.thread_count = 1  # as there are many callers
+    codec.options = {"err_detect": "explode"}
+    try:
+        return bool(codec.decode(av.Packet(data)) + codec.decode(None))
+    except av.error.InvalidDataError:
+        return False
+    except av.error.FFmpegError:  # a kind that FFmpeg does not know
+        return True
+
+
+def _png_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height in pixels of a PNG, from its header; None if it is too short for one."""
+    if len(data) < 24 or data[12:16] != b"IHDR":
+        return None
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+
+
+def _only_picture(data: bytes) -> bytes | None:
+    """Return the same PNG without texts, profiles and anything else but the picture; None if its chunks are broken.
+
+    The bytes are unchanged if there is nothing to remove. OpenCV's decoder inflates every compressed text and colour
+    profile, up to 8 MB each: a PNG of 3 MB with 900 of them takes 46 s and 3.5 GB. None of them affects the pixels.
+    """
+    at, kept = len(_PNG_START), [_PNG_START]
+    left_out = False
+    while at + _CHUNK_FIXED <= len(data):
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        end = at + _CHUNK_FIXED + length
+        if end > len(data):
+            return None
+        if kind == b"IDAT" or (kind in _CHUNKS_NEEDED and length <= _LONGEST_CHUNK):
+            kept.append(data[at:end])
+        else:
+            left_out = True
+        at = end
+        if kind == _PNG_END:
+            return b"".join(kept) if left_out else data
+    return None
