@@ -81,22 +81,22 @@ def commands(tracked: Path, out: Path, args: argparse.Namespace) -> None:
     state = [".guava-aug", *made]
     copy(state, out, kept)
     views = ["--difficulties", *args.difficulties, "--views_per_difficulty", str(args.views // len(args.difficulties))]
-    typed = {
-        "status": ["status", str(out)],
-        "run": ["run", "--tracked_root", str(tracked), "--output_root", str(out), "--device", "cpu", "--quiet", *views],
-        "merge": ["merge", str(out)],
-        "merge, both files made": ["merge", str(out)],
+    run = ["run", "--tracked_root", str(tracked), "--output_root", str(out), "--device", "cpu", "--quiet", *views]
+    typed: dict[str, tuple[list[str], list[str]]] = {  # what is typed, and the files that are missing then
+        "status": (["status", str(out)], []),
+        "run": (run, []),
+        "merge": (["merge", str(out)], []),
+        "merge, which makes both files": (["merge", str(out)], made),
     }
     print("\n| command | version | seconds | user CPU seconds | most memory |")
     print("|---|---|--:|--:|--:|")
-    for name, words in typed.items():
+    for name, (words, missing) in typed.items():
         found: dict[str, list[tuple[float, float, float]]] = {version: [] for version in versions}
         for _ in range(args.turns):
             for version, checkout in versions.items():
                 copy(state, kept, out)
-                if "made" in name:
-                    for file in made:
-                        (out / file).unlink()
+                for file in missing:
+                    (out / file).unlink()
                 found[version].append(spent([sys.executable, "-m", "guava_aug", *words], checkout / "src"))
         for version, turns in found.items():
             wall, user, memory = (sorted(column)[len(column) // 2] for column in zip(*turns, strict=True))

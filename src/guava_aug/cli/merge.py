@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 from guava_aug.cli.exit_codes import OK
 from guava_aug.cli.parsing import parse
-from guava_aug.cli.roots import history_of
+from guava_aug.cli.roots import require_journals
 from guava_aug.cli.streams import say
 from guava_aug.runtime.text import pluralize
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
     for root in flags.output_root:
         if not any(root.glob(f"{LOG_NAME}*.json")):  # of the original: it has no journals
-            history_of(root, "merge")
+            require_journals(root, "merge")
     if not flags.output_root:
         raise UsageError("give at least one --output_root of a run")
     history, log, manifest = merge(flags.output_root)

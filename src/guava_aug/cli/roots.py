@@ -15,15 +15,25 @@ def history_of(root: Path, command: str) -> History:
     """Return what the journals of an output folder say.
 
     Raises:
-        UsageError: there are none, or they cannot be read; the message has the command to use when the path lies
-            within the output folder of a run.
+        UsageError: as `require_journals`.
+        OutputError: a journal cannot be read.
     """
     from guava_aug.batch.journal.history import History
+
+    require_journals(root, command)
+    return History(root)
+
+
+def require_journals(root: Path, command: str) -> None:
+    """Raise UsageError when an output folder has no journals, or cannot be read.
+
+    It says what to type when the path lies within the output folder of a run.
+    """
     from guava_aug.batch.journal.journal import FOLDER
 
     try:
-        if root.is_dir() and (history := History(root)).exists:
-            return history
+        if root.is_dir() and (root / FOLDER).is_dir():
+            return
         if not root.exists():
             what = "is not there"
         else:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from guava_aug.batch.journal.journal import EXAMPLES, FOLDER, Damage, Journal, JournalLine, Key, Reader
+from guava_aug.batch.journal.journal import EXAMPLES, Damage, Journal, JournalLine, Key, Reader
 from guava_aug.batch.journal.lines import DONE as DONE
 
 ViewStatus = Literal["done", "failed", "left"]
@@ -128,11 +128,6 @@ class History:
         self._moved: dict[str, bool] = {}  # by worker
         self._readers = {Path(root): Reader(root), **{Path(other): Reader(other) for other in more}}
         self.refresh()
-
-    @property
-    def exists(self) -> bool:
-        """Whether there is any journal."""
-        return any((root / FOLDER).is_dir() for root in self._readers)
 
     def refresh(self) -> bool:
         """Takes in what was added since the last time; whether workers have said in it that they end.
