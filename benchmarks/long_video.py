@@ -30,7 +30,7 @@ from guava_aug.batch.executors.in_process import InProcessExecutor
 from guava_aug.batch.jobs import Clip, VideoJob
 from guava_aug.errors import OutputError
 from guava_aug.output.video import PRESET
-from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.cpus import keep_freed_memory
 from guava_aug.runtime.progress import NoProgress, hms
 from guava_aug.runtime.text import pluralize
 from guava_aug.views import plan_views

@@ -24,7 +24,7 @@ from guava_aug.apps.benchmark.clock import time_calls
 from guava_aug.apps.nets.convert import SOURCES
 from guava_aug.assets import embedded_path
 from guava_aug.errors import InputError
-from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.cpus import keep_freed_memory
 from guava_aug.tracked import TrackedVideo, list_videos
 from guava_aug.tracked.detect.nets import NETS, Net, load_net
 

@@ -35,7 +35,7 @@ from guava_aug.avatar.model import GuavaModel, load_model
 from guava_aug.avatar.personalize import PRESETS, PersonalizeConfig, personalize_video, write_avatar_file
 from guava_aug.avatar.personalize.fit import held_out
 from guava_aug.body import Motion
-from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.cpus import keep_freed_memory
 from guava_aug.runtime.device import keep_threads_within_quota
 from guava_aug.tracked import BodyOutline, TrackedVideo
 from guava_aug.views import plan_views

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=10_000)
     parser.add_argument("--views", type=int, default=3, help="of each video; a multiple of the number of difficulties")
     parser.add_argument("--difficulties", nargs="+", default=["easy", "medium", "hard"])
-    parser.add_argument("--short", action="store_true", help="only the commands that have nothing to do")
+    parser.add_argument("--short", action="store_true", help="only the commands that have nothing to render")
     parser.add_argument("--against", type=Path, help="a checkout of another version, measured on the same files")
     parser.add_argument("--turns", type=int, default=3, help="of each command; the median counts")
     parser.add_argument("--folder", type=Path, help="where to work (default: the system's temporary folder)")
@@ -70,17 +70,22 @@ def main() -> None:
 
 
 def commands(tracked: Path, out: Path, args: argparse.Namespace) -> None:
-    """What status, run and merge take with nothing to do, each from the same state of the output folder."""
+    """What commands take with nothing to render, each from the same state of the output folder.
+
+    That is complete; for the last one, which makes them, without parameter log and manifest.
+    """
     own = Path(__file__).resolve().parent.parent
     versions = {"this": own, **({"other": args.against.resolve()} if args.against else {})}
     kept = out.parent / "kept"
-    state = [".guava-aug", "augmentation_params.json", "manifest.parquet"]
+    made = ["augmentation_params.json", "manifest.parquet"]
+    state = [".guava-aug", *made]
     copy(state, out, kept)
     views = ["--difficulties", *args.difficulties, "--views_per_difficulty", str(args.views // len(args.difficulties))]
     typed = {
         "status": ["status", str(out)],
         "run": ["run", "--tracked_root", str(tracked), "--output_root", str(out), "--device", "cpu", "--quiet", *views],
         "merge": ["merge", str(out)],
+        "merge, both files made": ["merge", str(out)],
     }
     print("\n| command | version | seconds | user CPU seconds | most memory |")
     print("|---|---|--:|--:|--:|")
@@ -89,6 +94,9 @@ def commands(tracked: Path, out: Path, args: argparse.Namespace) -> None:
         for _ in range(args.turns):
             for version, checkout in versions.items():
                 copy(state, kept, out)
+                if "made" in name:
+                    for file in made:
+                        (out / file).unlink()
                 found[version].append(spent([sys.executable, "-m", "guava_aug", *words], checkout / "src"))
         for version, turns in found.items():
             wall, user, memory = (sorted(column)[len(column) // 2] for column in zip(*turns, strict=True))

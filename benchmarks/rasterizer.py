@@ -29,7 +29,7 @@ import setting
 from guava_aug.apps.benchmark.clock import time_calls
 from guava_aug.errors import DeviceError
 from guava_aug.render.rasterize import BACKENDS, rasterize
-from guava_aug.runtime import triton_support
+from guava_aug.runtime.device import triton_usable
 from guava_aug.views.cameras import intrinsics
 
 HALF = "triton fp16"
@@ -117,7 +117,7 @@ def half_draw(scene: dict[str, Any], size: int) -> Draw | None:
 
     Without depth. None where it cannot be.
     """
-    if not triton_support.is_usable(scene["means"].device):
+    if not triton_usable(scene["means"].device):
         return None
     from guava_aug.render.rasterize_triton import draw as draw_half
 

@@ -28,9 +28,9 @@ from guava_aug.batch.config import RunConfig
 from guava_aug.batch.pipeline import ClipVideos, PipelineSettings, augment_video
 from guava_aug.body import Motion
 from guava_aug.output import to_video_bytes
-from guava_aug.output.gpu_frames import PendingFrames
+from guava_aug.output.frames import PendingFrames
 from guava_aug.output.view_writer import ViewEnd
-from guava_aug.render.composite import composite
+from guava_aug.render.background import composite
 from guava_aug.render.rasterize import rasterize
 from guava_aug.runtime.timing import StageTimer
 from guava_aug.tracked import TrackedVideo

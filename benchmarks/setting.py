@@ -21,7 +21,7 @@ from guava_aug.apps.benchmark.report import Grid
 from guava_aug.apps.synthetic import demo_root
 from guava_aug.avatar import StyleUNet
 from guava_aug.avatar.checkpoint import bare_modules
-from guava_aug.avatar.find import model_location
+from guava_aug.avatar.config import model_location
 from guava_aug.avatar.model import (
     EMBEDDED,
     REFINER_NOISE_SEED,
@@ -32,7 +32,7 @@ from guava_aug.avatar.model import (
 )
 from guava_aug.batch.journal.run_record import versions
 from guava_aug.errors import AssetError, GuavaAugError, InputError
-from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.cpus import keep_freed_memory
 from guava_aug.runtime.text import pluralize
 from guava_aug.tracked import TrackedVideo, list_videos
 

@@ -14,7 +14,7 @@ from guava_aug.apps.benchmark.clock import time_calls
 from guava_aug.avatar.model import GuavaModel
 from guava_aug.body import Motion
 from guava_aug.output import to_video_bytes
-from guava_aug.render.composite import composite
+from guava_aug.render.background import composite
 from guava_aug.tracked import TrackedVideo
 from guava_aug.views import plan_views
 

@@ -32,7 +32,7 @@ def child(job: dict[str, Any]) -> None:
     from guava_aug.batch.executors.in_process import InProcessExecutor
     from guava_aug.batch.pipeline import ClipVideos, PipelineSettings, augment_video
     from guava_aug.output.view_writer import ViewEnd
-    from guava_aug.runtime.allocator import keep_freed_memory
+    from guava_aug.runtime.cpus import keep_freed_memory
     from guava_aug.runtime.timing import StageTimer
     from guava_aug.tracked import TrackedVideo
     from guava_aug.views import plan_views

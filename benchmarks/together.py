@@ -1,7 +1,7 @@
 """Runs that share their cores: `python benchmarks/together.py [--runs 2] [--frames 16] [--json FILE]`.
 
 `guava-aug run` of one view on the CPU, one run alone and several at once, from start to end; as the command waits for
-work (`guava_aug.runtime.openmp`), and as OpenMP does by default (300000 turns, about 15 ms).
+work (`guava_aug.runtime.cpus`), and as OpenMP does by default (300000 turns, about 15 ms).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import setting
 from guava_aug.errors import OutputError
-from guava_aug.runtime.openmp import SPINS
+from guava_aug.runtime.cpus import SPINS
 from guava_aug.runtime.processes import child_environment
 
 SETTINGS = {"guava-aug": SPINS, "OpenMP's default": "300000"}

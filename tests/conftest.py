@@ -180,7 +180,7 @@ FAST = (
     "batch/journal/test_run_record.py",
     "batch/test_sharding.py",
     "runtime/test_text.py", "runtime/test_timing.py", "runtime/test_cpus.py", "runtime/test_device.py",
-    "runtime/test_progress.py", "runtime/test_moved_modules.py", "runtime/test_processes.py",
+    "runtime/test_progress.py", "runtime/test_imports.py", "runtime/test_processes.py",
     "output/test_mp4_probe.py",
     "render/test_inpaint.py", "tracked/test_mdb.py", "tracked/test_timemap.py", "tracked/test_layout.py",
 )  # fmt: skip

@@ -28,7 +28,7 @@ import guava_aug.render.rasterize
 import guava_aug.tracked
 from fakes import FakeModel
 from guava_aug.cli import main
-from guava_aug.runtime import fault_points
+from guava_aug.runtime import processes
 
 
 def _load(seconds: float, *args: object, **kwargs: object) -> FakeModel:
@@ -40,7 +40,7 @@ def _run(seconds: float, arguments: list[str], environment: dict[str, str], said
     for stream, path in enumerate((os.devnull, *said)):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), stream)
     os.environ.update(environment)
-    importlib.reload(fault_points)  # reads the environment
+    importlib.reload(processes)  # reads the environment
     guava_aug.avatar.model.load_model = partial(_load, seconds)  # type: ignore[assignment]
     code = main(arguments)
     sys.stdout.flush()

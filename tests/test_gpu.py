@@ -184,9 +184,9 @@ def test_triton_rasteriser_is_the_reference(size, antialias):
 def test_planes_are_the_picture_in_the_encoders_colours():
     import av
 
-    from guava_aug.output.quantize import to_video_bytes
+    from guava_aug.output.frames import to_video_bytes
     from guava_aug.output.video import _to_yuv
-    from guava_aug.render.composite import composite
+    from guava_aug.render.background import composite
     from guava_aug.render.finish_triton import finish
 
     y, x = torch.meshgrid(torch.linspace(0, 1, 64), torch.linspace(0, 1, 96), indexing="ij")

@@ -19,7 +19,7 @@ from guava_aug.batch.config import RunConfig
 from guava_aug.batch.fingerprint import RenderSettings, fingerprint, input_digest, input_signature
 from guava_aug.batch.journal.history import History
 from guava_aug.batch.options import Declared, options_of
-from guava_aug.output.camera_tag import tag_comment, tag_of_file
+from guava_aug.output.metadata import tag_comment, tag_of_file
 from guava_aug.output.tree import sidecar_path, video_path
 from guava_aug.views import View, plan_views
 

@@ -13,7 +13,7 @@ from guava_aug import augment
 from tiny_model import write_tiny_model
 
 PACKAGE = Path(guava_aug.__file__).parent
-FILES = 100  # 95 to 98 are found; the aim is 75: lower it with the count, never raise it
+FILES = 75  # found in a fresh process; fewer where other tests have imported and cached: lower it, never raise it
 WHERE_RESULTS_ARE = (
     "view_writer.py",
     "results.py",

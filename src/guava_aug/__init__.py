@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from guava_aug.runtime import moved_modules
-from guava_aug.runtime.lazy_imports import lazy_attributes
+from guava_aug.runtime.imports import install_moved_modules, lazy_attributes
 
 if TYPE_CHECKING:
     from guava_aug.avatar.model import load_model
@@ -63,7 +62,7 @@ __all__ = [
 ]
 
 
-moved_modules.install()
+install_moved_modules()
 
 __getattr__ = lazy_attributes(__name__, _WHERE)
 

@@ -29,14 +29,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fakes import FakeModel, write_clip
 from guava_aug import augment
-from guava_aug.batch.config_file import read_config
+from guava_aug.batch.config import read_config
 from guava_aug.batch.journal.history import History
 from guava_aug.batch.journal.params_log import read_params
 from guava_aug.batch.journal.run_log import merge
 from guava_aug.batch.retry import failed_runs
 from guava_aug.batch.status import run_status
 from guava_aug.errors import GuavaAugError
-from guava_aug.output.camera_tag import tag_of_file
+from guava_aug.output.metadata import tag_of_file
 from guava_aug.output.verify import verify_view
 from guava_aug.tracked import TrackedVideo, load_time_map
 from guava_aug.tracked.images import _BadImage, decode_image

@@ -18,8 +18,8 @@ from fakes import FakeModel, write_clip
 from forks import Fork, ForkServer
 from guava_aug import augment
 from guava_aug.output.tree import video_path
+from guava_aug.runtime.atomic import STALE_AFTER, remove_stale_files
 from guava_aug.runtime.processes import host_id
-from guava_aug.runtime.stale_files import STALE_AFTER, remove_stale_files
 from run_outputs import logged, tree
 
 VIEWS = ("easy", "medium", "hard")
@@ -181,7 +181,7 @@ def test_a_clock_that_is_ahead_does_not_make_files_old(tmp_path: Path, monkeypat
     theirs = tmp_path / ".v.mp4.tmp-00000000-1-0123abcd"
     theirs.write_text("")  # a moment ago, by the clock of the file system
     now = time.time() + 30 * STALE_AFTER
-    monkeypatch.setattr("guava_aug.runtime.stale_files.time.time", lambda: now)
+    monkeypatch.setattr("guava_aug.runtime.atomic.time.time", lambda: now)
     remove_stale_files(tmp_path)
     assert theirs.exists()
 

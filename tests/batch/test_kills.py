@@ -23,10 +23,9 @@ from fakes import FakeModel, write_clip
 from forks import Fork, ForkServer
 from guava_aug import augment
 from guava_aug.batch.journal.history import History
-from guava_aug.batch.journal.journal import Journal
+from guava_aug.batch.journal.journal import Journal, Reader
 from guava_aug.output.tree import sidecar_path, video_path
-from guava_aug.runtime.fault_points import POINTS, VARIABLE
-from guava_aug.runtime.processes import host_id
+from guava_aug.runtime.processes import FAULT_POINTS, FAULT_VARIABLE, host_id
 
 KILLS = int(os.environ.get("GUAVA_AUG_KILLS", "12"))
 NAMES = ("a", "b c é", "d")
@@ -110,8 +109,8 @@ def finish(tracked: Path, out: Path, whole: dict) -> None:
 )
 def test_killed_at_a_named_point(forks: ForkServer, tracked: Path, tmp_path: Path, whole: dict, point: str):
     name = point.partition(":")[0]
-    assert name in POINTS
-    process = start(forks, tracked, tmp_path, **{VARIABLE: point})
+    assert name in FAULT_POINTS
+    process = start(forks, tracked, tmp_path, **{FAULT_VARIABLE: point})
     assert process.wait() == -signal.SIGKILL, "it did not come by that point"
     done = {"after-plan": 0, "mid-encode": 1, "before-fsync": 1, "before-video": 3, "before-journal": 2}[name]
     assert len(videos(tmp_path)) == done
@@ -122,11 +121,18 @@ def test_killed_at_a_named_point(forks: ForkServer, tracked: Path, tmp_path: Pat
     finish(tracked, tmp_path, whole)
 
 
+def test_what_makes_views_is_told_before_the_first(tracked: Path, tmp_path: Path):
+    """So no kill leaves a view without its device."""
+    augment(tracked, tmp_path, model=FakeModel(), **OPTIONS)
+    kinds = [line.kind for line in Reader(tmp_path).new_lines()]
+    assert kinds.index("used") < kinds.index("view")
+
+
 def test_every_point_is_passed() -> None:
     """A point that is not in the program cannot be killed at."""
     source = Path(__file__).parents[2] / "src" / "guava_aug"
     text = "".join(path.read_text(encoding="utf-8") for path in source.rglob("*.py"))
-    assert all(text.count(f'fault_points.fault_point("{name}")') == 1 for name in POINTS)
+    assert all(text.count(f'fault_point("{name}")') == 1 for name in FAULT_POINTS)
 
 
 def test_killed_at_random_times(forks: ForkServer, tracked: Path, tmp_path: Path, whole: dict):

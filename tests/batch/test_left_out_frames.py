@@ -11,7 +11,7 @@ import pytest
 import person_clip as clip
 from fakes import FakeModel
 from guava_aug import augment
-from guava_aug.output.camera_tag import tag_of_file
+from guava_aug.output.metadata import tag_of_file
 from guava_aug.output.tree import video_path
 from run_outputs import frames_of, logged, tree
 

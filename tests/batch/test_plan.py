@@ -28,8 +28,7 @@ from guava_aug.batch.fingerprint import (
 )
 from guava_aug.batch.journal.history import History
 from guava_aug.batch.validate import render_settings
-from guava_aug.output.camera_tag import tag_of_file
-from guava_aug.output.sidecar import read_sidecar
+from guava_aug.output.metadata import read_sidecar, tag_of_file
 from guava_aug.output.tree import png_dir, sidecar_path, video_path
 from guava_aug.output.video import VideoWriter, open_video
 from guava_aug.tracked import TrackedVideo
@@ -381,7 +380,7 @@ def test_a_root_of_0_1_0_is_verified_by_decoding(tracked: Path, tmp_path: Path, 
     """Its journals have neither a digest nor an exact frame rate, and its sidecars no exact frame rate."""
     out = tmp_path / "out"
     monkeypatch.setattr("guava_aug.batch.executors.open_clip.rate_text", lambda fps: None)
-    monkeypatch.setattr("guava_aug.output.verify.file_digest", lambda path: None)
+    monkeypatch.setattr("guava_aug.batch.executors.in_process.file_digest", lambda path: None)
     run(tracked, out, difficulties=["easy"], fps=29.97)
     monkeypatch.undo()
     assert run(tracked, out, difficulties=["easy"], fps=29.97, verify=True).count() == {"skipped": 2}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -265,6 +266,18 @@ def test_every_command_has_help_with_examples_and_codes(command: str, capsys: py
     assert f"guava-aug {command}" in out
     assert "examples:" in out
     assert "exit codes:" in out
+
+
+@pytest.mark.parametrize("words", [["--help"], ["track", "--help"]], ids=" ".join)
+def test_help_into_a_pipe_that_nobody_reads(words: list[str]):
+    """As `guava-aug track --help | head` has it when head has ended."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "guava_aug", *words], stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_names_of_the_package_are_there():

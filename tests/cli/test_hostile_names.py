@@ -16,8 +16,8 @@ import pytest
 from fakes import FakeModel, write_clip
 from guava_aug.cli import main
 from guava_aug.cli.slurm import _word
-from guava_aug.errors import InputError
-from guava_aug.runtime.printable import PrintableFormatter, printable, printable_json
+from guava_aug.errors import InputError, printable
+from guava_aug.runtime.text import PrintableFormatter, printable_json
 
 # What it would do, shown raw; how the name is shown.
 NAMES = {

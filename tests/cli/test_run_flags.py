@@ -15,7 +15,7 @@ import yaml
 
 from fakes import FakeModel, write_clip
 from guava_aug import RunConfig, UsageError
-from guava_aug.batch.config_file import read_config, save_config
+from guava_aug.batch.config import read_config, save_config
 from guava_aug.batch.dry_run import preview
 from guava_aug.batch.options import GROUPS, options_of
 from guava_aug.cli import main

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from guava_aug.errors import OutputError
-from guava_aug.output.camera_tag import tag_of_file
+from guava_aug.output.metadata import FORMAT, read_sidecar, tag_of_file, time_axis, write_sidecar
 from guava_aug.output.mp4_probe import probe_frame_count
 from guava_aug.output.pngs import write_png
-from guava_aug.output.sidecar import FORMAT, read_sidecar, time_axis, write_sidecar
 from guava_aug.output.tree import png_dir, sidecar_path, video_path
-from guava_aug.output.verify import file_digest, verify_pngs, verify_sidecar, verify_view
+from guava_aug.output.verify import verify_pngs, verify_sidecar, verify_view
 from guava_aug.output.video import VideoWriter, open_video, verify_video
+from guava_aug.runtime.files import file_digest
 
 FRAMES, SIDE, FPS = 5, 32, 25
 CAMERA = {"seed": 1, "yaw": 0.5, "pitch": 0.25, "zoom": 1.0}

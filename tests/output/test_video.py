@@ -16,12 +16,11 @@ import pytest
 
 from guava_aug.errors import OutputError, UsageError, location
 from guava_aug.output import video as video_module
-from guava_aug.output.gpu_frames import PendingFrames
+from guava_aug.output.frames import NotFiniteError, PendingFrames
 from guava_aug.output.mp4_probe import probe_frame_count
-from guava_aug.output.quantize import NotFiniteError
 from guava_aug.output.video import VideoWriter, open_video, verify_video
+from guava_aug.runtime.atomic import STALE_AFTER
 from guava_aug.runtime.processes import host_id
-from guava_aug.runtime.stale_files import STALE_AFTER
 
 BARS = np.array(
     [[255, 255, 255], [255, 255, 0], [0, 255, 255], [0, 255, 0], [255, 0, 255], [255, 0, 0], [0, 0, 255], [0, 0, 0],

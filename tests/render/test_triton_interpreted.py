@@ -40,7 +40,7 @@ assert (half.image.float() - true).abs().max() < 2e-3
 
 GRADIENTS = """
 import torch
-from guava_aug.render import rasterize_grad, rasterize_torch
+from guava_aug.render import rasterize_grad_triton, rasterize_torch
 g = torch.Generator().manual_seed(0)
 r = lambda *shape: torch.rand(*shape, generator=g)
 T, N, C, W, H = 2, 100, 5, 40, 24
@@ -53,10 +53,17 @@ inputs = [x.requires_grad_() for x in inputs]
 weights = r(T, C + 2, H, W) - 0.5
 for antialias in (False, True):
     found = []
-    for module in (rasterize_torch, rasterize_grad):
-        *planes, radii = module.rasterize_frames(
-            *inputs, width=W, height=H, scale_modifier=0.9, antialias=antialias
-        )
+    for kernel in (False, True):
+        if kernel:
+            m, q, s, o, f, views, k, black = inputs
+            *planes, radii = rasterize_grad_triton.rasterize_images(
+                m, q, s, o[None], f[None], views, k.expand(T, 3, 3), W, H, scale_modifier=0.9, antialias=antialias
+            )
+            planes[0] = planes[0] + (1 - planes[1]) * black[:, None, None]
+        else:
+            *planes, radii = rasterize_torch.rasterize_frames(
+                *inputs, width=W, height=H, scale_modifier=0.9, antialias=antialias
+            )
         planes = torch.cat(planes, 1)
         found.append((planes, radii, torch.autograd.grad((planes * weights).sum(), inputs)))
     (true, true_radii, slopes), (ours, radii, our_slopes) = found

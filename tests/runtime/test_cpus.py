@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from guava_aug.runtime import cpus, device
-from guava_aug.runtime.cpus import usable_cpus
-from guava_aug.runtime.openmp import same_threads
+from guava_aug.runtime.cpus import SPINS, same_threads, shorten_spin, usable_cpus
 
 
 @pytest.fixture
@@ -77,8 +76,17 @@ def test_no_pool_asks_for_the_processors_of_the_machine():
 )  # fmt: skip
 def test_numba_follows_openmp(said: dict[str, str], threads: str | None, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "environ", dict(said))
+    monkeypatch.delitem(sys.modules, "numba", raising=False)
     same_threads()
     assert os.environ.get("NUMBA_NUM_THREADS") == threads
+
+
+def test_numba_keeps_the_threads_that_it_has(monkeypatch: pytest.MonkeyPatch):
+    import numba  # noqa: F401
+
+    monkeypatch.setattr(os, "environ", {"OMP_NUM_THREADS": "3"})
+    same_threads()
+    assert "NUMBA_NUM_THREADS" not in os.environ
 
 
 def test_it_is_said_before_numba_is_imported():
@@ -114,3 +122,31 @@ def test_torch_keeps_to_the_quota(monkeypatch: pytest.MonkeyPatch, said: str | N
     monkeypatch.setattr(device, "usable_cpus", lambda: usable)
     device.keep_threads_within_quota()
     assert asked == threads
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [({}, SPINS), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "active"}, None)],
+    ids=["nothing", "spins", "policy"],
+)
+def test_the_user_goes_first(said: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "environ", dict(said))
+    shorten_spin()
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
+
+
+def test_it_is_said_before_torch_is_imported():
+    program = """
+import os, sys
+from guava_aug import cli
+
+def look(name, package):
+    print("torch" in sys.modules, os.environ.get("GOMP_SPINCOUNT"))
+    raise SystemExit(0)
+
+cli.import_module = look
+cli.main(["run"])
+"""
+    environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == ["False", SPINS]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from fakes import FakeModel, write_clip
 from guava_aug import RunConfig, augment
+from guava_aug.avatar import visibility
 from guava_aug.batch.executors.local_workers import worker_slots
 from guava_aug.cli import main
 from guava_aug.errors import DeviceError, UsageError
@@ -189,3 +191,59 @@ def test_doctor_says_why_a_gpu_cannot_be_used(root: Path, tmp_path: Path, monkey
     assert packages.advice == ""
     monkeypatch.setattr(doctor, "_nvidia_smi", lambda: ["NVIDIA H100, 470.1"])
     assert "NVIDIA H100, 470.1, but torch cannot use it" in next(doctor._gpu(asked)).text
+
+
+def join_warm_up() -> int:
+    """Wait for the threads of a warm-up; return their number."""
+    threads = [t for t in threading.enumerate() if t.name == device.WARM_UP]
+    for thread in threads:
+        thread.join(60)
+    return len(threads)
+
+
+def test_a_gpu_is_warmed_up_in_all_threads_at_once(monkeypatch: pytest.MonkeyPatch):
+    together, done = threading.Barrier(3, timeout=60), []
+
+    def task(what: str):
+        together.wait()
+        done.append(what)
+
+    monkeypatch.setattr(device, "_start_cuda", lambda gpu: task(str(gpu)))
+    monkeypatch.setattr(device, "triton_usable", lambda gpu: task("triton"))
+    device.warm_up("cuda:1", lambda: task("numba"))
+    assert join_warm_up() <= 3
+    assert sorted(done) == ["cuda:1", "numba", "triton"]
+
+
+def test_what_fails_in_a_warm_up_is_told_where_it_is_used(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    def fail(*_: object) -> None:
+        raise RuntimeError("no driver")
+
+    monkeypatch.setattr(device, "_start_cuda", fail)
+    monkeypatch.setattr(device, "triton_usable", fail)
+    device.warm_up("cuda")
+    join_warm_up()
+    assert capfd.readouterr().err == ""
+
+
+def test_triton_is_not_started_where_it_is_not_used(monkeypatch: pytest.MonkeyPatch):
+    done: list[str] = []
+    monkeypatch.setattr(device, "_start_cuda", lambda gpu: done.append("cuda"))
+    monkeypatch.setattr(device, "triton_usable", lambda gpu: done.append("triton"))
+    device.warm_up("cuda", lambda: done.append("numba"), with_triton=False)
+    join_warm_up()
+    assert sorted(done) == ["cuda", "numba"]
+
+
+def test_a_cpu_is_not_warmed_up():
+    device.warm_up("cpu", lambda: pytest.fail("a CPU has nothing to start"))
+    assert join_warm_up() == 0
+
+
+def test_a_warm_up_compiles_what_the_first_video_calls():
+    visibility.compile_kernel()
+    float32, int64 = "array(float32, 2d, C)", "array(int64, 2d, C)"
+    assert [str(kind) for kind in visibility._rasterize.signatures[0][:2]] == [float32, int64]
+    assert len(visibility._rasterize.signatures) == 1

@@ -13,7 +13,7 @@ from fakes import FakeModel, write_clip
 from guava_aug.batch.config import RunConfig
 from guava_aug.cli import main
 from guava_aug.errors import InputError, UsageError
-from guava_aug.output.sidecar import read_sidecar
+from guava_aug.output.metadata import read_sidecar
 from guava_aug.output.tree import sidecar_path, video_path
 from guava_aug.output.video import open_video
 from guava_aug.runtime.frame_rate import exact_rate, parse_rate, rate_text

@@ -151,7 +151,7 @@ def test_a_turned_body_far_away_projects_as_smplx_has_it(
     assert made.K is not None
     scale = float(made.K[0, 0]) / focal
     place = made.K[:2, 2].numpy() + 0.5 - scale * (center + 0.5)
-    np.testing.assert_allclose((found[..., :2] + 0.5 - place) / scale - 0.5, expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose((found[..., :2] + 0.5 - place) / scale - 0.5, expected, rtol=0, atol=5e-4)
     # the same by where the pelvis is
     again = load({**plain, "global_orient": R.numpy(), "transl_pelvis": (rest[0] + transl).numpy(), "focal": focal,
                   "princpt": center}, overwrite=True)  # fmt: skip

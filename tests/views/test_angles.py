@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
+from guava_aug.output.metadata import compact_facts, expanded_facts
 from guava_aug.views import View, viewing_angles
-from guava_aug.views.angles import camera_facts
-from guava_aug.views.camera_facts import compact_facts, expanded_facts
+from guava_aug.views.cameras import camera_facts
 
 SOURCE = torch.eye(4)
 SOURCE[2, 3] = 22.0

@@ -20,9 +20,8 @@ from guava_aug.batch.validate import model_source
 from guava_aug.errors import GuavaAugError
 from guava_aug.runtime.cpus import usable_cpus
 from guava_aug.runtime.dependencies import CPU_FIRST, lacking
-from guava_aug.runtime.explain import in_short, one_line
-from guava_aug.runtime.presence import nearest_existing
-from guava_aug.runtime.text import pluralize
+from guava_aug.runtime.files import nearest_existing
+from guava_aug.runtime.text import in_short, one_line, pluralize
 from guava_aug.runtime.version import __version__
 
 Level = Literal["ok", "warn", "fail"]

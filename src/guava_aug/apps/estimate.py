@@ -23,9 +23,8 @@ from guava_aug.batch.plan import refused_name, unique_names
 from guava_aug.batch.sharding import Shard
 from guava_aug.errors import AssetError, DeviceError, InputError, OutputError, UsageError
 from guava_aug.output.tree import video_path
-from guava_aug.runtime.explain import in_short
-from guava_aug.runtime.presence import is_there
-from guava_aug.runtime.text import pluralize
+from guava_aug.runtime.files import is_there
+from guava_aug.runtime.text import in_short, pluralize
 from guava_aug.tracked import TrackedVideo, layout, scan_videos
 from guava_aug.views import View, plan_views
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from guava_aug.avatar.config import ModelConfig
-from guava_aug.avatar.find import find_checkpoint as find_checkpoint
+from guava_aug.avatar.config import find_checkpoint as find_checkpoint
 from guava_aug.avatar.network import ReconstructionNetwork
 from guava_aug.avatar.styleunet import StyleUNet
 from guava_aug.body import EhmAssets, LinearModel, assets_from_checkpoint, check_assets

@@ -1,18 +1,27 @@
-"""The sizes of the network, as given by the official `config.yaml` (section MODEL)."""
+"""A model before it is loaded: where its checkpoint is, and the sizes of its networks; without torch.
+
+Sizes are those of the official `config.yaml` (section MODEL).
+"""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from guava_aug.assets import embedded_path
 from guava_aug.errors import AssetError
-from guava_aug.runtime.explain import in_short
+from guava_aug.runtime.files import is_folder
+from guava_aug.runtime.text import in_short
 
+EMBEDDED = "embedded"  # the name of the model that ships with the package
+EMBEDDED_DIR = embedded_path()
 _MAX_YAML = 2**20  # bytes
 # Smallest and largest values of the configuration: a typing error must not allocate all memory.
 _SIZES = {
@@ -74,7 +83,7 @@ class ModelConfig:
     prj_out_dim: int = 128
     global_vertex_dim: int = 256
     opacity_threshold: float = 0.001
-    visibility: str = "face"  # not in the original: "point" hides texels and vertices one by one (`avatar.occlusion`)
+    visibility: str = "face"  # not in the original: "point" hides texels and vertices one by one (`avatar.visibility`)
     vit: VitConfig = VitConfig()
     projects: tuple[int, int, int, int] = (256, 512, 1024, 1024)  # widths of the feature pyramid
     uv_decoder: StyleUNetConfig = field(default_factory=lambda: StyleUNetConfig(in_dim=35, out_dim=96, small=False))
@@ -245,3 +254,27 @@ def _is_number(value: Any) -> bool:
 def _wrong(where: str, name: str, value: Any, expected: str) -> AssetError:
     found = repr(value)[:60] if isinstance(value, (int, float, str)) and len(str(value)[:99]) < 99 else ""
     return AssetError(f"{where}: {name} is {found or f'a {type(value).__name__}'}; expected {expected}")
+
+
+def model_location(model_path: Path | str | None) -> Path:
+    """Return the folder or file of a model; None and "embedded" stand for that of the package."""
+    return EMBEDDED_DIR if model_path is None or str(model_path) == EMBEDDED else Path(model_path)
+
+
+def find_checkpoint(model_dir: Path) -> Path:
+    """Return the checkpoint of a model directory.
+
+    That is `*.safetensors`, else the newest `best*.pt`, else the newest `latest*.pt`.
+    """
+    folders = [d for d in (model_dir, model_dir / "checkpoints") if is_folder(d, AssetError)]
+    try:
+        files = [d / name for d in folders for name in os.listdir(d)]  # glob would pass over what it may not read
+        for pattern in ("*.safetensors", "best*.pt", "latest*.pt"):
+            if found := [p for p in files if fnmatchcase(p.name, pattern)]:
+                return max(found, key=lambda p: p.stat().st_mtime)
+    except OSError as error:
+        raise AssetError(f"the model {model_dir} cannot be read: {error.strerror or error}") from error
+    raise AssetError(
+        f"no checkpoint below {model_dir}: expected checkpoints/best*.pt or latest*.pt (official) or *.safetensors "
+        f"(made by `guava-aug convert`)"
+    )

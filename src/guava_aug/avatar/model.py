@@ -14,22 +14,20 @@ from torch import Tensor
 
 from guava_aug.avatar.avatar import Avatar, PosedGaussians
 from guava_aug.avatar.checkpoint import Checkpoint, bare_modules, load_weights, read_checkpoint, write_safetensors
-from guava_aug.avatar.config import ModelConfig
-from guava_aug.avatar.find import EMBEDDED as EMBEDDED
-from guava_aug.avatar.find import EMBEDDED_DIR as EMBEDDED_DIR
-from guava_aug.avatar.find import find_checkpoint, model_location
+from guava_aug.avatar.config import EMBEDDED as EMBEDDED
+from guava_aug.avatar.config import EMBEDDED_DIR as EMBEDDED_DIR
+from guava_aug.avatar.config import ModelConfig, find_checkpoint, model_location
 from guava_aug.avatar.network import Reconstruction, ReconstructionNetwork
 from guava_aug.avatar.styleunet import StyleUNet
-from guava_aug.avatar.warmup import warm_up
+from guava_aug.avatar.visibility import compile_kernel
 from guava_aug.body import EhmAssets, EhmModel, Identity, load_body_file, load_official_assets
 from guava_aug.errors import AssetError, DeviceError, UsageError
 from guava_aug.render.backends import PRECISIONS, Backend, Precision
-from guava_aug.render.composite import composite
+from guava_aug.render.background import composite
 from guava_aug.render.rasterize import Raster, check_backend, rasterize
-from guava_aug.runtime import triton_support
-from guava_aug.runtime.device import device_errors
-from guava_aug.runtime.explain import one_line
-from guava_aug.runtime.presence import is_file, is_folder, is_there
+from guava_aug.runtime.device import device_errors, triton_usable, warm_up
+from guava_aug.runtime.files import is_file, is_folder, is_there
+from guava_aug.runtime.text import one_line
 from guava_aug.tracked import Source
 from guava_aug.views.cameras import Cameras, Lens
 
@@ -260,7 +258,7 @@ def choose_precision(asked: str, device: torch.device | str, backend: str = "aut
     """
     if asked not in PRECISIONS:
         raise UsageError(f"--precision is {asked!r}; expected one of {', '.join(PRECISIONS)}")
-    can = backend in ("auto", "triton") and triton_support.is_usable(device)
+    can = backend in ("auto", "triton") and triton_usable(device)
     if asked == "fp16" and not can:
         raise DeviceError(
             f"--precision fp16 needs a CUDA GPU with Triton and the Triton rasteriser (device {device}, backend "
@@ -303,7 +301,7 @@ def load_model(
     check_backend(backend, device)
     path = model_location(model_path)
     if path.exists():
-        warm_up(device, with_triton=backend in ("auto", "triton"))
+        warm_up(device, compile_kernel, with_triton=backend in ("auto", "triton"))
     checkpoint, config = open_model_files(path, guava_root=guava_root)
     assets = _body_of(checkpoint, guava_root)
     try:

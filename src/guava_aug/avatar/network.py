@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from guava_aug.avatar.config import ModelConfig
 from guava_aug.avatar.decoders import RawGaussians, UVDecoder, VertexDecoder
 from guava_aug.avatar.encoder import ImageEncoder, ImageFeatures
-from guava_aug.avatar.occlusion import facing, nearest_depth, relative_depth, unhidden
 from guava_aug.avatar.styleunet import StyleUNet
-from guava_aug.avatar.visibility import rasterize_mesh
+from guava_aug.avatar.visibility import facing, nearest_depth, rasterize_mesh, relative_depth, unhidden
 from guava_aug.body import EhmAssets, PosedBody
 from guava_aug.views.cameras import Lens
 
@@ -33,7 +32,7 @@ class SourceGeometry:
     viewmats: Tensor  # [B, 4, 4] world to camera
     lens: Lens  # of all B cameras
     seen: Tensor  # [B, F] bool: faces that a pixel shows
-    nearest: Tensor  # [B, D, D] of `occlusion.nearest_depth`, metres; only visibility "point" looks at it
+    nearest: Tensor  # [B, D, D] of `visibility.nearest_depth`, metres; only visibility "point" looks at it
     from_body: bool = False  # whether `nearest` is measured from the mean vertex, which half precision can hold
 
     def project(self, points: Tensor) -> Tensor:

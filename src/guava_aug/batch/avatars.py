@@ -22,12 +22,11 @@ from guava_aug.batch.config import PersonalizeName, RunConfig
 from guava_aug.batch.fingerprint import AVATAR_VERSION, input_digest
 from guava_aug.batch.journal.history import History
 from guava_aug.errors import AssetError, InputError, OutputError, UsageError
-from guava_aug.runtime.explain import in_short
+from guava_aug.runtime.atomic import remove_stale_files
+from guava_aug.runtime.files import is_there
 from guava_aug.runtime.lock_file import lock_file
-from guava_aug.runtime.presence import is_there
 from guava_aug.runtime.shutdown import Check
-from guava_aug.runtime.stale_files import remove_stale_files
-from guava_aug.runtime.text import pluralize
+from guava_aug.runtime.text import in_short, pluralize
 from guava_aug.runtime.version import __version__
 
 if TYPE_CHECKING:

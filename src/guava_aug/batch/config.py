@@ -1,28 +1,34 @@
-"""What a run is asked to do: one frozen record, the same for the command line and for Python.
+"""The configuration of a run: one frozen record, the same for the command line, for Python and in a file.
 
 A field of `RunConfig` is all that an option needs: with its help, its group on the command line and its checks. Flags,
-workers, `retry`, configuration files and the reference of all flags follow; see `batch.options`.
+workers, `retry`, configuration files and the reference of all flags follow; see `batch.options`. Every run saves its
+flags beside its outputs; `guava-aug run --config FILE` reads them.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from guava_aug.avatar.find import EMBEDDED
+import yaml
+
+from guava_aug.avatar.config import EMBEDDED
 from guava_aug.batch.options import option, options_of
 from guava_aug.batch.sharding import Shard
-from guava_aug.errors import UsageError
+from guava_aug.errors import OutputError, UsageError
+from guava_aug.output.sinks import OutputSettings
 from guava_aug.output.tree import RUN_FOLDER
 from guava_aug.render.backends import Backend, Precision
+from guava_aug.runtime.atomic import atomic_write
+from guava_aug.runtime.files import read_text
 from guava_aug.runtime.frame_rate import Rate, check_rate, parse_rate
 from guava_aug.runtime.shutdown import GRACE
+from guava_aug.runtime.text import briefly, one_line
+from guava_aug.runtime.version import __version__
 from guava_aug.tracked.report import Quality
-
-if TYPE_CHECKING:
-    from guava_aug.output.settings import OutputSettings
 
 EngineName = Literal["local", "ray"]
 PersonalizeName = Literal["off", "fast", "full", "auto"]
@@ -261,8 +267,6 @@ class RunConfig:
     @property
     def output(self) -> OutputSettings:
         """Return the settings of the output files."""
-        from guava_aug.output.settings import OutputSettings  # late: its package loads the encoders  # noqa: PLC0415 - slow to load, and not always needed
-
         return OutputSettings(self.output_root, self.overwrite, self.all_sinks, self.crf, self.preset)
 
     def chunk_length(self, device: str) -> int:
@@ -296,7 +300,7 @@ class RunConfig:
 
 
 class WorkerFlags(Protocol):
-    """The options that say who does the work; of every kind of work."""
+    """The options of worker processes, common to every kind of work."""
 
     @property
     def device(self) -> str: ...  # noqa: D102 - as the fields of `RunConfig`
@@ -329,3 +333,76 @@ def check_part_id(part_id: str | None) -> None:
     """Raise UsageError for the name of a part that cannot be in a file's name."""
     if part_id is not None and (not part_id or set(part_id) & set("/\\\0") or ".." in part_id):
         raise UsageError(f"--part_id is {part_id!r}; expected a number or a word for a file name")
+
+
+def saved_config_path(output_root: Path, part_id: str | None) -> Path:
+    """Return where the configuration of the latest run lies; each part of a cluster job has its own."""
+    return output_root / RUN_FOLDER / ("run_config.yaml" if part_id is None else f"run_config_part_{part_id}.yaml")
+
+
+def save_config(config: RunConfig) -> Path:
+    """Write all flags of a run beside its outputs, so that `--config` gives the same run, from whatever folder.
+
+    Raises:
+        OutputError: the folder or the file cannot be written.
+    """
+    values: dict[str, Any] = {}
+    for declared in options_of(type(config)):
+        value = getattr(config, declared.name)
+        if declared.names_path(value):
+            value = os.path.abspath(value)
+        values[declared.flag] = declared.plain(value)
+    if config.shard is not None and config.part_id == str(Shard.parse(config.shard).index):
+        values["part_id"] = None  # follows from the shard
+    path = saved_config_path(config.output_root, config.part_id)
+    head = f"# Flags of a run of guava-aug {__version__}; again: guava-aug run --config FILE (null: left out)\n"
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    if not all(c.isprintable() or c == "\n" for c in text):  # YAML's own escapes, of all that is not ASCII
+        text = yaml.safe_dump(values, sort_keys=False)
+    try:
+        with atomic_write(path) as temporary:
+            temporary.write_text(head + text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path}: the configuration cannot be saved ({error.strerror or error})") from error
+    return path
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the values of a configuration file by the names of flags, with _; what is null is left out.
+
+    YAML, or by its suffix TOML.
+
+    Raises:
+        UsageError: it cannot be read, or is no table of flags.
+    """
+    what = f"--config {path}:"
+    text = read_text(path, what, UsageError)
+    if path.suffix.lower() == ".toml":
+        values = _toml(text, what)
+    else:
+        try:
+            values = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise UsageError(f"{what} is no YAML ({one_line(error)})") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise UsageError(f"{what} expected flags and values, such as crf: 18, found {briefly(values)}")
+    flags: dict[str, Any] = {}
+    for key, value in values.items():
+        name = key.removeprefix("--").replace("-", "_")
+        if name in flags:
+            raise UsageError(f"{what} {name} is given twice")
+        flags[name] = value
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def _toml(text: str, what: str) -> Any:
+    try:
+        import tomllib  # late: of Python 3.11 and later  # noqa: PLC0415 - slow to load, and not always needed
+    except ModuleNotFoundError:
+        raise UsageError(f"{what} TOML needs Python 3.11 or later; write the same flags as YAML (crf: 18)") from None
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{what} is no TOML ({one_line(error)})") from error

@@ -8,8 +8,7 @@ from typing import Any
 
 from guava_aug.batch.config import RunConfig
 from guava_aug.batch.options import options_of, pixel_options
-from guava_aug.errors import UsageError
-from guava_aug.runtime.printable import printable
+from guava_aug.errors import UsageError, printable
 from guava_aug.runtime.text import pluralize
 from guava_aug.views.view import View, recorded_params
 
@@ -40,7 +39,7 @@ class Difference:
 
 
 class ConfigMismatchError(UsageError):
-    """Views that are there were made otherwise than this run would make them."""
+    """Existing views were made with other values than those of this run."""
 
     has_lines = True
 
@@ -52,18 +51,22 @@ class ConfigMismatchError(UsageError):
 
 
 def compare(video: str, view: View, told: Mapping[str, Any], made_with: Mapping[str, Any]) -> list[Difference]:
-    """Return every value of a view that differs; what one side does not know is no difference.
+    """Return every value of a view that differs; a value that one side lacks is no difference.
 
     An option that is absent has the value of version 0.1.0.
 
-    told: `View.record` and `made_with` of the view that exists. made_with: of this run.
+    Args:
+        video: Name of the video.
+        view: The view of this run.
+        told: `View.record` and `made_with` of the existing view.
+        made_with: Of this run.
     """
     sampler, params = recorded_params(told)
     now = view.params
     cameras = [("sampler", sampler, view.sampler)] if sampler is not None else []
     cameras += [(key, params[key], now[key]) for key in now if key in params]
     then = dict(told.get("made_with") or {})
-    if made_with and then:  # what is as in version 0.1.0 is not told
+    if made_with and then:  # values of version 0.1.0 are not recorded
         before = pixel_options(RunConfig)
         made_with, then = {**before, **made_with}, {**before, **then}
     settings = [(key, then[key], value) for key, value in made_with.items() if key in then]

@@ -12,7 +12,7 @@ from guava_aug.batch.journal.history import History
 from guava_aug.batch.plan import PlannedVideo
 from guava_aug.batch.run import plan_only
 from guava_aug.errors import InputError
-from guava_aug.runtime.presence import nearest_existing
+from guava_aug.runtime.files import nearest_existing
 from guava_aug.views.view import View
 
 
@@ -117,7 +117,7 @@ def _look(config: RunConfig, job: PlannedVideo, with_cameras: bool) -> PreviewVi
 
 def _with_angles(config: RunConfig, name: str, views: Sequence[View]) -> Iterator[PlannedView]:
     from guava_aug.tracked import TrackedVideo  # late: these need torch  # noqa: PLC0415 - slow to load, and not always needed
-    from guava_aug.views.angles import camera_facts  # noqa: PLC0415 - slow to load, and not always needed
+    from guava_aug.views.cameras import camera_facts  # noqa: PLC0415 - slow to load, and not always needed
 
     video = TrackedVideo.open(config.tracked_root, name, source_frame=config.source_frame)
     for view in views:

@@ -22,20 +22,20 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guava_aug.avatar.find import find_checkpoint
+from guava_aug.avatar.config import find_checkpoint
 from guava_aug.batch.config import RunConfig
 from guava_aug.batch.options import options_of, pixel_options
 from guava_aug.errors import AssetError, InputError
 from guava_aug.output.tree import RUN_FOLDER
 from guava_aug.runtime.atomic import atomic_write
 from guava_aug.runtime.cpus import usable_cpus
+from guava_aug.runtime.files import is_file, is_folder
 from guava_aug.runtime.frame_rate import Rate
 from guava_aug.runtime.plain_json import loads
-from guava_aug.runtime.presence import is_file, is_folder
 from guava_aug.tracked.layout import IDENTITY, IMAGES, INFO, TRACKING, places
 
 if TYPE_CHECKING:
-    from guava_aug.output.camera_tag import Tag
+    from guava_aug.output.metadata import Tag
     from guava_aug.tracked import TrackedVideo
     from guava_aug.views import View
 

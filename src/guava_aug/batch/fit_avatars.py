@@ -11,11 +11,11 @@ from guava_aug.batch.config import RunConfig
 from guava_aug.batch.executors.base import FATAL
 from guava_aug.batch.failures import raise_if_fatal
 from guava_aug.batch.plan import refused_name, unique_names
-from guava_aug.batch.root import make_writable
+from guava_aug.batch.validate import make_writable
 from guava_aug.errors import InputError, UsageError
-from guava_aug.runtime.explain import explain
-from guava_aug.runtime.openmp import same_threads
+from guava_aug.runtime.cpus import same_threads
 from guava_aug.runtime.shutdown import Check
+from guava_aug.runtime.text import explain
 from guava_aug.tracked.layout import check_root, real_names, scan_videos, why_no_videos
 
 log = logging.getLogger(__name__)

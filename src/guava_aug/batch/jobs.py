@@ -1,4 +1,4 @@
-"""What an executor is asked to do: a job has parts, each of which ends in one record.
+"""The work of an executor: jobs, whose parts each end in one record.
 
 Views of one clip are parts of a `VideoJob`; a video that is to be tracked is the one part of a `TrackJob`.
 """
@@ -14,7 +14,7 @@ from guava_aug.views import View
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """Who moves how in front of what: names of tracked videos, one per role. Usually all three are one video."""
+    """Names of the tracked videos of an output by their roles. Usually all three are one video."""
 
     identity: str  # whose avatar
     motion: str  # whose poses, frame by frame
@@ -64,7 +64,7 @@ class TrackPart:
     label: str = "tracked"
 
     def record(self) -> dict[str, Any]:
-        """Return the fields of a record that say what it is; there is nothing to choose."""
+        """Return the fields of a record that identify the part: none, as a video is tracked in one way."""
         return {}
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 from guava_aug.errors import UsageError
@@ -33,7 +33,7 @@ _KEY = "option"
 
 @dataclass(frozen=True)
 class Option:
-    """What is said of one field. Made by `option`."""
+    """The declaration of one field. Made by `option`."""
 
     help: str
     group: str
@@ -106,7 +106,7 @@ class Declared:
 
     @property
     def decides_pixels(self) -> bool:
-        """Return whether views look otherwise with another value."""
+        """Return whether the pixels of views depend on it."""
         return self.option.in_0_1_0 is not NOT_PIXELS
 
     def check(self, value: Any) -> None:
@@ -126,7 +126,7 @@ class Declared:
         """Return the value that `plain` was made of.
 
         Raises:
-            TypeError: no value of this option looks so.
+            TypeError: it is no value of this option.
         """
         if value is not None and self.is_path:
             value = Path(value)
@@ -167,9 +167,10 @@ def path_options(config: type) -> tuple[str, ...]:
     return tuple(declared.name for declared in options_of(config) if declared.is_path)
 
 
-def pixel_options(config: type) -> dict[str, Any]:
+@functools.cache
+def pixel_options(config: type) -> Mapping[str, Any]:
     """Return the options that decide pixels, each with the value that version 0.1.0 had."""
-    return {d.name: d.option.in_0_1_0 for d in options_of(config) if d.decides_pixels}
+    return MappingProxyType({d.name: d.option.in_0_1_0 for d in options_of(config) if d.decides_pixels})
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""The way of one video through the program: reconstruct once, pose once per frame, render per view."""
+"""The steps of one video: reconstruct once, pose once per frame, render per view."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ from torch import Tensor
 
 from guava_aug.batch.executors.base import FramesDone
 from guava_aug.errors import InputError
-from guava_aug.output.gpu_frames import PendingFrames
-from guava_aug.output.quantize import to_png_bytes, to_video_bytes
+from guava_aug.output.frames import PendingFrames, to_png_bytes, to_video_bytes
 from guava_aug.output.sinks import FrameBatch, Need, needs_of
 from guava_aug.output.view_writer import ViewEnd, ViewWriter, ViewWriters
-from guava_aug.render.background import Background, background_for
-from guava_aug.render.composite import composite
+from guava_aug.render.background import Background, background_for, composite
 from guava_aug.runtime import timing
 from guava_aug.runtime.text import pluralize
 from guava_aug.runtime.timing import StageTimer
@@ -168,7 +166,7 @@ def _render(
 ) -> Iterator[FrameBatch]:
     """Yield the frames in order, with what the sinks need; in smaller parts when the GPU lacks memory.
 
-    From a fast GPU the pictures come as planes that are still on their way, so that it can go on with the next view.
+    From a fast GPU the pictures are planes whose transfer has begun, so that it can render the next view meanwhile.
     """
     T, start = len(posed), 0
     while start < T:

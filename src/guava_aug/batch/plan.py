@@ -26,14 +26,13 @@ from guava_aug.output.mp4_probe import probe_frame_count
 from guava_aug.output.sinks import MP4, find_sinks
 from guava_aug.output.tree import relative_paths
 from guava_aug.runtime.cpus import usable_cpus
-from guava_aug.runtime.explain import in_short
-from guava_aug.runtime.text import pluralize
+from guava_aug.runtime.text import in_short, pluralize
 from guava_aug.runtime.version import __version__
 from guava_aug.views import View, plan_views
 from guava_aug.views.difficulty import check_difficulties
 
 if TYPE_CHECKING:
-    from guava_aug.output.camera_tag import Tag
+    from guava_aug.output.metadata import Tag
     from guava_aug.tracked import Timing
 
 log = logging.getLogger(__name__)
@@ -217,6 +216,8 @@ class Planner:
         self._output = config.output
         self._other_sinks = find_sinks(name for name in config.all_sinks if name != MP4)  # the journals know of the MP4
         self._to_read: dict[str, str] = {}  # videos whose files have changed their dates -> their digest before
+        self._of_all = look.made_with(0.0, "")  # what all videos are made with
+        del self._of_all["fps"], self._of_all["input"]
         more = [__version__]
         if config.precision != "auto":  # no part of the look, but half precision may be what a view fails of
             more.append(config.precision)
@@ -318,8 +319,7 @@ class Planner:
 
     def _expected(self, name: str, signature: str | None) -> dict[str, Any]:
         """What this run would make a video's views with, as far as it is known without reading the video."""
-        expected = self.look.made_with(0.0, "")
-        del expected["fps"], expected["input"]
+        expected = dict(self._of_all)
         known = self.log.history.input_of(name)
         timing = self.timings.get(name)
         fps = self.config.fps or (timing.fps if timing else None)
@@ -351,7 +351,7 @@ class Planner:
             self.unsigned += "made_with" not in told
             then = told.get("made_with") or {}
             return ExistingView(size, frames, then.get("fps"), then.get("input"), known=True, digest=told.get("digest"))
-        from guava_aug.output.camera_tag import tag_of_file  # with PyAV  # noqa: PLC0415 - slow to load, and not always needed
+        from guava_aug.output.metadata import tag_of_file  # with PyAV  # noqa: PLC0415 - slow to load, and not always needed
 
         try:
             tag = tag_of_file(Path(path))

@@ -1,4 +1,4 @@
-"""What happened to views, into the log, the journal and the result of a run."""
+"""How views ended: into the log, the journal and the result of a run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from guava_aug.batch.journal.history import is_same_place
 from guava_aug.batch.journal.run_log import RunLog
 from guava_aug.batch.plan import ExistingView, PlannedVideo
 from guava_aug.batch.results import RunViews, ViewKey, ViewRecord
-from guava_aug.output.sidecar import read_sidecar
+from guava_aug.output.metadata import compact_facts, read_sidecar
 from guava_aug.output.tree import sidecar_path, view_root
-from guava_aug.runtime import fault_points
 from guava_aug.runtime.plain_json import is_count
+from guava_aug.runtime.processes import fault_point
 from guava_aug.runtime.text import pluralize
 from guava_aug.views import View
-from guava_aug.views.camera_facts import compact_facts
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +53,11 @@ class Recorder:
         else:
             self._warn_of_other_plates(record)
         self.results[record.key] = record
-        fault_points.fault_point("before-journal")
-        self.log.ended([record])
+        fault_point("before-journal")
         if not self._used_told and "machine" in (used := self._executor.describe()):
-            self.log.used(used)
+            self.log.used(used)  # first: a view of a process that was killed then is to have its device, too
             self._used_told = True
+        self.log.ended([record])
 
     def _warn_of_other_plates(self, record: ViewRecord) -> None:
         """Warn of existing views whose plate was made with frames that are left out now."""
@@ -154,14 +153,14 @@ class Recorder:
         return self._has_moved[worker]
 
     def _moved(self, record: ViewRecord) -> ViewRecord:
-        """Return what the journals say of a view that is done, with its new places."""
+        """Return the journals' record of a complete view, with its present paths."""
         state = self.log.history.get(*record.key)
         assert state is not None and state.made is not None
         told = ViewRecord.from_json({**state.made.fields, "status": "skipped"})
         return self._placed(replace(told, sampling=record.sampling, input=None))  # of the data nothing new is known
 
     def _placed(self, record: ViewRecord) -> ViewRecord:
-        """Return the record with the places of its files; there are none for a name that cannot be a folder."""
+        """Return the record with the paths of its files; there are none for a name that cannot be a folder."""
         planned = self._planned.get(record.video)
         return record if planned is not None and not planned.named else _placed(self.config, record)
 
@@ -178,7 +177,7 @@ def _placed(config: RunConfig, record: ViewRecord) -> ViewRecord:
 
 
 def _existing(config: RunConfig, video: PlannedVideo, view: View, found: ExistingView) -> ViewRecord:
-    """Return the record of a view that is there."""
+    """Return the record of an existing view."""
     record = ViewRecord(video.name, view.label, "skipped", view.record(), bytes=found.bytes, frames=found.frames)
     if video.named:
         record = _placed(config, record)

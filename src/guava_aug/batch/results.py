@@ -1,4 +1,4 @@
-"""The fate of a view, and what a run gives back."""
+"""How views ended, and the result of a run."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class ViewRecord:
     frame_rate: str | None = None  # fps exactly, "30000/1001"
     size: tuple[int, int] | None = None  # width and height, pixels
     bytes: int | None = None  # length of the MP4
-    digest: str | None = None  # of the MP4, see `output.verify.file_digest`
-    camera: Mapping[str, Any] | None = None  # the camera itself, see `views.camera_facts.compact_facts`
+    digest: str | None = None  # of the MP4, see `runtime.files.file_digest`
+    camera: Mapping[str, Any] | None = None  # the camera itself, see `output.metadata.compact_facts`
     fingerprint: str | None = None
     made_with: Mapping[str, Any] | None = None  # see `fingerprint.RenderSettings.made_with`
     input: tuple[str, str, float | None] | None = None  # of the tracked video: signature, digest, fps that it says
@@ -128,7 +128,7 @@ class ViewRecord:
         for name in ("size", "input"):
             if values.get(name) is not None:
                 values[name] = tuple(values[name])
-        sampling = {key: line[key] for key in ("sampler", "params", "trajectory", *ORIGINAL_PARAMS) if key in line}
+        sampling = {key: line[key] for key in ("sampler", "params", *ORIGINAL_PARAMS, "trajectory") if key in line}
         return cls(sampling=sampling, **values, **renamed)
 
 

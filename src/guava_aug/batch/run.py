@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guava_aug.batch.avatars import settle
-from guava_aug.batch.config import DEFAULT_DIFFICULTIES, RunConfig
-from guava_aug.batch.config_file import save_config
+from guava_aug.batch.config import DEFAULT_DIFFICULTIES, RunConfig, save_config
 from guava_aug.batch.executors.base import Executor, JobBegun, JobEvent, ViewDone
 from guava_aug.batch.executors.dispatch import run_jobs
 from guava_aug.batch.journal.history import History
@@ -23,18 +22,16 @@ from guava_aug.batch.options import path_options
 from guava_aug.batch.plan import PlannedVideo, ViewKeys, make_work_list, unique_names, warn_of_look_alikes
 from guava_aug.batch.recorder import Recorder
 from guava_aug.batch.results import RunResult, ViewRecord
-from guava_aug.batch.root import make_writable, refuse_file_in_the_way
 from guava_aug.batch.sharding import Shard
 from guava_aug.batch.status import active_workers
-from guava_aug.batch.validate import render_settings
+from guava_aug.batch.validate import make_writable, refuse_file_in_the_way, render_settings
 from guava_aug.errors import InputError, OutputError, UsageError
 from guava_aug.output.tree import remove_unfinished_files
-from guava_aug.runtime import fault_points
-from guava_aug.runtime.explain import explain
-from guava_aug.runtime.openmp import same_threads
+from guava_aug.runtime.cpus import same_threads
+from guava_aug.runtime.processes import fault_point
 from guava_aug.runtime.progress import NoProgress, Progress
 from guava_aug.runtime.shutdown import Check
-from guava_aug.runtime.text import pluralize
+from guava_aug.runtime.text import explain, pluralize
 from guava_aug.runtime.timing import StageTimer, stage_rows
 from guava_aug.tracked.layout import check_root, find_video, named, real_names, scan_videos, why_no_videos
 
@@ -306,7 +303,7 @@ class _Run:
 
         def begin() -> None:
             self.log.begin_run({j.name: [v.label for v in j.views] for j in pending}, overwrite=self.config.overwrite)
-            fault_points.fault_point("after-plan")
+            fault_point("after-plan")
             if pending:
                 self.progress.start(len(pending), sum(len(job.views) for job in pending))
 

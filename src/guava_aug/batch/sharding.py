@@ -30,7 +30,7 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """Return the part that `i/n` says. Raises UsageError."""
+        """Return the part that is written `i/n`. Raises UsageError."""
         index, slash, count = text.partition("/")
         if not (slash and all(part.strip().isdecimal() and len(part) <= _LONGEST for part in (index, count))):
             raise UsageError(f"--shard is {text!r}; expected i/n, such as 0/4 for the first of four parts")
@@ -56,8 +56,8 @@ def shard_of_slurm_array(environment: Mapping[str, str]) -> Shard | None:
     Tasks are counted from the lowest id, in steps: ids 1, 2, 3 and 0, 10, 20 are parts 0/3, 1/3, 2/3.
 
     Raises:
-        UsageError: the ids are not evenly spaced (as when some tasks are sent again), so that nobody can know of how
-            many parts the job was made.
+        UsageError: the ids are not evenly spaced (as when some tasks are submitted again), so that the number of
+            parts is unknown.
     """
     if _ARRAY[0] not in environment:
         return None

@@ -1,25 +1,34 @@
-"""What a run's flags mean before any video is looked at: refused values, the model to load, what decides the pixels."""
+"""What a run's flags mean before any video is looked at.
+
+Refused values, the model to load, what decides the pixels, and whether the output can be written.
+"""
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guava_aug.avatar.find import EMBEDDED, model_location
+from guava_aug.avatar.config import EMBEDDED, model_location
 from guava_aug.batch.config import DEFAULT_MODEL_PATH, RunConfig
 from guava_aug.batch.fingerprint import RenderSettings, cached_weights_digest
 from guava_aug.batch.tracking.config import TrackConfig
-from guava_aug.errors import AssetError, UsageError
-from guava_aug.output.settings import PRESETS
-from guava_aug.output.sinks import check_sinks
+from guava_aug.errors import AssetError, OutputError, UsageError
+from guava_aug.output.sinks import PRESETS, check_sinks
+from guava_aug.output.tree import RUN_FOLDER
 from guava_aug.render.backends import BACKENDS, PRECISIONS
-from guava_aug.runtime.presence import is_there
+from guava_aug.runtime.atomic import remove_stale_files
+from guava_aug.runtime.files import is_there, nearest_existing
+from guava_aug.tracked.timemap import Timing, load_time_map
 
 if TYPE_CHECKING:
     from guava_aug.avatar.model import GuavaModel
 
 
-def check_flags(config: RunConfig) -> None:
-    """Refuse values that would fail with every video.
+def check_flags(config: RunConfig) -> Mapping[str, Timing]:
+    """Refuse values that would fail with every video; return what the time map says of them, by their names.
 
     Raises:
         UsageError, InputError: unknown background, rasteriser, preset or sink; no such picture; a bad time map.
@@ -37,10 +46,7 @@ def check_flags(config: RunConfig) -> None:
         background_for(None, config.background, 8)  # type: ignore[arg-type]  # only `plate` looks at the video
     check_sinks(config.all_sinks)
     model_source(config)
-    if config.time_map is not None:
-        from guava_aug.tracked import load_time_map  # noqa: PLC0415 - imports torch, which is slow
-
-        load_time_map(config.time_map)
+    return {} if config.time_map is None else load_time_map(config.time_map)
 
 
 def model_source(config: RunConfig | TrackConfig) -> str:
@@ -75,3 +81,29 @@ def render_settings(config: RunConfig, model: GuavaModel | None = None) -> Rende
     if model is not None and not path.exists():
         return RenderSettings.of(config, source)  # it was never a file
     return RenderSettings.of(config, cached_weights_digest(path, config.output_root))
+
+
+def refuse_file_in_the_way(root: Path, flag: str) -> None:
+    """Raise OutputError when a file stands where the folder of `flag`, such as --output_root, is to be made."""
+    there = nearest_existing(root)
+    if not os.path.isdir(there):
+        raise OutputError(f"{flag} {root} cannot be made: {there} is a file; choose another folder")
+
+
+def make_writable(root: Path, flag: str) -> None:
+    """Make the folder of `flag`, and find out now rather than after an hour whether it can be written.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{flag} {root} cannot be written ({error.strerror or error}); choose another folder, or change its "
+            "permissions"
+        ) from error
+    remove_stale_files(root)
+    remove_stale_files(root / RUN_FOLDER)

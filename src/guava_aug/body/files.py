@@ -15,8 +15,8 @@ from guava_aug.body.assets import EhmAssets, LinearModel, check_assets
 from guava_aug.body.ehm import canonical_template
 from guava_aug.body.uv import rasterize_uv
 from guava_aug.errors import AssetError
-from guava_aug.runtime.explain import in_short
 from guava_aug.runtime.saved_tensors import SavedTensorsError, check_members
+from guava_aug.runtime.text import in_short
 
 _MAX_ARRAYS = 2**31  # bytes of all arrays of a file; the official body has 0.3e9
 

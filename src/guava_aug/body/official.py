@@ -32,9 +32,9 @@ from guava_aug.body.teeth import (
 )
 from guava_aug.body.uv import rasterize_uv
 from guava_aug.errors import AssetError
-from guava_aug.runtime.explain import in_short
-from guava_aug.runtime.presence import is_file
+from guava_aug.runtime.files import is_file
 from guava_aug.runtime.safe_pickle import load_pickle
+from guava_aug.runtime.text import in_short
 
 NUM_SHAPE = 300  # shape components of either model's `shapedirs`; expression follows
 NUM_EXPRESSION = 50

@@ -12,8 +12,8 @@ from guava_aug.cli.commands import COMMANDS
 from guava_aug.cli.exit_codes import BUG, CANCELLED, FAILED_TO_START, OK, explain_codes
 from guava_aug.cli.streams import guarded_streams
 from guava_aug.errors import GuavaAugError
+from guava_aug.runtime.cpus import same_threads, shorten_spin
 from guava_aug.runtime.dependencies import lacking
-from guava_aug.runtime.openmp import same_threads, shorten_spin
 from guava_aug.runtime.shutdown import INTERRUPTED, ShutdownRequested
 from guava_aug.runtime.version import __version__
 
@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[:1] == ["--tyro-print-completion"]:  # as of any program made with tyro
         args = ["completion", *args[1:]]
     if not args or args[0] in ("-h", "--help", "help"):
-        print(overview(), end="", file=sys.stdout if args else sys.stderr)
+        with guarded_streams():
+            print(overview(), end="", file=sys.stdout if args else sys.stderr)
         return OK if args else FAILED_TO_START
     if args[0] in ("-V", "--version", "version"):
         print(f"guava-aug {__version__}")

@@ -18,7 +18,7 @@ from guava_aug.cli.flags import flags_of
 from guava_aug.cli.parsing import Switch, parse, scan
 from guava_aug.cli.track import show_tracking, split_words
 from guava_aug.errors import InputError, UsageError
-from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.cpus import keep_freed_memory
 from guava_aug.runtime.shutdown import GracefulShutdown
 from guava_aug.runtime.text import pluralize
 

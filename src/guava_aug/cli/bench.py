@@ -15,7 +15,7 @@ from guava_aug.cli.exit_codes import OK, catch_sigterm
 from guava_aug.cli.parsing import MaybePath, Switch, parse
 from guava_aug.errors import UsageError
 from guava_aug.render.backends import Backend
-from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.cpus import keep_freed_memory
 from guava_aug.runtime.text import pluralize
 
 if TYPE_CHECKING:

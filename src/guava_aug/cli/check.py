@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 
 from guava_aug.cli.exit_codes import OK, SOME_FAILED
 from guava_aug.cli.parsing import MaybePath, Switch, parse
-from guava_aug.runtime.printable import printable
+from guava_aug.errors import printable
 from guava_aug.runtime.text import pluralize
 
 if TYPE_CHECKING:

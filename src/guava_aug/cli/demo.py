@@ -13,9 +13,8 @@ from guava_aug.batch.config import DEFAULT_DIFFICULTIES, RunConfig
 from guava_aug.cli.exit_codes import OK, SOME_FAILED, catch_sigterm
 from guava_aug.cli.parsing import Switch, parse
 from guava_aug.cli.streams import say
-from guava_aug.errors import InputError, UsageError
-from guava_aug.runtime.allocator import keep_freed_memory
-from guava_aug.runtime.printable import printable
+from guava_aug.errors import InputError, UsageError, printable
+from guava_aug.runtime.cpus import keep_freed_memory
 
 if TYPE_CHECKING:
     import numpy as np

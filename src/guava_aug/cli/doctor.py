@@ -13,8 +13,8 @@ from tyro.conf import arg
 from guava_aug.batch.config import RunConfig
 from guava_aug.cli.exit_codes import FAILED_TO_START, OK, catch_sigterm
 from guava_aug.cli.parsing import MaybePath, Switch, parse
-from guava_aug.runtime.allocator import keep_freed_memory
-from guava_aug.runtime.printable import printable
+from guava_aug.errors import printable
+from guava_aug.runtime.cpus import keep_freed_memory
 from guava_aug.runtime.text import pluralize
 
 DESCRIPTION = """\

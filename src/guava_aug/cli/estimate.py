@@ -17,8 +17,8 @@ from guava_aug.cli.flags import POSITIONALS, RunFlags, expand
 from guava_aug.cli.parsing import Switch, parse
 from guava_aug.cli.streams import say
 from guava_aug.errors import UsageError
-from guava_aug.runtime.allocator import keep_freed_memory
-from guava_aug.runtime.presence import nearest_existing
+from guava_aug.runtime.cpus import keep_freed_memory
+from guava_aug.runtime.files import nearest_existing
 from guava_aug.runtime.text import pluralize
 
 if TYPE_CHECKING:

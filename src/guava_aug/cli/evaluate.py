@@ -16,7 +16,7 @@ from guava_aug.batch.config import DEFAULT_DIFFICULTIES
 from guava_aug.cli.exit_codes import OK, catch_sigterm
 from guava_aug.cli.parsing import MaybePath, Switch, parse
 from guava_aug.errors import OutputError, UsageError
-from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.cpus import keep_freed_memory
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -101,7 +101,7 @@ def main(argv: Sequence[str]) -> int:
     from guava_aug.batch.journal.run_record import machine, versions, write_record
     from guava_aug.cli.terminal import Terminal, speaking
     from guava_aug.runtime.device import choose_device
-    from guava_aug.runtime.digest import file_sha256
+    from guava_aug.runtime.files import file_sha256
     from guava_aug.views.difficulty import check_difficulties
 
     seeds, frames = chosen_seeds(flags), measure.frame_numbers(flags.frames)

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_
 
 from tyro.conf import Fixed, Suppress, arg
 
-from guava_aug.batch.config import RunConfig
-from guava_aug.batch.config_file import read_config
+from guava_aug.batch.config import RunConfig, read_config
 from guava_aug.batch.options import GROUPS, Declared, option, options_of
 from guava_aug.batch.sharding import shard_of_slurm_array
 from guava_aug.cli.parsing import GIVEN, SPELLINGS, scan
 from guava_aug.errors import InputError, UsageError
-from guava_aug.runtime.text_files import briefly, read_text
+from guava_aug.runtime.files import read_text
+from guava_aug.runtime.text import briefly
 
 log = logging.getLogger(__name__)
 
@@ -110,14 +110,14 @@ class _RunFlags:
         )
 
     def part_of_array(self) -> str | None:
-        """Return the part that was chosen without being asked for: that of this task of a SLURM array."""
+        """Return the part that is taken from the environment: that of this task of a SLURM array."""
         if self.is_given("shard") or self.is_given("part_id"):
             return None
         found = shard_of_slurm_array(os.environ)
         return None if found is None else str(found)
 
     def say_part(self) -> None:
-        """Log a part that nobody asked for."""
+        """Log a part that was taken from the environment."""
         if (part := self.part_of_array()) is not None:
             words = (
                 "this is a task of a SLURM array: only its part of the videos is taken, --shard %s (all: --shard none)"

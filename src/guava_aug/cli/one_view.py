@@ -1,4 +1,4 @@
-"""The child process of `--mode subprocess`: one view, told on stdin, answered on stdout. Not for users."""
+"""The child process of `--mode subprocess`, not for users: reads the job of one view, writes its record."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import logging
 import sys
 
 from guava_aug.cli.exit_codes import FAILED_TO_START, OK, SOME_FAILED, catch_sigterm
-from guava_aug.runtime.allocator import keep_freed_memory
-from guava_aug.runtime.explain import explain
-from guava_aug.runtime.printable import PrintableFormatter
+from guava_aug.runtime.cpus import keep_freed_memory
+from guava_aug.runtime.text import PrintableFormatter, explain
 
 
 def main(argv: list[str]) -> int:

@@ -23,7 +23,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from guava_aug.cli.exit_codes import WHERE_EXPLAINED
 from guava_aug.cli.streams import bare_streams
-from guava_aug.runtime.printable import printable
+from guava_aug.errors import printable
 
 # A flag that is off unless given, and values that are optional: their defaults need no words.
 Switch = Annotated[bool, arg(help_behavior_hint="")]
@@ -78,6 +78,8 @@ def parse(
         else:
             _suggest(flags, argv, prog)
         raise
+    except BrokenPipeError:  # the reader of the help has ended
+        raise SystemExit(0) from None
 
 
 @dataclass

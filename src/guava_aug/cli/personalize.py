@@ -14,7 +14,7 @@ from guava_aug.batch.config import RunConfig
 from guava_aug.cli.exit_codes import OK, SOME_FAILED
 from guava_aug.cli.parsing import MaybePath, Switch, parse
 from guava_aug.errors import UsageError
-from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.cpus import keep_freed_memory
 from guava_aug.runtime.shutdown import GracefulShutdown
 from guava_aug.runtime.text import pluralize
 

@@ -14,7 +14,7 @@ from guava_aug.cli.parsing import Switch, parse
 from guava_aug.cli.roots import history_of
 from guava_aug.errors import UsageError
 from guava_aug.render.backends import PRECISIONS
-from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.cpus import keep_freed_memory
 from guava_aug.runtime.shutdown import GracefulShutdown
 
 if TYPE_CHECKING:

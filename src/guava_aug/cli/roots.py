@@ -15,8 +15,8 @@ def history_of(root: Path, command: str) -> History:
     """Return what the journals of an output folder say.
 
     Raises:
-        UsageError: there are none, or they cannot be read; it says what to type when the path lies within the output
-            folder of a run.
+        UsageError: there are none, or they cannot be read; the message has the command to use when the path lies
+            within the output folder of a run.
     """
     from guava_aug.batch.journal.history import History
     from guava_aug.batch.journal.journal import FOLDER

@@ -13,7 +13,7 @@ from guava_aug.cli.exit_codes import OK, SOME_FAILED
 from guava_aug.cli.flags import POSITIONALS, RunFlags, expand
 from guava_aug.cli.parsing import Switch, parse
 from guava_aug.errors import UsageError
-from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.cpus import keep_freed_memory
 from guava_aug.runtime.shutdown import GracefulShutdown
 
 if TYPE_CHECKING:

@@ -19,9 +19,8 @@ from guava_aug.cli.flags import POSITIONALS, RunFlags, expand
 from guava_aug.cli.parsing import MaybePath, parse
 from guava_aug.cli.track import POSITIONALS as VIDEOS
 from guava_aug.cli.track import TrackFlags, split_words
-from guava_aug.errors import AssetError, InputError, OutputError, UsageError
+from guava_aug.errors import AssetError, InputError, OutputError, UsageError, printable
 from guava_aug.output.tree import RUN_FOLDER
-from guava_aug.runtime.printable import printable
 from guava_aug.runtime.shutdown import PREEMPTED
 
 DESCRIPTION = """\
@@ -166,7 +165,7 @@ def check_job(job: JobFlags) -> None:
 
 
 def make_logs(job: JobFlags, root: Path) -> Path:
-    """Return the folder of what the tasks say, below the root of the results unless --logs names another; it is made.
+    """Return the folder of the tasks' logs, below the root of the results unless --logs names another; it is made.
 
     Raises:
         OutputError: it cannot be made.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from guava_aug.runtime.printable import printable
+from guava_aug.errors import printable
 
 _LAYOUT = "\n\t"  # of our own tables and messages
 
@@ -15,6 +17,7 @@ _LAYOUT = "\n\t"  # of our own tables and messages
 class Guarded:
     """A text stream that writes characters which are not printable as escapes, but for newlines and tabs.
 
+    When its reader has ended, as of `guava-aug status | head`, what follows is dropped, and the command goes on.
     `stream` is the stream beneath, for what draws with control sequences of its own (`terminal.Terminal`, tyro).
     """
 
@@ -23,8 +26,14 @@ class Guarded:
 
     def write(self, text: str) -> int:
         """Write text; return the number of characters that were given."""
-        self.stream.write(printable(text, _LAYOUT))
+        with _reader_may_end(self.stream):
+            self.stream.write(printable(text, _LAYOUT))
         return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        with _reader_may_end(self.stream):
+            self.stream.flush()
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Write several texts."""
@@ -47,6 +56,9 @@ def guarded_streams() -> Iterator[None]:
     try:
         yield
     finally:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, Guarded):
+                stream.flush()
         sys.stdout, sys.stderr = before
 
 
@@ -69,6 +81,18 @@ def bare(stream: Any) -> Any:
 def say(text: str) -> None:
     """Print one line on standard output, whatever names, paths and reasons are in it."""
     print(printable(text))
+
+
+@contextmanager
+def _reader_may_end(stream: TextIO) -> Iterator[None]:
+    """Connect the stream to the null device if nobody reads from its pipe any more."""
+    try:
+        yield
+    except BrokenPipeError:
+        with contextlib.suppress(OSError, ValueError):  # of a stream without a descriptor
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
 
 
 def _guarded(stream: Any) -> Any:

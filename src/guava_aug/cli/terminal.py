@@ -16,9 +16,9 @@ from rich.table import Table
 
 from guava_aug.batch.results import RunResult
 from guava_aug.cli.streams import bare
-from guava_aug.runtime.printable import PrintableFormatter, printable
+from guava_aug.errors import printable
 from guava_aug.runtime.progress import Bars, NoProgress, PlainLines, Progress
-from guava_aug.runtime.text import pluralize
+from guava_aug.runtime.text import PrintableFormatter, pluralize
 from guava_aug.runtime.timing import StageTime
 
 FAILURES_SHOWN = 20
@@ -127,7 +127,7 @@ class _Plain(PrintableFormatter):
 
 
 class _DebugFile(logging.FileHandler):
-    """The debug log; a folder that cannot be written is told elsewhere, so here it only means no debug log."""
+    """The debug log; a folder that cannot be written is reported elsewhere; here it only means no debug log."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, mode="a", encoding="utf-8", delay=True)

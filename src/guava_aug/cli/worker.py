@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from guava_aug.cli.exit_codes import FAILED_TO_START, OK
-from guava_aug.runtime.allocator import keep_freed_memory
+from guava_aug.runtime.cpus import keep_freed_memory
 
 
 def main(argv: list[str]) -> int:

@@ -28,7 +28,7 @@ class Sound:
     @classmethod
     @contextmanager
     def opened(cls, path: Path | None, target: Any) -> Iterator[Sound | Silence]:
-        """Open the file for the time of a block and add its stream to `target`; what cannot be read is silence."""
+        """Open the file for the time of a block and add its stream to `target`; an unreadable file gives no sound."""
         if path is None:
             yield Silence()
             return

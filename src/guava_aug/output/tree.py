@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from guava_aug.errors import UsageError
-from guava_aug.runtime.stale_files import remove_stale_files
+from guava_aug.runtime.atomic import remove_stale_files
 
 VIEW_FOLDER = "render_fixed_viewpoint"
 LOG_NAME = "augmentation_params"

@@ -10,14 +10,13 @@ from fractions import Fraction
 from pathlib import Path
 
 from guava_aug.errors import OutputError
+from guava_aug.output.metadata import load_sidecar, read_sidecar
 from guava_aug.output.mp4_probe import probe_frame_count
-from guava_aug.output.sidecar import load_sidecar, read_sidecar
 from guava_aug.output.tree import png_dir, sidecar_path, video_path
-from guava_aug.runtime.digest import file_sha256
+from guava_aug.runtime.files import file_digest
 from guava_aug.runtime.frame_rate import Rate
 from guava_aug.runtime.text import pluralize
 
-_DIGITS = 32  # of hexadecimal: 128 bits
 _BLOCK = 1 << 20  # bytes read at a time
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER, _END = b"IHDR", b"IEND"
@@ -70,15 +69,6 @@ def verify_view(
         verify_sidecar(beside, frames, fps)
     if has_pngs:
         verify_pngs(png_dir(root, label, name), frames)
-
-
-def file_digest(path: Path) -> str:
-    """Return 32 hexadecimal digits of a file's SHA-256.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
-    return file_sha256(path)[:_DIGITS]
 
 
 def verify_sidecar(path: Path, frames: int, fps: Rate | None = None) -> None:

@@ -20,15 +20,13 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
 from guava_aug.errors import DiskFullError, OutputError, UsageError, annotate
-from guava_aug.output.gpu_frames import PendingFrames
-from guava_aug.output.quantize import NotFiniteError
-from guava_aug.output.settings import PRESETS as PRESETS
+from guava_aug.output.frames import NotFiniteError, PendingFrames
+from guava_aug.output.sinks import PRESETS
 from guava_aug.output.sound import Sound
-from guava_aug.runtime import fault_points, timing
-from guava_aug.runtime.atomic import temporary_path
-from guava_aug.runtime.durable import sync_file, sync_folder
+from guava_aug.runtime import timing
+from guava_aug.runtime.atomic import remove_stale_files, sync_file, sync_folder, temporary_path
 from guava_aug.runtime.frame_rate import Rate, exact_rate
-from guava_aug.runtime.stale_files import remove_stale_files
+from guava_aug.runtime.processes import fault_point
 from guava_aug.runtime.text import pluralize
 
 CRF = 10  # the original's quality (imageio's 8)
@@ -216,7 +214,7 @@ class VideoWriter:
     def _run(self) -> None:
         try:
             self._encode()
-            fault_points.fault_point("before-fsync")
+            fault_point("before-fsync")
             if not self._abort.is_set():
                 sync_file(self._temporary)
         except BaseException as error:

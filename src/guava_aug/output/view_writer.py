@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from guava_aug.errors import annotate
-from guava_aug.output.quantize import NotFiniteError
-from guava_aug.output.sidecar import write_sidecar
+from guava_aug.output.frames import NotFiniteError
+from guava_aug.output.metadata import write_sidecar
 from guava_aug.output.sinks import FrameBatch, Sink, ViewTarget, find_sinks
 from guava_aug.output.tree import sidecar_path, video_path
 from guava_aug.runtime import timing

@@ -23,7 +23,7 @@ from torch import Tensor
 from guava_aug.errors import InputError, UsageError
 from guava_aug.render.inpaint import grow, onion_peel_fill, smooth_fill
 from guava_aug.render.plate import THREADS, temporal_plate
-from guava_aug.runtime.presence import is_file
+from guava_aug.runtime.files import is_file
 from guava_aug.tracked.masks import MASK_LEVEL, masks_that_miss, plate_frames, ranges, small_mask
 from guava_aug.tracked.outline import SIZE
 
@@ -82,20 +82,23 @@ MasksThatMiss = Callable[[Any, Sequence[int], np.ndarray], tuple[int, ...]]
 class Background:
     """The background of every frame of one video.
 
-    kind "static": one picture for all frames; "per-frame": made from each frame. `note` describes the result, or why
-    another mode than the requested one was used; it belongs in the run's record.
+    One picture for all frames (`plate`), or one made from each frame (`fill`).
     """
 
     mode: str  # as requested
-    kind: Literal["static", "per-frame"]
-    note: str = ""
-    plate: Tensor | None = None  # [1, 3, H, W] float 0..1 on the CPU, when static
-    fill: Callable[[Tensor, Tensor], Tensor] | None = None  # images, masks -> [T, 3, H, W], when per frame
+    note: str = ""  # the result, or why another mode than the requested one was used; for the run's record
+    plate: Tensor | None = None  # [1, 3, H, W] float 0..1 on the CPU
+    fill: Callable[[Tensor, Tensor], Tensor] | None = None  # images, masks -> [T, 3, H, W]
     left_out: tuple[int, ...] = ()  # frames, from 0, whose masks miss the person: no background is taken from them
     replacement: Callable[[int, int], tuple[Tensor, Tensor]] | None = (
         None  # frame, size -> the picture and mask instead
     )
     _placed: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def kind(self) -> Literal["static", "per-frame"]:
+        """Return "static" if one picture is for all frames."""
+        return "static" if self.fill is None else "per-frame"
 
     @property
     def needs_images(self) -> bool:
@@ -146,14 +149,12 @@ def background_for(
     if mode == "plate":
         return _plate_background(video, size, missing or _by_area)
     if mode == "original":
-        return Background(
-            mode, "per-frame", "the original's fill; its inner part is the original person", None, onion_peel_fill
-        )
+        return Background(mode, "the original's fill; its inner part is the original person", fill=onion_peel_fill)
     if mode == "black":
-        return Background(mode, "static", "", torch.zeros(1, 3, size, size))
+        return Background(mode, plate=torch.zeros(1, 3, size, size))
     if mode.startswith("#"):
-        return Background(mode, "static", "", _colour(mode).expand(1, 3, size, size).contiguous())
-    return Background(mode, "static", "", _picture(mode, size))
+        return Background(mode, plate=_colour(mode).expand(1, 3, size, size).contiguous())
+    return Background(mode, plate=_picture(mode, size))
 
 
 def smooth_background(images: Tensor, masks: Tensor, unknown: np.ndarray | None = None) -> Tensor:
@@ -223,13 +224,13 @@ def _plate_background(video: VideoFrames, size: int, missing: MasksThatMiss) -> 
             left_out = _missing_of_all(video, missing)
         replacement = _replacements(video, left_out) if left_out else None
         fill = smooth_background if unknown is None else functools.partial(smooth_background, unknown=unknown)
-        return Background("plate", "per-frame", note, None, fill, left_out, replacement)
+        return Background("plate", note, fill=fill, left_out=left_out, replacement=replacement)
     plate = add_grain(smooth_fill(found.picture, found.hole), found.hole)
     without = f", without frames {ranges(left_out)} whose masks miss the person" if left_out else ""
     note = f"clean plate ({found.describe()}{without})"
     log.info("%s: %s", video.name, note)
     tensor = torch.from_numpy(plate).permute(2, 0, 1)[None].contiguous()
-    return Background("plate", "static", note, tensor, left_out=left_out)
+    return Background("plate", note, tensor, left_out=left_out)
 
 
 def _unknown(video: VideoFrames, size: int) -> np.ndarray | None:
@@ -324,3 +325,13 @@ def _picture(text: str, size: int) -> Tensor:
     way = cv2.INTER_AREA if side >= size else cv2.INTER_CUBIC
     rgb = cv2.resize(square, (size, size), interpolation=way)
     return torch.from_numpy(rgb).permute(2, 0, 1)[None].float().div(255).contiguous()
+
+
+def composite(
+    rgb: Tensor,  # [T, 3, H, W] 0..1
+    alpha: Tensor,  # [T, 1, H, W]
+    background: Tensor,  # [T or 1, 3, H, W] 0..1
+) -> Tensor:
+    """Return rgb * alpha + background * (1 - alpha), [T, 3, H, W] 0..1."""
+    alpha = alpha.clamp(0, 1)
+    return rgb * alpha + background * (1 - alpha)

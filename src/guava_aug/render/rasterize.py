@@ -14,7 +14,7 @@ from guava_aug.errors import DeviceError, InputError, UsageError
 from guava_aug.render import rasterize_torch
 from guava_aug.render.backends import BACKENDS as BACKENDS
 from guava_aug.render.backends import Backend
-from guava_aug.runtime import triton_support
+from guava_aug.runtime.device import triton_usable, why_triton_unusable
 
 logger = logging.getLogger(__name__)
 
@@ -99,11 +99,11 @@ def rasterize(
     _log_choice(chosen, means.device.type)
     float32 = [t.to(torch.float32) for t in tensors.values()]
 
-    if chosen == "numba" and _wants_grad(tensors):
-        from guava_aug.render import rasterize_grad_numba  # noqa: PLC0415 - numba is slow to import
+    if chosen != "torch" and _wants_grad(tensors):
+        from guava_aug.render.rasterize_grad import rasterize_images  # noqa: PLC0415 - most calls do not need it
 
         m, q, s, o, f, views, k, backdrop = float32
-        image, alpha, inverse_depth, radii = rasterize_grad_numba.rasterize_images(
+        image, alpha, inverse_depth, radii = rasterize_images(
             m, q, s, o[None], f[None], views, k.expand(len(views), 3, 3), width, height,
             scale_modifier=scale_modifier, antialias=antialias,
         )  # fmt: skip
@@ -112,12 +112,6 @@ def rasterize(
         from guava_aug.render import rasterize_numba  # noqa: PLC0415 - numba is slow to import
 
         image, alpha, inverse_depth, radii = rasterize_numba.rasterize_frames(
-            *float32, width=width, height=height, scale_modifier=scale_modifier, antialias=antialias
-        )
-    elif chosen == "triton" and _wants_grad(tensors):
-        from guava_aug.render import rasterize_grad  # noqa: PLC0415 - needs Triton
-
-        image, alpha, inverse_depth, radii = rasterize_grad.rasterize_frames(
             *float32, width=width, height=height, scale_modifier=scale_modifier, antialias=antialias
         )
     elif chosen == "triton":
@@ -214,7 +208,7 @@ def resolve_backend(backend: str, device: torch.device | str) -> str:
         return backend
     if torch.device(device).type == "cpu":
         return "numba"
-    return "triton" if triton_support.is_usable(device) else "torch"
+    return "triton" if triton_usable(device) else "torch"
 
 
 def check_backend(backend: str, device: torch.device | str) -> None:
@@ -229,8 +223,8 @@ def check_backend(backend: str, device: torch.device | str) -> None:
         raise UsageError(f"rasterize: backend must be one of {', '.join(BACKENDS)}, found {backend!r}")
     if backend == "numba" and device.type != "cpu":
         raise DeviceError(f"rasterize: backend 'numba' draws on the CPU, not on {device}; use 'auto' or 'torch'")
-    if backend == "triton" and not triton_support.is_usable(device):
-        why = triton_support.unavailable_reason(device.index or 0) if device.type == "cuda" else f"not {device}"
+    if backend == "triton" and not triton_usable(device):
+        why = why_triton_unusable(device.index or 0) if device.type == "cuda" else f"not {device}"
         raise DeviceError(f"rasterize: backend 'triton' needs a CUDA device ({why}); use 'auto' or 'torch'")
 
 

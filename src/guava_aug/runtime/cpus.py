@@ -1,15 +1,23 @@
-"""Number of processors this process may use."""
+"""What makes runs on CPUs fast: the number of processors, idle threads that release them, freed memory that is kept.
+
+Programs call the settings at their start: `shorten_spin` before torch is imported, `same_threads` before numba is.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import os
+import platform
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+SPINS = "20000"  # about a millisecond; libgomp's default is some ten
 _ROOT, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
 def usable_cpus() -> int:
@@ -65,3 +73,41 @@ def _version_2(folder: Path) -> float | None:
 def _version_1(folder: Path) -> float | None:
     limit = int((folder / "cpu.cfs_quota_us").read_text(encoding="ascii"))
     return limit / int((folder / "cpu.cfs_period_us").read_text(encoding="ascii"))  # -1: no limit
+
+
+def shorten_spin() -> None:
+    """Let idle threads release their core after a millisecond. Call it before torch is imported.
+
+    Between two steps of the network they spin, which is fastest as long as nothing else needs the core: with the
+    default two runs on the same cores take more than twice as long as one after the other (`benchmarks/together.py`).
+    Values of OMP_WAIT_POLICY or GOMP_SPINCOUNT set by the user are kept.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+
+
+def same_threads() -> None:
+    """Let numba start as many threads as OMP_NUM_THREADS says, unless it has been imported already.
+
+    Without NUMBA_NUM_THREADS it starts one for every processor that it may use, which on a large node exceeds the limit
+    of processes per user, in particular if several processes do so. Once its threads run, another number makes numba
+    refuse to compile.
+    """
+    if "numba" in sys.modules:
+        return
+    threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if threads.isdecimal() and int(threads) > 0:
+        os.environ.setdefault("NUMBA_NUM_THREADS", str(int(threads)))
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed blocks for reuse instead of returning them to the system; elsewhere do nothing.
+
+    A refined frame makes hundreds of temporaries of 4 to 33 MB. By default each is mapped, zeroed page by page and
+    unmapped again, which costs a tenth to a half of the time. Call it once at the start of a program.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)

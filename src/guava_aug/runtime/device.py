@@ -1,13 +1,17 @@
-"""Choice of the device of a run, and whether a GPU is expected where torch finds none."""
+"""The device of a run: its choice, errors of a GPU that cannot be used, its start, and whether Triton works on it."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import logging
 import os
 import re
+import shutil
+import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +20,7 @@ import torch
 from guava_aug.errors import DeviceError, UsageError
 from guava_aug.runtime.cpus import usable_cpus
 from guava_aug.runtime.dependencies import INSTALL_TORCH
+from guava_aug.runtime.text import in_short
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +31,8 @@ _JOB = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "SGE_TASK_ID", "FLUX_JOB_ID", 
 _NO_DEVICE = ("", "-1", "none", "void", "nodevfiles")  # values of the above that name no GPU
 _OF_GPU = re.compile(r"CUDA|cuDNN|CUBLAS|\bHIP\b|NVIDIA|no kernel image", re.IGNORECASE)
 _REASON = 400  # characters of torch's message
+WARM_UP = "guava-aug-warmup"  # name of the threads of `warm_up`
+_probing = threading.Lock()
 
 
 def choose_device(asked: str, *, required: bool = False) -> str:
@@ -183,3 +190,77 @@ def device_errors(device: str) -> Iterator[None]:
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
     return text.splitlines()[0][:_REASON].rstrip(" .") if text else type(error).__name__
+
+
+def warm_up(device: torch.device | str, *others: Callable[[], object], with_triton: bool = True) -> None:
+    """Start CUDA and its libraries, Triton, and `others` in threads: together 2 s, while a model is being read.
+
+    Return at once. A failure here occurs again where the library is used, and is reported there. Does nothing for a
+    CPU, where only numba would be left: compiling and reading are both Python and would only alternate.
+    """
+    gpu = torch.device(device)
+    if gpu.type != "cuda":
+        return
+    if gpu.index is None and torch.cuda.is_initialized():
+        gpu = torch.device("cuda", torch.cuda.current_device())  # which every thread has its own of
+    tasks: list[Callable[[], object]] = [lambda: _start_cuda(gpu), *others]
+    if with_triton:
+        tasks.append(lambda: triton_usable(gpu))
+    for task in tasks:
+        threading.Thread(target=_quietly, args=(task,), name=WARM_UP).start()
+
+
+def _quietly(task: Callable[[], object]) -> None:
+    with contextlib.suppress(Exception):
+        task()
+
+
+@torch.no_grad()
+def _start_cuda(device: torch.device) -> None:
+    x = torch.zeros(1, 16, 32, 32, device=device)
+    torch.nn.functional.conv2d(x, x.new_zeros(16, 16, 3, 3))
+    torch.nn.functional.scaled_dot_product_attention(x, x, x)
+    torch.nn.functional.linear(x, x.new_zeros(32, 32))
+
+
+def triton_usable(device: torch.device | str) -> bool:
+    """Return whether Triton kernels can be used on `device`; on a GPU where they cannot, the reason is logged once."""
+    device = torch.device(device)
+    return device.type == "cuda" and why_triton_unusable(device.index or 0) is None
+
+
+def why_triton_unusable(index: int = 0) -> str | None:
+    """Return why GPU `index` cannot run Triton kernels, None if it can. Compile a tiny kernel once.
+
+    Triton is part of torch's CUDA builds; it needs a C compiler.
+    """
+    with _probing:
+        return _cached_why(index)
+
+
+@functools.cache
+def _cached_why(index: int) -> str | None:
+    reason = _try_triton(index)
+    if reason is not None:
+        log.warning("Triton cannot be used (%s); plain torch renders the same pictures, but slowly", reason)
+    return reason
+
+
+def _try_triton(index: int) -> str | None:
+    try:
+        import triton  # noqa: F401, PLC0415 - optional
+    except ImportError:
+        return "Triton is not installed: pip install triton"
+    if torch.cuda.get_device_capability(index) < (7, 0):
+        return f"{torch.cuda.get_device_name(index)} is older than compute capability 7.0"
+    try:
+        from guava_aug.runtime.triton_probe import double  # noqa: PLC0415 - needs Triton
+
+        with torch.cuda.device(index):
+            x = torch.ones(16, device="cuda")
+            double(x)
+            return None if bool((x == 2).all()) else "a test kernel gave a wrong result"
+    except Exception as error:  # whatever Triton, its compilers and the driver raise
+        if not any(shutil.which(c) for c in ("cc", "gcc", "clang")):
+            return "Triton needs a C compiler; install gcc, or set CC"
+        return f"Triton cannot compile: {in_short(error)}"

@@ -1,10 +1,14 @@
-"""Processes and their machines: which process wrote a file, and whether it is still alive."""
+"""Processes and their machines: which process wrote a file, and whether it is still alive.
+
+At fault points tests kill this process, to check that nothing is lost; without the variable they do nothing.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
+import signal
 import socket
 import time
 import uuid
@@ -13,6 +17,11 @@ from pathlib import Path
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # a random number of every start of a machine
 _SLACK = 2.0  # seconds between clocks of one machine
+FAULT_VARIABLE = "GUAVA_AUG_KILL_AT"  # "name" or "name:k": the k-th time the point is reached, from 1
+FAULT_POINTS = ("after-plan", "mid-encode", "before-fsync", "before-video", "before-journal")
+
+_fault, _, _fault_count = os.environ.get(FAULT_VARIABLE, "").partition(":")
+_faults_left = int(_fault_count or 1)
 
 
 def child_environment() -> dict[str, str]:
@@ -82,3 +91,12 @@ def _begun(pid: int) -> float | None:
         return time.time() - uptime + int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
         return None
+
+
+def fault_point(name: str) -> None:
+    """Kill this process (SIGKILL) if the environment requests it at this point."""
+    global _faults_left
+    if name == _fault:
+        _faults_left -= 1
+        if _faults_left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from guava_aug.runtime.printable import printable
+from guava_aug.errors import printable
 from guava_aug.runtime.text import pluralize
 
 if TYPE_CHECKING:

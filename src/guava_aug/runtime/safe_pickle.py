@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from guava_aug.errors import InputError
-from guava_aug.runtime.explain import in_short
 from guava_aug.runtime.pickle_reader import Budget, PickleReader, RefusedError, Standin, check_key
+from guava_aug.runtime.text import in_short
 
 _MAX_DEPTH = 100  # real files nest about five levels
 _MAX_DENSE = 2**26  # elements of a sparse matrix made dense (0.5 GB of float64)

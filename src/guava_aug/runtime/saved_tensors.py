@@ -13,9 +13,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from guava_aug.runtime.explain import in_short
 from guava_aug.runtime.pickle_reader import PickleReader, RefusedError
 from guava_aug.runtime.safe_pickle import ARRAY_NAMES, Token, find_name, make_array, read_values
+from guava_aug.runtime.text import in_short
 
 _MAX_MEMBERS = 100_000  # an official checkpoint has 1,500
 _MAX_DIRECTORY = 2**25  # bytes of the list of members

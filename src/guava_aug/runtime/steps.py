@@ -1,4 +1,4 @@
-"""Long functions as generators: work goes on in a thread, and its reader hears of every step."""
+"""Long functions as generators: the work runs in a thread, and every step is yielded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Ended(Generic[T]):
 
 
 def in_steps(work: Callable[[Tick], T], *, most_waiting: int = 100) -> Generator[int, None, T]:
-    """Give what `work` tells by its argument, one after the other, and return what it returns.
+    """Yield the counts that `work` reports by its argument, and return its result.
 
     Where the generator is closed, or Ctrl-C comes, the work ends at its next call of the argument; the generator waits
     for that. Like `dispatch`, its reader takes no lock of Python, in which Ctrl-C could leave it.
@@ -39,6 +39,7 @@ def in_steps(work: Callable[[Tick], T], *, most_waiting: int = 100) -> Generator
     for _ in range(most_waiting):
         room.put(None)
     is_left = False
+    ends: list[_Ended[T]] = []  # how the work ended, when it has
 
     def tick(count: int) -> None:
         while not is_left:
@@ -50,22 +51,30 @@ def in_steps(work: Callable[[Tick], T], *, most_waiting: int = 100) -> Generator
 
     def run() -> None:
         try:
-            ended: _Ended[T] = _Ended(work(tick), None)
+            ends.append(_Ended(work(tick), None))
         except BaseException as error:  # for the reader, who raises it
-            ended = _Ended(None, error)
-        told.put(ended)
+            ends.append(_Ended(None, error))
+        told.put(ends[0])
 
-    found: int | _Ended[T] | None = None
     thread = threading.Thread(target=run, name="steps", daemon=True)
     thread.start()
-    try:
-        while not isinstance(found := told.get(), _Ended):
-            room.put(None)
-            yield found
+    try:  # no loop within this block: see `dispatch._in_threads`
+        yield from _until_end(told, room)
     finally:
         is_left = True
-        while not isinstance(found, _Ended):
-            found = told.get()
-    if found.error is not None:
-        raise found.error
-    return found.value  # type: ignore[return-value]  # what `work` returned
+        _wait_for(ends, told)
+    if ends[0].error is not None:
+        raise ends[0].error
+    return ends[0].value  # type: ignore[return-value]  # what `work` returned
+
+
+def _until_end(told: queue.SimpleQueue[int | _Ended[T]], room: queue.SimpleQueue[None]) -> Generator[int, None, None]:
+    while not isinstance(found := told.get(), _Ended):
+        room.put(None)
+        yield found
+
+
+def _wait_for(ends: list[_Ended[T]], told: queue.SimpleQueue[int | _Ended[T]]) -> None:
+    while not ends:
+        with contextlib.suppress(queue.Empty):
+            told.get(timeout=_POLL_SECONDS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from guava_aug.runtime.lazy_imports import lazy_attributes
+from guava_aug.runtime.imports import lazy_attributes
 from guava_aug.tracked.layout import list_videos, scan_videos, tracked_path
 from guava_aug.tracked.timemap import Timing, load_time_map, warn_unknown_videos
 

@@ -16,10 +16,8 @@ import numpy as np
 from guava_aug.body.params import Identity
 from guava_aug.errors import InputError
 from guava_aug.runtime.cpus import usable_cpus
-from guava_aug.runtime.explain import in_short
 from guava_aug.runtime.frame_rate import Rate
-from guava_aug.runtime.text import pluralize
-from guava_aug.runtime.text_files import briefly
+from guava_aug.runtime.text import briefly, in_short, pluralize
 from guava_aug.tracked import layout
 from guava_aug.tracked.masks import in_words, plate_frames, small_mask
 from guava_aug.tracked.masks import left_out as frames_left_out
@@ -203,7 +201,7 @@ def _check(  # noqa: C901 - one case per kind of fault
 
 
 def _reported(folder: Path) -> list[str]:
-    """Return what the report of `guava-aug track` says of a clip whose tracking is not good."""
+    """Return the reasons in the report of `guava-aug track` for a clip whose tracking is not good."""
     try:
         report = read_report(folder)
     except InputError as e:

@@ -22,8 +22,8 @@ from guava_aug.body.joints import INDEX
 from guava_aug.body.teeth import NUM_TEETH
 from guava_aug.errors import InputError, OutputError
 from guava_aug.runtime.atomic import temporary_path
+from guava_aug.runtime.files import is_there
 from guava_aug.runtime.frame_rate import Rate
-from guava_aug.runtime.presence import is_there
 from guava_aug.runtime.text import pluralize
 from guava_aug.tracked.detect import Landmarks, detect
 from guava_aug.tracked.layout import SKIPPED, FrameTimes, check_name
@@ -103,10 +103,10 @@ def import_video(
         keep_audio: Keep the sound of the video.
         overwrite: Replace a folder of that name.
         device: For the nets.
-        step: Hears of the work done.
+        step: Called with the work done.
 
     Raises:
-        InputError: A file cannot be read, does not fit the others, or shows nobody.
+        InputError: A file cannot be read, does not fit the others, or shows no person.
         OutputError: The folder is there already, or cannot be written.
     """
     source, root = open_source(video), Path(tracked_root)
@@ -219,7 +219,7 @@ def _with_given_masks(clip: _Clip, masks: Source) -> Iterator[tuple[np.ndarray, 
     """Give picture [S, S, 3] and mask [S, S], uint8, of every frame.
 
     Raises:
-        InputError: The masks are of another number or size, or show nobody.
+        InputError: The masks are of another number or size, or show no person.
     """
     source, numbers, count = clip.source, clip.numbers, len(clip.numbers)
     if masks.size != source.size:
@@ -246,7 +246,7 @@ def _with_own(
     """Give picture and mask as `_with_given_masks`, the masks by the nets of the package.
 
     Raises:
-        InputError: The nets find nobody.
+        InputError: The nets find no person.
     """
     source, numbers, crop = clip.source, clip.numbers, clip.crop
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from guava_aug.errors import InputError
+from guava_aug.runtime.files import broken_link_target, is_file, is_folder, is_there, kind_of, read_text, status_of
 from guava_aug.runtime.frame_rate import Rate, check_rate, parse_rate
-from guava_aug.runtime.presence import broken_link_target, is_file, is_folder, is_there, kind_of, status_of
-from guava_aug.runtime.text_files import briefly, read_text
+from guava_aug.runtime.text import briefly
 
 _log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def _find(root: Path, name: str) -> VideoFiles:
         OSError: A file or folder cannot be read.
     """
     status_of(root / name)  # raises if the folder itself cannot be accessed
-    candidates = places(root, name)
+    candidates = [Path(path) for path in places(root, name)]
     for path in candidates:
         if _is_skipped(path):
             raise InputError(_skipped(name, path))
@@ -167,13 +167,13 @@ def _raise_not_found(root: Path, name: str, candidates: Sequence[Path]) -> NoRet
     )
 
 
-def places(root: str | Path, name: str) -> list[Path]:
+def places(root: str | Path, name: str) -> list[str]:
     """Return the folders in which video `name` may be, in the order in which they are tried.
 
     `<root>/<name>/<name>/`, `<root>/<name>/`, then `<root>/<name>/<name given by the tracker>/`: the tracker cuts the
     names of MP4 files at the first dot, and removes leading `__`.
     """
-    return list(map(Path, _places(os.path.join(root, name), name)))
+    return _places(os.path.join(root, name), name)  # no Path: there may be ten thousands
 
 
 def _places(folder: str, name: str) -> list[str]:
@@ -227,11 +227,16 @@ def key_of(entries: Iterable[str], name: str) -> str | None:
     return same[0] if len(same) == 1 else None
 
 
+def folded_name(name: str) -> str:
+    """Return a name without case and Unicode normalisation: equal where a file system may take two for one."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
 def look_alikes(names: Iterable[str]) -> list[list[str]]:
     """Return groups of names that differ only by case or Unicode normalisation."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()), []).append(name)
+        groups.setdefault(folded_name(name), []).append(name)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -245,7 +250,7 @@ def named(names: Iterable[str]) -> str:
 def tracked_path(root: str | Path, name: str) -> Path:
     """Return the directory the original reads video `name` from: the nested one if it exists. Nothing is checked."""
     with contextlib.suppress(OSError):
-        for path in places(root, name):
+        for path in map(Path, places(root, name)):
             if is_file(path / INFO):
                 return path
     return Path(root) / name

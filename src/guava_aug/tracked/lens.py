@@ -21,7 +21,8 @@ import yaml
 from torch import Tensor
 
 from guava_aug.errors import InputError, UsageError
-from guava_aug.runtime.text_files import briefly, read_text
+from guava_aug.runtime.files import read_text
+from guava_aug.runtime.text import briefly
 from guava_aug.views.cameras import check_K, resized_K
 
 FILM_DIAGONAL = math.hypot(36.0, 24.0)  # mm: what "35 mm equivalent" refers to (CIPA DCG-001)

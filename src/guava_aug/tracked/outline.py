@@ -1,7 +1,8 @@
 """Silhouette and joints of the tracked body in an image, coarse and fast, on the CPU.
 
 For comparing a tracked video with its masks, not for rendering: vertices within `CELL` of each other are merged, and
-the effect of expressions and pose-corrective shapes (millimetres) is ignored.
+the effect of expressions and pose-corrective shapes (millimetres) is ignored. All of it may be called from several
+threads.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from guava_aug.body import EhmModel, Identity, Motion
+from guava_aug.runtime.numba_cache import cached_njit
 from guava_aug.views.cameras import tracked_cameras
 
 SIZE = 128  # pixels of a silhouette: 1.4 cm each at the distance of the tracker's cameras
@@ -65,15 +67,13 @@ class BodyOutline:
         K: Tensor | None = None,  # [3, 3] the clip's lens for `size`; None: the format's own
     ) -> np.ndarray:
         """Return [T, size, size] bool: the pixels whose centre the posed body covers, for `viewmats` [T, 4, 4]."""
-        from guava_aug.tracked.outline_numba import cover, posed  # noqa: PLC0415 - numba is slow to import
-
         _, relative = self.body.pose_joints(rest[1], motion)
         seen = (viewmats[:, None, :3] @ relative).numpy()  # [T, J, 3, 4] rest -> camera
         (fx, _, cx), (_, fy, cy), _ = tracked_cameras(viewmats, size, K=K).K.tolist()
         covered = np.zeros((len(motion), size, size), np.bool_)
         for t in range(len(motion)):
-            points = posed(rest[0].numpy(), self._weights, np.ascontiguousarray(seen[t]), fx, fy, cx, cy)
-            cover(points, self.faces, NEAREST, covered[t])
+            points = _posed(rest[0].numpy(), self._weights, np.ascontiguousarray(seen[t]), fx, fy, cx, cy)
+            _cover(points, self.faces, NEAREST, covered[t])
         return covered
 
 
@@ -93,6 +93,59 @@ def _merged(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nda
     a, b, c = merged.T
     merged = np.unique(np.sort(merged[(a != b) & (b != c) & (c != a)], axis=1), axis=0)  # either orientation covers
     return kept, merged
+
+
+@cached_njit(nogil=True)
+def _posed(  # pragma: no cover - compiled
+    rest: np.ndarray, weights: np.ndarray, transforms: np.ndarray, fx: float, fy: float, cx: float, cy: float
+) -> np.ndarray:
+    """Return pixel x, y and depth [n, 3] float32 of vertices [n, 3] after skinning.
+
+    weights: [n, J]; transforms: [J, 3, 4].
+    """
+    points = np.empty(rest.shape, np.float32)
+    at = np.empty(3, np.float32)
+    for i in range(len(rest)):
+        at[:] = 0
+        for j in range(weights.shape[1]):
+            w = weights[i, j]
+            if w != 0:
+                for k in range(3):
+                    m = transforms[j, k]
+                    at[k] += w * (m[0] * rest[i, 0] + m[1] * rest[i, 1] + m[2] * rest[i, 2] + m[3])
+        if at[2] > 0:
+            points[i, 0], points[i, 1] = at[0] / at[2] * fx + cx, at[1] / at[2] * fy + cy
+        else:  # behind the camera: no face with it is drawn
+            points[i, 0], points[i, 1] = 0, 0
+        points[i, 2] = at[2]
+    return points
+
+
+@cached_njit(nogil=True)
+def _cover(
+    points: np.ndarray, faces: np.ndarray, nearest: float, covered: np.ndarray
+) -> None:  # pragma: no cover - compiled
+    """Set the pixels of `covered` [S, S] whose centres lie within a face of `points` [n, 3] (pixel x, y, depth)."""
+    size = covered.shape[0]
+    for f in range(len(faces)):
+        ax, ay, az = points[faces[f, 0]]
+        bx, by, bz = points[faces[f, 1]]
+        cx, cy, cz = points[faces[f, 2]]
+        if not (az > nearest and bz > nearest and cz > nearest):  # nor if it is not a number
+            continue
+        left, right = max(min(ax, bx, cx), 0.0), min(max(ax, bx, cx), size - 1.0)
+        top, bottom = max(min(ay, by, cy), 0.0), min(max(ay, by, cy), size - 1.0)
+        if not (left <= right and top <= bottom):
+            continue
+        for y in range(int(np.ceil(top)), int(np.floor(bottom)) + 1):
+            for x in range(int(np.ceil(left)), int(np.floor(right)) + 1):
+                if covered[y, x]:
+                    continue
+                u = (x - ax) * (by - ay) - (y - ay) * (bx - ax)
+                v = (x - bx) * (cy - by) - (y - by) * (cx - bx)
+                w = (x - cx) * (ay - cy) - (y - cy) * (ax - cx)
+                if (u >= 0 and v >= 0 and w >= 0) or (u <= 0 and v <= 0 and w <= 0):
+                    covered[y, x] = True
 
 
 def spread_frames(num_frames: int, most: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""What a clip's report says of its fit: figures per part, confidence per frame, and why it is not good.
+"""The fit in a clip's report: figures per part, confidence per frame, and why it is not good.
 
 The word is for sorting thousands of clips, by figures that anyone can check. It knows nothing of depth, which a single
 camera does not show.
@@ -46,7 +46,7 @@ def frame_figures(found: FitQuality, landmarks: Landmarks) -> dict[str, Any]:
 
 
 def why_not_good(found: FitQuality, landmarks: Landmarks) -> list[str]:
-    """Return what keeps the word of a fit from being "good"."""
+    """Return the reasons why a fit is not "good"."""
     hands = np.concatenate([found.reprojection["left_hand"], found.reprojection["right_hand"]])
     either = np.maximum(found.confidence["left_hand"], found.confidence["right_hand"]) > _SEEN
     off = (

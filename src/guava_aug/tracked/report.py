@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from guava_aug.errors import InputError
+from guava_aug.runtime.files import is_there
 from guava_aug.runtime.plain_json import is_count, is_text, loads
-from guava_aug.runtime.presence import is_there
 
 REPORT = "tracking.json"
 FORMAT = 1
@@ -91,14 +91,14 @@ def read_report(folder: Path) -> TrackingReport | None:
     )
 
 
-def refuse_worse(folder: Path, least: Quality | None) -> None:
+def refuse_worse(folder: Path, least: Quality) -> None:
     """Refuse a clip whose tracking is worse than `least`, if its report says so.
 
     Raises:
         InputError: it is, or the report is damaged.
     """
-    report = read_report(folder) if least is not None else None
-    if report is not None and least is not None and QUALITIES.index(report.quality) > QUALITIES.index(least):
+    report = read_report(folder)
+    if report is not None and QUALITIES.index(report.quality) > QUALITIES.index(least):
         why = f" ({'; '.join(report.reasons)})" if report.reasons else ""
         raise InputError(
             f"{folder}: the tracking is {report.quality}{why}, and --min_tracking asks for {least}. Leave the clip "

@@ -18,9 +18,8 @@ import torch
 
 from guava_aug.body.params import Motion
 from guava_aug.errors import InputError, annotate
-from guava_aug.runtime.explain import in_short
 from guava_aug.runtime.saved_tensors import SavedTensorsError, check_members
-from guava_aug.runtime.text_files import briefly
+from guava_aug.runtime.text import briefly, in_short
 from guava_aug.tracked.fit.rig import rotation_vector
 
 BodyKind = Literal["smplx", "embedded"]

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from guava_aug.errors import InputError
+from guava_aug.runtime.files import LONGEST_TEXT, read_text
 from guava_aug.runtime.frame_rate import Rate, parse_rate
-from guava_aug.runtime.text_files import LONGEST_TEXT, briefly, read_text
+from guava_aug.runtime.text import briefly
 from guava_aug.tracked.layout import INFO, check_fps, check_source_frames, key_of, named, read_info
 
 _log = logging.getLogger(__name__)

@@ -21,8 +21,8 @@ from guava_aug.body import EhmModel, Identity, Motion
 from guava_aug.body.joints import JOINTS
 from guava_aug.errors import InputError, OutputError, annotate
 from guava_aug.runtime.atomic import temporary_path
+from guava_aug.runtime.files import is_there
 from guava_aug.runtime.frame_rate import Rate
-from guava_aug.runtime.presence import is_there
 from guava_aug.runtime.steps import Tick, in_steps
 from guava_aug.runtime.text import pluralize
 from guava_aug.runtime.timing import StageTimer

@@ -26,9 +26,8 @@ from guava_aug.runtime.safe_pickle import load_pickle
 from guava_aug.runtime.text import pluralize
 from guava_aug.runtime.timing import DECODE, busy
 from guava_aug.tracked import layout
-from guava_aug.tracked.boxes import PartCrops, read_crops
 from guava_aug.tracked.images import FrameImages
-from guava_aug.tracked.parameters import read_identity, read_motion, read_viewmats
+from guava_aug.tracked.parameters import PartCrops, read_crops, read_identity, read_motion, read_viewmats
 from guava_aug.tracked.timemap import Timing
 from guava_aug.views.cameras import resized_K
 

@@ -24,9 +24,8 @@ from guava_aug.runtime.frame_rate import Rate
 from guava_aug.runtime.safe_pickle import load_pickle
 from guava_aug.runtime.text import pluralize
 from guava_aug.tracked import layout
-from guava_aug.tracked.boxes import BODY_CROP, PART_CROP, PARTS
 from guava_aug.tracked.images import IMAGE, KNOWN, MASK
-from guava_aug.tracked.parameters import CAMERA, camera_rt
+from guava_aug.tracked.parameters import BODY_CROP, CAMERA, PART_CROP, PARTS, camera_rt
 from guava_aug.views.cameras import check_K
 
 Layout = Literal["flat", "nested", "merged"]
@@ -87,7 +86,7 @@ def write_tracked(
             image in 1024 units; default the whole image.
         quality: Quality of the JPEGs.
         K: [3, 3] true lens, pixels of the stored images; None: the format's own, nearly orthographic. Other readers of
-            the format do not know it.
+            the format ignore it.
         known: [S, S] uint8, 255 where the original video shows something, 0 outside of its picture; None: everywhere.
         times: When every frame is shown in the original video; None: at a constant `fps`.
         sound: An M4A file that begins with the first frame; it is copied.

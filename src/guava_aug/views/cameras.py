@@ -1,4 +1,4 @@
-"""Cameras, and the original's rules for placing them.
+"""Cameras, the original's rules for placing them, and their true viewing angles.
 
 The numbers follow the original's generators, oddities included, so that a view is the same in both: 3.14 stands for pi,
 and the polar angle is `arccos(1 - 2 v / pi)`, which is not `v`. Source: GUAVA augmentation fork.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +24,12 @@ LOOK_AT = (0.0, 0.75, 0.0)  # metres, y-up body frame; the tracked translation o
 BASE_YAW = ORIGINAL_PI / 2
 BASE_PITCH = ORIGINAL_PI / 2 - 0.05
 PITCH_CLAMP = 1e-5  # radians kept from either pole
+CONVENTION = (
+    "viewmats: world to camera, column vectors, metres; OpenCV axes: x right, y down, z forward. K: pixels, integer "
+    "coordinates are pixel centres. azimuth, elevation: degrees of the line from camera to look-at point; azimuth 0 "
+    "is in front of the person, positive towards the person's left; elevation positive: the camera is above"
+)
+_DECIMALS = 4  # of an angle in degrees that is written down
 
 
 @dataclass(frozen=True)
@@ -173,7 +181,7 @@ def fixed_camera(
 ) -> Cameras:
     """Return one camera (T = 1) at a fixed viewpoint around the person of the source frame.
 
-    yaw and pitch are the original's nominal numbers: `angles.viewing_angles` gives the true ones (pitch -0.40 looks
+    yaw and pitch are the original's nominal numbers: `viewing_angles` gives the true ones (pitch -0.40 looks
     from 14.8 degrees above).
 
     Args:
@@ -321,3 +329,45 @@ def _cameras(
 
 def _lens(size: int, tanfov: float, K: Tensor | None) -> Tensor:
     return intrinsics(size, size, tanfov) if K is None else check_K(K)
+
+
+def viewing_angles(viewmats: Tensor) -> tuple[Tensor, Tensor]:
+    """Return azimuth and elevation [...] in degrees, float64, of cameras [..., 4, 4] (world to camera).
+
+    They are the direction of the camera from the point it looks at, along its axis. Azimuth: 0 in front of a person who
+    faces the tracked camera (world -z), positive towards the person's left (world +x), -180..180. Elevation: positive
+    if the camera is above and looks down, -90..90. World and camera axes are OpenCV's, y down.
+    """
+    axis = viewmats[..., 2, :3].double()  # the viewing direction in the world
+    axis = axis / axis.norm(dim=-1, keepdim=True)
+    azimuth = torch.atan2(-axis[..., 0], axis[..., 2])
+    elevation = torch.asin(axis[..., 1].clamp(-1, 1))
+    return torch.rad2deg(azimuth), torch.rad2deg(elevation)
+
+
+def moves(cameras: Cameras) -> bool:
+    """Return whether the camera changes between frames."""
+    return bool((cameras.viewmats != cameras.viewmats[:1]).any())
+
+
+def camera_facts(cameras: Cameras) -> dict[str, Any]:
+    """Return the entries of a sidecar for cameras: azimuth, elevation, K [3, 3], viewmats [4, 4] or [T, 4, 4].
+
+    For moving cameras viewmats are [T, 4, 4] and angles are lists of T. Numbers have as many digits as float32 needs
+    for an exact round trip.
+    """
+    azimuth, elevation = (torch.round(a, decimals=_DECIMALS) + 0.0 for a in viewing_angles(cameras.viewmats))
+    one = not moves(cameras)
+    return {
+        "azimuth": float(azimuth[0]) if one else azimuth.tolist(),
+        "elevation": float(elevation[0]) if one else elevation.tolist(),
+        "K": _numbers(cameras.K),
+        "viewmats": _numbers(cameras.viewmats[0] if one else cameras.viewmats),
+        "convention": CONVENTION,
+    }
+
+
+def _numbers(values: Tensor) -> Any:
+    """Return nested lists of the shortest decimals that represent these float32 numbers."""
+    array = values.detach().cpu().float().numpy()
+    return np.array([float(str(v)) for v in array.ravel()]).reshape(array.shape).tolist()

@@ -211,7 +211,7 @@ def test_what_every_job_would_fail_of_ends_them_all(in_main_thread: bool, error:
         with deadline(), pytest.raises(error):
             list(dispatch(executor, JOBS, lambda: None))
         assert is_clean(executor), failing
-        assert {"a", "b"} <= set(executor.begun)
+        assert "b" in executor.begun
 
 
 @in_both

@@ -24,8 +24,7 @@ from guava_aug.batch.retry import failed_runs
 from guava_aug.batch.status import run_status
 from guava_aug.cli import main
 from guava_aug.errors import OutputError
-from guava_aug.output.camera_tag import tag_of_file
-from guava_aug.output.sidecar import read_sidecar
+from guava_aug.output.metadata import read_sidecar, tag_of_file
 from guava_aug.runtime.plain_json import is_plain, loads
 
 CAMERA = {"seed": 7, "yaw": 0.1, "pitch": -0.05, "zoom": 1.0}

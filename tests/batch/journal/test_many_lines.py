@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -29,13 +30,14 @@ def records(count: int) -> list[ViewRecord]:
     for i in range(count):
         video, label = f"vidéo {i // 4}", ("easy", "easy_001", "hard", "tour")[i % 4]
         line = {"video": video, "view": label, "status": rng.choice(["success", "success", "skipped", "failed"])}
-        line |= {"seed": i, "yaw": rng.uniform(-1, 1), "pitch": rng.choice([0, -0.5]), "zoom": 1.0}
+        line |= {"seed": i, "yaw": rng.uniform(-1, 1), "pitch": rng.choice([0, -0.5, 0.25, -0.125]), "zoom": 1.0}
         if label == "tour":
             line = {**dict(list(line.items())[:3]), "sampler": "orbit", "params": {"radius": 2.0, "turns": [1, 2]}}
         line |= {"made_with": dict(MADE_WITH, crf=rng.choice([10, 20])), "input": [str(i // 4), "d", None], "bytes": i}
         optional = {
-            "camera": rng.choice([CAMERA, {"moving": True}, dict(CAMERA, azimuth=1)]), "fps": rng.choice([25.0, 29.97]),
-            "stages": rng.choice([{}, {"data": 0.25}, {"data": 1, "render per view": 0.5}]), "size": [64, 32],
+            "camera": rng.choice([CAMERA, CAMERA, {"moving": True}, dict(CAMERA, azimuth=1)]),
+            "stages": rng.choice([{}, {"data": 0.25}, {"data": 0.5}, {"data": 1, "render per view": 0.5}]),
+            "fps": rng.choice([25.0, 29.97]), "size": [64, 32],
             "frame_rate": "30000/1001", "digest": "ab", "fingerprint": f"f{i}", "frames": 3, "render_time": 0.125,
             "tracked_path": f"/t/{video}", "output_dir": f"/o/{label}/{video}", "trajectory": "circle",
         }  # fmt: skip
@@ -66,6 +68,7 @@ def test_a_usual_line_is_understood_by_its_pattern_as_by_its_fields(
 ):
     (source,) = (root / FOLDER).iterdir()
     whole = source.read_bytes()
+    assert sum(Packer().usual_view(line, 0) is not None for line in whole.splitlines()) > 30
     path = tmp_path / FOLDER / source.name
     path.parent.mkdir(parents=True)
     rng = random.Random(5)
@@ -75,7 +78,7 @@ def test_a_usual_line_is_understood_by_its_pattern_as_by_its_fields(
             data[rng.randrange(len(data))] = rng.choice(b'"{}[],:0-e\\\n\x00tx')
         path.write_bytes(data)
         with monkeypatch.context() as patch:
-            patch.setattr(Packer, "usual_view", lambda self, text, start: None)  # as JSON, field by field
+            patch.setattr(Packer, "usual_view", lambda self, line, start: None)  # as JSON, field by field
             alone = said(tmp_path)
         assert repr(said(tmp_path)) == repr(alone)  # 1 is not 1.0
     path.write_bytes(whole)
@@ -100,6 +103,18 @@ def test_lines_that_make_sense_only_together_are_damaged(tmp_path: Path):
     assert set(history.views) == {"a", "c"} and history.damage.passed_over == 3
 
 
+def test_a_brace_in_the_name_of_a_number_does_no_harm(root: Path, tmp_path: Path):
+    (source,) = (root / FOLDER).iterdir()
+    text = source.read_bytes()
+    (tmp_path / FOLDER).mkdir(parents=True)
+    (tmp_path / FOLDER / source.name).write_bytes(
+        text.replace(b'"azimuth":', b'"azi}uth":').replace(b'"data":', b'"d}ta":')
+    )
+    history, _, table = merge([tmp_path])
+    assert history.damage.passed_over == 0
+    assert parquet.read_table(table).num_rows == 200
+
+
 def test_log_and_manifest_are_the_same_by_the_quick_way_and_by_the_other(root: Path, monkeypatch: pytest.MonkeyPatch):
     _, log, table = merge([root])
     quick = log.read_bytes(), parquet.read_table(table)
@@ -108,10 +123,34 @@ def test_log_and_manifest_are_the_same_by_the_quick_way_and_by_the_other(root: P
     monkeypatch.setattr(run_log, "told_alike", lambda *args: 0)
     monkeypatch.setattr(run_log, "_text_of_made", lambda *args: None)
     log.unlink()
+    table.unlink()
     merge([root])
     assert (log.read_bytes(), parquet.read_table(table)) == quick
     matrices = {tuple(row) for row in quick[1]["viewmat"].to_pylist() if row}
     assert matrices == {(*CAMERA["viewmat"], 0.0, 0.0, 0.0, 1.0)}
+
+
+def test_merge_leaves_files_that_would_be_the_same(root: Path, tmp_path: Path):
+    shutil.copytree(root / FOLDER, tmp_path / FOLDER)
+    files = merge([tmp_path])[1:]
+    content = [file.read_bytes() for file in files]
+
+    def made_again() -> list[bool]:
+        before = [file.stat().st_ino for file in files]
+        merge([tmp_path])
+        assert [file.read_bytes() for file in files] == content
+        return [file.stat().st_ino != inode for file, inode in zip(files, before, strict=True)]
+
+    assert made_again() == [False, False]
+    log, table = files
+    text = log.read_text(encoding="utf-8")
+    log.write_text(text.replace('"zoom": 1.0', '"zoom": 1.5', 1), encoding="utf-8")
+    assert made_again() == [True, False]
+    data, stat = bytearray(table.read_bytes()), table.stat()
+    data[len(data) // 2] ^= 1  # as a disk may
+    table.write_bytes(data)
+    os.utime(table, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert made_again() == [False, True]
 
 
 def test_what_a_log_knows_alone_is_found_behind_what_the_journals_know_too(root: Path, tmp_path: Path):
@@ -141,6 +180,7 @@ def test_a_manifest_is_made_again_only_when_something_in_it_has_changed(root: Pa
         log.write_manifest()
         changed = table.stat().st_ino != before
         found = parquet.read_table(table)
+        table.unlink()
         assert found.to_pylist() == parquet.read_table(merge([tmp_path])[2]).to_pylist()
         return changed
 

@@ -89,7 +89,6 @@ def tracker(monkeypatch: pytest.MonkeyPatch) -> FakeTracker:
 
 
 def _options(self: track_in_process.TrackExecutor, source: Path) -> Any:
-    from guava_aug.batch.tracking.plan import track_fingerprint
 
     @dataclass
     class Options:
@@ -250,6 +249,9 @@ def test_what_can_be_named_as_a_video(tmp_path: Path):
     other = videos(tmp_path / "other", a="y")
     with pytest.raises(UsageError, match=r"'a'.*rename"):
         find_sources([folder, other])
+    for upper in ({"A": "y"}, {"pi\u0301": "y", "P\u00cd": "z"}):  # one folder for some file systems
+        with pytest.raises(UsageError, match=r"case or Unicode form.*rename"):
+            find_sources([folder, videos(tmp_path / next(iter(upper)), **upper)])
     with pytest.raises(UsageError, match="is not there"):
         find_sources([tmp_path / "nothing.mp4"])
     empty = tmp_path / "empty"

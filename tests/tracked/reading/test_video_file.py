@@ -12,7 +12,7 @@ import pytest
 from made_videos import is_upright, number_of, picture, write_video  # type: ignore[import-not-found]
 
 from guava_aug.errors import InputError, UsageError
-from guava_aug.tracked.reading import open_source, refuse_equal_stems
+from guava_aug.tracked.reading import open_source
 
 
 def test_a_plain_video_twice(tmp_path: Path) -> None:
@@ -27,6 +27,7 @@ def test_a_plain_video_twice(tmp_path: Path) -> None:
     assert frames[3].rgb.dtype == np.uint8 and frames[3].rgb.flags.c_contiguous and is_upright(frames[3].rgb)
 
 
+@pytest.mark.skipif(not hasattr(av.VideoStream, "set_display_rotation"), reason="PyAV writes a rotation from 18 on")
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 def test_display_rotation(tmp_path: Path, rotation: int) -> None:
     # the camera was held so that its pictures have to be turned counterclockwise by `rotation`
@@ -263,9 +264,3 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
 def _empty(tmp_path: Path) -> Path:
     (tmp_path / "empty").mkdir()
     return tmp_path / "empty"
-
-
-def test_equal_names_are_refused(tmp_path: Path) -> None:
-    refuse_equal_stems(["a.mp4", "b.mp4", "a.mp4"])
-    with pytest.raises(UsageError, match=r"x/A\.mov, y/a\.mp4"):
-        refuse_equal_stems(["x/A.mov", "y/a.mp4", "b.mp4"])

@@ -26,7 +26,7 @@ from guava_aug.avatar.model import GuavaModel
 from guava_aug.body import Motion
 from guava_aug.errors import AssetError, UsageError
 from guava_aug.output import to_png_bytes
-from guava_aug.render.composite import composite
+from guava_aug.render.background import composite
 from guava_aug.tracked import Source, TrackedVideo
 from guava_aug.tracked.write import write_tracked
 from guava_aug.views import Cameras, View, plan_views, tracked_cameras

@@ -38,7 +38,7 @@ class PersonViews:
     seen: Tensor  # [n, F] bool faces the picture's camera sees; only right where `tracked`
     boxes: Tensor  # [n, 3, 4] float32 head, left hand, right hand in -1..1
     tracked: Tensor  # [n] bool: from the tracked camera
-    depth: Tensor  # [tracked, D, D] float16 metres beyond the mean vertex (`avatar.occlusion.nearest_depth`), inf: none
+    depth: Tensor  # [tracked, D, D] float16 metres beyond the mean vertex (`visibility.nearest_depth`), inf: none
 
     def to(self, device: torch.device | str) -> PersonViews:
         """Return a copy with all tensors on `device`."""

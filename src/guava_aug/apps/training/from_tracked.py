@@ -13,8 +13,7 @@ from torch import Tensor
 
 from guava_aug.apps.training.data import PersonViews
 from guava_aug.avatar.avatar import vertex_turns
-from guava_aug.avatar.occlusion import nearest_depth
-from guava_aug.avatar.visibility import rasterize_mesh
+from guava_aug.avatar.visibility import nearest_depth, rasterize_mesh
 from guava_aug.body import EhmModel
 from guava_aug.errors import InputError
 from guava_aug.tracked import TrackedVideo

@@ -31,7 +31,7 @@ from guava_aug.apps.synthetic.scene import expression_names, tracked_camera
 from guava_aug.apps.synthetic.subjects import Person, make_person
 from guava_aug.apps.training.data import PersonViews
 from guava_aug.avatar.avatar import vertex_turns
-from guava_aug.avatar.occlusion import nearest_depth, relative_depth
+from guava_aug.avatar.visibility import nearest_depth, relative_depth
 from guava_aug.body import EhmModel, Motion, load_body_file
 from guava_aug.body.joints import INDEX
 from guava_aug.views.cameras import Cameras, fixed_camera, intrinsics

@@ -57,14 +57,14 @@ class JobBegun:
 
 @dataclass(frozen=True, slots=True)
 class JobDone:
-    """Nothing more comes of this job."""
+    """A job has ended."""
 
     job: Job
     seconds: float
     records: tuple[ViewRecord, ...] = ()  # the last of every part
 
 
-JobEvent = ViewDone | JobBegun | JobDone  # what jobs and their parts become
+JobEvent = ViewDone | JobBegun | JobDone  # of jobs and their parts
 Event = ViewDone | FramesDone | StageTimed | LogLine | JobBegun | JobDone
 Events = Generator[Event, None, None]
 
@@ -86,7 +86,7 @@ class Executor(Protocol):
         """
 
     def execute(self, job: Any) -> Events:  # a `Job` of the kind that it is for
-        """Make the parts of a job, and give the events as they come.
+        """Make the parts of a job and yield the events as they occur.
 
         What is wrong with one part ends in its `ViewDone`; what is wrong with all parts of the job raises, and those
         without a `ViewDone` have failed. Errors of the kinds in `FATAL` mean that every other job would fail too. When

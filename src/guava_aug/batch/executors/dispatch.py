@@ -119,20 +119,24 @@ def run_jobs(
             executor.start(possible)
         begin()
         with contextlib.closing(dispatch(executor, jobs, stop, retries=retries)) as events:
-            for event in events:
-                if isinstance(event, FramesDone):
-                    progress.frames(event.video, event.done, event.total)
-                elif isinstance(event, StageTimed):
-                    stages.add(event.name, event.seconds, event.count)
-                elif isinstance(event, LogLine):
-                    log.log(event.level, "%s%s", f"{event.source}: " if event.source else "", event.text)
-                else:
-                    take(event)
+            _take_events(events, take, stages, progress)  # a loop here could pass by the handlers: see `_in_threads`
     finally:
         try:
             executor.stop()
         finally:
             progress.close()
+
+
+def _take_events(events: Events, take: Callable[[JobEvent], None], stages: StageTimer, progress: Progress) -> None:
+    for event in events:
+        if isinstance(event, FramesDone):
+            progress.frames(event.video, event.done, event.total)
+        elif isinstance(event, StageTimed):
+            stages.add(event.name, event.seconds, event.count)
+        elif isinstance(event, LogLine):
+            log.log(event.level, "%s%s", f"{event.source}: " if event.source else "", event.text)
+        else:
+            take(event)
 
 
 def run_alone(executor: Executor, job: Job, stages: StageTimer | None = None) -> list[ViewRecord]:
@@ -277,34 +281,11 @@ class _Stream:
 
 def _in_threads(executor: Executor, jobs: Sequence[Job], stop: Check, retries: int) -> Events:
     stream = _Stream(lambda job: run_job(executor, job, retries), min(executor.capacity, len(jobs)))
-    waiting, running = list(reversed(jobs)), 0
-    request: ShutdownRequested | None = None  # what `stop` raised
-    unfinished = False  # because of it
+    # No loop within this block: where CPython 3.12 and 3.13 jump back in a loop, they look for signals, and an
+    # exception from there passes by the handlers of the function that holds the loop.
     try:
         stream.start()
-        while waiting or running:
-            if request is None:
-                try:
-                    stop()
-                except ShutdownRequested as raised:
-                    request, unfinished = raised, bool(waiting)
-                    waiting.clear()
-                    executor.request_stop()
-            while waiting and running < executor.capacity:
-                stream.begin(waiting.pop())
-                running += 1
-            if not running:
-                break
-            came = stream.read()
-            if isinstance(came, _Handed):
-                yield came.event
-                stream.dealt_with(came)
-            elif came is not None:
-                running -= 1
-                if isinstance(came.error, ShutdownRequested) and request is not None:
-                    unfinished = True  # this job was left half done as asked; the others may end as well
-                elif came.error is not None:
-                    raise came.error
+        yield from _events_of_threads(stream, executor, jobs, stop)
     finally:
         try:
             executor.stop()  # first: whoever waits for a worker is told that none comes
@@ -313,5 +294,34 @@ def _in_threads(executor: Executor, jobs: Sequence[Job], stop: Check, retries: i
                 stream.close()
             finally:
                 stream.close()  # again: Ctrl-C may have come before it began, or while it waited
+
+
+def _events_of_threads(stream: _Stream, executor: Executor, jobs: Sequence[Job], stop: Check) -> Events:
+    waiting, running = list(reversed(jobs)), 0
+    request: ShutdownRequested | None = None  # what `stop` raised
+    unfinished = False  # because of it
+    while waiting or running:
+        if request is None:
+            try:
+                stop()
+            except ShutdownRequested as raised:
+                request, unfinished = raised, bool(waiting)
+                waiting.clear()
+                executor.request_stop()
+        while waiting and running < executor.capacity:
+            stream.begin(waiting.pop())
+            running += 1
+        if not running:
+            break
+        came = stream.read()
+        if isinstance(came, _Handed):
+            yield came.event
+            stream.dealt_with(came)
+        elif came is not None:
+            running -= 1
+            if isinstance(came.error, ShutdownRequested) and request is not None:
+                unfinished = True  # this job was left half done as asked; the others may end as well
+            elif came.error is not None:
+                raise came.error
     if request is not None and unfinished:
         raise request

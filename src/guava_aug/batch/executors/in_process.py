@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from guava_aug.batch.results import ViewRecord
 from guava_aug.batch.validate import check_flags, model_source, render_settings
 from guava_aug.output.tree import video_path
 from guava_aug.runtime import timing
+from guava_aug.runtime.files import file_digest
 from guava_aug.runtime.shutdown import Check
 from guava_aug.runtime.timing import StageTime, StageTimer
 
@@ -31,35 +32,35 @@ if TYPE_CHECKING:
 
 
 class DedupLogFilter(logging.Filter):
-    """Lets what is said of a video pass once: a view that is tried again has the same to say."""
+    """Passes every message about a video once: a view that is tried again logs the same."""
 
-    SPEAKERS = ("guava_aug.avatar.model", "guava_aug.tracked.plausibility")
+    LOGGERS = ("guava_aug.avatar.model", "guava_aug.tracked.plausibility")
 
     def __init__(self) -> None:
         super().__init__()
         self._video = ""
-        self._said: set[str] = set()  # of that video
+        self._seen: set[str] = set()  # of that video
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether it is new."""
-        said = record.getMessage()
-        is_new = said not in self._said
-        self._said.add(said)
+        message = record.getMessage()
+        is_new = message not in self._seen
+        self._seen.add(message)
         return is_new
 
     @contextmanager
     def of(self, video: str) -> Iterator[None]:
         """Filter the log while this video is rendered."""
         if video != self._video:
-            self._video, self._said = video, set()
-        speakers = [logging.getLogger(name) for name in self.SPEAKERS]
-        for speaker in speakers:
-            speaker.addFilter(self)
+            self._video, self._seen = video, set()
+        loggers = [logging.getLogger(name) for name in self.LOGGERS]
+        for logger in loggers:
+            logger.addFilter(self)
         try:
             yield
         finally:
-            for speaker in speakers:
-                speaker.removeFilter(self)
+            for logger in loggers:
+                logger.removeFilter(self)
 
 
 log = logging.getLogger(__name__)
@@ -92,18 +93,14 @@ class InProcessExecutor:
         self._outline: BodyOutline | None = None
         self._avatars: AvatarStore | None = None
         self._backgrounds: Counter[str] = Counter()
-        self._timings: dict[str, Timing] = {}
+        self._timings: Mapping[str, Timing] = {}
         self._timed: deque[StageTimed] = deque()  # not given to the reader of `execute` yet
         device, tell = "cpu" if model is None else str(model.device), on_stage or self._timed.append
         self.stages = StageTimer(device, lambda *stage: tell(StageTimed(*stage)))
 
     def check(self) -> None:
         """Raise UsageError, InputError or AssetError for flags that cannot work with any video."""
-        check_flags(self.config)
-        if self.config.time_map is not None:
-            from guava_aug.tracked import load_time_map  # noqa: PLC0415 - imports torch, which is slow
-
-            self._timings = load_time_map(self.config.time_map)
+        self._timings = check_flags(self.config)
 
     def start(self, num_jobs: int = 1) -> None:
         """Load the model. Raises AssetError, DeviceError."""
@@ -225,8 +222,6 @@ class InProcessExecutor:
                 record, status="failed", error=failed.error, stage=failed.stage, frame=failed.frame,
                 permanent=failed.permanent, attempt=failed.attempt, seconds=end.seconds,
             )  # fmt: skip
-        from guava_aug.output.verify import file_digest  # noqa: PLC0415 - slow to load, and not always needed
-
         path = video_path(self.config.output_root, end.view.label, job.name)
         stages = _stages_of_view(self.stages.rows(), before, len(job.views), end.seconds)
         return replace(record, bytes=path.stat().st_size, digest=file_digest(path), stages=stages, seconds=end.seconds)

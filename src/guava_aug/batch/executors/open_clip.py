@@ -12,8 +12,7 @@ from guava_aug.batch.fingerprint import PLATE_WITHOUT, RenderSettings, fingerpri
 from guava_aug.batch.jobs import VideoJob
 from guava_aug.batch.pipeline import ClipVideos
 from guava_aug.batch.results import ViewRecord
-from guava_aug.output.camera_tag import tag_comment
-from guava_aug.output.sidecar import time_axis
+from guava_aug.output.metadata import compact_facts, tag_comment, time_axis
 from guava_aug.output.sinks import ViewTarget
 from guava_aug.runtime.frame_rate import rate_text
 from guava_aug.tracked import TrackedVideo
@@ -21,8 +20,7 @@ from guava_aug.tracked.layout import find_video
 from guava_aug.tracked.masks import in_words, ranges
 from guava_aug.tracked.plausibility import refuse_impossible
 from guava_aug.tracked.report import refuse_worse
-from guava_aug.views.angles import camera_facts
-from guava_aug.views.camera_facts import compact_facts
+from guava_aug.views.cameras import camera_facts
 
 if TYPE_CHECKING:
     from guava_aug.avatar import Avatar
@@ -35,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class OpenClip:
-    """The videos of a job's three roles, and what is written of its views.
+    """The videos of a job's three roles, and the metadata of its views.
 
     Raises:
         InputError: a video cannot be read, or its tracking is impossible.
@@ -57,7 +55,8 @@ class OpenClip:
                 opened[role] = TrackedVideo.open(
                     config.tracked_root, role, timing=timings.get(role), source_frame=config.source_frame
                 )
-                refuse_worse(opened[role].path, config.min_tracking)
+                if config.min_tracking is not None:
+                    refuse_worse(opened[role].path, config.min_tracking)
                 refuse_impossible(opened[role], outline, accept=config.accept_tracking)
         self.videos = ClipVideos(opened[job.clip.identity], opened[name], opened[job.clip.background])
         self.motion = opened[name]
@@ -97,7 +96,7 @@ class OpenClip:
         return fitted.avatar
 
     def note_background(self, background: Background) -> None:
-        """Take in with what background the views are made; before any of them is begun."""
+        """Note the background that the views are made with, before any of them is begun."""
         if background.left_out:
             self.made_with[PLATE_WITHOUT] = ranges(background.left_out)
             log.warning(
@@ -106,7 +105,7 @@ class OpenClip:
             )  # fmt: skip
 
     def target(self, view: View, size: int) -> ViewTarget:
-        """Return where the files of a view go and what they say. size: pixels, of both sides."""
+        """Return location and metadata of the files of a view. size: pixels, of both sides."""
         video = self.motion
         filmed = self.videos.identity
         source_viewmat = filmed.viewmats[filmed.source_frame]

@@ -47,7 +47,7 @@ class ProcessPerViewExecutor:
         check_flags(self.config)
 
     def start(self, num_jobs: int = 1) -> None:
-        """Look at the device only: every child loads the model itself. Raises DeviceError."""
+        """Check the device only: every child loads the model itself. Raises DeviceError."""
         from guava_aug.runtime.device import choose_device  # noqa: PLC0415 - imports torch, which is slow
 
         choose_device(self.config.device, required=self.config.require_gpu)

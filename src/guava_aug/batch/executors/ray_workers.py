@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guava_aug.avatar.find import EMBEDDED
+from guava_aug.avatar.config import EMBEDDED
 from guava_aug.batch.config import RunConfig
 from guava_aug.batch.executors.base import FramesDone
 from guava_aug.batch.executors.work import WorkConfig
@@ -22,9 +22,8 @@ from guava_aug.batch.executors.worker_pool import STOP_SECONDS, Timeout, WorkerD
 from guava_aug.batch.options import options_of
 from guava_aug.batch.validate import model_source
 from guava_aug.errors import DeviceError, UsageError
-from guava_aug.runtime.explain import one_line
 from guava_aug.runtime.shutdown import Check, GracefulShutdown, ShutdownRequested
-from guava_aug.runtime.text import pluralize
+from guava_aug.runtime.text import one_line, pluralize
 
 if TYPE_CHECKING:
     from guava_aug.batch.executors.worker import Message
@@ -195,7 +194,7 @@ class RayWorker:
     """What runs in the actor: the executor in a thread, and a queue of its messages."""
 
     def __init__(self, config: WorkConfig) -> None:
-        from guava_aug.runtime.allocator import keep_freed_memory  # noqa: PLC0415 - runs in the actor
+        from guava_aug.runtime.cpus import keep_freed_memory  # noqa: PLC0415 - runs in the actor
 
         keep_freed_memory()
         self._queue: queue.Queue[Message | None] = queue.Queue()

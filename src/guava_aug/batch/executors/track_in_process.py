@@ -22,9 +22,9 @@ from guava_aug.batch.tracking.validate import calibration_of, check_track_flags,
 from guava_aug.errors import is_permanent
 from guava_aug.runtime import timing
 from guava_aug.runtime.atomic import atomic_write
-from guava_aug.runtime.explain import explain
-from guava_aug.runtime.presence import is_there
+from guava_aug.runtime.files import is_there
 from guava_aug.runtime.shutdown import Check
+from guava_aug.runtime.text import explain
 from guava_aug.runtime.timing import StageTimer
 from guava_aug.tracked.layout import INFO, SKIPPED
 
@@ -78,7 +78,7 @@ class TrackExecutor:
         return track_fingerprint(self.config, photometric=self.tracker.refiner is not None)
 
     def execute(self, job: TrackJob) -> Events:
-        """See `Executor`. What is wrong with the video ends in its record, and in `skipped.txt` if it will stay so."""
+        """See `Executor`. An error of the video is in its record, and in `skipped.txt` if it is permanent."""
         begun = time.monotonic()
         try:
             with contextlib.closing(self._execute(job)) as events:
@@ -135,7 +135,7 @@ class TrackExecutor:
             yield self._timed.popleft()
 
     def _note_refusal(self, job: TrackJob, error: Exception) -> None:
-        """Say in the tracked root that this video has failed, so that runs over it know; as EHM-Tracker does."""
+        """Note in the tracked root that this video has failed, so that runs skip it, as EHM-Tracker does."""
         folder = self.config.tracked_root / job.name
         if is_there(folder / INFO):
             return
@@ -146,7 +146,7 @@ class TrackExecutor:
             log.warning("%s: the reason cannot be written (%s)", os.fspath(folder / SKIPPED), failure)
 
     def _forget_refusal(self, name: str) -> None:
-        """Remove what an earlier run has said of a video that is tracked now."""
+        """Remove the note of an earlier failure of a video that is tracked now."""
         folder = self.config.tracked_root / name
         with contextlib.suppress(OSError):
             (folder / SKIPPED).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What the kinds of work need of an executor: views of tracked videos, and the tracking of videos."""
+"""Executors and checks by the kind of work: views of tracked videos, or the tracking of videos."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from guava_aug.batch.config import RunConfig
 from guava_aug.batch.executors.base import Executor, StageTimed
 from guava_aug.batch.jobs import Job
 from guava_aug.batch.tracking.config import TrackConfig
+from guava_aug.runtime.atomic import remove_stale_files
 from guava_aug.runtime.shutdown import Check
-from guava_aug.runtime.stale_files import remove_stale_files
 
 WorkConfig = RunConfig | TrackConfig
 
@@ -48,7 +48,7 @@ def in_process(config: WorkConfig, stop: Check, on_stage: Callable[[StageTimed],
 
 
 def remove_unfinished(config: WorkConfig, job: Job, label: str) -> None:
-    """Remove what a process that died has left of a part of a job."""
+    """Remove the unfinished files of a part of a job whose process died."""
     if isinstance(config, TrackConfig):
         remove_stale_files(config.tracked_root)
     else:

@@ -21,8 +21,8 @@ from typing import Any, BinaryIO
 from guava_aug.batch.executors.base import Event, LogLine
 from guava_aug.batch.executors.work import WorkConfig, in_process
 from guava_aug.batch.jobs import Job
-from guava_aug.runtime.explain import explain
 from guava_aug.runtime.shutdown import Check, GracefulShutdown, ShutdownRequested
+from guava_aug.runtime.text import explain
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,7 +192,7 @@ class WorkerPool:
             thread.join()
 
     def _release_waiting(self) -> None:
-        """End the waiting for a free worker: what was asked to end may never be free again."""
+        """Stop waiting for a free worker: workers that are ending are never free again."""
         self._stopping = True
         self._free.put(WorkerDied("the workers were stopped"))
 

@@ -10,7 +10,7 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -213,16 +213,15 @@ class History:
         else:
             _TAKE[line.kind](self, worker, line, line.fields)
 
-    def _views_of(self, video: str, labels: Iterable[str]) -> Iterator[ViewHistory]:
-        """Views of one video, those that nothing was known of too."""
+    def _view_of(self, video: str, label: str) -> ViewHistory:
+        """One view, also when nothing was known of it."""
         views = self.views.get(video)
         if views is None:
             views = self.views[sys.intern(video)] = {}
-        for label in labels:
-            view = views.get(label)
-            if view is None:
-                view = views[sys.intern(label)] = ViewHistory()
-            yield view
+        view = views.get(label)
+        if view is None:
+            view = views[sys.intern(label)] = ViewHistory()
+        return view
 
     def _run(self, worker: WorkerHistory, line: JournalLine, fields: dict[str, Any]) -> None:
         worker.header, worker.started = fields, line.key[0]
@@ -233,7 +232,8 @@ class History:
     def _plan(self, worker: WorkerHistory, line: JournalLine, fields: dict[str, Any]) -> None:
         overwrite = bool(fields.get("overwrite"))
         for video, labels in fields["views"].items():
-            for view in self._views_of(video, labels):
+            for label in labels:
+                view = self._view_of(video, label)
                 view.planned = _later(view.planned, line.key)
                 if overwrite:
                     view.withdrawn = _later(view.withdrawn, line.key)
@@ -245,7 +245,7 @@ class History:
     def _ended_view(self, worker: WorkerHistory, line: JournalLine) -> None:
         key = line.key
         video, label, status, found = line.pick(_OF_ENDED_VIEW)
-        (view,) = self._views_of(video, (label,))
+        view = self._view_of(video, label)
         view.end((key, status, worker.part or ""), worker.name if status == "failed" else None)
         if view.told is None or key > view.told.key:
             view.told = line
@@ -267,8 +267,8 @@ class History:
 
     def _end_all(self, videos: dict[str, list[str]], ended: Ended) -> None:
         for video, labels in videos.items():
-            for view in self._views_of(video, labels):
-                view.end(ended)
+            for label in labels:
+                self._view_of(video, label).end(ended)
 
     def _input(self, worker: WorkerHistory, line: JournalLine, fields: dict[str, Any]) -> None:
         self._input_found(fields["video"], line, fields["input"])

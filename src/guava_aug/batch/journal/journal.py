@@ -38,7 +38,7 @@ from guava_aug.batch.journal.lines import (
 )
 from guava_aug.errors import DiskFullError, OutputError
 from guava_aug.output.tree import RUN_FOLDER
-from guava_aug.runtime.durable import sync_descriptor
+from guava_aug.runtime.atomic import sync_descriptor
 from guava_aug.runtime.plain_json import is_count, loads
 from guava_aug.runtime.processes import host_id, host_name
 
@@ -272,7 +272,7 @@ class Reader:
         for text in texts:
             place.lines += 1
             start, end = end, end + len(text)
-            usual = self._packer.usual_view(text[:-1].decode("latin-1"), start) if len(text) <= LONGEST_LINE else None
+            usual = self._packer.usual_view(text[:-1], start) if len(text) <= LONGEST_LINE else None
             if usual is not None:
                 (at, number, values), kind, shape = usual, "view", usual_shape
             elif (other := _read(text[:-1])) is not None:

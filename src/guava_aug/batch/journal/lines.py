@@ -293,23 +293,29 @@ _USUAL_OBJECT = 512  # bytes
 
 # A line of a view that was made, as `ViewRecord.to_json` has it: nearly all of a large data set are such, and this
 # pattern is three times quicker than reading JSON and checking each field. It accepts nothing that `understood` would
-# not: what it leaves open (ranges, objects, escapes) `Packer.usual_view` checks. Any other line is read as JSON.
-_STRING = r"[ !#-~]*"  # without quotes; with a backslash, it is decoded
+# not: what it leaves open (characters, ranges, objects, escapes) `Packer.usual_view` checks. Any other line is read as
+# JSON. It is written for Python's `re`: "all but one character" is quicker than a set, and what is written out quicker
+# than a repetition.
+_STRING = r'[^"]*'  # with a backslash, it is decoded
 _COUNT = r"0|[1-9][0-9]{0,17}"
 _FLOAT = r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,20}(?:e[-+][0-9]{2})?|e[-+][0-9]{2})"
-_NAME = r'"[ !#-\[\]-~]*"'
+_NAME = r'"[ !#-\[\]-|~]*"'  # without a brace: an object ends at its first closing one, see `open_texts`
 _NUMBERS = rf"\{{{_NAME}:{_FLOAT}(?:,{_NAME}:{_FLOAT})*\}}"
 _WITH_LISTS = rf"(?:{_FLOAT}|\[{_FLOAT}(?:,{_FLOAT})*\])"
 _OBJECT = rf"\{{{_NAME}:{_WITH_LISTS}(?:,{_NAME}:{_WITH_LISTS})*\}}"
+_CAMERA_AS_MADE = (  # as `views.camera_facts.compact_facts` has it
+    rf'\{{"azimuth":{_FLOAT},"elevation":{_FLOAT},"K":\[{_FLOAT}{f",{_FLOAT}" * 3}\],'
+    rf'"viewmat":\[{_FLOAT}{f",{_FLOAT}" * 11}\]\}}'
+)
 _OF_USUAL_VIEW = {  # the fields in their order; those after `status` need not be there
     "video": f'"({_STRING})"', "view": f'"({_STRING})"', "status": '"(success|skipped)"',
     "seed": f"(-?(?:{_COUNT}))", "yaw": f"({_FLOAT})", "pitch": f"({_FLOAT})", "zoom": f"({_FLOAT})",
     "trajectory": f'"({_STRING})"', "sampler": f'"({_STRING})"', "params": f"({_OBJECT})",
     "tracked_path": f'"({_STRING})"', "output_dir": f'"({_STRING})"',
-    "frames": f"({_COUNT})", "fps": f"({_FLOAT})", "size": r"(\[[0-9,]*\])", "made_with": r"(\{[^{}]*\})",
-    "fingerprint": f'"({_STRING})"', "input": r"(\[[^\[\]]*\])", "bytes": f"({_COUNT})", "digest": f'"({_STRING})"',
-    "camera": rf'({_OBJECT}|\{{"moving":true\}})', "frame_rate": f'"({_STRING})"', "stages": f"({_NUMBERS})",
-    "render_time": f"({_FLOAT})",
+    "frames": f"({_COUNT})", "fps": f"({_FLOAT})", "size": r"(\[[0-9,]*\])", "made_with": r"(\{[^}]*\})",
+    "fingerprint": f'"({_STRING})"', "input": r"(\[[^]]*\])", "bytes": f"({_COUNT})", "digest": f'"({_STRING})"',
+    "camera": rf'({_CAMERA_AS_MADE}|{_OBJECT}|\{{"moving":true\}})', "frame_rate": f'"({_STRING})"',
+    "stages": f"({_NUMBERS})", "render_time": f"({_FLOAT})",
 }  # fmt: skip
 USUAL_VIEW = tuple(_OF_USUAL_VIEW)
 _USUAL_LINE = re.compile(
@@ -320,6 +326,7 @@ _USUAL_LINE = re.compile(
     )
     + r"\}"
 )
+_OF_A_LINE = bytes(byte if 32 <= byte < 127 else 63 for byte in range(256))  # what belongs in no line changes
 # Objects of numbers, which differ from view to view and are seldom asked for. They are kept as JSON text, and of usual
 # lines only the place of the text in the journal is kept.
 _OF_NUMBERS = ("camera", "stages", "params")
@@ -355,11 +362,14 @@ class Packer:
         """Return shape and values of a line that was understood."""
         return Shape.of(tuple(fields)), tuple([self._packed(name, value) for name, value in fields.items()])
 
-    def usual_view(self, text: str, start: int) -> tuple[float, int, Values] | None:
+    def usual_view(self, line: bytes, start: int) -> tuple[float, int, Values] | None:
         """Return time, number and values of the fields `USUAL_VIEW`, None for those that are not there, of a line.
 
-        None: it is to be read as JSON. text: at most `LONGEST_LINE` characters. start: where it begins in its file.
+        None: it is to be read as JSON. line: at most `LONGEST_LINE` bytes. start: where it begins in its file.
         """
+        if line.translate(_OF_A_LINE) != line:
+            return None
+        text = line.decode("ascii")
         found = _USUAL_LINE.fullmatch(text)
         if found is None:
             return None

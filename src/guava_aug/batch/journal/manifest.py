@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,13 +14,14 @@ from guava_aug.batch.journal.history import History, ViewHistory, WorkerHistory
 from guava_aug.batch.journal.lines import open_texts
 from guava_aug.batch.journal.params_log import Entries
 from guava_aug.errors import OutputError, UsageError
+from guava_aug.output.metadata import expanded_facts
 from guava_aug.output.tree import manifest_path, relative_paths
 from guava_aug.runtime import timing
 from guava_aug.runtime.atomic import atomic_write
+from guava_aug.runtime.files import file_sha256
 from guava_aug.runtime.frame_rate import rate_text
 from guava_aug.runtime.plain_json import is_number, loads
 from guava_aug.runtime.version import __version__
-from guava_aug.views.camera_facts import expanded_facts
 from guava_aug.views.view import recorded_params, view_order
 
 # Column of every stage's seconds; what all views of a video share is divided among them.
@@ -97,9 +97,8 @@ def is_made_from(root: Path, lengths: Mapping[str, int]) -> bool:
 
 
 def _sources(root: Path, lengths: Mapping[str, int]) -> dict[str, Any]:
-    found = os.stat(manifest_path(root))
     return {
-        "journals": dict(lengths), "manifest": [found.st_size, found.st_mtime_ns],
+        "journals": dict(lengths), "manifest": file_sha256(manifest_path(root)),
         "columns": list(COLUMNS), "version": __version__,
     }  # fmt: skip
 

@@ -17,7 +17,7 @@ from guava_aug.batch.journal.lines import NUMBERED, STATUSES
 from guava_aug.errors import OutputError
 from guava_aug.runtime.atomic import atomic_write
 from guava_aug.runtime.plain_json import is_count, is_integer, is_number, is_object, is_plain, is_text
-from guava_aug.runtime.printable import printable_json
+from guava_aug.runtime.text import printable_json
 from guava_aug.views.view import view_order
 
 Entry = dict[str, Any]
@@ -195,9 +195,9 @@ def made_entry(video: str, label: str, status: str, *values: Any) -> str:
     seed, yaw, pitch, zoom, tracked_path, output_dir, render_time, frames = values
     start, of_label = _made_start(label)
     return (
-        f'{start}{_text(video)}{of_label}            "seed": {seed!r},\n            "yaw": {yaw!r},\n'
+        f'{start}{_text_again(video)}{of_label}            "seed": {seed!r},\n            "yaw": {yaw!r},\n'
         f'            "pitch": {pitch!r},\n            "zoom": {zoom!r},\n            "status": "{status}",\n'
-        f'            "tracked_path": {_text(tracked_path)},\n            "output_dir": {_text(output_dir)},\n'
+        f'            "tracked_path": {_text_again(tracked_path)},\n            "output_dir": {_text(output_dir)},\n'
         f'            "render_time": {render_time!r},\n            "frames": {frames!r}\n        }}'
     )
 
@@ -289,3 +289,9 @@ def _text(value: Any) -> str:
     if kind is int or (kind is float and math.isfinite(value)):
         return repr(value)
     return printable_json(_encoder.encode(value))
+
+
+@functools.lru_cache(maxsize=64)
+def _text_again(value: str) -> str:
+    """`_text` of what all views of a video have in common."""
+    return _text(value)

@@ -58,7 +58,8 @@ class RunLog:
         self.started = time.time()  # before anything is looked at: what others do meanwhile is later
         self.history = History(root)
         # what only logs know: of the original, of older versions, or made from journals that are lost
-        self._found = dict(_only_logs_know(self.path, self.history, part))
+        alike = told_alike(self.path, log_entries(self.history, {}, {}, part))
+        self._found = dict(_only_logs_know(self.path, self.history, alike))
         self._others = merged_logs([root], self.history, but=self.path)
         self._journal = Journal(root, {"part": part, **(header or {})}, after=self.history.latest)
         known = sum(map(len, self.history.views.values()))
@@ -132,8 +133,9 @@ class RunLog:
     def _known(self, kind: str, videos: Labels, status: str) -> None:
         new: dict[str, list[str]] = {}
         for video, labels in videos.items():
+            views = self.history.views.get(video, {})
             for label in labels:
-                view = self.history.get(video, label)
+                view = views.get(label)
                 ended = None if view is None else view.ended_in(self.part)
                 if ended is None or ended[1] != status:
                     new.setdefault(video, []).append(label)
@@ -297,19 +299,24 @@ def _told(view: ViewHistory, ended: Ended | None) -> tuple[dict[str, Any], ...]:
 def merge(roots: Sequence[Path]) -> tuple[History, Path, Path]:
     """Make augmentation_params.json and manifest.parquet of the first root from all parts of all roots.
 
-    Return the history of all of them, and the two paths.
+    Return the history of all of them, and the two paths. A file that is there and would be the same is left as it is.
 
     Raises:
         OutputError: a journal or the log that would be replaced cannot be read, or one of the files not be written.
     """
     path = params_log_path(roots[0])
     history = History(*roots)
-    found = dict(_only_logs_know(path, history, None, every=True))  # what only a damaged one knows must not be lost
+    alike = told_alike(path, log_entries(history, {}, {}, None, every=True))
+    found = dict(_only_logs_know(path, history, alike))  # what only a damaged one knows must not be lost
     for video, views in merged_logs(roots, history, but=path).items():
         found[video] = {**found.get(video, {}), **views}
-    write_params(path, log_entries(history, found, {}, None, every=True))
+    if found or alike is not None:
+        write_params(path, log_entries(history, found, {}, None, every=True))
+    known_alone = len(roots) == 1 and not found  # to the journals of the first root
+    if known_alone and is_made_from(roots[0], history.lengths()):
+        return history, path, manifest_path(roots[0])
     manifest = write_manifest(roots[0], history, found)
-    if len(roots) == 1 and not found:
+    if known_alone:
         note_sources(roots[0], history.lengths())
     return history, path, manifest
 
@@ -320,7 +327,8 @@ def merged_logs(roots: Sequence[Path], history: History, but: Path | None = None
     for other in (path for root in roots for path in sorted(root.glob(f"{LOG_NAME}*.json"))):
         if other != but:
             try:
-                for video, views in dict(_only_logs_know(other, history, _part_of(other))).items():
+                alike = told_alike(other, log_entries(history, {}, {}, _part_of(other)))
+                for video, views in dict(_only_logs_know(other, history, alike)).items():
                     merged.setdefault(video, {}).update(views)
             except OutputError as error:
                 log.warning("%s; its views are not known to this run", error)
@@ -333,16 +341,12 @@ def _part_of(path: Path) -> str | None:
     return path.stem.removeprefix(start) if path.stem.startswith(start) else None
 
 
-def _only_logs_know(
-    path: Path, history: History, part: str | None, every: bool = False
-) -> Iterator[tuple[str, dict[str, Entry]]]:
+def _only_logs_know(path: Path, history: History, alike: int | None) -> Iterator[tuple[str, dict[str, Entry]]]:
     """(video, {view: entry}) of those entries of a log that say what the journals do not. Raises OutputError.
 
-    part, every: of which views the log probably is. As far as it is word for word what the journals say of these, it
-    need not be read.
+    alike: as `told_alike` has it, up to where the log is word for word what the journals say: that is not read again.
     """
-    start = told_alike(path, log_entries(history, {}, {}, part, every)) if history.views else 0
-    for video, views in iter_params(path, start) if start is not None else ():
+    for video, views in iter_params(path, alike) if alike is not None else ():
         known = history.views.get(video, {})
         kept = {}
         for label, entry in views.items():

@@ -16,7 +16,7 @@ from typing import Any
 from guava_aug.errors import OutputError
 from guava_aug.output.tree import RUN_FOLDER
 from guava_aug.runtime.atomic import atomic_write
-from guava_aug.runtime.printable import printable_json
+from guava_aug.runtime.text import printable_json
 from guava_aug.runtime.version import __version__
 
 PACKAGES = ("torch", "numpy", "numba", "av", "lmdb", "opencv-python-headless", "triton")

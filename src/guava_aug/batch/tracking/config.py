@@ -1,4 +1,4 @@
-"""What `guava-aug track` is asked to do: one frozen record, as `RunConfig` is for views."""
+"""The configuration of `guava-aug track`: one frozen record, as `RunConfig` is for views."""
 
 from __future__ import annotations
 

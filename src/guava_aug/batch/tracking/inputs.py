@@ -1,4 +1,4 @@
-"""The videos that `guava-aug track` is given: from words of the command line to one job for each name."""
+"""The videos that `guava-aug track` is given: paths of the command line, and the name of each video."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from guava_aug.errors import InputError, UsageError
 from guava_aug.runtime.text import pluralize
-from guava_aug.tracked.layout import check_name, named
+from guava_aug.tracked.layout import check_name, folded_name, named
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
@@ -22,12 +22,12 @@ _ENDS = 1 << 16  # bytes at the beginning and the end of a file that its signatu
 
 
 def find_sources(words: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
-    """Return the videos that words name, by the name that each of them gets, in the order of the words.
+    """Return the videos at these paths by their names, in the order of the paths.
 
-    A word is a video, a folder of pictures, which are the frames of one video, or a folder of videos.
+    A path is that of a video, of a folder of pictures, which are the frames of one video, or a folder of videos.
 
     Args:
-        words: paths.
+        words: Paths.
 
     Raises:
         UsageError: there is no such path, a folder holds neither pictures nor videos, or two videos would get one name.
@@ -37,23 +37,20 @@ def find_sources(words: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
     sources: list[Path] = []
     for word in words:
         sources += _sources_of(Path(word))
-    names: dict[str, Path] = {}
-    twice: dict[str, list[Path]] = {}
+    groups: dict[str, list[Path]] = {}  # of different files, by what their names have in common
     for path in sources:
-        name = name_of(path)
-        if name in names:
-            if not _is_same(names[name], path):
-                twice.setdefault(name, [names[name]]).append(path)
-            continue
-        names[name] = path
-    if twice:
-        name, paths = next(iter(twice.items()))
-        more = f"; and so are {pluralize(len(twice) - 1, 'other name')}" if len(twice) > 1 else ""
+        group = groups.setdefault(folded_name(name_of(path)), [])
+        if not any(_is_same(path, other) for other in group):
+            group.append(path)
+    clashes = [group for group in groups.values() if len(group) > 1]
+    if clashes:
+        name, paths = name_of(clashes[0][0]), named(map(str, clashes[0]))
+        more = f"; and so are {pluralize(len(clashes) - 1, 'other name')}" if len(clashes) > 1 else ""
         raise UsageError(
-            f"the name {name!r} is that of {named(map(str, paths))}: their clips would lie in one folder{more}; rename "
-            "them, or track them into different --tracked_root folders"
+            f"the name {name!r} is that of {paths}: their clips would lie in one folder, also where names differ in "
+            f"case or Unicode form only{more}; rename them, or track them into different --tracked_root folders"
         )
-    return names
+    return {name_of(path): path for (path,) in groups.values()}
 
 
 def name_of(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from guava_aug.avatar.find import EMBEDDED
+from guava_aug.avatar.config import EMBEDDED
 from guava_aug.batch.tracking.config import TrackConfig
 from guava_aug.batch.validate import model_source
 from guava_aug.errors import UsageError

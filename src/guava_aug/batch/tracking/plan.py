@@ -15,8 +15,7 @@ from guava_aug.batch.tracking.config import TrackConfig
 from guava_aug.batch.tracking.inputs import source_signature
 from guava_aug.batch.tracking.validate import calibration_of
 from guava_aug.errors import InputError
-from guava_aug.runtime.digest import file_sha256
-from guava_aug.runtime.presence import is_there
+from guava_aug.runtime.files import file_sha256, is_there
 from guava_aug.tracked.layout import INFO, SKIPPED, check_name
 from guava_aug.tracked.report import REPORT, clip_names, first_clip_names, read_report
 

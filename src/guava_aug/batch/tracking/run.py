@@ -19,17 +19,16 @@ from guava_aug.batch.journal.history import History
 from guava_aug.batch.journal.journal import Journal
 from guava_aug.batch.journal.run_record import record_path, versions, write_record
 from guava_aug.batch.results import ViewRecord
-from guava_aug.batch.root import make_writable, refuse_file_in_the_way
 from guava_aug.batch.sharding import Shard
 from guava_aug.batch.tracking.config import TrackConfig
 from guava_aug.batch.tracking.inputs import find_sources
 from guava_aug.batch.tracking.plan import LABEL, PlannedTracking, plan_tracking
+from guava_aug.batch.validate import make_writable, refuse_file_in_the_way
 from guava_aug.errors import OutputError
-from guava_aug.runtime.explain import explain
-from guava_aug.runtime.openmp import same_threads
+from guava_aug.runtime.cpus import same_threads
 from guava_aug.runtime.progress import NoProgress, Progress
 from guava_aug.runtime.shutdown import Check
-from guava_aug.runtime.text import pluralize
+from guava_aug.runtime.text import explain, pluralize
 from guava_aug.runtime.timing import StageTime, StageTimer, stage_rows
 
 log = logging.getLogger(__name__)
@@ -235,10 +234,10 @@ class _TrackRun:
         made_with = record.made_with or {}
         if record.status == "success":
             self.clips[record.video] = tuple(str(made_with.get("clips", record.video)).split("/"))
-        self.journal.append("view", record.to_json())
         if not self.told_used and "machine" in (used := self.executor.describe()):
             self.journal.append("used", used)
             self.told_used = True
+        self.journal.append("view", record.to_json())
 
     def _write_record(self, planned: Sequence[PlannedTracking], stopped: str | None) -> None:
         content = {

@@ -30,7 +30,7 @@ def check_track_flags(config: TrackConfig) -> None:
 
 
 def chosen_person(text: str | None) -> int | tuple[float, float] | None:
-    """Return whom --person means: a number, or a point x, y in pixels of the first frame; None: nobody in particular.
+    """Return the value of --person: a number, or a point x, y in pixels of the first frame; None: the largest person.
 
     Raises:
         UsageError: it is neither.

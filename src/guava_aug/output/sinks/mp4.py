@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from guava_aug.errors import OutputError, annotate
 from guava_aug.output.mp4_probe import probe_frame_count
-from guava_aug.output.settings import OutputSettings
-from guava_aug.output.sinks.base import FrameBatch, Need, ViewTarget
+from guava_aug.output.sinks import FrameBatch, Need, OutputSettings, ViewTarget
 from guava_aug.output.tree import video_path
 from guava_aug.output.video import VideoWriter
-from guava_aug.runtime import fault_points, timing
+from guava_aug.runtime import timing
+from guava_aug.runtime.processes import fault_point
 from guava_aug.runtime.text import pluralize
 
 
@@ -31,7 +31,7 @@ class Mp4Sink:
     def write(self, batch: FrameBatch) -> None:
         """See `Sink`."""
         self._video.write(batch.video)
-        fault_points.fault_point("mid-encode")
+        fault_point("mid-encode")
 
     def flush(self) -> None:
         """See `Sink`. A completely black video is an OutputError, too."""
@@ -44,7 +44,7 @@ class Mp4Sink:
 
     def close(self) -> None:
         """See `Sink`."""
-        fault_points.fault_point("before-video")
+        fault_point("before-video")
         self._video.close()
 
     def abort(self) -> None:

@@ -7,10 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
-from guava_aug.output.settings import OutputSettings
-from guava_aug.output.sinks.base import FrameBatch, Need, ViewTarget
+from guava_aug.output.sinks import FrameBatch, Need, OutputSettings, ViewTarget
 from guava_aug.output.tree import png_dir
-from guava_aug.runtime.stale_files import remove_stale_files
+from guava_aug.runtime.atomic import remove_stale_files
 
 
 class PngSink:

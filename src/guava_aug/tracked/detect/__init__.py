@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from guava_aug.runtime.lazy_imports import lazy_attributes
+from guava_aug.runtime.imports import lazy_attributes
 
 if TYPE_CHECKING:
     from guava_aug.tracked.detect.detect import detect

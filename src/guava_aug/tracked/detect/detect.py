@@ -46,7 +46,7 @@ def detect(
         frames: [H, W, 3] uint8 RGB each, upright, all of one size; any iterable.
         device: Where the nets run.
         batch: Frames that are read together.
-        person: Whom to follow: None, the largest and most central; a number from 0, counted from the left in the first
+        person: Who is followed: None, the largest and most central; a number from 0, counted from the left in the first
             frames with a person; or a point x, y (px) on the person.
         stop: Called once per `batch` frames; raises to stop.
         fps: Frames per second, for the smoothing of where the person is looked for.

@@ -134,13 +134,11 @@ class PoseSpace:
         """Return D."""
         return int(self.turns.shape[1])
 
-    def rotation_vectors(self, pose: Tensor) -> Tensor:
-        """Return the rotation vectors [T, J, 3] of poses [T, D]; that of the root is relative to facing the camera."""
-        out: Tensor = (pose @ self.turns.T).unflatten(-1, (-1, 3))
-        return out
-
     def from_rotation_vectors(self, vectors: Tensor) -> Tensor:
-        """Return the poses [T, D] whose rotation vectors come nearest (least squares) to those of [T, J, 3]."""
+        """Return the poses [T, D] whose rotation vectors are nearest (least squares) to those of [T, J, 3].
+
+        That of the root is relative to facing the camera.
+        """
         out: Tensor = vectors.flatten(1) @ torch.linalg.pinv(self.turns).T
         return out
 

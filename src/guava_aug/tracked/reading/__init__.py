@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from guava_aug.tracked.reading.audio import extract_audio
 from guava_aug.tracked.reading.crop import Crop, choose_crop
-from guava_aug.tracked.reading.open import open_source, refuse_equal_stems
+from guava_aug.tracked.reading.open import open_source
 from guava_aug.tracked.reading.shots import Shot, Shots, find_shots
 from guava_aug.tracked.reading.source import Frame, Source
 from guava_aug.tracked.reading.time_axis import TimeAxis
@@ -24,5 +24,4 @@ __all__ = [
     "extract_audio",
     "find_shots",
     "open_source",
-    "refuse_equal_stems",
 ]

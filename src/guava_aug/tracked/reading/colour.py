@@ -16,7 +16,8 @@ from av.video.reformatter import ColorRange, Interpolation
 _FULL = int(ColorRange.JPEG)
 _LIMITED = int(ColorRange.MPEG)
 # Exact to half a level of 255; without the last two libswscale is off by up to 2.7 levels.
-_SCALING = int(Interpolation.BICUBIC) | int(Interpolation.ACCURATE_RND) | int(Interpolation.FULL_CHR_H_INT)
+_ACCURATE_RND, _FULL_CHR_H_INT = 0x40000, 0x2000  # libswscale's; names for them came with PyAV 18
+_SCALING = int(Interpolation.BICUBIC) | _ACCURATE_RND | _FULL_CHR_H_INT
 
 # codes of ITU-T H.273
 _PLANAR_420 = ("yuv420p", "yuvj420p")

@@ -80,5 +80,5 @@ class Source(abc.ABC):
         """
 
     def note(self, text: str) -> None:
-        """Remember what a user should know."""
+        """Add a note for the user."""
         self._notes.setdefault(text)

@@ -54,7 +54,7 @@ def axis_of(ticks: np.ndarray, time_base: Fraction, rates: Iterable[Rate | None]
     Args:
         ticks: [N] time stamps.
         time_base: Seconds per tick.
-        rates: Frames per second as the file gives them, in order of trust; the first that all times agree with is
+        rates: Frames per second as the file gives them, the most reliable first; the first that all times agree with is
             taken, then the mean rate.
     """
     ticks = np.asarray(ticks, np.int64)

@@ -221,12 +221,12 @@ class VideoFile(Source):
             self.note(f"has a variable frame rate: {float(self.axis.fps):.4g} frames per second in the mean")
 
     def _orientation_of(self, picture: Any) -> Orientation:
-        for data in picture.side_data:
-            if data.type == SideData.DISPLAYMATRIX:
-                found = Orientation.of_matrix(bytes(memoryview(data)))
-                if found is not None:
-                    return found
-                self.note("its display matrix is no quarter turn: pictures are taken as they are stored")
+        data = _side_data(picture, SideData.DISPLAYMATRIX)
+        if data is not None:
+            found = Orientation.of_matrix(data)
+            if found is not None:
+                return found
+            self.note("its display matrix is no quarter turn: pictures are taken as they are stored")
         return Orientation()
 
     # decoding
@@ -324,12 +324,18 @@ def picture_ratio(stream: Any) -> Fraction:
 
 def _peak_of(picture: Any) -> float:
     """Return the brightest light of a PQ video in nits (MaxCLL), where it says so."""
-    for data in picture.side_data:
-        if data.type == SideData.CONTENT_LIGHT_LEVEL:
-            brightest = int.from_bytes(bytes(memoryview(data))[:4], "little")
-            if WHITE < brightest <= 10000:
-                return float(brightest)
+    data = _side_data(picture, SideData.CONTENT_LIGHT_LEVEL)
+    if data is not None:
+        brightest = int.from_bytes(data[:4], "little")
+        if WHITE < brightest <= 10000:
+            return float(brightest)
     return PEAK
+
+
+def _side_data(picture: Any, kind: SideData) -> bytes | None:
+    """Return the bytes of a picture's side data of a kind; None where it has none."""
+    found = picture.side_data.get(kind)  # to iterate gives the data before PyAV 19, and its kinds from then on
+    return None if found is None else bytes(memoryview(found))
 
 
 def _focal_of(metadata: dict[str, str]) -> float | None:

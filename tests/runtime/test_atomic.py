@@ -14,9 +14,9 @@ import pytest
 
 from guava_aug.batch.journal.journal import Journal
 from guava_aug.errors import OutputError
-from guava_aug.output.sidecar import read_sidecar, write_sidecar
+from guava_aug.output.metadata import read_sidecar, write_sidecar
 from guava_aug.output.video import VideoWriter, verify_video
-from guava_aug.runtime import durable
+from guava_aug.runtime import atomic
 
 
 def write_all(folder: Path) -> None:
@@ -32,7 +32,7 @@ def write_all(folder: Path) -> None:
 @pytest.fixture
 def answer(monkeypatch: pytest.MonkeyPatch):
     """A function that makes fsync of files fail with an error number."""
-    monkeypatch.setattr(durable, "_warned", False)
+    monkeypatch.setattr(atomic, "_warned", False)
 
     def with_error(number: int) -> None:
         def fsync(descriptor: int) -> None:

@@ -1,4 +1,4 @@
-"""Import names of version 0.1.0 for modules that have moved since, so that programs written for it keep working."""
+"""Names that are imported when they are first used, and modules under the names that they had in version 0.1.0."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import importlib.abc
 import importlib.machinery
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 MOVED = {
+    "avatar.occlusion": "avatar.visibility",
+    "avatar.vit": "avatar.encoder",
     "bench": "apps.benchmark",
     "config": "batch.config",
     "demo": "apps.synthetic",
@@ -28,20 +32,43 @@ MOVED = {
     "manifest": "batch.journal.manifest",
     "model": "avatar.model",
     "mp4_header": "output.mp4_probe",
+    "output.camera_tag": "output.metadata",
     "output.params_log": "batch.journal.params_log",
+    "output.quantize": "output.frames",
+    "output.sidecar": "output.metadata",
     "pipeline": "batch.pipeline",
     "progress": "runtime.progress",
+    "render.composite": "render.background",
     "results": "batch.results",
     "runlog": "batch.journal.run_log",
     "safe_pickle": "runtime.safe_pickle",
     "shards": "batch.sharding",
     "timing": "runtime.timing",
+    "tracked.boxes": "tracked.parameters",
     "training": "apps.training",
     "viewfiles": "output.view_writer",
     "worklist": "batch.plan",
 }  # below `guava_aug`; folders with all that is in them
 
 _PACKAGE = "guava_aug."
+
+
+def lazy_attributes(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return the `__getattr__` (PEP 562) of a package.
+
+    Args:
+        package: its `__name__`.
+        modules: of each name the module that has it, below the package.
+    """
+
+    def __getattr__(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(import_module(f".{modules[name]}", package), name)
+        setattr(sys.modules[package], name, value)  # so that it is asked for once
+        return value
+
+    return __getattr__
 
 
 def new_name(name: str) -> str | None:
@@ -57,7 +84,7 @@ def new_name(name: str) -> str | None:
 
 
 class _MovedFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Import a moved module under its old name.
+    """Imports a moved module under its old name.
 
     It is first in `sys.meta_path`: otherwise files of a moved folder would be loaded twice.
     """
@@ -87,7 +114,7 @@ class _MovedFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         module.__spec__ = self._specs.pop(id(module))
 
 
-def install() -> None:
-    """Make the old names importable; a second call changes nothing."""
+def install_moved_modules() -> None:
+    """Make the names of 0.1.0 importable, for programs written for it; a second call changes nothing."""
     if not any(isinstance(finder, _MovedFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _MovedFinder())

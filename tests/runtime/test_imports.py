@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from guava_aug.runtime.moved_modules import MOVED, new_name
+from guava_aug.runtime.imports import MOVED, new_name
 
 
 @pytest.mark.parametrize(("old", "new"), MOVED.items())
