@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor
 
 from guava_aug.body.ehm import EhmModel
 from guava_aug.body.joints import INDEX, SIDES
-from guava_aug.tracked.fit.calibration import Calibration
-from guava_aug.tracked.fit.face import FaceModel, face_model
+from guava_aug.tracked.fit.branches import Branch, branches
+from guava_aug.tracked.fit.calibration import PAIRS, Calibration
+from guava_aug.tracked.fit.face import PRECISION, FaceModel, face_model
 from guava_aug.tracked.fit.problem import Prior
 from guava_aug.tracked.fit.rig import NUM_EXPRESSION, Points, RestBody, Rig, rest_body
 
@@ -29,11 +31,13 @@ class FittedBody:
     rig: Rig
     points: Points  # 33 of the body, 21 of each hand
     face: FaceModel
+    fast_face: FaceModel  # the same, for derivatives
     steady: Tensor  # [60] face landmarks that hold the head
     wobble: Tensor  # [468] metres that face landmarks move on the head, usually
     size_slope: Tensor  # [S] of the logarithm of a person's size
     pose_prior: Prior
     face_prior: Prior
+    branches: Sequence[Branch]  # of `points` with the steady points of the head, and of `PAIRS`
 
 
 def fitted_body(model: EhmModel, calibration: Calibration) -> FittedBody:
@@ -47,10 +51,12 @@ def fitted_body(model: EhmModel, calibration: Calibration) -> FittedBody:
     by_expression = face.by_expression
     spread = (by_expression @ c.expression_covariance[:NUM_EXPRESSION, :NUM_EXPRESSION]) * by_expression
     moves = (spread.sum((1, 2)) + c.face_sigma**2).sqrt() + _JAW_WOBBLE * face.jaw_weight
+    rig, steady = Rig(rest), _spread_points(face.points.rest, moves, _FACE_POINTS)
     return FittedBody(
-        c, Rig(rest), points, face, _spread_points(face.points.rest, moves, _FACE_POINTS),
+        c, rig, points, face, face.to(PRECISION), steady,
         (moves**2 + _FACES**2).sqrt(), _size_slope(rest), Prior(c.pose_mean, torch.linalg.inv(c.pose_covariance)),
         Prior(c.expression_mean, torch.linalg.inv(c.expression_covariance)),
+        branches(rig, torch.cat([points.joints, face.points.joints[steady]]), torch.tensor(PAIRS)),
     )  # fmt: skip
 
 

@@ -79,6 +79,7 @@ HAND_BONES = tuple((a, a + 1) if a % 4 else (0, a + 1) for a in range(20))  # la
 LIMBS = ((11, 13), (13, 15), (12, 14), (14, 16), (12, 11), (24, 12), (23, 11))  # of the body's 33 points
 LIMB_SIDES = (1, 1, -1, -1, 1, -1, 1)  # 1 left, -1 right: the mirror of a limb
 LIMB_KINDS = (0, 1, 0, 1, 2, 3, 3)  # entry of `limb_sigma`
+PAIRS = LIMBS + tuple((NUM_POSE + NUM_HAND * s + a, NUM_POSE + NUM_HAND * s + b) for s in (0, 1) for a, b in HAND_BONES)
 
 
 def corrected(directions: Tensor, maps: Tensor, side: int) -> Tensor:

@@ -22,6 +22,7 @@ _HEAD_MOVES = (0.05, 0.02)  # radians, metres: how far the face may move the hea
 _CUT = 4.0
 _BOUND = 0.02  # softness of the limits of expression and eyelids
 _GAZE = 0.25  # radians
+PRECISION = torch.float32  # of derivatives; steps are solved for in double precision
 _HEAD = 6  # unknowns of the head before those of the face
 _HEAD_ACCELERATION, _FREEDOM = 0.01, 4.0  # radians or metres in a frame; of Student's t
 
@@ -35,42 +36,62 @@ class FaceModel:
     by_eyelids: Tensor  # [468, 3, 2]
     jaw_weight: Tensor  # [468]
     jaw_at: Tensor  # [3] of the mean head, body axes
-    jaw_shapes: Tensor  # [9, 468, 3] pose blend shapes of the jaw
+    jaw_shapes: Tensor  # [468, 3, 9] pose blend shapes of the jaw
     bounded: bool  # expressions are activations of 0 and more, not components
 
     def local(self, face: Tensor) -> Tensor:
         """Return how far landmarks move from rest [T, 468, 3] for face unknowns [T, 55]."""
-        return self._values(face)[0]
+        return self.moved(face)[0]
 
-    def _values(self, face: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return movements [T, 468, 3], the jaw's turns [T, 3, 3], and what they turn [T, 468, 3] about the jaw."""
+    def moved(self, face: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return movements from rest [T, 468, 3], and what the derivatives are made of.
+
+        These are how a landmark follows what moves it before the jaw turns [T, 468, 3, 3], and its derivative to the
+        jaw's rotation vector [T, 468, 3, 3].
+        """
         expression, jaw, lids = face[:, :NUM_EXPRESSION], face[:, JAW], face[:, LIDS]
         R = axis_angle(jaw)
         eye = torch.eye(3, dtype=face.dtype, device=face.device)
-        shapes = torch.einsum("tk,kpi->tpi", (R - eye).flatten(1), self.jaw_shapes)
-        inside = self.by_expression @ expression.T  # [468, 3, T]
-        before = self.points.rest + inside.permute(2, 0, 1) + shapes
+        rest, w = self.points.rest, self.jaw_weight[:, None]
+        before = rest + _applied(self.by_expression, expression) + _applied(self.jaw_shapes, (R - eye).flatten(1))
         arm = before - self.jaw_at
-        w = self.jaw_weight[:, None]
         turned = arm @ R.transpose(1, 2)
-        moved = before + w * (turned - arm) + (self.by_eyelids @ lids.T).permute(2, 0, 1) - self.points.rest
-        return moved, R, turned
-
-    def _moved(self, face: Tensor) -> tuple[Tensor, Tensor]:
-        """Return movements [T, 468, 3] and their derivatives [T, 468, 3, 55]."""
-        moved, R, turned = self._values(face)
-        jaw, w = face[:, JAW], self.jaw_weight[:, None]
-        eye = torch.eye(3, dtype=face.dtype, device=face.device)
-        blend = eye + self.jaw_weight[None, :, None, None] * (R[:, None] - eye)  # [T, 468, 3, 3]
-        J = face.new_zeros(*moved.shape, NUM_FACE_UNKNOWNS)
-        J[..., :NUM_EXPRESSION] = blend @ self.by_expression
+        moved = before + w * (turned - arm) + _applied(self.by_eyelids, lids) - rest
+        blend = eye + w[..., None] * (R[:, None] - eye)
         turn = left_jacobian(jaw)  # [T, 3, 3]
-        J[..., JAW] = w[..., None] * (skew(-turned) @ turn[:, None])
+        by_jaw = w[..., None] * (skew(-turned) @ turn[:, None])
         # the jaw's blend shapes follow the entries of R
         slopes = torch.stack([skew(turn[:, :, k]) @ R for k in range(3)], -1).flatten(1, 2)  # [T, 9, 3]
-        J[..., JAW] += blend @ torch.einsum("tkj,kpi->tpij", slopes, self.jaw_shapes)
-        J[..., LIDS] = self.by_eyelids
-        return moved, J
+        by_jaw += blend @ (self.jaw_shapes.flatten(0, 1) @ slopes).unflatten(1, (-1, 3))
+        return moved, blend, by_jaw
+
+    def rows(self, across: Tensor, blend: Tensor, by_jaw: Tensor) -> Tensor:
+        """Return the derivatives [T, 468, R, 55] of R residuals of each landmark.
+
+        Args:
+            across: [T, 468, R, 3] change of the residuals when a landmark moves, in the axes of the head.
+            blend: Of `moved`.
+            by_jaw: Of `moved`.
+        """
+        T, R = len(across), across.shape[2]
+        expression = ((across @ blend).transpose(0, 1).flatten(1, 2) @ self.by_expression).unflatten(1, (T, R))
+        lids = (across.transpose(0, 1).flatten(1, 2) @ self.by_eyelids).unflatten(1, (T, R))
+        return torch.cat([expression.transpose(0, 1), across @ by_jaw, lids.transpose(0, 1)], -1)
+
+    def to(self, dtype: torch.dtype) -> FaceModel:
+        """Return the model in another precision."""
+        p = self.points
+        return FaceModel(
+            Points(p.joints, p.rest.to(dtype), p.rest_by_shape.to(dtype)), self.by_expression.to(dtype),
+            self.by_eyelids.to(dtype), self.jaw_weight.to(dtype), self.jaw_at.to(dtype), self.jaw_shapes.to(dtype),
+            self.bounded,
+        )  # fmt: skip
+
+
+def _applied(shapes: Tensor, coefficients: Tensor) -> Tensor:
+    """Return [T, N, 3] of shapes [N, 3, K] with coefficients [T, K]."""
+    out: Tensor = (coefficients @ shapes.flatten(0, 1).T).unflatten(1, (-1, 3))
+    return out
 
 
 def face_model(model: EhmModel, calibration: Calibration) -> FaceModel:
@@ -112,7 +133,7 @@ def face_model(model: EhmModel, calibration: Calibration) -> FaceModel:
         by_eyelids=mixed(torch.stack(lids, -1)),
         jaw_weight=mixed(a.head.lbs_weights[head_ids, 2].double()),
         jaw_at=head_rest.head_joints[2].double() + eyes_to_body,
-        jaw_shapes=mixed(jaw_shapes.transpose(0, 1)).transpose(0, 1),
+        jaw_shapes=mixed(jaw_shapes.transpose(0, 1)).permute(0, 2, 1).contiguous(),
         bounded=bool(a.head.exprdirs.shape[-1] and space.tied),
     )
 
@@ -131,37 +152,41 @@ class FaceProblem:
     precision: Tensor  # [55, 55]
     lens: Lens
 
+    def frames(self, index: Tensor | slice) -> FaceProblem:
+        """Return the problem of some frames."""
+        return replace(
+            self, turn=self.turn[index], at=self.at[index], pixels=self.pixels[index], weights=self.weights[index]
+        )
+
     def quadratic(self, x: Tensor) -> Quadratic:
         """Return the cost near x [T, 61]: three turns and three metres of the head, then the face."""
-        moved, J = self.model._moved(x[:, 6:])
-        local = self.rest + moved
-        spin = axis_angle(x[:, :3])
-        turn = spin @ self.turn
-        arm = local @ turn.transpose(1, 2)
-        at = arm + (self.at + x[:, 3:6])[:, None]
-        T, N = at.shape[:2]
-        full = x.new_zeros(T, N, 3, x.shape[1])
-        full[..., :3] = skew(-arm) @ left_jacobian(x[:, :3])[:, None]
-        full[..., 3:6] = torch.eye(3, dtype=x.dtype, device=x.device)
-        full[..., 6:] = turn[:, None] @ J
+        p = x.to(PRECISION)
+        moved, blend, by_jaw = self.model.moved(p[:, _HEAD:])
+        turn = axis_angle(p[:, :3]) @ self.turn
+        arm = (self.rest + moved) @ turn.transpose(1, 2)
+        at = arm + (self.at + p[:, 3:6])[:, None]
+        T = len(at)
         z = at[..., 2].clamp(min=0.05)
         slope = at[..., :2] / z[..., None]
-        off = slope * self.lens.focal + x.new_tensor(self.lens.center) - self.pixels
-        rows = self.lens.focal / z[..., None, None] * (full[:, :, :2] - slope[..., None] * full[:, :, 2:])
-        error = (off**2).sum(-1) * self.weights
-        c2 = _CUT**2
-        w = ((c2 / (c2 + error)) ** 2 * self.weights)[..., None].expand(-1, -1, 2).flatten(1)
-        A = rows.flatten(1, 2)
-        weighted = A * w[..., None]
-        H = A.transpose(1, 2) @ weighted
-        g = (weighted.transpose(1, 2) @ off.flatten(1)[..., None])[..., 0]
-        cost = (c2 * error / (c2 + error)).sum(1) / 2
+        off = slope * self.lens.focal + p.new_tensor(self.lens.center) - self.pixels  # [T, 468, 2]
+        error, c2 = (off**2).sum(-1) * self.weights, _CUT**2
+        let = c2 / (c2 + error)  # Geman-McClure as a reweighted square
+        root = let * self.weights.sqrt()
+        across = p.new_zeros(T, at.shape[1], 2, 3)
+        across[..., 0, 0] = across[..., 1, 1] = 1
+        across[..., 2] = -slope
+        across *= (self.lens.focal / z * root)[..., None, None]
+        spin = torch.linalg.cross(arm[:, :, None].expand_as(across), across) @ left_jacobian(p[:, :3])[:, None]
+        rows = torch.cat([spin, across, self.model.rows(across @ turn[:, None], blend, by_jaw)], -1).flatten(1, 2)
+        transposed = rows.transpose(1, 2)
+        H = (transposed @ rows).to(x.dtype)
+        g = (transposed @ (off * root[..., None]).flatten(1)[..., None])[..., 0].to(x.dtype)
+        cost = (let * error).sum(1).to(x.dtype) / 2
         # priors: the head stays, the face is a face
         head = x.new_tensor([_HEAD_MOVES[0] ** -2] * 3 + [_HEAD_MOVES[1] ** -2] * 3)
         away = x[:, 6:] - self.mean
         pull = torch.cat([x[:, :6] * head, away @ self.precision], 1)
         cost = cost + ((x[:, :6] ** 2 * head).sum(1) + (away @ self.precision * away).sum(1)) / 2
-        H = H.clone()
         H[:, :6, :6] += torch.diag(head)
         H[:, 6:, 6:] += self.precision
         low, high = self._bounds(x)
@@ -179,14 +204,18 @@ class FaceProblem:
             face_low[:, :NUM_EXPRESSION], face_high[:, :NUM_EXPRESSION] = 0, 3
         return low, high
 
-    def start(self) -> Tensor:
-        """Return unknowns [T, 61] to begin with: the usual face, on the head where it is."""
+    def frame_quadratic(self, x: Tensor, index: Tensor) -> Quadratic:
+        """Return the cost near x of the frames `index`."""
+        return self.frames(index).quadratic(x)
+
+    def start(self, faces: Tensor | None = None) -> Tensor:
+        """Return unknowns [T, 61] to begin with: faces [T, 55], or the usual one, on the head where it is."""
         T = len(self.pixels)
-        return torch.cat([self.mean.new_zeros(T, _HEAD), self.mean.expand(T, -1)], 1)
+        return torch.cat([self.mean.new_zeros(T, _HEAD), self.mean.expand(T, -1) if faces is None else faces], 1)
 
     def solve(self, x: Tensor, acceleration: Tensor, iterations: int = 6) -> Tensor:
         """Return the unknowns [T, 61] with smoothness, from x [T, 61]; `acceleration` [55] is the usual one."""
-        x = solve_frames(self.quadratic, x, iterations)
+        x = solve_frames(self.frame_quadratic, x, iterations)
         if len(x) < 3:
             return x
         typical = torch.cat([x.new_full((_HEAD,), _HEAD_ACCELERATION), acceleration])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from guava_aug.tracked.detect.landmarks import Landmarks
 from guava_aug.tracked.fit.body_points import FittedBody
-from guava_aug.tracked.fit.calibration import HAND_BONES, LIMB_KINDS, LIMB_SIDES, LIMBS, NUM_POSE, corrected
+from guava_aug.tracked.fit.calibration import HAND_BONES, LIMB_KINDS, LIMB_SIDES, LIMBS, NUM_POSE, PAIRS, corrected
 from guava_aug.tracked.fit.clean import hand_blur
 from guava_aug.tracked.fit.problem import BodyProblem, Lens, Observations
 from guava_aug.tracked.fit.rig import Points
@@ -61,7 +61,7 @@ class Clip:
         head = b.face.points[b.steady]
         rest = head.rest if face_offsets is None else head.rest + face_offsets[:, b.steady]
         points = Points.cat([b.points, Points(head.joints, rest, head.rest_by_shape)])
-        return BodyProblem(b.rig, points, observations(self), b.pose_prior, self.lens, self.depth, cut)
+        return BodyProblem(b.rig, points, observations(self), b.pose_prior, self.lens, self.depth, b.branches, cut)
 
 
 def first_depth(body: FittedBody, landmarks: Landmarks, lens: Lens) -> float:
@@ -86,7 +86,8 @@ def observations(clip: Clip) -> Observations:
     face_seen = _f64(lm.face_score)[:, None]
     hand_seen = _f64(lm.hand_score * hand_blur(lm, clip.fps))  # [T, 2]
     hand_weights = (hand_seen[..., None] * _HAND_SHARE / _variance(clip, c.hand_sigma)).flatten(1)
-    pairs, directions, weights = _directions(clip, hand_seen)
+    directions, weights = _directions(clip, hand_seen)
+    pairs = torch.tensor(PAIRS)
     return Observations(
         torch.cat([pose, hands, face[:, b.steady]], 1),
         torch.cat([_pose_weights(clip, pose, hand_seen, face_seen), hand_weights, face_weights(clip)[:, b.steady]], 1),
@@ -114,25 +115,21 @@ def _pose_weights(clip: Clip, pose: Tensor, hand_seen: Tensor, face_seen: Tensor
     return weights
 
 
-def _directions(clip: Clip, hand_seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return pairs [M, 2], directions [T, M, 3] and weights [T, M] of limbs and hand bones."""
+def _directions(clip: Clip, hand_seen: Tensor) -> tuple[Tensor, Tensor]:
+    """Return directions [T, M, 3] and weights [T, M] of `PAIRS`: limbs, then bones of hands."""
     lm, c = clip.landmarks, clip.body.calibration
-    pairs: list[tuple[int, int]] = []
     directions, weights = [], []
     world = _f64(lm.pose_world)
     score = _f64(lm.pose_score)
     for (a, b), kind, side in zip(LIMBS, LIMB_KINDS, LIMB_SIDES, strict=True):
         directions.append(corrected(_unit(world[:, b] - world[:, a]), c.limb_maps[kind], side))
         weights.append(torch.minimum(score[:, a], score[:, b]) * _LIMB_SHARE / (c.limb_sigma[kind] ** 2 + _BUILD**2))
-        pairs.append((a, b))
     hands = _f64(lm.hands_world)
     for s in (0, 1):
-        first = lm.pose.shape[1] + lm.hands.shape[2] * s
         for k, (a, b) in enumerate(HAND_BONES):
             directions.append(corrected(_unit(hands[:, s, b] - hands[:, s, a]), c.bone_maps[k], 1 - 2 * s))
             weights.append(hand_seen[:, s] * _BONE_SHARE / (c.bone_sigma[k] ** 2 + _HAND_BUILD**2))
-            pairs.append((first + a, first + b))
-    return torch.tensor(pairs), torch.stack(directions, 1), torch.stack(weights, 1)
+    return torch.stack(directions, 1), torch.stack(weights, 1)
 
 
 def _by_hand_net(pairs: Tensor) -> Tensor:

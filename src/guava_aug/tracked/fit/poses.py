@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from guava_aug.body.joints import INDEX, SIDES
-from guava_aug.tracked.fit.face import FaceProblem, gaze
+from guava_aug.tracked.fit.face import PRECISION, FaceProblem, gaze
 from guava_aug.tracked.fit.observe import Clip, pixels
 from guava_aug.tracked.fit.problem import BodyProblem
 from guava_aug.tracked.fit.solver import Quadratic, Smoothness, solve_frames, solve_sequence
@@ -62,13 +62,17 @@ def _window(
     clip: Clip, shape: Tensor, x: Tensor, before: Tensor | None, iterations: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     for cut in _FIRST_CUTS:
-        x = solve_frames(_quadratic(clip.problem(None, cut), shape), x, iterations)
+        x = solve_frames(frame_quadratic(clip.problem(None, cut), shape), x, iterations)
+    faces = fit_faces(clip, x, shape, smooth=False, iterations=4)
     smooth = _smoothness(clip, x, before)
-    x = solve_sequence(_quadratic(clip.problem(None), shape), smooth, x, iterations)
-    faces = fit_faces(clip, x, shape)
-    x = solve_sequence(_quadratic(clip.problem(clip.body.face.local(faces)), shape), smooth, x, iterations // 2)
-    faces = fit_faces(clip, x, shape)
+    x = solve_sequence(_quadratic(clip.problem(clip.body.face.local(faces)), shape), smooth, x, iterations)
+    faces = fit_faces(clip, x, shape, faces)
     return x, faces, _gaze(clip, x, shape)
+
+
+def frame_quadratic(problem: BodyProblem, shape: Tensor) -> Callable[[Tensor, Tensor], Quadratic]:
+    """Return the cost of frames `index` near x, for `solve_frames`."""
+    return lambda x, index: problem.frames(index).frame_quadratic(x, shape)
 
 
 def _quadratic(problem: BodyProblem, shape: Tensor) -> Callable[[Tensor], Quadratic]:
@@ -90,22 +94,30 @@ def head_transform(clip: Clip, x: Tensor, shape: Tensor) -> tuple[Tensor, Tensor
     return world[:, INDEX["head"]], place[:, INDEX["head"]], place
 
 
-def fit_faces(clip: Clip, x: Tensor, shape: Tensor, *, smooth: bool = True, iterations: int = 6) -> Tensor:
-    """Return the face [T, 55] of frames whose bodies are at poses x [T, D]."""
+def fit_faces(
+    clip: Clip, x: Tensor, shape: Tensor, faces: Tensor | None = None, *, smooth: bool = True, iterations: int = 6
+) -> Tensor:
+    """Return the face [T, 55] of frames whose bodies are at poses x [T, D]; `faces` is where to begin."""
     body, c = clip.body, clip.body.calibration
     turn, place, _ = head_transform(clip, x, shape)
     points = body.face.points
     rest = points.rest + points.rest_by_shape @ shape - body.rig.rest_joints(shape)[INDEX["head"]]
     seen = torch.from_numpy(clip.landmarks.face_score.astype(np.float64))[:, None]
     weights = seen * _FACE_SHARE / ((c.face_sigma * clip.scale) ** 2 + clip.detector_pixel**2)
+
+    def fast(v: Tensor) -> Tensor:
+        return v.to(PRECISION)
+
     problem = FaceProblem(
-        body.face, rest, turn, place, pixels(clip.landmarks.face), weights, body.face_prior.mean,
-        body.face_prior.precision, clip.lens,
+        body.fast_face, fast(rest), fast(turn), fast(place), fast(pixels(clip.landmarks.face)), fast(weights),
+        body.face_prior.mean, body.face_prior.precision, clip.lens,
     )  # fmt: skip
     acceleration = c.expression_acceleration * (_FPS / clip.fps) ** 2
-    start = problem.start()
+    start = problem.start(faces)
     found = (
-        problem.solve(start, acceleration, iterations) if smooth else solve_frames(problem.quadratic, start, iterations)
+        problem.solve(start, acceleration, iterations)
+        if smooth
+        else solve_frames(problem.frame_quadratic, start, iterations)
     )
     return found[:, 6:]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from guava_aug.tracked.fit.branches import Branch
 from guava_aug.tracked.fit.rig import Points, Rig
 from guava_aug.tracked.fit.solver import Quadratic, SharedQuadratic
 
@@ -54,6 +56,16 @@ class Prior:
 
 
 @dataclass(frozen=True)
+class _Residuals:
+    """N residuals of R numbers each in T frames, times the roots of their weights."""
+
+    cost: Tensor  # [T]
+    off: Tensor  # [T, N, R]
+    across: Tensor  # [T, N, R, 3] change when the point, or the second point of the pair, moves
+    stretched: Tensor | None  # [T, N, R] change with the logarithm of the focal length alone
+
+
+@dataclass(frozen=True)
 class BodyProblem:
     """Poses, root places, shape and focal length against observations.
 
@@ -67,6 +79,7 @@ class BodyProblem:
     prior: Prior
     lens: Lens
     depth: float  # metres of the reference at `lens.focal`
+    branches: Sequence[Branch]  # of `points` and `seen.pairs`
     cut: float = 4.0  # standard deviations beyond which a point is let go (Geman-McClure)
 
     def frames(self, index: slice | Tensor) -> BodyProblem:
@@ -105,73 +118,101 @@ class BodyProblem:
     ) -> SharedQuadratic:
         rig, seen = self.rig, self.seen
         log_focal = shared[-1] if shared is not None else x.new_zeros(())
+        focal = self.lens.focal * log_focal.exp()
         joints = rig.rest_joints(shape)
         root = self.root(x, log_focal)
         world, place = rig.transforms(x, root, joints)
-        at = rig.points(world, place, self.points, joints, shape)
-        T, N = at.shape[:2]
-
-        # derivatives of positions to the frame's unknowns, then to the shared ones
-        J = rig.pose_jacobian(x, world, place, self.points, at)  # [T, N, 3, D]
-        moved = torch.zeros(T, 3, 3, dtype=x.dtype, device=x.device)
+        at = rig.points(world, place, self.points, joints, shape)  # [T, N, 3]
+        T, D = x.shape
+        moved = x.new_zeros(T, 3, 3)
         moved[:, 0, 0] = moved[:, 1, 1] = x[:, PLACE.start + 2].exp()
         moved[..., 2] = root
-        J[..., PLACE] = moved[:, None]
+        twists = rig.twists(x, world, place, moved)
+        in_picture = self._in_picture(at, focal)
+        in_space = self._in_space(at, focal)
+        cost = in_picture.cost + in_space.cost
+        g, H = x.new_zeros(T, D), x.new_zeros(T, D, D)
+        by_shared = None
         if shared is not None:
-            by_shape = rig.shape_jacobian(world, self.points)
-            by_focal = torch.zeros(T, N, 3, 1, dtype=x.dtype, device=x.device)
-            by_focal[:, :, 2, 0] = root[:, None, 2]
-            J = torch.cat([J, by_shape, by_focal], -1)
-
-        rows, residuals, weights, cost = [], [], [], x.new_zeros(T)
-        # points in the picture
-        focal = self.lens.focal * log_focal.exp()
-        z = at[..., 2].clamp(min=_NEAREST)
-        slope = at[..., :2] / z[..., None]
-        off = slope * focal + x.new_tensor(self.lens.center) - seen.pixels  # [T, N, 2]
-        to_pixel = focal / z[..., None, None] * (J[:, :, :2] - slope[..., None] * J[:, :, 2:])  # [T, N, 2, D]
-        if shared is not None:
-            to_pixel[..., -1] += slope * focal
-        error = (off**2).sum(-1) * seen.weights  # [T, N]
-        c2 = self.cut**2
-        let = (c2 / (c2 + error)) ** 2  # Geman-McClure as a reweighted square
-        cost = cost + (c2 * error / (c2 + error)).sum(1) / 2
-        rows.append(to_pixel.flatten(1, 2))
-        residuals.append(off.flatten(1))
-        weights.append((let * seen.weights)[..., None].expand(-1, -1, 2).flatten(1))
-        # directions between points
-        if len(seen.pairs):
-            a, b = seen.pairs.unbind(1)
-            between = at[:, b] - at[:, a]
-            length = between.norm(dim=-1, keepdim=True).clamp(min=1e-6)
-            miss = between / length - self._turned(seen.directions, (seen.pixels[:, a] + seen.pixels[:, b]) / 2, focal)
-            error = (miss**2).sum(-1) * seen.direction_weights
-            let = (c2 / (c2 + error)) ** 2
-            cost = cost + (c2 * error / (c2 + error)).sum(1) / 2
-            # of a unit vector only what lies across it
-            unit = (between / length)[..., None]
-            slopes = (J[:, b] - J[:, a]) / length[..., None]
-            slopes = slopes - unit * (unit * slopes).sum(2, keepdim=True)
-            rows.append(slopes.flatten(1, 2))
-            residuals.append(miss.flatten(1))
-            weights.append((let * seen.direction_weights)[..., None].expand(-1, -1, 3).flatten(1))
-        A, r, w = torch.cat(rows, 1), torch.cat(residuals, 1), torch.cat(weights, 1)
-        weighted = A * w[..., None]
-        H = A.transpose(1, 2) @ weighted
-        g = (weighted.transpose(1, 2) @ r[..., None])[..., 0]
-        D = x.shape[1]
+            by_shared = rig.shape_jacobian(world, self.points)  # [T, N, 3, S]
+            K = len(shared)
+            g_shared, H_shared, coupling = x.new_zeros(K), x.new_zeros(K, K), x.new_zeros(T, D, K)
+        pairs = seen.pairs
+        for branch in self.branches:
+            p, m = branch.points, branch.pairs
+            ends = (at[:, pairs[m, 0]], at[:, pairs[m, 1]])
+            rows = torch.cat(
+                [
+                    branch.point_rows(in_picture.across[:, p], at[:, p], twists),
+                    branch.pair_rows(in_space.across[:, m], ends, twists),
+                ],
+                1,
+            )
+            off = torch.cat([in_picture.off[:, p].flatten(1), in_space.off[:, m].flatten(1)], 1)[..., None]
+            transposed = rows.transpose(1, 2)
+            ids = branch.columns
+            g[:, ids] += (transposed @ off)[..., 0]
+            H[:, ids[:, None], ids] += transposed @ rows
+            if by_shared is not None:
+                others = self._shared_rows(in_picture, in_space, by_shared, root, branch)
+                coupling[:, ids] += transposed @ others
+                g_shared += (others.transpose(1, 2) @ off).sum(0)[:, 0]
+                H_shared += others.flatten(0, 1).T @ others.flatten(0, 1)
         # the prior
         away = x - self.prior.mean
         pull = away @ self.prior.precision
-        cost = cost + (pull * away).sum(1) / 2
-        frames = Quadratic(cost, g[:, :D] + pull, H[:, :D, :D] + self.prior.precision)
+        frames = Quadratic(cost + (pull * away).sum(1) / 2, g + pull, H + self.prior.precision)
         if shared is None or shared_prior is None:
             empty = x.new_zeros(0)
             return SharedQuadratic(frames, x.new_zeros(T, D, 0), empty, x.new_zeros(0, 0), x.new_zeros(()))
         away = shared - shared_prior.mean
         pull = shared_prior.precision @ away
-        return SharedQuadratic(
-            frames, H[:, :D, D:], g[:, D:].sum(0) + pull, H[:, D:, D:].sum(0) + shared_prior.precision, away @ pull / 2
+        return SharedQuadratic(frames, coupling, g_shared + pull, H_shared + shared_prior.precision, away @ pull / 2)
+
+    def _in_picture(self, at: Tensor, focal: Tensor) -> _Residuals:
+        """Return the residuals of points [T, N, 3] in the picture."""
+        seen = self.seen
+        z = at[..., 2].clamp(min=_NEAREST)
+        slope = at[..., :2] / z[..., None]
+        off = slope * focal + at.new_tensor(self.lens.center) - seen.pixels  # [T, N, 2]
+        cost, root = self._robust((off**2).sum(-1), seen.weights)
+        across = at.new_zeros(*at.shape[:2], 2, 3)
+        across[..., 0, 0] = across[..., 1, 1] = 1
+        across[..., 2] = -slope
+        across *= (focal / z * root)[..., None, None]
+        return _Residuals(cost, off * root[..., None], across, slope * focal * root[..., None])
+
+    def _in_space(self, at: Tensor, focal: Tensor) -> _Residuals:
+        """Return the residuals of the directions between points."""
+        seen = self.seen
+        a, b = seen.pairs.unbind(1)
+        between = at[:, b] - at[:, a]
+        length = between.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+        unit = between / length
+        off = unit - self._turned(seen.directions, (seen.pixels[:, a] + seen.pixels[:, b]) / 2, focal)
+        cost, root = self._robust((off**2).sum(-1), seen.direction_weights)
+        # of a unit vector only what lies across it
+        across = torch.eye(3, dtype=at.dtype, device=at.device) - unit[..., None] * unit[..., None, :]
+        return _Residuals(cost, off * root[..., None], across * (root[..., None] / length)[..., None], None)
+
+    def _robust(self, squares: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the cost [T] of squared residuals [T, N] (Geman-McClure), and the roots of their weights [T, N]."""
+        error, c2 = squares * weights, self.cut**2
+        let = c2 / (c2 + error)  # as a reweighted square
+        return (let * error).sum(1) / 2, let * weights.sqrt()
+
+    def _shared_rows(
+        self, in_picture: _Residuals, in_space: _Residuals, by_shape: Tensor, root: Tensor, branch: Branch
+    ) -> Tensor:
+        """Return the derivatives [T, R, K] of a branch's residuals to shape and focal length."""
+        p, m, pairs = branch.points, branch.pairs, self.seen.pairs
+        points = in_picture.across[:, p] @ by_shape[:, p]  # [T, n, 2, S]
+        assert in_picture.stretched is not None
+        away = (in_picture.across[:, p, :, 2] * root[:, None, 2:] + in_picture.stretched[:, p])[..., None]
+        between = in_space.across[:, m] @ (by_shape[:, pairs[m, 1]] - by_shape[:, pairs[m, 0]])
+        still = between.new_zeros(*between.shape[:3], 1)  # directions do not depend on the depth
+        return torch.cat(
+            [torch.cat([points, away], -1).flatten(1, 2), torch.cat([between, still], -1).flatten(1, 2)], 1
         )
 
     def _turned(self, directions: Tensor, pixels: Tensor, focal: Tensor) -> Tensor:

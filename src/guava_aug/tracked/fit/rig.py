@@ -263,9 +263,9 @@ class Rig:
                 ancestors[j, k] = True
                 k = self.parents[k]
         self.ancestors = ancestors.to(device)  # [J, J] whether k is j or above it
-        moved = self.space.turns.unflatten(0, (-1, 3)).abs().sum((1, 2)) > 0
-        self.active = moved.nonzero()[:, 0].to(device)
-        self.active_turns = self.turns.unflatten(0, (-1, 3))[self.active]  # [A, 3, D]
+        joints, columns, axes = _twists(self.space)
+        self.twist_joints, self.twist_columns, self.twist_axes = joints.to(device), columns.to(device), axes.to(device)
+        self.above = torch.tensor(self.parents, device=device).clamp(min=0)
         self.levels = _levels(self.parents, device)
 
     def transforms(self, pose: Tensor, root: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:
@@ -301,21 +301,24 @@ class Rig:
         local = points.rest + points.rest_by_shape @ shape - joints[points.joints]
         return place[:, points.joints] + (world[:, points.joints] @ local[..., None])[..., 0]
 
-    def pose_jacobian(self, pose: Tensor, world: Tensor, place: Tensor, points: Points, at: Tensor) -> Tensor:
-        """Return the derivatives [T, N, 3, D] of point positions `at` [T, N, 3] to the pose, the root's place apart."""
-        T, N = at.shape[:2]
-        ids = self.active
-        above = torch.tensor([max(p, 0) for p in self.parents], device=pose.device)[ids]
-        parent = world[:, above].clone()
-        parent[:, ids == 0] = torch.eye(3, dtype=pose.dtype, device=pose.device)
-        turn = parent @ left_jacobian(self.space_vectors(pose)[:, ids])  # [T, A, 3, 3]
-        spin = (turn.flatten(0, 1) @ self.active_turns.repeat(T, 1, 1)).unflatten(0, (T, -1))  # [T, A, 3, D]
-        arms = at[:, :, None] - place[:, None, ids]  # [T, N, A, 3]
-        arms = arms * self.ancestors[points.joints][:, ids].to(pose.dtype)[None, :, :, None]
-        # sum over joints of spin x arm, as one product with the skew matrices of the arms
-        out: Tensor = (
-            skew(-arms).transpose(2, 3).reshape(T, N * 3, -1) @ spin.reshape(T, -1, spin.shape[-1])
-        ).unflatten(1, (N, 3))
+    def twists(self, pose: Tensor, world: Tensor, place: Tensor, moved: Tensor) -> Tensor:
+        """Return how the unknowns move what hangs on their joints [T, 6, E]: a point p by w x p + v for each unit.
+
+        E are first the D unknowns, then further joints that an unknown turns (`twist_joints`, `twist_columns`).
+
+        Args:
+            pose: [T, D].
+            world: [T, J, 3, 3] of `transforms`.
+            place: [T, J, 3] of `transforms`.
+            moved: [T, 3, 3] derivative of the root's place to the unknowns "place".
+        """
+        ids = self.twist_joints
+        parent = world[:, self.above]
+        parent[:, 0] = torch.eye(3, dtype=pose.dtype, device=pose.device)
+        turn = parent @ left_jacobian(self.space_vectors(pose))  # [T, J, 3, 3]
+        w = (turn[:, ids] @ self.twist_axes.to(pose.dtype)[..., None])[..., 0]  # [T, E, 3]
+        out = torch.cat([w, torch.linalg.cross(place[:, ids], w)], -1).transpose(1, 2).contiguous()
+        out[:, 3:, self.space.slices["place"]] = moved
         return out
 
     def shape_jacobian(self, world: Tensor, points: Points) -> Tensor:
@@ -328,6 +331,19 @@ class Rig:
             )
         local = points.rest_by_shape - self.joints_by_shape[points.joints]
         return place[:, points.joints] + world[:, points.joints] @ local
+
+
+def _twists(space: PoseSpace) -> tuple[Tensor, Tensor, Tensor]:
+    """Return joint [E], unknown [E] and axis [E, 3] of all turns: each unknown once, then its further joints."""
+    turns = space.turns.unflatten(0, (-1, 3))  # [J, 3, D]
+    first: list[tuple[int, int]] = []
+    further: list[tuple[int, int]] = []
+    for column in range(space.size):
+        joints = turns[:, :, column].abs().sum(1).nonzero()[:, 0].tolist()
+        first.append((joints[0] if joints else 0, column))  # what turns nothing moves the root
+        further += [(j, column) for j in joints[1:]]
+    joints, columns = torch.tensor(first + further).unbind(1)
+    return joints, columns, turns[joints, :, columns]
 
 
 def _levels(parents: list[int], device: torch.device | str) -> list[tuple[Tensor, Tensor]]:

@@ -11,9 +11,9 @@ from torch import Tensor
 from guava_aug.tracked.detect.landmarks import Landmarks
 from guava_aug.tracked.fit.body_points import FittedBody
 from guava_aug.tracked.fit.observe import Clip, first_depth, pixels
-from guava_aug.tracked.fit.poses import fit_faces
+from guava_aug.tracked.fit.poses import fit_faces, frame_quadratic
 from guava_aug.tracked.fit.problem import PLACE, Lens, Prior
-from guava_aug.tracked.fit.solver import Quadratic, SharedQuadratic, solve_frames, solve_shared
+from guava_aug.tracked.fit.solver import SharedQuadratic, solve_frames, solve_shared
 
 _FRAMES = 24
 _ROUNDS = 2
@@ -72,7 +72,7 @@ def _solve(clip: Clip, usual_focal: float | None) -> tuple[Tensor, Lens, float, 
     shared = torch.zeros(size + 1, dtype=torch.float64)
     x = first_poses(clip, shared[:-1])
     for cut in _FIRST_CUTS:
-        x = solve_frames(_posing(clip, shared[:-1], cut), x, 10)
+        x = solve_frames(frame_quadratic(clip.problem(None, cut), shared[:-1]), x, 10)
     offsets, cost = None, 0.0
     for _ in range(_ROUNDS):
         prior = _shape_prior(clip, usual_focal)
@@ -88,15 +88,6 @@ def _solve(clip: Clip, usual_focal: float | None) -> tuple[Tensor, Lens, float, 
         faces = fit_faces(clip, x, shared[:-1], smooth=False)
         offsets = clip.body.face.local(faces)
     return shared[:-1], clip.lens, clip.depth, cost
-
-
-def _posing(clip: Clip, shape: Tensor, cut: float):  # type: ignore[no-untyped-def]
-    problem = clip.problem(None, cut)
-
-    def quadratic(x: Tensor) -> Quadratic:
-        return problem.frame_quadratic(x, shape)
-
-    return quadratic
 
 
 def _sharing(clip: Clip, offsets: Tensor | None, prior: Prior):  # type: ignore[no-untyped-def]

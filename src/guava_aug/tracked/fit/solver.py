@@ -74,27 +74,39 @@ class Smoothness:
 
 
 def solve_frames(
-    quadratic: Callable[[Tensor], Quadratic],
+    quadratic: Callable[[Tensor, Tensor], Quadratic],  # cost of the frames with these numbers near x
     x: Tensor,  # [T, D]
     iterations: int,
+    tolerance: float = 1e-3,
 ) -> Tensor:
-    """Return the minimum of the cost of each frame by itself [T, D], all frames at once, each with its own damping."""
+    """Return the minimum of the cost of each frame by itself [T, D], all frames at once, each with its own damping.
+
+    A frame is done when a step gains less than `tolerance` of its cost; only the others go on.
+    """
+    x = x.clone()
+    left = torch.arange(len(x), device=x.device)
     damping = torch.full((len(x),), _FIRST_DAMPING, dtype=x.dtype, device=x.device)
-    now = quadratic(x)
+    now = quadratic(x, left)
     for _ in range(iterations):
         diagonal = now.hessian.diagonal(dim1=1, dim2=2)
         system = now.hessian + torch.diag_embed(damping[:, None] * diagonal + _RIDGE)
-        step = -torch.linalg.solve_ex(system, now.gradient[..., None])[0][..., 0]
-        step = torch.nan_to_num(step)
-        tried = quadratic(x + step)
+        step = torch.nan_to_num(-torch.linalg.solve_ex(system, now.gradient[..., None])[0][..., 0])
+        tried = quadratic(x[left] + step, left)
         better = tried.cost < now.cost
-        x = torch.where(better[:, None], x + step, x)
+        x[left[better]] += step[better]
+        done = better & (now.cost - tried.cost < tolerance * now.cost)
+        damping = torch.where(better, damping * _EASIER, damping * _HARDER)
+        done |= damping > _MOST_DAMPING
+        on = ~done
+        left, damping = left[on], damping[on].clamp(min=_LEAST_DAMPING)
+        if not len(left):
+            break
+        better = better[on]
         now = Quadratic(
-            torch.where(better, tried.cost, now.cost),
-            torch.where(better[:, None], tried.gradient, now.gradient),
-            torch.where(better[:, None, None], tried.hessian, now.hessian),
+            torch.where(better, tried.cost[on], now.cost[on]),
+            torch.where(better[:, None], tried.gradient[on], now.gradient[on]),
+            torch.where(better[:, None, None], tried.hessian[on], now.hessian[on]),
         )
-        damping = torch.where(better, damping * _EASIER, damping * _HARDER).clamp(_LEAST_DAMPING, _MOST_DAMPING)
     return x
 
 
