@@ -1,24 +1,36 @@
 """How near the tracker comes to the truth, on generated people that were never used to calibrate it.
 
-`python benchmarks/tracking.py [--clips N] [--frames N] [--bank BANK.npz] [--near SHARE] [--estimate_lens]
+`python benchmarks/tracking.py [--clips N] [--frames N] [--bank BANK.npz] [--near SHARE] [--estimate_lens] [--spoil]
 [--photometric]`
+`python benchmarks/tracking.py --calibrated PACK [--estimate_lens]`
 
 Generated people, seeds of their own, are detected and fitted, and the poses are compared with those they were made
 from: millimetres with the necks on each other, also after one scale per clip (one camera does not show how large a
 person is), pixels of a picture of 1024, and how much the joints jitter against the truth. The three bundled clips of
 dressed people come first. `--near`: that share of the clips is seen by a near camera, whose lens is given, or estimated
-with `--estimate_lens`. `--photometric`: every clip once more after the fit to its pictures, and dB on the person and
-IoU of an avatar of one frame on the landmark fit, on the refined fit and on the true parameters.
+with `--estimate_lens`. `--spoil`: of each three generated clips one is blurred by movement (the mean of the frame and
+its neighbours in time), one is compressed (JPEG, quality 25), one is noisy (8 of 255). `--photometric`: every clip once
+more after the fit to its pictures, and dB on the person and IoU of an avatar of one frame on the landmark fit, on the
+refined fit and on the true parameters.
+
+`--calibrated`: instead, a real person seen by several calibrated cameras. PACK is a folder as in
+`guava_aug.apps.evaluation.real`, of which pack.json and the pictures of the source camera are used, and landmarks.npz,
+which holds the detector's landmarks triangulated over all cameras, metres, NaN where too few cameras saw one:
+`pose` [T, 33, 3], `hands` [T, 2, 21, 3], `face` [T, 468, 3]. The clip is fitted from the source camera alone. The error
+of each part is after one similarity for the whole clip, of the frames in which both hands are known.
 """
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -34,6 +46,7 @@ from guava_aug.body.joints import INDEX
 from guava_aug.tracked import TrackedVideo
 from guava_aug.tracked.detect.detect import detect
 from guava_aug.tracked.fit import ClipFit, ClipFitter, Crop, Lens
+from guava_aug.tracked.fit.calibration import Calibration
 from guava_aug.tracked.write import write_tracked
 from guava_aug.views.cameras import Cameras, intrinsics
 
@@ -87,6 +100,103 @@ def generated(bank: Bank, seed: int, frames: int, near: bool) -> Truth:
         masks.append((alpha[0, 0].clamp(0, 1) * 255 + 0.5).byte().numpy())
     name = f"seed {seed}{' near' if near else ''}"
     return Truth(name, pictures, masks, scene.person.identity, motion, viewmat.expand(frames, 4, 4), K, near)
+
+
+SPOILS = ("blur", "jpeg", "noise")
+
+
+def spoiled(truth: Truth, how: str) -> Truth:
+    """Return a clip whose pictures are worse."""
+    pictures = np.stack(truth.pictures).astype(np.float32)
+    if how == "blur":
+        beside = np.concatenate([pictures[:1], pictures, pictures[-1:]])
+        pictures = (beside[:-2] + 2 * pictures + beside[2:]) / 4
+    if how == "noise":
+        pictures = pictures + np.random.default_rng(7).normal(0, 8, pictures.shape).astype(np.float32)
+    out = list(pictures.round().clip(0, 255).astype(np.uint8))
+    if how == "jpeg":
+        out = [cv2.imdecode(cv2.imencode(".jpg", p, [cv2.IMWRITE_JPEG_QUALITY, 25])[1], 1) for p in out]
+    return replace(truth, name=f"{truth.name} {how}", pictures=out)
+
+
+# ---- a real person in front of calibrated cameras
+
+PALM = [0, 5, 9, 13, 17]
+CALIBRATED_COLUMNS = ("part", "mm", "across mm", "depth mm")
+_OUTLIER = 0.06  # metres: what the similarity lets go
+
+
+def landmarks_in_space(model: EhmModel, c: Calibration, fit: ClipFit) -> dict[str, np.ndarray]:
+    """Return where the detector's landmarks are on the fitted body, camera axes, metres."""
+    joints = torch.cat([c.pose_joints, c.hand_joints.flatten()])
+    offsets = torch.cat([c.pose_offsets, c.hand_offsets.flatten(0, 1)]).float()
+    with torch.no_grad():
+        posed = model(fit.identity, fit.motion)
+        place = fit.viewmats[:, None, :3, 3]
+        at = posed.joints[:, joints] + (posed.joint_transforms[:, joints, :3, :3] @ offsets[..., None])[..., 0] + place
+        corners = posed.vertices[:, model.assets.head_to_body[c.face_vertices]]
+        face = (corners * c.face_weights.float()[..., None]).sum(2) + place
+    hands = at[:, 33:].unflatten(1, (2, 21))
+    return {"pose": at[:, :33].numpy(), "hands": hands.numpy(), "face": face.numpy()}
+
+
+def similarity(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return points a [N, 3] moved, turned and scaled to b [N, 3], outliers let go (Umeyama, 1991)."""
+    w, moved = weights, a
+    for _ in range(10):
+        w = w / w.sum()
+        middle_a, middle_b = w @ a, w @ b
+        x, y = a - middle_a, b - middle_b
+        U, D, Vt = np.linalg.svd((y * w[:, None]).T @ x)
+        signs = np.array([1, 1, np.sign(np.linalg.det(U @ Vt))])
+        R = (U * signs) @ Vt
+        scale = (D * signs).sum() / (w @ (x**2).sum(1))
+        moved = scale * x @ R.T + middle_b
+        w = weights / (1 + (np.linalg.norm(moved - b, axis=1) / _OUTLIER) ** 2)
+    return moved
+
+
+def calibrated(
+    model: EhmModel, fitter: ClipFitter, folder: Path, device: str, *, estimate: bool
+) -> tuple[list[dict[str, float | str]], str]:
+    """Return the errors of a pack, part by part, and what is to be said of the lens."""
+    pack = json.loads((folder / "pack.json").read_text())
+    source = pack["source"]
+    pictures = [
+        cv2.imread(str(path))[..., ::-1].copy()
+        for path in sorted((folder / source).iterdir())
+        if path.stem.isdigit() and path.suffix in (".png", ".jpg")
+    ]
+    truth = np.load(folder / "landmarks.npz")
+    K, size = np.array(pack["cameras"][source]["K"]), pictures[0].shape[0]
+    found = detect(pictures, device=device, fps=25.0)
+    lens = None if estimate else Lens(float(K[0, 0]), (float(K[0, 2]), float(K[1, 2])))
+    fit = fitter.fit(found, crop=Crop(0, 0, size), lens=lens, estimate_lens=estimate, size=size)
+    at = landmarks_in_space(model, fitter.body.calibration, fit)
+    known = np.isfinite(truth["hands"][..., 0]).all((1, 2))
+    rest = [k for k in range(21) if k not in PALM]
+    # weights as one point of each part would have: fingers only count in the result
+    parts = {
+        "face": ("face", slice(None), 2.0), "shoulders": ("pose", [11, 12], 2.0), "elbows": ("pose", [13, 14], 1.0),
+        "palms": ("hands", PALM, 1.2), "fingers": ("hands", rest, 1e-6),
+    }  # fmt: skip
+    a, b, w, name = [], [], [], []
+    for part, (kind, ids, weight) in parts.items():
+        x, y = (np.asarray(p[kind])[known][..., ids, :].reshape(-1, 3) for p in (at, truth))
+        ok = np.isfinite(y).all(1)
+        a.append(x[ok])
+        b.append(y[ok])
+        w.append(np.full(ok.sum(), weight / max(1, ok.sum())))
+        name += [part] * int(ok.sum())
+    target = np.concatenate(b)
+    error = (similarity(np.concatenate(a).astype(np.float64), target, np.concatenate(w)) - target) * 1e3
+    rows: list[dict[str, float | str]] = []
+    for part in parts:
+        e = error[np.array(name) == part]
+        across, depth = np.linalg.norm(e[:, :2], axis=1), np.abs(e[:, 2])
+        apart = float(np.linalg.norm(e, axis=1).mean())
+        rows.append({"part": part, "mm": apart, "across mm": float(across.mean()), "depth mm": float(depth.mean())})
+    return rows, f"focal length {'found' if estimate else 'given'}: {fit.lens.focal / K[0, 0]:.2f} of the true one"
 
 
 def compare(model: EhmModel, truth: Truth, fit: ClipFit, seconds: float) -> dict[str, float | str]:
@@ -159,10 +269,16 @@ def main() -> None:
     parser.add_argument("--near", type=float, default=0.25, help="share of generated clips from a near camera")
     parser.add_argument("--estimate_lens", action="store_true")
     parser.add_argument("--photometric", action="store_true", help="also after the fit to the pictures")
+    parser.add_argument("--spoil", action="store_true", help="blur, compress or add noise to the generated clips")
+    parser.add_argument("--calibrated", type=Path, help="a real person in front of calibrated cameras, see above")
     args = parser.parse_args()
     torch.set_num_threads(1)
     model = EhmModel(load_body_file(default_body_path(), 64))
     fitter = ClipFitter(model)
+    if args.calibrated:
+        rows, note = calibrated(model, fitter, args.calibrated, args.device, estimate=args.estimate_lens)
+        setting.report(args, "Tracking against calibrated cameras", CALIBRATED_COLUMNS, rows, [note])
+        return
     bank = Bank.load(args.bank) if args.bank else Bank.bare()
     refiner = PhotometricFitter(load_model("embedded", args.device, precision="fp32")) if args.photometric else None
     rows: list[dict[str, Any]] = []
@@ -170,7 +286,8 @@ def main() -> None:
     def clips() -> Iterator[Truth]:
         yield from bundled(args.frames)
         for k in range(args.clips):
-            yield generated(bank, FIRST_SEED + k, args.frames, (k + 1) * args.near % 1 < args.near)
+            truth = generated(bank, FIRST_SEED + k, args.frames, (k + 1) * args.near % 1 < args.near)
+            yield spoiled(truth, SPOILS[k % 3]) if args.spoil else truth
 
     for truth in clips():
         landmarks = detect(truth.pictures, device=args.device, fps=25.0)

@@ -15,6 +15,7 @@ from guava_aug.tracked.fit.calibration import PAIRS, Calibration
 from guava_aug.tracked.fit.face import PRECISION, FaceModel, face_model
 from guava_aug.tracked.fit.problem import Prior
 from guava_aug.tracked.fit.rig import NUM_EXPRESSION, Points, RestBody, Rig, rest_body
+from guava_aug.tracked.fit.silhouette import Surface
 
 _NEAR = 6  # vertices whose mean moves a point when the shape changes
 _FOLLOWS = 0.3  # skinning weight from which a vertex goes with a joint
@@ -37,15 +38,17 @@ class FittedBody:
     size_slope: Tensor  # [S] of the logarithm of a person's size
     pose_prior: Prior
     face_prior: Prior
+    surface: Surface  # trunk and upper arms
     branches: Sequence[Branch]  # of `points` with the steady points of the head, and of `PAIRS`
 
 
 def fitted_body(model: EhmModel, calibration: Calibration) -> FittedBody:
     """Return a body model with the landmarks on it."""
     c = calibration
+    skin = Surface.ids(model)
     rest, points = _points(
         model, torch.cat([c.pose_joints, c.hand_joints.flatten()]),
-        torch.cat([c.pose_offsets, c.hand_offsets.flatten(0, 1)]),
+        torch.cat([c.pose_offsets, c.hand_offsets.flatten(0, 1)]), skin,
     )  # fmt: skip
     face = face_model(model, c)
     by_expression = face.by_expression
@@ -56,12 +59,16 @@ def fitted_body(model: EhmModel, calibration: Calibration) -> FittedBody:
         c, rig, points, face, face.to(PRECISION), steady,
         (moves**2 + _FACES**2).sqrt(), _size_slope(rest), Prior(c.pose_mean, torch.linalg.inv(c.pose_covariance)),
         Prior(c.expression_mean, torch.linalg.inv(c.expression_covariance)),
+        Surface.of(model, rest, skin, _NEAR * len(points)),
         branches(rig, torch.cat([points.joints, face.points.joints[steady]]), torch.tensor(PAIRS)),
     )  # fmt: skip
 
 
-def _points(model: EhmModel, joints: Tensor, offsets: Tensor) -> tuple[RestBody, Points]:
-    """Return the rest body, and points at offsets from joints that grow with the flesh around them."""
+def _points(model: EhmModel, joints: Tensor, offsets: Tensor, more: Tensor) -> tuple[RestBody, Points]:
+    """Return the rest body, and points at offsets from joints that grow with the flesh around them.
+
+    The rest body has the vertices around the points, then those numbered `more`.
+    """
     assets = model.assets
     template, weights = assets.body.v_template, assets.body.lbs_weights
     at = (assets.body.J_regressor @ template)[joints].double() + offsets
@@ -70,8 +77,8 @@ def _points(model: EhmModel, joints: Tensor, offsets: Tensor) -> tuple[RestBody,
         ids = (weights[:, j] > _FOLLOWS).nonzero()[:, 0]
         ids = ids if len(ids) >= _NEAR else weights[:, j].topk(_NEAR).indices
         near.append(ids[(template[ids].double() - p).norm(dim=1).topk(_NEAR, largest=False).indices])
-    rest = rest_body(model, torch.cat(near))
-    by_shape = rest.vertices_by_shape.unflatten(0, (-1, _NEAR)).mean(1)
+    rest = rest_body(model, torch.cat([*near, more]))
+    by_shape = rest.vertices_by_shape[: _NEAR * len(joints)].unflatten(0, (-1, _NEAR)).mean(1)
     return rest, Points(joints, rest.joints[joints] + offsets, by_shape)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from guava_aug.tracked.fit.branches import Branch
 from guava_aug.tracked.fit.rig import Points, Rig
+from guava_aug.tracked.fit.silhouette import Outline
 from guava_aug.tracked.fit.solver import Quadratic, SharedQuadratic
 
 PLACE = slice(3, 6)  # of a pose vector
@@ -62,7 +63,52 @@ class _Residuals:
     cost: Tensor  # [T]
     off: Tensor  # [T, N, R]
     across: Tensor  # [T, N, R, 3] change when the point, or the second point of the pair, moves
-    stretched: Tensor | None  # [T, N, R] change with the logarithm of the focal length alone
+    stretched: Tensor | None  # [T, N, R] change with the logarithm of the focal length alone; None: it has no part
+
+    def to_shared(self, index: Tensor, by_shape: Tensor, root: Tensor | None) -> Tensor:
+        """Return the derivatives [T, n, R, K] of some residuals to shape and focal length.
+
+        Args:
+            index: [n] which residuals.
+            by_shape: [T, n, 3, S] how their points, or the differences of their pairs, move with the shape.
+            root: [T, 3] whose depth follows the focal length.
+        """
+        across = self.across[:, index]
+        shape = across @ by_shape
+        if self.stretched is None or root is None:
+            return torch.cat([shape, shape.new_zeros(*shape.shape[:3], 1)], -1)
+        away = across[..., 2] * root[:, None, 2:] + self.stretched[:, index]
+        return torch.cat([shape, away[..., None]], -1)
+
+
+class _Sums:
+    """Gauss-Newton sums over the residuals of T frames."""
+
+    def __init__(self, x: Tensor, shared: int | None) -> None:
+        (T, D), K = x.shape, shared or 0
+        self.shared = shared is not None
+        self.g, self.H = x.new_zeros(T, D), x.new_zeros(T, D, D)
+        self.g_shared, self.H_shared, self.coupling = x.new_zeros(K), x.new_zeros(K, K), x.new_zeros(T, D, K)
+
+    def add(self, columns: Tensor, rows: list[Tensor], off: list[Tensor], others: list[Tensor] | None) -> None:
+        """Add residuals.
+
+        Args:
+            columns: [C] unknowns of the frames that they depend on.
+            rows: [T, ., C] each, their derivatives to these.
+            off: [T, n, R] each, the residuals.
+            others: [T, n, R, K] each, their derivatives to the shared unknowns.
+        """
+        A = torch.cat(rows, 1)
+        r = torch.cat([o.flatten(1) for o in off], 1)[..., None]
+        transposed = A.transpose(1, 2)
+        self.g[:, columns] += (transposed @ r)[..., 0]
+        self.H[:, columns[:, None], columns] += transposed @ A
+        if others is not None:
+            B = torch.cat([o.flatten(1, 2) for o in others], 1)
+            self.coupling[:, columns] += transposed @ B
+            self.g_shared += (B.transpose(1, 2) @ r).sum(0)[:, 0]
+            self.H_shared += B.flatten(0, 1).T @ B.flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -81,10 +127,12 @@ class BodyProblem:
     depth: float  # metres of the reference at `lens.focal`
     branches: Sequence[Branch]  # of `points` and `seen.pairs`
     cut: float = 4.0  # standard deviations beyond which a point is let go (Geman-McClure)
+    outline: Outline | None = None
 
     def frames(self, index: slice | Tensor) -> BodyProblem:
         """Return the problem of some frames."""
-        return replace(self, points=self.points.in_frames(index), seen=self.seen.frames(index))
+        outline = None if self.outline is None else self.outline.frames(index)
+        return replace(self, points=self.points.in_frames(index), seen=self.seen.frames(index), outline=outline)
 
     def root(self, x: Tensor, log_focal: Tensor | float = 0.0) -> Tensor:
         """Return where the roots are [T, 3], camera axes."""
@@ -130,44 +178,61 @@ class BodyProblem:
         twists = rig.twists(x, world, place, moved)
         in_picture = self._in_picture(at, focal)
         in_space = self._in_space(at, focal)
-        cost = in_picture.cost + in_space.cost
-        g, H = x.new_zeros(T, D), x.new_zeros(T, D, D)
-        by_shared = None
-        if shared is not None:
-            by_shared = rig.shape_jacobian(world, self.points)  # [T, N, 3, S]
-            K = len(shared)
-            g_shared, H_shared, coupling = x.new_zeros(K), x.new_zeros(K, K), x.new_zeros(T, D, K)
+        sums = _Sums(x, None if shared is None else len(shared))
+        by_shape = None if shared is None else rig.shape_jacobian(world, self.points)  # [T, N, 3, S]
         pairs = seen.pairs
         for branch in self.branches:
             p, m = branch.points, branch.pairs
             ends = (at[:, pairs[m, 0]], at[:, pairs[m, 1]])
-            rows = torch.cat(
-                [
-                    branch.point_rows(in_picture.across[:, p], at[:, p], twists),
-                    branch.pair_rows(in_space.across[:, m], ends, twists),
-                ],
-                1,
-            )
-            off = torch.cat([in_picture.off[:, p].flatten(1), in_space.off[:, m].flatten(1)], 1)[..., None]
-            transposed = rows.transpose(1, 2)
-            ids = branch.columns
-            g[:, ids] += (transposed @ off)[..., 0]
-            H[:, ids[:, None], ids] += transposed @ rows
-            if by_shared is not None:
-                others = self._shared_rows(in_picture, in_space, by_shared, root, branch)
-                coupling[:, ids] += transposed @ others
-                g_shared += (others.transpose(1, 2) @ off).sum(0)[:, 0]
-                H_shared += others.flatten(0, 1).T @ others.flatten(0, 1)
+            rows = [
+                branch.point_rows(in_picture.across[:, p], at[:, p], twists),
+                branch.pair_rows(in_space.across[:, m], ends, twists),
+            ]
+            off = [in_picture.off[:, p], in_space.off[:, m]]
+            others = None
+            if by_shape is not None:
+                others = [
+                    in_picture.to_shared(p, by_shape[:, p], root),
+                    in_space.to_shared(m, by_shape[:, pairs[m, 1]] - by_shape[:, pairs[m, 0]], None),
+                ]
+            sums.add(branch.columns, rows, off, others)
+        cost = in_picture.cost + in_space.cost
+        if self.outline is not None:
+            cost = cost + self._add_outline(sums, self.outline, world, place, joints, shape, twists, focal, root)
         # the prior
         away = x - self.prior.mean
         pull = away @ self.prior.precision
-        frames = Quadratic(cost + (pull * away).sum(1) / 2, g + pull, H + self.prior.precision)
+        frames = Quadratic(cost + (pull * away).sum(1) / 2, sums.g + pull, sums.H + self.prior.precision)
         if shared is None or shared_prior is None:
             empty = x.new_zeros(0)
             return SharedQuadratic(frames, x.new_zeros(T, D, 0), empty, x.new_zeros(0, 0), x.new_zeros(()))
         away = shared - shared_prior.mean
         pull = shared_prior.precision @ away
-        return SharedQuadratic(frames, coupling, g_shared + pull, H_shared + shared_prior.precision, away @ pull / 2)
+        return SharedQuadratic(
+            frames, sums.coupling, sums.g_shared + pull, sums.H_shared + shared_prior.precision, away @ pull / 2
+        )
+
+    def _add_outline(
+        self, sums: _Sums, outline: Outline, world: Tensor, place: Tensor, joints: Tensor, shape: Tensor,
+        twists: Tensor, focal: Tensor, root: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """Add the outline to the sums and return its cost [T]."""
+        at = self.rig.points(world, place, outline.points, joints, shape)
+        z = at[..., 2].clamp(min=_NEAREST)
+        slope = at[..., :2] / z[..., None]
+        px = slope * focal + at.new_tensor(self.lens.center)
+        off = (px * outline.across).sum(-1) - outline.target
+        cost, weight = self._robust(off**2, outline.weights)
+        along = (slope * outline.across).sum(-1)
+        across = torch.cat([outline.across, -along[..., None]], -1) * (focal / z * weight)[..., None]
+        found = _Residuals(cost, (off * weight)[..., None], across[:, :, None], (along * focal * weight)[..., None])
+        by_shape = self.rig.shape_jacobian(world, outline.points) if sums.shared else None
+        for branch in outline.branches:
+            p = branch.points
+            rows = branch.point_rows(found.across[:, p], at[:, p], twists)
+            others = None if by_shape is None else [found.to_shared(p, by_shape[:, p], root)]
+            sums.add(branch.columns, [rows], [found.off[:, p]], others)
+        return cost
 
     def _in_picture(self, at: Tensor, focal: Tensor) -> _Residuals:
         """Return the residuals of points [T, N, 3] in the picture."""
@@ -200,20 +265,6 @@ class BodyProblem:
         error, c2 = squares * weights, self.cut**2
         let = c2 / (c2 + error)  # as a reweighted square
         return (let * error).sum(1) / 2, let * weights.sqrt()
-
-    def _shared_rows(
-        self, in_picture: _Residuals, in_space: _Residuals, by_shape: Tensor, root: Tensor, branch: Branch
-    ) -> Tensor:
-        """Return the derivatives [T, R, K] of a branch's residuals to shape and focal length."""
-        p, m, pairs = branch.points, branch.pairs, self.seen.pairs
-        points = in_picture.across[:, p] @ by_shape[:, p]  # [T, n, 2, S]
-        assert in_picture.stretched is not None
-        away = (in_picture.across[:, p, :, 2] * root[:, None, 2:] + in_picture.stretched[:, p])[..., None]
-        between = in_space.across[:, m] @ (by_shape[:, pairs[m, 1]] - by_shape[:, pairs[m, 0]])
-        still = between.new_zeros(*between.shape[:3], 1)  # directions do not depend on the depth
-        return torch.cat(
-            [torch.cat([points, away], -1).flatten(1, 2), torch.cat([between, still], -1).flatten(1, 2)], 1
-        )
 
     def _turned(self, directions: Tensor, pixels: Tensor, focal: Tensor) -> Tensor:
         """Return directions in the picture's axes; those `looked_at` come from a camera that looks at `pixels`."""

@@ -13,12 +13,14 @@ from guava_aug.tracked.fit.body_points import FittedBody
 from guava_aug.tracked.fit.observe import Clip, first_depth, pixels
 from guava_aug.tracked.fit.poses import fit_faces, frame_quadratic
 from guava_aug.tracked.fit.problem import PLACE, Lens, Prior
-from guava_aug.tracked.fit.solver import SharedQuadratic, solve_frames, solve_shared
+from guava_aug.tracked.fit.silhouette import Outline, outline
+from guava_aug.tracked.fit.solver import solve_frames, solve_shared
 
 _FRAMES = 24
-_ROUNDS = 2
+_ROUNDS = 3
 # Standard deviations of the shape; smaller than those of people, since the errors of many frames pull together.
-_SHAPE, _HAND_SCALE, _HEAD_SCALE = 0.25, 0.01, 0.005
+# The size of a hand can hardly be told from its depth.
+_SHAPE, _HAND_SCALE, _HEAD_SCALE = 0.25, 0.003, 0.012
 _SIZE = 0.005  # of the size of a person, which one camera does not show
 _USUAL_FOCAL, _FOCAL = 1.2, 0.35  # of lenses, in the picture's longer side; logarithm's standard deviation
 _FOCAL_STARTS = (0.8, 1.6, 4.0)
@@ -76,7 +78,8 @@ def _solve(clip: Clip, usual_focal: float | None) -> tuple[Tensor, Lens, float, 
     offsets, cost = None, 0.0
     for _ in range(_ROUNDS):
         prior = _shape_prior(clip, usual_focal)
-        x, shared, cost = solve_shared(_sharing(clip, offsets, prior), x, shared, 12)
+        problem = replace(clip.problem(offsets), outline=_outline(clip, x, shared[:-1]))
+        x, shared, cost = solve_shared(lambda a, b, p=problem, q=prior: p.shared_quadratic(a, b, q), x, shared, 12)  # type: ignore[misc]
         # the new reference: the focal length that was found, and the median depth
         stretch, far = float(shared[-1].exp()), x[:, PLACE.stop - 1].median()
         lens = replace(clip.lens, focal=clip.lens.focal * stretch)
@@ -90,13 +93,10 @@ def _solve(clip: Clip, usual_focal: float | None) -> tuple[Tensor, Lens, float, 
     return shared[:-1], clip.lens, clip.depth, cost
 
 
-def _sharing(clip: Clip, offsets: Tensor | None, prior: Prior):  # type: ignore[no-untyped-def]
-    problem = clip.problem(offsets)
-
-    def quadratic(x: Tensor, shared: Tensor) -> SharedQuadratic:
-        return problem.shared_quadratic(x, shared, prior)
-
-    return quadratic
+def _outline(clip: Clip, x: Tensor, shape: Tensor) -> Outline:
+    rig, lens = clip.body.rig, clip.lens
+    world, place = rig.transforms(x, clip.problem(None).root(x), rig.rest_joints(shape))
+    return outline(rig, clip.body.surface, clip.landmarks, shape, world, place, lens.focal, lens.center)
 
 
 def _shape_prior(clip: Clip, usual_focal: float | None) -> Prior:
