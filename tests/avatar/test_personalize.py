@@ -1,5 +1,6 @@
 """Likeness: an avatar fitted to pictures, on a CPU with the reference rasteriser, and its parts."""
 
+import gc
 from dataclasses import replace
 
 import pytest
@@ -246,16 +247,36 @@ def test_an_avatar_file_that_cannot_be_written_is_named(tmp_path, fitted):
         write_avatar_file(tmp_path / "file" / "x.safetensors", found.avatar, found.motion, found.viewmats, {})
 
 
+def _on_gpu(avatar: Avatar) -> Avatar:
+    body = avatar.body.to("cuda")
+    tensors = {k: v.cuda() for k, v in vars(avatar).items() if isinstance(v, torch.Tensor)}
+    return replace(avatar, body=body, rest=body.shape(avatar.rest.identity.to("cuda")), **tensors)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_step_on_the_gpu_is_that_on_the_cpu(body, avatar, motion, viewmats, seen):
+def test_fits_follow_on_each_other_in_one_process(avatar, motion, viewmats, seen):
+    """What an earlier fit leaves must not be freed while the graphs of a later one are captured."""
+    config = PersonalizeConfig(steps=2, frames_per_step=2, release=0.02)
+    layer = torch.nn.Conv2d(CHANNELS, 3, 3, padding=1).cuda().requires_grad_(False)
+    usual = gc.get_threshold()
+    gc.set_threshold(50, 1, 1)  # garbage is collected all the time
+    try:
+        for _ in range(6):
+            found = Fit(_on_gpu(avatar), motion, viewmats, seen, layer, config).run()
+            torch.cuda.empty_cache()
+            assert bool(torch.isfinite(found.avatar.features).all())
+    finally:
+        gc.set_threshold(*usual)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_step_on_the_gpu_is_that_on_the_cpu(avatar, motion, viewmats, seen):
     config = PersonalizeConfig(steps=3, frames_per_step=2, release=0.02)
     refine = lambda features: features[:, :3]
     on_cpu = Fit(avatar, motion, viewmats, seen, refine, config)
-    on_gpu_avatar = replace(
-        avatar, body=body.to("cuda"), rest=body.to("cuda").shape(avatar.rest.identity.to("cuda")),
-        **{k: v.cuda() for k, v in vars(avatar).items() if isinstance(v, torch.Tensor)},
-    )  # fmt: skip
+    on_gpu_avatar = _on_gpu(avatar)
     on_gpu = Fit(on_gpu_avatar, motion, viewmats, seen, refine, config)
     # a splat at the threshold of 1/255 may fall the other way: the difference as a whole must be small
     assert (on_gpu.variables.gate.cpu() - on_cpu.variables.gate).abs().mean() < 1e-3

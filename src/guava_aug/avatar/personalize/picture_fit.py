@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -163,7 +165,8 @@ class PictureFit:
             channels = v.guess.features.shape[1]
             modules.append(_Refined(self.refine))
             arguments.append((torch.rand(n, channels, H, W, device=ids.device, requires_grad=True),))
-        graphs = torch.cuda.make_graphed_callables(tuple(modules), tuple(arguments), allow_unused_input=True)
+        with no_garbage_collection():  # memory that it frees would end the capture
+            graphs = torch.cuda.make_graphed_callables(tuple(modules), tuple(arguments), allow_unused_input=True)
         self._posed = {False: graphs[0], True: graphs[1]}  # type: ignore[dict-item]
         self._refine_step = graphs[2] if self.refine is not None else None  # type: ignore[assignment]
 
@@ -237,6 +240,19 @@ class _Refined(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return self.refine(features)
+
+
+@contextlib.contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Collect garbage now, and none until the end of the block."""
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def rasterize(posed: PosedGaussians, viewmats: Tensor, K: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:
