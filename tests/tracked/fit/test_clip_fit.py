@@ -81,8 +81,8 @@ def test_missing_hands_are_bridged(fit: ClipFit) -> None:
 
 @pytest.mark.slow
 def test_windows_join_without_seams(fit: ClipFit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(poses, "_WINDOW", 8)
-    monkeypatch.setattr(poses, "_AHEAD", 3)
+    monkeypatch.setattr(poses, "_WINDOW", 9)
+    monkeypatch.setattr(poses, "_AHEAD", 5)
     pieces = fitter().fit(landmarks_of(signing(FRAMES)[1]), crop=WHOLE)
     whole, joined = (joints_about_neck(f.identity, f.motion) for f in (fit, pieces))
     assert (whole - joined).norm(dim=-1).max() < 12

@@ -11,6 +11,7 @@ from perfect import DEPTH, FORMAT_LENS, SIZE, fitter, landmarks_of, signing
 
 from guava_aug.tracked.detect.landmarks import Landmarks
 from guava_aug.tracked.fit.observe import Clip
+from guava_aug.tracked.fit.problem import Prior
 from guava_aug.tracked.fit.silhouette import Outline, outline
 from guava_aug.tracked.fit.vectors import pose_vectors
 from guava_aug.tracked.outline import BodyOutline
@@ -78,3 +79,35 @@ def test_a_larger_mask_pulls_outwards_and_what_is_outside_of_the_picture_does_no
     right = _outline(cropped)
     half = (right.points.rest[..., 0] > 0.1) & (right.weights > 0)  # metres: the person's left, right in the picture
     assert not half.any()
+
+
+def test_its_derivatives_are_those_of_finite_differences() -> None:
+    landmarks = _landmarks(_own_mask())
+    x, shape = _poses()
+    D = x.shape[1]
+    problem = replace(
+        Clip(fitter().body, landmarks, 25.0, FORMAT_LENS, DEPTH).problem(None), outline=_outline(landmarks)
+    )
+    seen = problem.seen  # the outline alone
+    problem = replace(
+        problem, seen=replace(seen, weights=seen.weights * 0, direction_weights=seen.direction_weights * 0)
+    )
+    flat = Prior(torch.zeros(len(shape) + 1).double(), torch.zeros(len(shape) + 1, len(shape) + 1).double())
+    problem = replace(problem, prior=Prior(torch.zeros(D).double(), torch.zeros(D, D).double()))
+    shared = torch.cat([shape, torch.full((1,), 0.1).double()])
+    found = problem.shared_quadratic(x, shared, flat)
+    step = 1e-6
+
+    def cost(x: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
+        return problem.shared_quadratic(x, shared, flat).frames.cost.sum()
+
+    for k in (0, 2, 4, 5, 7):
+        d = torch.zeros_like(x)
+        d[:, k] = step
+        slope = (cost(x + d, shared) - cost(x - d, shared)) / (2 * step)
+        torch.testing.assert_close(found.frames.gradient[:, k].sum(), slope, rtol=1e-4, atol=1e-3)
+    for k in (0, 1, 3, len(shape)):
+        e = torch.zeros_like(shared)
+        e[k] = step
+        slope = (cost(x, shared + e) - cost(x, shared - e)) / (2 * step)
+        torch.testing.assert_close(found.gradient[k], slope, rtol=1e-3, atol=1e-3)
