@@ -36,6 +36,7 @@ class TrackingReport:
     lens: Mapping[str, Any] = field(default_factory=dict)  # field of view in degrees, and where it is known from
     parts: Mapping[str, Any] = field(default_factory=dict)  # per part: confidence, reprojection in px, jitter
     frames: Mapping[str, Any] = field(default_factory=dict)  # per frame and part: confidence; frames without a person
+    photometric: Mapping[str, Any] = field(default_factory=dict)  # how the fit to the pictures ended; empty: off
 
     def to_text(self) -> str:
         """Return the content of the file."""
@@ -82,7 +83,11 @@ def read_report(folder: Path) -> TrackingReport | None:
         **{name: values[name] for name in (*texts, *counts, "quality")},
         reasons=tuple(map(str, reasons)) if isinstance(reasons, list) else (),
         notes=tuple(map(str, notes)) if isinstance(notes, list) else (),
-        **{name: values[name] for name in ("lens", "parts", "frames") if isinstance(values.get(name), dict)},
+        **{
+            name: values[name]
+            for name in ("lens", "parts", "frames", "photometric")
+            if isinstance(values.get(name), dict)
+        },
     )
 
 

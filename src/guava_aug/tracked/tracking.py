@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import shutil
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -31,6 +31,7 @@ from guava_aug.tracked.detect.pose import Person
 from guava_aug.tracked.fit.clip import ClipFit, ClipFitter
 from guava_aug.tracked.fit.clip import Crop as FitCrop
 from guava_aug.tracked.fit.problem import Lens
+from guava_aug.tracked.fit.quality import FitQuality
 from guava_aug.tracked.layout import INFO, SKIPPED, FrameTimes
 from guava_aug.tracked.lens import Calibration, lens_of_focal_35mm, lens_of_fov, load_calibration
 from guava_aug.tracked.matting import coarse_masks, refine_masks
@@ -50,11 +51,12 @@ from guava_aug.tracked.report import (
     read_report,
 )
 from guava_aug.tracked.video import TrackedVideo
-from guava_aug.tracked.write import write_tracked
+from guava_aug.tracked.write import rewrite_parameters, write_tracked
 from guava_aug.views.cameras import resized_K
 
 T = TypeVar("T")
 READING, DETECTION, FIT, WRITING = "reading", "detection", "fit", "masks and writing"
+PHOTOMETRIC = "photometric refinement"
 SHEET = "tracking.png"
 OVERLAY = "overlay.mp4"
 _SHEET_PICTURES = 12
@@ -115,6 +117,37 @@ class _Seen:
     crop: Crop
 
 
+class RefinedFit(Protocol):
+    """A body over T frames that was fitted to their pictures."""
+
+    @property
+    def identity(self) -> Identity:
+        """Return what is constant."""
+
+    @property
+    def motion(self) -> Motion:
+        """Return T frames of pose."""
+
+    @property
+    def viewmats(self) -> Tensor:
+        """Return [T, 4, 4] world to camera."""
+
+    @property
+    def quality(self) -> FitQuality:
+        """Return how well it agrees with the landmarks."""
+
+    @property
+    def report(self) -> Mapping[str, object]:
+        """Return what `tracking.json` says of it."""
+
+
+class Refiner(Protocol):
+    """Fits a tracked clip to its pictures; it is above this room, which knows no avatars."""
+
+    def refine(self, video: TrackedVideo, fitted: ClipFit, tick: Tick) -> RefinedFit:
+        """Return the better fit, or the same. `tick` hears of all frames of the clip, and raises to stop."""
+
+
 class Tracker:
     """Nets and a body, ready to track any number of videos.
 
@@ -122,10 +155,14 @@ class Tracker:
         body: the body that is fitted.
         device: of torch, for the nets.
         body_name: what the record of a run says of the body.
+        refiner: fits the clips to their pictures, after the landmarks; None: nothing does.
     """
 
-    def __init__(self, body: EhmModel, device: torch.device | str, *, body_name: str = "embedded") -> None:
-        self.device, self.body_name = torch.device(device), body_name
+    def __init__(
+        self, body: EhmModel, device: torch.device | str, *, body_name: str = "embedded",
+        refiner: Refiner | None = None,
+    ) -> None:  # fmt: skip
+        self.device, self.body_name, self.refiner = torch.device(device), body_name, refiner
         self.body = body.to("cpu")
         self.outline = BodyOutline(self.body)
         self.fitter = ClipFitter(self.body)
@@ -182,7 +219,7 @@ class _Work:
                 source = Undistorted(source, lens)
             found_shots = find_shots(source, on_cut=self.options.on_cut)
             shots, self.notes = found_shots.shots, found_shots.notes
-        self.total = 3 * sum(map(len, shots))
+        self.total = (3 if self.tracker.refiner is None else 4) * sum(map(len, shots))
         found: list[_Seen] = []
         refused: list[str] = []
         for shot in shots:
@@ -192,7 +229,7 @@ class _Work:
             except InputError as error:
                 where = "" if len(shots) == 1 else f"frames {shot.start} to {shot.stop - 1}: "
                 refused.append(f"{where}{error}")
-                yield Step(2 * len(shot), self.total)
+                yield Step(self.total // sum(map(len, shots)) * len(shot) - len(shot), self.total)
         if not found:
             raise annotate(InputError(f"{self.path}: {'; '.join(refused)}"), stage=DETECTION)
         names = clip_names(self.name, len(found))
@@ -249,21 +286,13 @@ class _Work:
             )  # fmt: skip
 
         fitted = yield from self._steps(FIT, fit)
-        found, K = fitted.quality, fitted.K
-        report = TrackingReport(
-            source_path=str(self.path.absolute()), source_signature=self.options.source_signature,
-            fingerprint=self.options.fingerprint, clip=number, num_clips=count, num_frames=len(shot),
-            quality=found.word, reasons=tuple(why_not_good(found, landmarks)),
-            notes=(*refused, *self.notes, *source.notes),
-            lens=_lens_facts(K, size, self.lens_origin), parts=part_figures(found),
-            frames=frame_figures(found, landmarks),
-        )  # fmt: skip
+        K = fitted.K
         overlay = FitOverlay(self.tracker.outline, fitted, landmarks, crop, size, K)
         times = None if axis.constant else FrameTimes(axis.time_base, tuple(int(tick) for tick in axis.ticks))
 
         known = crop.known(size, source.valid if isinstance(source, Undistorted) else None)
 
-        def write(tick: Tick) -> None:
+        def write(tick: Tick) -> Path:
             def frames() -> Iterator[tuple[np.ndarray, np.ndarray]]:
                 for i, pair in enumerate(_with_masks(source, seen, size, known)):
                     overlay.take(i, pair[0])
@@ -277,12 +306,30 @@ class _Work:
                 source_frames=shot.frames, K=K, known=known, times=times, sound=sound if has_sound else None,
             )  # fmt: skip
             sound.unlink(missing_ok=True)
-            (folder / REPORT).write_text(report.to_text(), encoding="utf-8")
+            return folder
+
+        folder = yield from self._steps(WRITING, write)
+        found, photometric = fitted.quality, {}
+        if (refiner := self.tracker.refiner) is not None:
+            refined = yield from self._steps(
+                PHOTOMETRIC, lambda tick: refiner.refine(TrackedVideo.open(staging, name), fitted, tick)
+            )
+            rewrite_parameters(folder, refined.identity, refined.motion, refined.viewmats)
+            overlay.fitted(refined)
+            found, photometric = refined.quality, dict(refined.report)
+        report = TrackingReport(
+            source_path=str(self.path.absolute()), source_signature=self.options.source_signature,
+            fingerprint=self.options.fingerprint, clip=number, num_clips=count, num_frames=len(shot),
+            quality=found.word, reasons=tuple(why_not_good(found, landmarks)),
+            notes=(*refused, *self.notes, *source.notes),
+            lens=_lens_facts(K, size, self.lens_origin), parts=part_figures(found),
+            frames=frame_figures(found, landmarks), photometric=photometric,
+        )  # fmt: skip
+        (folder / REPORT).write_text(report.to_text(), encoding="utf-8")
+        with self.stages(WRITING):
             (folder / SHEET).write_bytes(overlay.sheet())
             if self.options.overlay:
                 overlay.video(folder / OVERLAY, TrackedVideo.open(staging, name))
-
-        yield from self._steps(WRITING, write)
         return TrackedClip(name, len(shot), axis.fps, size, report.quality)
 
     def _lens(self, source: Source) -> tuple[Calibration | None, str]:
@@ -330,18 +377,22 @@ class FitOverlay:
     def __init__(
         self, outline: BodyOutline, fitted: Posed, landmarks: Landmarks | None, crop: Crop, size: int, K: Tensor | None
     ) -> None:
-        self._outline, self._fitted, self._crop, self._size, self._K = outline, fitted, crop, size, K
+        self._outline, self._crop, self._size, self._K = outline, crop, size, K
         self._landmarks = landmarks
-        self._rest = outline.rest(fitted.identity)
+        self.fitted(fitted)
         self._parents = outline.body.assets.body.parents.tolist()
         self._sides = [1 if n.startswith("left") else 2 if n.startswith("right") else 0 for n in JOINTS]
         self._chosen = set(spread_frames(len(fitted.motion), _SHEET_PICTURES))
         self._kept: dict[int, np.ndarray] = {}
 
+    def fitted(self, fitted: Posed) -> None:
+        """Take another fit of the same frames."""
+        self._fitted, self._rest = fitted, self._outline.rest(fitted.identity)
+
     def take(self, frame: int, picture: np.ndarray) -> None:
         """Keep a picture [S, S, 3] if the sheet shows it."""
         if frame in self._chosen:
-            self._kept[frame] = self.draw(frame, picture)
+            self._kept[frame] = picture
 
     def draw(self, frame: int, picture: np.ndarray) -> np.ndarray:
         """Return a picture with the fit drawn over it."""
@@ -365,7 +416,7 @@ class FitOverlay:
     def sheet(self) -> bytes:
         """Return the sheet as a PNG."""
         frames = sorted(self._kept)
-        picture = fit_sheet([self._kept[i] for i in frames], [f"frame {i}" for i in frames])
+        picture = fit_sheet([self.draw(i, self._kept[i]) for i in frames], [f"frame {i}" for i in frames])
         good, data = cv2.imencode(".png", picture[..., ::-1])
         if not good:
             raise OutputError("the picture of the fit cannot be encoded")

@@ -130,6 +130,32 @@ def write_tracked(
     return target
 
 
+def rewrite_parameters(folder: Path, identity: Identity, motion: Motion, viewmats: Tensor) -> None:
+    """Give a flat tracked folder other parameters of the same frames; its pictures stay.
+
+    Args:
+        folder: of `write_tracked`, with its default crops of the parts.
+        identity: Constant parameters.
+        motion: T frames of pose.
+        viewmats: [T, 4, 4] world to camera.
+
+    Raises:
+        OutputError: it cannot be written.
+        UsageError: there are not as many poses and cameras as frames.
+    """
+    keys = layout.find_video(folder.parent, folder.name).frame_keys
+    if len(motion) != len(keys) or tuple(viewmats.shape) != (len(keys), 4, 4):
+        raise UsageError(
+            f"{folder} has {pluralize(len(keys), 'frame')}, found {len(motion)} poses and cameras "
+            f"{tuple(viewmats.shape)}."
+        )
+    try:
+        _dump_pickle(folder / layout.TRACKING, dict(zip(keys, _frame_dicts(motion, viewmats, {}), strict=True)))
+        _dump_pickle(folder / layout.IDENTITY, _identity_dict(identity))
+    except OSError as e:
+        raise OutputError(f"the parameters of {folder} could not be written: {e}") from e
+
+
 def _write_alone(
     target: Path, name: str, entry: _Dict, tracking: _Dict, shared: _Dict, frames: _Frames, extra: _Extra
 ) -> None:

@@ -19,6 +19,9 @@ from guava_aug.batch.tracking.config import TrackConfig
 from guava_aug.batch.tracking.inputs import find_sources, source_signature
 from guava_aug.batch.tracking.retry import failed_tracking
 from guava_aug.batch.tracking.run import track
+from guava_aug.cli import main
+from guava_aug.cli.parsing import parse
+from guava_aug.cli.track import DESCRIPTION, EXAMPLES, POSITIONALS, TrackFlags
 from guava_aug.errors import DiskFullError, InputError, UsageError
 from guava_aug.runtime.shutdown import ShutdownRequested
 from guava_aug.tracked.layout import scan_videos
@@ -53,6 +56,7 @@ class FakeTracker:
 
     device: str = "cpu"
     body_name: str = "embedded"
+    refiner: object | None = None
     tracked: list[str] = field(default_factory=list)
 
     def track(self, source: Path, root: Path, name: str, options: Any, stages: Any) -> Iterator[Step]:
@@ -85,14 +89,13 @@ def tracker(monkeypatch: pytest.MonkeyPatch) -> FakeTracker:
 
 
 def _options(self: track_in_process.TrackExecutor, source: Path) -> Any:
-    from guava_aug.batch.tracking.plan import track_fingerprint
 
     @dataclass
     class Options:
         source_signature: str
         fingerprint: str
 
-    return Options(source_signature(source), track_fingerprint(self.config))
+    return Options(source_signature(source), self._fingerprint())
 
 
 def videos(folder: Path, **contents: str) -> Path:
@@ -252,3 +255,38 @@ def test_what_can_be_named_as_a_video(tmp_path: Path):
     empty.mkdir()
     with pytest.raises(UsageError, match="neither videos"):
         find_sources([empty])
+
+
+def test_a_fit_to_pictures_is_part_of_what_counts_as_the_same(tmp_path: Path, tracker: FakeTracker):
+    """As before the flag where it is off; auto takes either, on and off ask for their own."""
+    folder = videos(tmp_path / "in", a="good")
+    config = TrackConfig((str(folder),), tmp_path / "tracked", device="cpu", photometric="off")
+    assert statuses(track(config)) == {"a": "success"}
+    assert statuses(track(replace(config, photometric="auto"))) == {"a": "skipped"}
+    refused = track(replace(config, photometric="on"))
+    assert "with other flags" in str(refused.failed[0].error)
+
+    tracker.refiner = object()
+    again = replace(config, photometric="on", overwrite=True)
+    assert statuses(track(again)) == {"a": "success"}
+    for photometric, status in (("on", "skipped"), ("auto", "skipped"), ("off", "failed")):
+        assert statuses(track(replace(again, photometric=photometric, overwrite=False))) == {"a": status}
+    assert tracker.tracked == ["a", "a"]
+
+
+@pytest.mark.parametrize(
+    ("photometric", "device", "wanted"),
+    [("auto", "cpu", False), ("auto", "cuda:1", True), ("on", "cpu", True), ("off", "cuda:0", False)],
+)
+def test_auto_fits_to_pictures_on_a_gpu(photometric: str, device: str, wanted: bool):
+    assert load.wants_photometric(TrackConfig(("a",), photometric=photometric), device) is wanted  # type: ignore[arg-type]
+
+
+def test_the_flag_of_the_fit_to_pictures(capsys: pytest.CaptureFixture[str]):
+    parsed = parse(TrackFlags, ["--photometric", "on"], "guava-aug track", DESCRIPTION, EXAMPLES, POSITIONALS)
+    assert parsed.config(["a.mp4"]).photometric == "on"
+    assert (
+        parse(TrackFlags, [], "guava-aug track", DESCRIPTION, EXAMPLES, POSITIONALS).config(["a"]).photometric == "auto"
+    )
+    assert main(["track", "a.mp4", "--photometric", "maybe"]) == 2
+    assert "--photometric" in capsys.readouterr().err

@@ -10,10 +10,13 @@ import pytest
 import torch
 from perfect import SIZE, fitter, joints_about_neck, landmarks_of, signing
 
-from guava_aug.errors import InputError
+from guava_aug.errors import InputError, UsageError
 from guava_aug.tracked import TrackedVideo, check_videos, write_tracked
 from guava_aug.tracked.fit import ClipFit, Crop, Lens, poses
 from guava_aug.tracked.fit.clean import repair_hands
+from guava_aug.tracked.fit.landmark_points import NUM_LANDMARKS, LandmarkPoints, observed, projected, quality_of
+from guava_aug.tracked.fit.quality import PARTS
+from guava_aug.tracked.write import rewrite_parameters
 
 WHOLE = Crop(0.0, 0.0, float(SIZE))
 FRAMES = 12
@@ -113,3 +116,36 @@ def test_no_person_is_refused() -> None:
     landmarks = landmarks_of(signing(FRAMES)[1])
     with pytest.raises(InputError, match="no person in any frame"):
         fitter().fit(replace(landmarks, pose_score=np.zeros_like(landmarks.pose_score)))
+
+
+def test_landmarks_on_the_posed_body_are_those_of_the_fit(fit: ClipFit) -> None:
+    """The fit's rig and the body model put them at the same places, and the latter can be differentiated."""
+    points, model = LandmarkPoints(fitter().body), fitter().model
+    orient = fit.motion.global_orient.clone().requires_grad_()
+    motion = replace(fit.motion, global_orient=orient)
+    posed = model(fit.identity, motion)
+    at = projected(fit.clip, points(fit.identity, motion, posed.joints, posed.joint_transforms), fit.viewmats)
+    found = quality_of(fit.clip, at.detach(), WHOLE.side)
+    for part in PARTS:
+        np.testing.assert_allclose(found.reprojection[part], fit.quality.reprojection[part], atol=0.1)
+    pixels, weights = observed(fit.clip)
+    assert pixels.shape == (FRAMES, NUM_LANDMARKS, 2) and weights.shape == (FRAMES, NUM_LANDMARKS)
+    assert ((at.detach() - pixels).norm(dim=-1)[weights > 0]).median() < 2
+    ((at - pixels).square().sum(-1) * weights).sum().backward()
+    assert orient.grad is not None and torch.isfinite(orient.grad).all() and orient.grad.any()
+
+
+def test_other_parameters_of_a_written_clip_keep_its_pictures(fit: ClipFit, tmp_path: Path) -> None:
+    pictures = [(np.full((32, 32, 3), 9 * i, np.uint8), np.full((32, 32), 255, np.uint8)) for i in range(FRAMES)]
+    folder = write_tracked(tmp_path, "clip", fit.identity, fit.motion, fit.viewmats, pictures, fps=25)
+    identity = replace(fit.identity, betas=fit.identity.betas + 0.1)
+    motion, viewmats = replace(fit.motion, jaw_pose=fit.motion.jaw_pose + 0.1), fit.viewmats.clone()
+    viewmats[:, 0, 3] += 0.5
+    rewrite_parameters(folder, identity, motion, viewmats)
+    clip = TrackedVideo.open(tmp_path, "clip")
+    torch.testing.assert_close(clip.motion.jaw_pose, motion.jaw_pose)
+    torch.testing.assert_close(clip.viewmats, viewmats)
+    torch.testing.assert_close(clip.identity.betas[:20], identity.betas[:20])
+    assert abs(int(clip.read_frame(3)[0].mean()) - 27) <= 1
+    with pytest.raises(UsageError, match="12 frames, found 3 poses"):
+        rewrite_parameters(folder, identity, motion[:3], viewmats[:3])

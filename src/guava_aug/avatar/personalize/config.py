@@ -56,6 +56,7 @@ class FitConfig:
 
     steps: int = 250
     frames_per_step: int = 4
+    warmup: int = 50  # steps until the rates are at their highest
     seed: int = 0
     rates: Rates = field(default_factory=Rates)
     weights: Weights = field(default_factory=Weights)

@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 OnStep = Callable[[int, int], None]  # steps done, steps in all; may end the fit by raising
 Refine = Callable[[Tensor], Tensor]  # features [I, C, H, W] -> RGB [I, 3, H, W] 0..1, differentiable
-_WARMUP = 50  # steps
 _LAST_RATE = 0.03
 _REPORT_EVERY = 100
 _HANDS_SHARE, _FACE_SHARE = 1 / 6, 1e-3  # of the weight on changes of pose
@@ -54,6 +53,7 @@ class PictureFit:
     """
 
     variables: PoseVariables
+    ways: tuple[bool, ...] = (False, True)  # in which pictures are drawn: `frozen` or not
 
     def __init__(
         self, avatar: Avatar, motion: Motion, viewmats: Tensor, seen: Observations, refine: Refine | None,
@@ -78,7 +78,7 @@ class PictureFit:
     def _begin(self, variables: PoseVariables) -> None:
         """Take the variables; the last thing that a constructor does."""
         self.variables = variables
-        self._posed: dict[bool, Callable[..., tuple[Tensor, ...]]] = {k: _Posed(variables, k) for k in (False, True)}
+        self._posed: dict[bool, Callable[..., tuple[Tensor, ...]]] = {k: _Posed(variables, k) for k in self.ways}
         self._refine_step: Callable[[Tensor], Tensor] | None = self.refine
 
     # ---- pictures
@@ -118,7 +118,7 @@ class PictureFit:
             self._capture()
         highest = [group["lr"] for group in optimizer.param_groups]
         for step in range(c.steps):
-            share = min(1.0, step / _WARMUP) * (
+            share = min(1.0, step / c.warmup if c.warmup else 1.0) * (
                 0.5 * (1 + math.cos(math.pi * step / c.steps)) * (1 - _LAST_RATE) + _LAST_RATE
             )
             for group, rate in zip(optimizer.param_groups, highest, strict=True):
@@ -157,16 +157,16 @@ class PictureFit:
         n, v = self.config.frames_per_step, self.variables
         ids = torch.zeros(n, dtype=torch.long, device=self.seen.frames.device)
         like = tuple(x.detach().clone().requires_grad_() for x in vars(v.moved(ids)[0]).values())
-        modules: list[nn.Module] = [_Posed(v, False), _Posed(v, True)]
-        arguments: list[tuple[Tensor, ...]] = [like, like]
+        modules: list[nn.Module] = [_Posed(v, way) for way in self.ways]
+        arguments: list[tuple[Tensor, ...]] = [like] * len(modules)
         if self.refine is not None:
             W, H = self.seen.size
             channels = v.guess.features.shape[1]
             modules.append(_Refined(self.refine))
             arguments.append((torch.rand(n, channels, H, W, device=ids.device, requires_grad=True),))
         graphs = torch.cuda.make_graphed_callables(tuple(modules), tuple(arguments), allow_unused_input=True)
-        self._posed = {False: graphs[0], True: graphs[1]}  # type: ignore[dict-item]
-        self._refine_step = graphs[2] if self.refine is not None else None  # type: ignore[assignment]
+        self._posed = dict(zip(self.ways, graphs, strict=False))  # type: ignore[arg-type]
+        self._refine_step = graphs[-1] if self.refine is not None else None  # type: ignore[assignment]
 
     def _choose(self, among: Sequence[int] | Tensor) -> Tensor:
         n = self.config.frames_per_step

@@ -76,7 +76,7 @@ def personalize_video(
     frames, seen = observe_video(video, size, choose_frames(video.motion, config.most_frames), outline)
     original = model.reconstruct(source)
     motion, viewmats = video.motion[frames], video.viewmats[frames]
-    seen = replace(seen, hand_speeds=_hand_speeds(model, video, frames, seen.K[0]))
+    seen = replace(seen, hand_speeds=video_hand_speeds(model, video, frames, seen.K[0]))
     noise = [n.clone() for n in model.refiner_noise]
     fit = personalize(
         original, motion, viewmats, seen, model.network, model.config,
@@ -113,12 +113,17 @@ def choose_frames(motion: Motion, most: int) -> list[int]:
 
 
 def observe_video(
-    video: TrackedVideo, size: int, frames: Sequence[int], outline: BodyOutline | None = None
+    video: TrackedVideo,
+    size: int,
+    frames: Sequence[int],
+    outline: BodyOutline | None = None,
+    *,
+    least: int = LEAST_FRAMES,
 ) -> tuple[list[int], Observations]:
     """Return what frames of a video show at `size` x `size` pixels, and which frames these are: without bad masks.
 
     Raises:
-        InputError: a frame cannot be read, or fewer than `LEAST_FRAMES` can be used.
+        InputError: a frame cannot be read, or fewer than `least` can be used.
     """
 
     def read(index: int) -> tuple[Tensor, Tensor, np.ndarray]:
@@ -129,10 +134,10 @@ def observe_video(
         images, masks, small = zip(*pool.map(read, frames), strict=True)
     missed = set(left_out(video, frames, np.stack(small), outline))
     used = [k for k, frame in enumerate(frames) if frame not in missed and bool((masks[k] > 127).any())]
-    if len(used) < LEAST_FRAMES:
+    if len(used) < least:
         bad = f", of which {len(frames) - len(used)} have no mask of the person" if len(used) < len(frames) else ""
         raise InputError(
-            f"{video.name}: an avatar is fitted to {LEAST_FRAMES} frames at least, and this video has "
+            f"{video.name}: an avatar is fitted to {least} frames at least, and this video has "
             f"{pluralize(len(frames), 'frame')}{bad}; give --personalize off for it"
         )
     known = video.known_at(size)
@@ -190,7 +195,7 @@ def carry_over(
     return Motion(**values), moved
 
 
-def _hand_speeds(model: GuavaModel, video: TrackedVideo, frames: Sequence[int], K: Tensor) -> Tensor:
+def video_hand_speeds(model: GuavaModel, video: TrackedVideo, frames: Sequence[int], K: Tensor) -> Tensor:
     """Return [n, 2] pixels a frame, left and right hand, by the neighbours of each frame in the whole video."""
     body, device = model.body, model.device
     rest = body.shape(video.identity.to(device))

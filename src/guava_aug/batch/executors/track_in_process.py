@@ -73,6 +73,10 @@ class TrackExecutor:
         with self.stages(timing.MODEL_LOADING, sync=True):
             self.tracker = load_tracker(self.config, device)
 
+    def _fingerprint(self) -> str:
+        assert self.tracker is not None, "start() comes first"
+        return track_fingerprint(self.config, photometric=self.tracker.refiner is not None)
+
     def execute(self, job: TrackJob) -> Events:
         """See `Executor`. What is wrong with the video ends in its record, and in `skipped.txt` if it will stay so."""
         begun = time.monotonic()
@@ -112,7 +116,7 @@ class TrackExecutor:
             output_dir=str(self.config.tracked_root / clips[0].name), frames=sum(clip.num_frames for clip in clips),
             fps=float(clips[0].fps), size=(clips[0].size, clips[0].size), seconds=time.monotonic() - begun,
             made_with={"clips": "/".join(clip.name for clip in clips), "quality": worst.quality},
-            fingerprint=track_fingerprint(self.config),
+            fingerprint=self._fingerprint(),
         ))  # fmt: skip
 
     def _options(self, source: Path) -> TrackOptions:
@@ -120,7 +124,7 @@ class TrackExecutor:
 
         config = self.config
         return TrackOptions(
-            source_signature=source_signature(source), fingerprint=track_fingerprint(config),
+            source_signature=source_signature(source), fingerprint=self._fingerprint(),
             person=chosen_person(config.person), on_cut=config.on_cut, fov=config.fov,
             calibration=None if config.calibration is None else calibration_of(config.calibration),
             keep_audio=config.audio == "copy", overlay=config.overlay, overwrite=config.overwrite,
@@ -160,4 +164,7 @@ class TrackExecutor:
             return {}
         from guava_aug.batch.journal.run_record import machine  # noqa: PLC0415 - imports torch, which is slow
 
-        return {"machine": machine(str(self.tracker.device)), "body": self.tracker.body_name}
+        photometric = "off" if self.tracker.refiner is None else "on"
+        return {
+            "machine": machine(str(self.tracker.device)), "body": self.tracker.body_name, "photometric": photometric,
+        }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a tracking run loads once: nets and body."""
+"""What a tracking run loads once: nets and body, and the model where clips are fitted to their pictures."""
 
 from __future__ import annotations
 
@@ -34,4 +34,15 @@ def load_tracker(config: TrackConfig, device: str) -> Tracker:
             "and its assets with --guava_root"
         )
     name = "embedded" if source == EMBEDDED else "assets"
-    return Tracker(load_body(source, guava_root=config.guava_root), device, body_name=name)
+    if not wants_photometric(config, device):
+        return Tracker(load_body(source, guava_root=config.guava_root), device, body_name=name)
+    from guava_aug.avatar.model import load_model  # noqa: PLC0415 - as above
+    from guava_aug.avatar.personalize.photometric import PhotometricFitter  # noqa: PLC0415 - as above
+
+    model = load_model(source, device, guava_root=config.guava_root, precision="fp32")
+    return Tracker(model.body, device, body_name=name, refiner=PhotometricFitter(model))
+
+
+def wants_photometric(config: TrackConfig, device: str) -> bool:
+    """Return whether clips are fitted to their pictures on this device; --photometric auto: on a GPU."""
+    return config.photometric == "on" or (config.photometric == "auto" and device.startswith("cuda"))

@@ -21,6 +21,7 @@ from guava_aug.tracked.layout import INFO, SKIPPED, check_name
 from guava_aug.tracked.report import REPORT, clip_names, first_clip_names, read_report
 
 TRACKER_VERSION = 1  # counts up whenever the same video gives another result
+PHOTOMETRIC_VERSION = 1  # likewise, of the fit to the pictures
 LABEL = TrackPart().label
 _DECIDES = ("person", "on_cut", "fov", "audio", "body", "overlay")  # the result, of all options
 
@@ -46,14 +47,21 @@ class PlannedTracking:
         return not self.clips and self.not_retried is None
 
 
-def track_fingerprint(config: TrackConfig) -> str:
+def track_fingerprint(config: TrackConfig, *, photometric: bool) -> str:
     """Return a digest of what decides how a video is tracked.
+
+    Args:
+        config: of the run.
+        photometric: whether clips are fitted to their pictures; what --photometric auto comes to. Absent in the digest
+            where they are not, as it was before there was the flag.
 
     Raises:
         InputError: the --calibration file cannot be read.
     """
     values: dict[str, Any] = {name: getattr(config, name) for name in _DECIDES}
     values["version"] = TRACKER_VERSION
+    if photometric:
+        values["photometric"] = PHOTOMETRIC_VERSION
     if config.calibration is not None:
         path, camera = calibration_of(config.calibration)
         try:
@@ -75,12 +83,18 @@ def plan_tracking(
         history: what the journals of the tracked root say.
         again: also try what failed for good before.
     """
-    fingerprint = track_fingerprint(config)
-    return [_plan(config, name, path, history, fingerprint, again) for name, path in sources.items()]
+    accepted = accepted_fingerprints(config)
+    return [_plan(config, name, path, history, accepted, again) for name, path in sources.items()]
+
+
+def accepted_fingerprints(config: TrackConfig) -> tuple[str, ...]:
+    """Return the digests of clips that need not be tracked again; with --photometric auto fitted to pictures or not."""
+    ways = {"auto": (False, True), "on": (True,), "off": (False,)}[config.photometric]
+    return tuple(track_fingerprint(config, photometric=way) for way in ways)
 
 
 def _plan(
-    config: TrackConfig, name: str, path: Path, history: History, fingerprint: str, again: bool
+    config: TrackConfig, name: str, path: Path, history: History, accepted: tuple[str, ...], again: bool
 ) -> PlannedTracking:
     source = str(path.absolute())
     try:
@@ -88,12 +102,12 @@ def _plan(
         signature = source_signature(path)
     except InputError as error:
         return PlannedTracking(TrackJob(name, source, refused=str(error)), "")
-    attempt = hashlib.sha256(f"{fingerprint}\0{signature}".encode()).hexdigest()[:32]
+    attempt = hashlib.sha256(f"{accepted[0]}\0{signature}".encode()).hexdigest()[:32]
     job = TrackJob(name, source, attempts={LABEL: attempt})
     if config.overwrite:
         return PlannedTracking(job, signature)
     try:
-        clips, frames = _existing(config.tracked_root, name, fingerprint, signature)
+        clips, frames = _existing(config.tracked_root, name, accepted, signature)
     except InputError as error:
         return PlannedTracking(TrackJob(name, source, refused=str(error)), signature)
     if clips:
@@ -105,7 +119,7 @@ def _plan(
     return PlannedTracking(job, signature)
 
 
-def _existing(root: Path, name: str, fingerprint: str, signature: str) -> tuple[tuple[str, ...], int]:
+def _existing(root: Path, name: str, accepted: tuple[str, ...], signature: str) -> tuple[tuple[str, ...], int]:
     """Return the clips of a video that are there, and their frames; none when it has to be tracked.
 
     Raises:
@@ -128,7 +142,7 @@ def _existing(root: Path, name: str, fingerprint: str, signature: str) -> tuple[
     what = None
     if report.source_signature != signature:
         what = f"another video ({report.source_path}), or this one has changed"
-    elif report.fingerprint != fingerprint:
+    elif report.fingerprint not in accepted:
         what = "this video with other flags, or by another version"
     if what is not None:
         raise InputError(
