@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import cv2
@@ -15,10 +18,12 @@ from guava_aug.avatar.model import load_body
 from guava_aug.body.joints import INDEX
 from guava_aug.cli import main
 from guava_aug.errors import InputError
+from guava_aug.runtime.steps import Tick
 from guava_aug.tracked import BodyOutline, TrackedVideo, check_videos
 from guava_aug.tracked.check import _reported
+from guava_aug.tracked.fit import ClipFit
 from guava_aug.tracked.report import clip_names, first_clip_names, read_report, refuse_worse
-from guava_aug.tracked.tracking import TrackedClip, _publish
+from guava_aug.tracked.tracking import TrackedClip, Tracker, TrackOptions, _publish
 
 FRAMES = range(20, 32)
 NAMES = [f"{side}_{part}" for side in ("left", "right") for part in ("shoulder", "elbow", "wrist", "index1", "pinky1")]
@@ -139,3 +144,29 @@ def test_a_video_without_a_person_is_refused_by_reason(tracked: Path, capsys: py
     status = json.loads(capsys.readouterr().out)
     assert (status["views"], status["done"], status["failed"]) == (2, 1, 1)
     assert not [entry.name for entry in tracked.iterdir() if ".tmp-" in entry.name]
+
+
+class JawOpener:
+    """Stands for the fit to the pictures."""
+
+    def refine(self, video: TrackedVideo, fitted: ClipFit, tick: Tick) -> Any:
+        assert video.num_frames == len(fitted.motion) and video.read_frame(0)[1].any()  # the clip is written already
+        tick(video.num_frames)
+        motion = replace(fitted.motion, jaw_pose=fitted.motion.jaw_pose + 0.25)
+        return SimpleNamespace(
+            identity=fitted.identity, motion=motion, viewmats=fitted.viewmats, quality=fitted.quality,
+            report={"used": True, "before": fitted.motion.jaw_pose.tolist()},
+        )  # fmt: skip
+
+
+@pytest.mark.thorough
+def test_a_refiner_has_the_last_word_on_parameters_report_and_sheet(truth: TrackedVideo, tmp_path: Path):
+    write_mp4(tmp_path / "a.mp4", [truth.read_frame(i)[0] for i in FRAMES[:5]])
+    tracker = Tracker(load_body("embedded"), "cpu", refiner=JawOpener())
+    steps = list(tracker.track(tmp_path / "a.mp4", tmp_path / "root", "a", TrackOptions("source", "flags")))
+    assert sum(step.frames for step in steps) == steps[-1].total == 4 * 5
+    report = read_report(tmp_path / "root" / "a")
+    assert report is not None and report.photometric["used"] is True
+    before = np.array(report.photometric["before"])
+    np.testing.assert_allclose(TrackedVideo.open(tmp_path / "root", "a").motion.jaw_pose, before + 0.25, atol=1e-5)
+    assert cv2.imread(str(tmp_path / "root" / "a" / "tracking.png")) is not None

@@ -25,14 +25,14 @@ from guava_aug.avatar.avatar import Avatar
 from guava_aug.avatar.model import GuavaModel
 from guava_aug.avatar.personalize.config import FitConfig, Rates, Weights
 from guava_aug.avatar.personalize.observations import Observations
-from guava_aug.avatar.personalize.picture_fit import Drawn, OnStep, PictureFit, Refine, rasterize
-from guava_aug.avatar.personalize.variables import PoseVariables
-from guava_aug.avatar.personalize.video import carry_over, choose_frames, observe_video
+from guava_aug.avatar.personalize.picture_fit import Refine, rasterize
+from guava_aug.avatar.personalize.pose_fit import LandmarkTerm, PoseFit
+from guava_aug.avatar.personalize.video import carry_over, choose_frames, observe_video, video_hand_speeds
 from guava_aug.body import Identity, Motion
 from guava_aug.errors import InputError
 from guava_aug.tracked import TrackedVideo
 from guava_aug.tracked.fit import ClipFit
-from guava_aug.tracked.fit.landmark_points import LandmarkPoints, observed, projected, quality_of
+from guava_aug.tracked.fit.landmark_points import LandmarkPoints, projected, quality_of
 from guava_aug.tracked.fit.quality import PARTS, FitQuality
 from guava_aug.tracked.masks import ranges
 
@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 
 _RATES = Rates(pose=2e-3, hands=3e-3, face=5e-3, camera=1e-3, shape=1e-2)
 _WEIGHTS = Weights(pose=1.0, depth=0.1, raw=1.0)
-_CUT = 4.0  # standard deviations beyond which a landmark is let go (Geman-McClure), as in the landmark fit
 _WINDOW_WARMUP = 10  # steps; what a window begins with is nearly right
 _CHUNK = 8  # frames that are posed and measured together
 _GREY = 0.5
@@ -91,79 +90,6 @@ class RefinedClip:
     viewmats: Tensor  # [T, 4, 4]
     quality: FitQuality
     report: dict[str, object]
-
-
-class PoseFit(PictureFit):
-    """Motion, camera and shape against pictures and landmarks; appearance is held.
-
-    Args:
-        avatar, motion, viewmats, seen, refine, config: as of `PictureFit`.
-        landmarks: gives the landmark term of frames as they are drawn; None: there is none.
-        tied: as of `PoseVariables`.
-        smooth: weight of second differences in time; 0 where frames do not follow on each other.
-    """
-
-    def __init__(
-        self, avatar: Avatar, motion: Motion, viewmats: Tensor, seen: Observations, refine: Refine | None,
-        config: FitConfig, *, landmarks: LandmarkTerm | None = None, tied: int = 0, smooth: float = 0.0,
-    ):  # fmt: skip
-        super().__init__(avatar, motion, viewmats, seen, refine, config)
-        self.landmarks, self.smooth = landmarks, smooth
-        with torch.inference_mode(False):
-            self._begin(PoseVariables(self.guess, self.motion, self.viewmats, tied))
-
-    def run(self, on_step: OnStep = lambda done, steps: None) -> tuple[Identity, Motion, Tensor]:
-        """Fit, and return identity, motion and viewmats, on the CPU. `on_step` may end the fit by raising."""
-        everything = torch.arange(len(self.seen))
-        self._descend(lambda step: (self._choose(everything), False), on_step)
-        v = self.variables
-        with torch.no_grad():
-            motion, viewmats = v.moved(torch.arange(len(self.motion), device=self.viewmats.device))
-            motion = replace(motion, eyelids=motion.eyelids.clamp(0, 1))
-        return v.final_identity().to("cpu"), motion.to("cpu"), viewmats.cpu()
-
-    def _loss(self, ids: Tensor, *, frozen: bool) -> Tensor:
-        drawn = self.draw(ids, frozen=frozen)
-        loss = self._picture_loss(ids, drawn) + self._depth_loss(ids, drawn) + self._priors()
-        if self.landmarks is not None:
-            loss = loss + self.landmarks(self.variables.identity(), drawn, self.seen.frames[ids])
-        return loss + self._unrest() if self.smooth else loss
-
-    def _unrest(self) -> Tensor:
-        v = self.variables
-        total = v.translation.new_zeros(())
-        if len(v.translation) < 3:
-            return total
-        changes = [v.motion[f] - getattr(v.first_motion, f) for f in _SMOOTH]
-        changes.append(v.translation - v.first_viewmats[:, :3, 3])
-        for x in changes:
-            total = total + (x[:-2] - 2 * x[1:-1] + x[2:]).square().mean()
-        return self.smooth * total
-
-
-_SMOOTH = ("global_orient", "body_pose", "left_hand_pose", "right_hand_pose", "jaw_pose")
-
-
-class LandmarkTerm:
-    """The detector's landmarks of some frames, as a term of a fit.
-
-    Args:
-        points: where landmarks are on the body.
-        fitted: the landmark fit of the clip.
-        frames: [n] frame numbers in the clip.
-        weight: of the mean cost of a landmark.
-    """
-
-    def __init__(self, points: LandmarkPoints, fitted: ClipFit, frames: Tensor, weight: float, device: torch.device):
-        self._points, self._clip, self._weight = points, fitted.clip, weight
-        pixels, weights = observed(fitted.clip.frames(frames))
-        self._pixels, self._weights = pixels.to(device), weights.to(device)
-
-    def __call__(self, identity: Identity, drawn: Drawn, frames: Tensor) -> Tensor:
-        """Return the term; `frames` [n] count those of the constructor."""
-        at = projected(self._clip, self._points(identity, drawn.motion, drawn.joints, drawn.transforms), drawn.viewmats)
-        error = (at - self._pixels[frames]).square().sum(-1) * self._weights[frames]
-        return self._weight * (_CUT**2 * error / (_CUT**2 + error)).mean()
 
 
 class PhotometricFitter:
@@ -252,7 +178,8 @@ class _Refining:
             found = _Candidate(identity, motion, viewmats, self.measure(avatar, motion, viewmats),
                                self.quality(identity, motion, viewmats))  # fmt: skip
         self.progress.done(1.0)
-        why = why_not_better(before, found.figures, f.quality, found.quality)
+        every = "every frame got worse" if given_up.all() else None
+        why = every or why_not_better(before, found.figures, f.quality, found.quality)
         log.info(
             "%s: photometric refinement: %.2f -> %.2f dB, IoU %.3f -> %.3f, %d of %d frames given up%s, %.1f s",
             self.video.name, before.psnr, found.figures.psnr, _mean(before.iou), _mean(found.figures.iou),
@@ -275,9 +202,10 @@ class _Refining:
 
     def _fit_shape(self, frames: Sequence[int], seen: Observations) -> tuple[Identity, Motion, Tensor]:
         f, ids = self.fitted, torch.tensor(frames)
+        seen = replace(seen, hand_speeds=video_hand_speeds(self.model, self.video, frames, seen.K[0]))
         fit = PoseFit(
             self.avatar(f.identity, f.motion, f.viewmats), f.motion[ids], f.viewmats[ids], seen, self.fitter._refine,
-            self.config.shape, landmarks=self._landmarks(ids), tied=self.tied,
+            self._settings(), landmarks=self._landmarks(ids), tied=self.tied,
         )  # fmt: skip
         identity, motion, viewmats = fit.run(lambda done, steps: self.progress.done(0.1 + 0.25 * done / steps))
         return identity, *carry_over(frames, f.motion, f.viewmats, motion, viewmats)
@@ -296,7 +224,7 @@ class _Refining:
             seen = replace(seen, frames=torch.tensor(frames) - first)
             n = c.shape.frames_per_step
             settings = replace(
-                c.shape, steps=max(1, -(-c.visits * len(frames) // n)), warmup=_WINDOW_WARMUP,
+                self._settings(), steps=max(1, -(-c.visits * len(frames) // n)), warmup=_WINDOW_WARMUP,
                 rates=replace(c.shape.rates, shape=0.0),
             )  # fmt: skip
             fit = PoseFit(
@@ -314,6 +242,11 @@ class _Refining:
                 getattr(out, name)[first:last] = mix(getattr(out, name)[first:last], value)
             out_views[first:last] = mix(out_views[first:last], views)
         return out, out_views
+
+    def _settings(self) -> FitConfig:
+        """Return the settings of a fit at the size of the pictures, in whose pixels speeds are."""
+        c = self.config.shape
+        return replace(c, blur_speed=c.blur_speed * self.fitter.size / self.model.config.image_size)
 
     def _landmarks(self, frames: Tensor) -> LandmarkTerm | None:
         if self.config.landmarks == 0:
@@ -351,7 +284,9 @@ class _Refining:
             features, alpha = rasterize(posed, viewmats[ids].to(self.device), seen.K.expand(len(ids), 3, 3), *seen.size)
             rgb = features[:, :3] + _GREY * (1 - alpha)
             if self.fitter._refine is not None:
-                rgb = torch.cat([self.fitter._refine(one) for one in features.split(1)]) * alpha + _GREY * (1 - alpha)
+                # as in `GuavaModel.refine`
+                some = features.split(1) if self.device.type == "cpu" else (features,)
+                rgb = torch.cat([self.fitter._refine(part) for part in some]) * alpha + _GREY * (1 - alpha)
             mask, known = seen.masks.float() / 255, seen.known[:1]
             true = seen.images.float() / 255
             square = (rgb - (true * mask + _GREY * (1 - mask))).square().mean(1, keepdim=True)
@@ -408,7 +343,7 @@ def windows(total: int, size: int, overlap: int) -> Iterator[tuple[int, int]]:
 def frames_given_up(before: Figures, after: Figures, old: FitQuality, new: FitQuality) -> np.ndarray:
     """Return [T] bool: frames whose picture or landmarks got worse."""
     with np.errstate(invalid="ignore"):  # nan: nothing is known, so nothing is worse
-        worse = after.error > before.error
+        worse = (after.error > before.error) | (after.psnr_error > before.psnr_error)
         for part in PARTS:
             worse = worse | (new.reprojection[part] > _WORSE[0] * old.reprojection[part] + _WORSE[1])
     out: np.ndarray = worse
@@ -417,7 +352,7 @@ def frames_given_up(before: Figures, after: Figures, old: FitQuality, new: FitQu
 
 def why_not_better(before: Figures, after: Figures, old: FitQuality, new: FitQuality) -> str | None:
     """Return why a clip stays as it was; None: it is better."""
-    if not _mean(after.error) < _mean(before.error):
+    if not (_mean(after.error) < _mean(before.error) and _mean(after.psnr_error) < _mean(before.psnr_error)):
         return "the picture is no nearer"
     if _mean(after.iou) < _mean(before.iou) - _IOU_LOSS:
         return "the outline is farther off"

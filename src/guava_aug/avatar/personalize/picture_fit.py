@@ -55,6 +55,7 @@ class PictureFit:
     """
 
     variables: PoseVariables
+    ways: tuple[bool, ...] = (False, True)  # in which pictures are drawn: `frozen` or not
 
     def __init__(
         self, avatar: Avatar, motion: Motion, viewmats: Tensor, seen: Observations, refine: Refine | None,
@@ -79,7 +80,7 @@ class PictureFit:
     def _begin(self, variables: PoseVariables) -> None:
         """Take the variables; the last thing that a constructor does."""
         self.variables = variables
-        self._posed: dict[bool, Callable[..., tuple[Tensor, ...]]] = {k: _Posed(variables, k) for k in (False, True)}
+        self._posed: dict[bool, Callable[..., tuple[Tensor, ...]]] = {k: _Posed(variables, k) for k in self.ways}
         self._refine_step: Callable[[Tensor], Tensor] | None = self.refine
 
     # ---- pictures
@@ -158,8 +159,8 @@ class PictureFit:
         n, v = self.config.frames_per_step, self.variables
         ids = torch.zeros(n, dtype=torch.long, device=self.seen.frames.device)
         like = tuple(x.detach().clone().requires_grad_() for x in vars(v.moved(ids)[0]).values())
-        modules: list[nn.Module] = [_Posed(v, False), _Posed(v, True)]
-        arguments: list[tuple[Tensor, ...]] = [like, like]
+        modules: list[nn.Module] = [_Posed(v, way) for way in self.ways]
+        arguments: list[tuple[Tensor, ...]] = [like] * len(modules)
         if self.refine is not None:
             W, H = self.seen.size
             channels = v.guess.features.shape[1]
@@ -167,8 +168,8 @@ class PictureFit:
             arguments.append((torch.rand(n, channels, H, W, device=ids.device, requires_grad=True),))
         with no_garbage_collection():  # memory that it frees would end the capture
             graphs = torch.cuda.make_graphed_callables(tuple(modules), tuple(arguments), allow_unused_input=True)
-        self._posed = {False: graphs[0], True: graphs[1]}  # type: ignore[dict-item]
-        self._refine_step = graphs[2] if self.refine is not None else None  # type: ignore[assignment]
+        self._posed = dict(zip(self.ways, graphs, strict=False))  # type: ignore[arg-type]
+        self._refine_step = graphs[-1] if self.refine is not None else None  # type: ignore[assignment]
 
     def _choose(self, among: Sequence[int] | Tensor) -> Tensor:
         n = self.config.frames_per_step

@@ -76,7 +76,7 @@ def personalize_video(
     frames, seen = observe_video(video, size, choose_frames(video.motion, config.most_frames), outline)
     original = model.reconstruct(source)
     motion, viewmats = video.motion[frames], video.viewmats[frames]
-    seen = replace(seen, hand_speeds=_hand_speeds(model, video, frames, seen.K[0]))
+    seen = replace(seen, hand_speeds=video_hand_speeds(model, video, frames, seen.K[0]))
     noise = [n.clone() for n in model.refiner_noise]
     fit = personalize(
         original, motion, viewmats, seen, model.network, model.config,
@@ -194,7 +194,7 @@ def carry_over(
     return Motion(**values), moved
 
 
-def _hand_speeds(model: GuavaModel, video: TrackedVideo, frames: Sequence[int], K: Tensor) -> Tensor:
+def video_hand_speeds(model: GuavaModel, video: TrackedVideo, frames: Sequence[int], K: Tensor) -> Tensor:
     """Return [n, 2] pixels a frame, left and right hand, by the neighbours of each frame in the whole video."""
     body, device = model.body, model.device
     rest = body.shape(video.identity.to(device))
