@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from guava_aug.body.joints import INDEX
 from guava_aug.cli import main
 from guava_aug.errors import InputError
 from guava_aug.runtime.steps import Tick
-from guava_aug.tracked import BodyOutline, TrackedVideo, check_videos
+from guava_aug.tracked import BodyOutline, TrackedVideo, check_videos, tracking
 from guava_aug.tracked.check import _reported
 from guava_aug.tracked.fit import ClipFit
 from guava_aug.tracked.report import clip_names, first_clip_names, read_report, refuse_worse
@@ -150,7 +151,7 @@ class JawOpener:
     """Stands for the fit to the pictures."""
 
     def refine(self, video: TrackedVideo, fitted: ClipFit, tick: Tick) -> Any:
-        assert video.num_frames == len(fitted.motion) and video.read_frame(0)[1].any()  # the clip is written already
+        assert video.num_frames == len(fitted.motion) and video.read_frame(1)[1].any()  # the clip is written already
         tick(video.num_frames)
         motion = replace(fitted.motion, jaw_pose=fitted.motion.jaw_pose + 0.25)
         return SimpleNamespace(
@@ -160,13 +161,25 @@ class JawOpener:
 
 
 @pytest.mark.thorough
-def test_a_refiner_has_the_last_word_on_parameters_report_and_sheet(truth: TrackedVideo, tmp_path: Path):
+def test_a_refiner_has_the_last_word_on_parameters_report_and_sheet(
+    truth: TrackedVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Also of a clip whose first frame does not show the person."""
+    with_masks = tracking._with_masks
+
+    def late(*args: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for i, (picture, mask) in enumerate(with_masks(*args)):
+            yield picture, mask if i else np.zeros_like(mask)
+
+    monkeypatch.setattr(tracking, "_with_masks", late)
     write_mp4(tmp_path / "a.mp4", [truth.read_frame(i)[0] for i in FRAMES[:5]])
     tracker = Tracker(load_body("embedded"), "cpu", refiner=JawOpener())
-    steps = list(tracker.track(tmp_path / "a.mp4", tmp_path / "root", "a", TrackOptions("source", "flags")))
+    options = TrackOptions("source", "flags", overlay=True)
+    steps = list(tracker.track(tmp_path / "a.mp4", tmp_path / "root", "a", options))
     assert sum(step.frames for step in steps) == steps[-1].total == 4 * 5
     report = read_report(tmp_path / "root" / "a")
     assert report is not None and report.photometric["used"] is True
     before = np.array(report.photometric["before"])
-    np.testing.assert_allclose(TrackedVideo.open(tmp_path / "root", "a").motion.jaw_pose, before + 0.25, atol=1e-5)
+    clip = TrackedVideo.open(tmp_path / "root", "a", source_frame=1)
+    np.testing.assert_allclose(clip.motion.jaw_pose, before + 0.25, atol=1e-5)
     assert cv2.imread(str(tmp_path / "root" / "a" / "tracking.png")) is not None

@@ -292,10 +292,17 @@ class _Work:
 
         known = crop.known(size, source.valid if isinstance(source, Undistorted) else None)
 
+        shown: list[int] = []  # the first frame whose mask shows the person
+
+        def clip() -> TrackedVideo:
+            return TrackedVideo.open(staging, name, source_frame=shown[0] if shown else 0)
+
         def write(tick: Tick) -> Path:
             def frames() -> Iterator[tuple[np.ndarray, np.ndarray]]:
                 for i, pair in enumerate(_with_masks(source, seen, size, known)):
                     overlay.take(i, pair[0])
+                    if not shown and (pair[1] > 127).any():
+                        shown.append(i)
                     yield pair
                     tick(1)
 
@@ -311,9 +318,7 @@ class _Work:
         folder = yield from self._steps(WRITING, write)
         found, photometric = fitted.quality, {}
         if (refiner := self.tracker.refiner) is not None:
-            refined = yield from self._steps(
-                PHOTOMETRIC, lambda tick: refiner.refine(TrackedVideo.open(staging, name), fitted, tick)
-            )
+            refined = yield from self._steps(PHOTOMETRIC, lambda tick: refiner.refine(clip(), fitted, tick))
             rewrite_parameters(folder, refined.identity, refined.motion, refined.viewmats)
             overlay.fitted(refined)
             found, photometric = refined.quality, dict(refined.report)
@@ -329,7 +334,7 @@ class _Work:
         with self.stages(WRITING):
             (folder / SHEET).write_bytes(overlay.sheet())
             if self.options.overlay:
-                overlay.video(folder / OVERLAY, TrackedVideo.open(staging, name))
+                overlay.video(folder / OVERLAY, clip())
         return TrackedClip(name, len(shot), axis.fps, size, report.quality)
 
     def _lens(self, source: Source) -> tuple[Calibration | None, str]:

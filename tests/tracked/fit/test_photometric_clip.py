@@ -77,7 +77,8 @@ def test_a_clip_without_a_person_is_left_alone(
     model: GuavaModel, fit: ClipFit, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     root = tmp_path_factory.mktemp("empty")
-    pictures = [(np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.uint8))] * FRAMES
+    black, nothing = np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.uint8)
+    pictures = [(black, nothing + 255), *[(black, nothing)] * (FRAMES - 1)]
     write_tracked(root, "clip", fit.identity, fit.motion, fit.viewmats, pictures, fps=25)
     found = PhotometricFitter(model, config(False, Rates())).refine(TrackedVideo.open(root, "clip"), fit)
     assert found.report == {"used": False, "why_not": "too few frames show the person"}
