@@ -143,8 +143,8 @@ def figures(error: float, iou: float = 0.9, frames: int = 6) -> Figures:
     return Figures(np.full(frames, error), np.full(frames, error), np.full(frames, iou))
 
 
-def quality(px: float, frames: int = 6) -> SimpleNamespace:
-    return SimpleNamespace(reprojection={part: np.full(frames, px) for part in PARTS})
+def quality(px: float, jitter: float = 1.0, frames: int = 6) -> SimpleNamespace:
+    return SimpleNamespace(reprojection={part: np.full(frames, px) for part in PARTS}, jitter=jitter)
 
 
 def test_what_got_worse_is_given_up_frame_by_frame() -> None:
@@ -166,6 +166,7 @@ def test_a_clip_that_is_no_better_stays() -> None:
     assert frames_given_up(good[0], better_outside, *good[2:]).all()
     assert "outline" in str(why_not_better(good[0], figures(0.01, 0.8), *good[2:]))
     assert "landmarks of face" in str(why_not_better(*good[:3], quality(6.0)))
+    assert "jitters" in str(why_not_better(*good[:3], quality(4.5, jitter=2.0)))
 
 
 def test_changes_fade_beside_a_frame_that_is_given_up(motion: Motion) -> None:

@@ -289,7 +289,7 @@ def test_the_flag_of_the_fit_to_pictures(capsys: pytest.CaptureFixture[str]):
     parsed = parse(TrackFlags, ["--photometric", "on"], "guava-aug track", DESCRIPTION, EXAMPLES, POSITIONALS)
     assert parsed.config(["a.mp4"]).photometric == "on"
     assert (
-        parse(TrackFlags, [], "guava-aug track", DESCRIPTION, EXAMPLES, POSITIONALS).config(["a"]).photometric == "auto"
+        parse(TrackFlags, [], "guava-aug track", DESCRIPTION, EXAMPLES, POSITIONALS).config(["a"]).photometric == "off"
     )
     assert main(["track", "a.mp4", "--photometric", "maybe"]) == 2
     assert "--photometric" in capsys.readouterr().err

@@ -49,6 +49,7 @@ _RAMP = 4  # frames in which the changes begin and end beside a frame that is gi
 _WORSE = (1.3, 1.0)  # times, and px of 1024 more: a frame's landmarks that are farther off than this are given up
 _CLIP_WORSE = (1.15, 0.5)  # likewise of the median over the clip
 _IOU_LOSS = 0.005
+_JITTER_WORSE = (1.2, 0.3)  # times, and px of 1024 more
 
 
 @dataclass(frozen=True)
@@ -360,6 +361,8 @@ def why_not_better(before: Figures, after: Figures, old: FitQuality, new: FitQua
         a, b = (q.reprojection[part][np.isfinite(q.reprojection[part])] for q in (old, new))
         if len(a) and not np.median(b) <= _CLIP_WORSE[0] * np.median(a) + _CLIP_WORSE[1]:
             return f"the landmarks of {part.replace('_', ' ')} are farther off"
+    if new.jitter > _JITTER_WORSE[0] * old.jitter + _JITTER_WORSE[1]:
+        return "the body jitters more"
     return None
 
 

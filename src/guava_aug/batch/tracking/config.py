@@ -71,7 +71,7 @@ class TrackConfig:
         "retries", help="How often a video that failed is tried again at once, unless it would fail again.",
     ))  # fmt: skip
 
-    photometric: Literal["auto", "on", "off"] = field(default="auto", metadata=option(
+    photometric: Literal["auto", "on", "off"] = field(default="off", metadata=option(
         "After the landmarks, fit pose, shape and camera to the pictures, through an avatar of the person (of "
         "--model_path). What does not get better stays. auto: where a CUDA GPU is used, and off on a CPU, which takes "
         "seconds a frame for it; what is tracked already counts as done either way.", "model", metavar="off|on|auto",
