@@ -160,7 +160,7 @@ def calibrated(
     model: EhmModel, fitter: ClipFitter, folder: Path, device: str, *, estimate: bool
 ) -> tuple[list[dict[str, float | str]], str]:
     """Return the errors of a pack, part by part, and what is to be said of the lens."""
-    pack = json.loads((folder / "pack.json").read_text())
+    pack = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
     source = pack["source"]
     pictures = [
         cv2.imread(str(path))[..., ::-1].copy()
