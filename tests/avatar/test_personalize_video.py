@@ -69,6 +69,18 @@ def test_frames_between_change_as_their_neighbours_whatever_the_angles_are_writt
     assert float(viewmats[:, 0, 3].abs().max()) == 0  # what went in is as it was
 
 
+def test_turns_of_about_half_a_turn_keep_the_way_they_are_written() -> None:
+    """As trackers write bodies: more than half a turn, too, so that frames follow on each other smoothly."""
+    motion, viewmats = _motion(), torch.eye(4).repeat(T, 1, 1)
+    motion.global_orient[:, 0] = torch.linspace(math.pi - 0.05, math.pi + 0.05, T)
+    motion.global_orient[:, 1] = 0.02
+    frames = [0, 4, 8]
+    fitted = motion[frames]
+    fitted.global_orient[:, 0] += 0.01
+    found, _ = carry_over(frames, motion, viewmats, fitted, viewmats[frames])
+    assert float((found.global_orient - motion.global_orient).norm(dim=1).max()) < 0.02
+
+
 def test_all_frames_fitted_are_taken_as_they_are() -> None:
     motion, viewmats = _motion(), torch.eye(4).repeat(T, 1, 1)
     found, cameras = carry_over(list(range(T)), motion, viewmats, _motion(T), viewmats + 0.1)

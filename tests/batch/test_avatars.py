@@ -355,6 +355,12 @@ def test_auto_is_full_on_a_gpu_off_on_a_cpu_and_as_before_in_a_folder_that_was_b
     monkeypatch.setattr("guava_aug.runtime.device.gpu_usable", lambda: True)
     write_clip(tmp_path / "tracked", "clip", frames=2)
     options = {"difficulties": ["easy"], "background": "black"}
+    images = tmp_path / "tracked" / "clip" / "img_lmdb"
+    images.rename(tmp_path / "images")
+    assert not augment(tmp_path / "tracked", tmp_path / "out", model=FakeModel(), **options).ok
+    assert list((tmp_path / "out").glob("augmentation_params*.json"))
+    assert settle(config).personalize == "full"  # nothing was made
+    (tmp_path / "images").rename(images)
     assert augment(tmp_path / "tracked", tmp_path / "out", model=FakeModel(), **options).ok
     assert settle(config).personalize == "off" and "as the views in" in caplog.text
     assert settle(replace(config, overwrite=True)).personalize == "full"

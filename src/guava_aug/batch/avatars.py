@@ -43,14 +43,11 @@ _DIGITS = 32  # of hexadecimal
 
 
 @dataclass(frozen=True)
-class FittedAvatar:
-    """The avatar of a video, as its file has it, and what is noted of it in the views."""
+class AvatarFacts:
+    """What is known of the avatar of a video, and noted of it in the views."""
 
     path: Path
     name: str  # of the video
-    avatar: Avatar
-    motion: Motion
-    viewmats: Any  # [T, 4, 4]
     made_with: dict[str, str]  # of the file
     is_new: bool  # fitted by this call
 
@@ -85,6 +82,19 @@ class FittedAvatar:
         return f"avatar fitted ({how}): {kept}"
 
 
+@dataclass(frozen=True)
+class FittedAvatar(AvatarFacts):
+    """The avatar of a video, as its file has it."""
+
+    avatar: Avatar
+    motion: Motion
+    viewmats: Any  # [T, 4, 4]
+
+    def facts(self) -> AvatarFacts:
+        """Return what is known of it, without its tensors."""
+        return AvatarFacts(self.path, self.name, self.made_with, self.is_new)
+
+
 def settle(config: RunConfig, device: str | None = None) -> RunConfig:
     """Return the configuration with `personalize` auto decided, and say how.
 
@@ -104,7 +114,10 @@ def settle(config: RunConfig, device: str | None = None) -> RunConfig:
     elif config.engine == "ray":
         chosen, why = "off", "this machine has no GPU; if the cluster's workers have, give --personalize full"
     else:
-        chosen, why = "off", "on a CPU it takes minutes per video; --personalize fast or full does it all the same"
+        chosen, why = (
+            "off",
+            "on a CPU fast takes some 20 minutes of one core per video; --personalize fast does it all the same",
+        )
     log.info("--personalize auto: %s (%s)", chosen, why)
     return replace(config, personalize=chosen)
 
@@ -114,11 +127,13 @@ def _of_views_there(root: Path) -> PersonalizeName | None:
     if not is_there(root, OutputError):
         return None
     counts: Counter[str] = Counter()
+    known = False  # to the journals, made or not
     for _, _, view in History(root).items():
+        known = True
         if view.made is not None:
             made_with, _ = view.made.pick(("made_with", "frames"))
             counts[str((made_with or {}).get("personalize", "off"))] += 1
-    if not counts and any(root.glob("augmentation_params*.json")):  # of the original, or its journals are lost
+    if not known and any(root.glob("augmentation_params*.json")):  # of the original, or its journals are lost
         return "off"
     most = max(counts, key=lambda name: counts[name], default=None)
     return next((name for name in ("off", "fast", "full") if name == most), None)
@@ -224,7 +239,7 @@ class AvatarStore:
                 log.warning("%s: %s; it is fitted again", video.name, str(error).removesuffix("; fit the avatar again"))
             return None
         motion, viewmats = found.motion.to("cpu"), found.viewmats.cpu()  # as those of a tracked video
-        return FittedAvatar(path, video.name, found.avatar, motion, viewmats, found.made_with, is_new=False)
+        return FittedAvatar(path, video.name, found.made_with, False, found.avatar, motion, viewmats)
 
     def _make(
         self, path: Path, fingerprint: str, model: GuavaModel, video: TrackedVideo, outline: BodyOutline | None
@@ -279,7 +294,7 @@ class AvatarResult:
     """What became of the avatar of one video."""
 
     name: str
-    avatar: FittedAvatar | None = None
+    avatar: AvatarFacts | None = None
     error: str | None = None
 
     def to_json(self) -> dict[str, Any]:

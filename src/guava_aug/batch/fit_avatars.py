@@ -61,7 +61,7 @@ def fit_avatars(
         try:
             if (why := refused_name(name)) is not None:
                 raise InputError(why)
-            results.append(AvatarResult(name, executor.fit_avatar(name, again=again)))
+            results.append(AvatarResult(name, executor.fit_avatar(name, again=again).facts()))
         except FATAL:
             raise
         except Exception as error:

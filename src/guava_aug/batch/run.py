@@ -110,6 +110,7 @@ def run(
         KeyboardInterrupt: passed on; the files in flight are removed and the record is written.
     """
     same_threads()
+    refuse_file_in_the_way(config.output_root, "--output_root")  # before journals are looked for in it
     config = settle(config, None if model is None else str(model.device))
     executor = executor or make_executor(config, model, stop)
     try:
@@ -150,6 +151,7 @@ def plan_only(config: RunConfig) -> tuple[list[PlannedVideo], History]:
         UsageError, AssetError, InputError, OutputError: as `run`, before it makes anything.
     """
     same_threads()
+    refuse_file_in_the_way(config.output_root, "--output_root")
     config = settle(config)
     planned = _Run(config, make_executor(config), NoProgress())
     return planned.plan_only(), planned.log.history

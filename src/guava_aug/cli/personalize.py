@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,11 +99,11 @@ def main(argv: Sequence[str]) -> int:
             results = fit_avatars(config, flags.names, again=flags.overwrite, stop=stop)
     if flags.json:
         print(json.dumps({"avatars": [r.to_json() for r in results]}, indent=2))
-    _show(results, to_stderr=flags.json)
+    _show(results, config, to_stderr=flags.json)
     return SOME_FAILED if any(r.error is not None for r in results) else OK
 
 
-def _show(results: Sequence[AvatarResult], *, to_stderr: bool) -> None:
+def _show(results: Sequence[AvatarResult], config: RunConfig, *, to_stderr: bool) -> None:
     """Show every avatar with its figures and its file, then how many there are."""
     from guava_aug.cli.terminal import Terminal
 
@@ -121,3 +122,6 @@ def _show(results: Sequence[AvatarResult], *, to_stderr: bool) -> None:
     console.say(f"{pluralize(len(results), 'avatar')}: {', '.join(words)}")
     if found:
         console.say("the files hold the likeness of persons, and with official weights licensed data")
+        preset = found[0].made_with.get("preset")
+        words = ["guava-aug", "run", str(config.tracked_root), "augmented", "--personalize", str(preset)]
+        console.say(f"next: {shlex.join([*words, '--avatar_root', str(config.avatars)])}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import threading
@@ -23,6 +24,7 @@ from guava_aug.runtime.processes import host_id, host_name, process_lives
 
 POLL = 0.5  # seconds between two looks
 TOUCH_EVERY = 15.0  # seconds between two signs of life of an owner
+TELL_EVERY = 60.0  # seconds between two words on a lock that is waited for; also a sign of work for --timeout
 SILENT_AFTER = 120.0  # seconds without one, after which an owner on another machine counts as dead
 
 
@@ -40,7 +42,7 @@ def lock_file(
         path: The lock. Its folder is there.
         is_done: Whether what the lock is wanted for has been done by its owner.
         check: Called while waiting; ends the waiting by raising.
-        on_wait: Told once who owns the lock, in words, when there is something to wait for.
+        on_wait: Told every minute who owns the lock, in words, while there is something to wait for.
 
     Raises:
         OSError: The file cannot be created.
@@ -50,7 +52,7 @@ def lock_file(
         yield False
         return
     released = threading.Event()
-    alive = threading.Thread(target=_touch, args=(path, released), name="lock", daemon=True)
+    alive = threading.Thread(target=_touch, args=(path, token, released), name="lock", daemon=True)
     alive.start()
     try:
         yield True
@@ -67,7 +69,7 @@ def _acquire(
 ) -> bool:
     content = {"token": token, "host_id": host_id(), "host": host_name(), "pid": os.getpid(), "since": time.time()}
     seen: tuple[Any, ...] = ()
-    since, told = time.monotonic(), False
+    since, told = time.monotonic(), -math.inf
     while True:
         with contextlib.suppress(FileExistsError):
             with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644), "w", encoding="utf-8") as file:
@@ -87,9 +89,9 @@ def _acquire(
         check()
         if is_done():
             return False
-        if not told and owner:
+        if owner and time.monotonic() - told >= TELL_EVERY:
             on_wait(f"process {owner.get('pid')} on {owner.get('host')}")
-            told = True
+            told = time.monotonic()
         time.sleep(POLL)
 
 
@@ -106,8 +108,10 @@ def _take_away(path: Path, token: object) -> None:
             aside.unlink(missing_ok=True)
 
 
-def _touch(path: Path, released: threading.Event) -> None:
+def _touch(path: Path, token: str, released: threading.Event) -> None:
     while not released.wait(TOUCH_EVERY):
+        if _read(path).get("token", token) != token:  # another's by now
+            return
         with contextlib.suppress(OSError):
             os.utime(path)
 

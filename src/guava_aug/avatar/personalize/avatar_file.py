@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from guava_aug.avatar.avatar import Avatar
@@ -63,7 +63,7 @@ def write_avatar_file(
     }  # fmt: skip
     try:
         with atomic_write(path) as part:
-            save_file(tensors, part, metadata)
+            part.write_bytes(save(tensors, metadata))  # `save_file` writes beside it and renames
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write {path}: {error}; check the folder, its rights and the free space") from error
     return path

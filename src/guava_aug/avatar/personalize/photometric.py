@@ -234,6 +234,8 @@ class _Refining:
             )  # fmt: skip
             done = lambda k, steps, number=number: self.progress.done(0.35 + 0.55 * (number + k / steps) / len(ranges))
             _, moved, views = fit.run(done)
+            if not all(bool(torch.isfinite(t).all()) for t in (*vars(moved).values(), views)):
+                continue
             share = torch.ones(len(ids))
             if number:
                 overlap = min(ranges[number - 1][1] - first, len(ids))
@@ -374,7 +376,11 @@ def fade(
     for k in np.flatnonzero(given_up):
         away = np.minimum(away, np.abs(np.arange(len(given_up)) - k))
     share = torch.from_numpy(np.clip(away / (_RAMP + 1), 0, 1)).float()
-    mix = lambda old, new: old + (new - old) * share.view(-1, *[1] * (new.ndim - 1))
+
+    def mix(old: Tensor, new: Tensor) -> Tensor:
+        w = share.view(-1, *[1] * (new.ndim - 1))
+        return torch.where(w > 0, old + (new - old) * w, old)
+
     mixed = Motion(**{f.name: mix(getattr(motion, f.name), getattr(fitted, f.name)) for f in fields(Motion)})
     return mixed, mix(viewmats, fitted_viewmats)
 

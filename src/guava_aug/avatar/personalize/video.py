@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
@@ -183,7 +184,7 @@ def carry_over(
         old, new = getattr(motion, f.name), getattr(fitted, f.name)
         if f.name in _TURNS:
             change = roma.rotvec_composition([new, -old[at]])
-            value = roma.rotvec_composition([spread(change), old])
+            value = _written_as(roma.rotvec_composition([spread(change), old]), old)
         else:
             value = old + spread(new - old[at])
         value[at] = new  # exactly
@@ -192,6 +193,18 @@ def carry_over(
     moved[:, :3, 3] += spread(fitted_viewmats[:, :3, 3] - viewmats[at, :3, 3])
     moved[at] = fitted_viewmats
     return Motion(**values), moved
+
+
+def _written_as(turns: Tensor, like: Tensor) -> Tensor:
+    """Return the same rotations [..., 3], with a whole turn more or less where that is nearer to `like`.
+
+    Bodies stand at half a turn about x: rotation vectors of at most half a turn would change their sign from frame to
+    frame, and a mixture of both spellings is another pose.
+    """
+    length = turns.norm(dim=-1, keepdim=True).clamp(min=1e-9)
+    other = turns * (1 - 2 * math.pi / length)
+    near = (turns - like).norm(dim=-1, keepdim=True) <= (other - like).norm(dim=-1, keepdim=True)
+    return torch.where(near, turns, other)
 
 
 def video_hand_speeds(model: GuavaModel, video: TrackedVideo, frames: Sequence[int], K: Tensor) -> Tensor:

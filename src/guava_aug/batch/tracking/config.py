@@ -74,7 +74,8 @@ class TrackConfig:
     photometric: Literal["auto", "on", "off"] = field(default="off", metadata=option(
         "After the landmarks, fit pose, shape and camera to the pictures, through an avatar of the person (of "
         "--model_path). What does not get better stays. auto: where a CUDA GPU is used, and off on a CPU, which takes "
-        "seconds a frame for it; what is tracked already counts as done either way.", "model", metavar="off|on|auto",
+        "half a minute a frame for it; what is tracked already counts as done either way.",
+        "model", metavar="off|on|auto",
     ))  # fmt: skip
 
     model_path: Path | None = field(default=None, metadata=_as_in_run("model_path"))

@@ -20,7 +20,7 @@ from guava_aug.tracked.layout import INFO, SKIPPED, check_name
 from guava_aug.tracked.report import REPORT, clip_names, first_clip_names, read_report
 
 TRACKER_VERSION = 1  # counts up whenever the same video gives another result
-PHOTOMETRIC_VERSION = 1  # likewise, of the fit to the pictures
+PHOTOMETRIC_VERSION = 2  # likewise, of the fit to the pictures
 LABEL = TrackPart().label
 _DECIDES = ("person", "on_cut", "fov", "audio", "body", "overlay")  # the result, of all options
 
