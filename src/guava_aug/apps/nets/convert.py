@@ -55,7 +55,7 @@ SOURCES = {
     "hand_recrop": Source("holistic_landmark", (0, 1), ("crop",)),
     "face_detection_short_range": Source("face_detection", (-1, 1), ("boxes", "scores")),
     "face_landmark": Source("face_landmark", (0, 1), ("landmarks", "presence")),
-    "iris_landmark": Source("iris_landmark", (0, 1), ("eye", "iris"), half_from=9000),  # 6e-5 of the range
+    "iris_landmark": Source("iris_landmark", (0, 1), ("eye", "iris"), half_from=8192),  # 8e-5 of the range
     "selfie_segmentation": Source("selfie_segmentation", (0, 1), ("mask",)),
 }
 
