@@ -38,10 +38,6 @@ def fit_avatars(
     from guava_aug.batch.executors.in_process import InProcessExecutor  # noqa: PLC0415 - imports torch, which is slow
 
     same_threads()
-    if config.personalize == "auto":
-        chosen = "full" if on_gpu(config) else "fast"
-        log.info("--personalize auto: %s", chosen)
-        config = replace(config, personalize=chosen)  # type: ignore[arg-type]
     root = config.tracked_root
     try:
         check_root(root)
@@ -51,6 +47,10 @@ def fit_avatars(
     if not videos:
         raise UsageError(why_no_videos(root))
     make_writable(config.avatars, "--avatar_root")
+    if config.personalize == "auto":
+        chosen = "full" if on_gpu(config) else "fast"
+        log.info("--personalize auto: %s", chosen)
+        config = replace(config, personalize=chosen)  # type: ignore[arg-type]
     executor = InProcessExecutor(config, stop=stop)
     executor.check()
     executor.start(len(videos))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Fixed, Suppress, arg
 
-from guava_aug.batch.options import GROUPS, option, options_of
+from guava_aug.batch.options import GROUPS, options_of
 from guava_aug.batch.sharding import shard_of_slurm_array
 from guava_aug.batch.tracking.config import TrackConfig
 from guava_aug.cli.exit_codes import OK, SOME_FAILED
@@ -76,11 +76,13 @@ def _flags() -> type[_TrackFlags]:
     for declared in options_of(TrackConfig):
         if declared.name != "videos":
             groups.setdefault(declared.option.group, []).append(flag_field(declared))
-    switch = Annotated[Switch, arg(help_behavior_hint="")]
+    messages = {
+        "quiet": "Print only problems and the summary.", "verbose": "Print details and tracebacks too.",
+        "json": "Print the result as one JSON object on standard output; all else goes to standard error.",
+    }  # fmt: skip
     groups["message"] = [
-        ("quiet", switch, field(default=False, metadata=option("Only problems and the summary.", "message"))),
-        ("verbose", switch, field(default=False, metadata=option("Also details and tracebacks.", "message"))),
-        ("json", switch, field(default=False, metadata=option("Print the result as one JSON object.", "message"))),
+        (name, Annotated[Switch, arg(help_behavior_hint="", help=text)], field(default=False))
+        for name, text in messages.items()
     ]
     classes = [
         (group, make_dataclass(group.title(), groups[group], frozen=True, kw_only=True,

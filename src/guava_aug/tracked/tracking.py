@@ -117,8 +117,8 @@ class _Seen:
     crop: Crop
 
 
-class RefinedFit(Protocol):
-    """A body over T frames that was fitted to their pictures."""
+class Posed(Protocol):
+    """A body over T frames."""
 
     @property
     def identity(self) -> Identity:
@@ -132,6 +132,10 @@ class RefinedFit(Protocol):
     def viewmats(self) -> Tensor:
         """Return [T, 4, 4] world to camera."""
 
+
+class RefinedFit(Posed, Protocol):
+    """The same, fitted to the pictures of these frames."""
+
     @property
     def quality(self) -> FitQuality:
         """Return how well it agrees with the landmarks."""
@@ -142,7 +146,7 @@ class RefinedFit(Protocol):
 
 
 class Refiner(Protocol):
-    """Fits a tracked clip to its pictures; it is above this room, which knows no avatars."""
+    """Fits a tracked clip to its pictures: `avatar.personalize.photometric`, which `tracked` must not import."""
 
     def refine(self, video: TrackedVideo, fitted: ClipFit, tick: Tick) -> RefinedFit:
         """Return the better fit, or the same. `tick` hears of all frames of the clip, and raises to stop."""
@@ -349,22 +353,6 @@ class _Work:
         if options.fov is None and source.focal_35mm is not None:
             return Calibration(lens_of_focal_35mm(source.focal_35mm, size), size), "metadata"
         return None, "estimate"
-
-
-class Posed(Protocol):
-    """A body over T frames."""
-
-    @property
-    def identity(self) -> Identity:
-        """Return what is constant."""
-
-    @property
-    def motion(self) -> Motion:
-        """Return T frames of pose."""
-
-    @property
-    def viewmats(self) -> Tensor:
-        """Return [T, 4, 4] world to camera."""
 
 
 class FitOverlay:

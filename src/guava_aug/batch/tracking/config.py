@@ -38,7 +38,7 @@ class TrackConfig:
         "pixels of the first frame. Left out: the largest, most central.", "input", metavar="N|X,Y",
     ))  # fmt: skip
     on_cut: Literal["split", "refuse"] = field(default="split", metadata=option(
-        "What becomes of a video with shot cuts: a clip per shot, NAME_000 and so on, or a refusal.", "input",
+        "What becomes of a video with shot cuts: a clip per shot, NAME_01 and so on, or a refusal.", "input",
         metavar="split|refuse",
     ))  # fmt: skip
     fov: str | None = field(default=None, metadata=option(
