@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from guava_aug.avatar.decoders import RawGaussians
+from guava_aug.avatar.source_pixels import SourcePixels
 from guava_aug.body import EhmModel, Identity, Motion, PosedBody, RestShape
 
 _SAFE_SQUARED_LENGTH = 1e-20
@@ -24,6 +25,7 @@ class PosedGaussians:
     opacities: Tensor  # [N] 0..1
     features: Tensor  # [N, C]; the first three are RGB 0..1
     joints: Tensor | None = None  # [T, J, 3] posed joints of the body, metres; None: not made by `Avatar.pose`
+    source: SourcePixels | None = None  # the source frame's own pixels; None: the model does not use them
 
     def __len__(self) -> int:
         """Return the number of frames T."""
@@ -58,6 +60,7 @@ class Avatar:
     opacities: Tensor  # [P + M]
     features: Tensor  # [P + M, C]
     kept: Tensor  # [M0] bool: which occupied texels became Gaussians
+    source: SourcePixels | None = None  # of the N Gaussians; None: the model does not use them
 
     @property
     def num_gaussians(self) -> int:
@@ -66,9 +69,16 @@ class Avatar:
 
     @staticmethod
     def build(
-        body: EhmModel, identity: Identity, vertex: RawGaussians, uv: RawGaussians, opacity_threshold: float
+        body: EhmModel,
+        identity: Identity,
+        vertex: RawGaussians,
+        uv: RawGaussians,
+        opacity_threshold: float,
+        source: SourcePixels | None = None,
     ) -> Avatar:
         """Return the avatar of predicted Gaussians; UV points at or below `opacity_threshold` are dropped.
+
+        `source` has a place for each vertex and each UV point.
 
         Source: the original's `Ubody_Gaussian` with `pruning=True`.
         """
@@ -90,6 +100,7 @@ class Avatar:
             opacities=opacities,
             features=features,
             kept=kept,
+            source=None if source is None else source.rows(torch.cat([kept.new_ones(len(vertex.opacities)), kept])),
         )
 
     def with_identity(self, identity: Identity) -> Avatar:
@@ -106,7 +117,7 @@ class Avatar:
             posed.vertices, vertex_turns(posed.vertex_transforms), self.body.assets.faces, self.uv_face, self.uv_bary,
             CanonicalGeometry(self.vertex_quats, self.vertex_scales, self.uv_local, self.uv_quats, self.uv_scales),
         )  # fmt: skip
-        return PosedGaussians(means, quats, scales, self.opacities, self.features, posed.joints)
+        return PosedGaussians(means, quats, scales, self.opacities, self.features, posed.joints, self.source)
 
 
 @dataclass(frozen=True)
@@ -154,15 +165,28 @@ def pose_gaussians(
     frames, face_scale = face_frames(vertices[..., faces, :])  # [..., F, 3, 3], [..., F]
     face_quats = matrix_to_quat(frames)
     s = face_scale[..., uv_face, None]  # [..., M, 1]
-    columns = frames[..., uv_face, :, :]  # [..., M, 3, 3]
-    local = sum(columns[..., k] * canonical.uv_local[..., k, None] for k in range(3))
-    corner_ids = faces[uv_face]  # [M, 3]
-    surface = sum(vertices[..., corner_ids[:, k], :] * uv_bary[:, k, None] for k in range(3))
+    centres = _uv_centres(vertices, faces, uv_face, uv_bary, canonical.uv_local, frames, s)
     return (
-        torch.cat([vertices, s * local + surface], -2),
+        torch.cat([vertices, centres], -2),
         torch.cat([quats, quat_multiply(face_quats[..., uv_face, :], canonical.uv_quats)], -2),
         torch.cat([canonical.vertex_scales.expand_as(vertices), canonical.uv_scales * s], -2),
     )
+
+
+def uv_centres(vertices: Tensor, faces: Tensor, uv_face: Tensor, uv_bary: Tensor, uv_local: Tensor) -> Tensor:
+    """Return only the means [..., M, 3] of UV Gaussians on posed bodies; arguments as `pose_gaussians`."""
+    frames, face_scale = face_frames(vertices[..., faces, :])
+    return _uv_centres(vertices, faces, uv_face, uv_bary, uv_local, frames, face_scale[..., uv_face, None])
+
+
+def _uv_centres(
+    vertices: Tensor, faces: Tensor, uv_face: Tensor, uv_bary: Tensor, uv_local: Tensor, frames: Tensor, scale: Tensor
+) -> Tensor:
+    columns = frames[..., uv_face, :, :]  # [..., M, 3, 3]
+    local = sum(columns[..., k] * uv_local[..., k, None] for k in range(3))
+    corner_ids = faces[uv_face]  # [M, 3]
+    surface = sum(vertices[..., corner_ids[:, k], :] * uv_bary[:, k, None] for k in range(3))
+    return scale * local + surface
 
 
 def face_frames(corners: Tensor) -> tuple[Tensor, Tensor]:

@@ -84,6 +84,7 @@ class ModelConfig:
     global_vertex_dim: int = 256
     opacity_threshold: float = 0.001
     visibility: str = "face"  # not in the original: "point" hides texels and vertices one by one (`avatar.visibility`)
+    source_pixels: bool = False  # not in the original: pixels of the source frame reach new views (`source_pixels`)
     vit: VitConfig = VitConfig()
     projects: tuple[int, int, int, int] = (256, 512, 1024, 1024)  # widths of the feature pyramid
     uv_decoder: StyleUNetConfig = field(default_factory=lambda: StyleUNetConfig(in_dim=35, out_dim=96, small=False))
@@ -144,6 +145,10 @@ class ModelConfig:
             raise _wrong(where, "opacity_threshold", self.opacity_threshold, "a number from 0 to 1")
         if self.visibility not in ("face", "point"):
             raise _wrong(where, "visibility", self.visibility, "'face' or 'point'")
+        if type(self.source_pixels) is not bool:
+            raise _wrong(where, "source_pixels", self.source_pixels, "true or false")
+        if self.source_pixels and self.visibility != "point":
+            raise _wrong(where, "source_pixels", self.source_pixels, "false with visibility 'face'")
         if self.vit.embed_dim % self.vit.num_heads:
             raise _wrong(where, "vit.num_heads", self.vit.num_heads, f"a divisor of embed_dim {self.vit.embed_dim}")
         for part, sized_as in (("uv_decoder", "uvmap_size"), ("refiner", "image_size")):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from guava_aug.avatar.avatar import Avatar, PosedGaussians
@@ -18,6 +19,7 @@ from guava_aug.avatar.config import EMBEDDED as EMBEDDED
 from guava_aug.avatar.config import EMBEDDED_DIR as EMBEDDED_DIR
 from guava_aug.avatar.config import ModelConfig, find_checkpoint, model_location
 from guava_aug.avatar.network import Reconstruction, ReconstructionNetwork
+from guava_aug.avatar.source_pixels import SourcePixels
 from guava_aug.avatar.styleunet import StyleUNet
 from guava_aug.avatar.visibility import compile_kernel
 from guava_aug.body import EhmAssets, EhmModel, Identity, load_body_file, load_official_assets
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 
 BODY_FILE = "body.npz"  # a model directory may contain its own body model
 REFINER_NOISE_SEED = 10  # the original seeds its run with 10, then draws anew for every frame
+_PLACES_PADDING = 13  # to the 16 channels that the rasteriser's kernels take
+_BLENDED = 8  # frames at a time: float32 pictures of many frames would need gigabytes
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,9 @@ class GuavaModel:
                 "tracked with another body model (give its --model_path), the result will not fit",
                 shape_used,
             )
-        return Avatar.build(self.body, identity.to(self.device), raw.vertex, raw.uv, self.config.opacity_threshold)
+        return Avatar.build(
+            self.body, identity.to(self.device), raw.vertex, raw.uv, self.config.opacity_threshold, raw.source
+        )
 
     @torch.no_grad()
     def infer(
@@ -166,7 +172,9 @@ class GuavaModel:
         image, viewmat = source.image[None].to(self.device), source.viewmat.to(self.device)
         S = source.image.shape[-1]
         lens = None if source.K is None else Lens.of(source.K, S, S)
-        raw: Reconstruction = self.network(image, posed, viewmat, self.body.assets, uv_noise, pixel_faces, lens)
+        raw: Reconstruction = self.network(
+            image, posed, viewmat, self.body.assets, uv_noise, pixel_faces, lens, source.picture
+        )
         return raw
 
     @torch.no_grad()
@@ -208,13 +216,33 @@ class GuavaModel:
             cameras.K.cpu(), cameras.width, cameras.height, channels_last=True, bias=self._half.first_bias,
             out=self._half.canvas(len(posed)),
         )  # fmt: skip
-        return self._half(drawn.image), drawn.alpha
+        rgb = self._half(drawn.image)
+        if posed.source is None:
+            return rgb, drawn.alpha
+        places = draw(
+            posed.means, posed.quats, posed.scales, posed.opacities, F.pad(posed.source.places, (0, _PLACES_PADDING)),
+            viewmats, cameras.K.cpu(), cameras.width, cameras.height,
+        )  # fmt: skip
+        return self._blend(rgb, drawn.alpha, places.image[:, :3], posed.source), drawn.alpha
 
     @torch.no_grad()
     def render_layers(self, posed: PosedGaussians, cameras: Cameras) -> Rendered:
         """Return refined colour, alpha and the raw feature render."""
-        raster = self.rasterize(posed, cameras)
-        return Rendered(self.refine(raster.image), raster.alpha, raster)
+        if posed.source is None:
+            raster = self.rasterize(posed, cameras)
+            return Rendered(self.refine(raster.image), raster.alpha, raster)
+        channels = posed.features.shape[1]
+        both = replace(posed, features=torch.cat([posed.features, posed.source.places], 1))
+        drawn = self.rasterize(both, cameras)
+        raster = replace(drawn, image=drawn.image[:, :channels])
+        rgb = self._blend(self.refine(raster.image), raster.alpha, drawn.image[:, channels:], posed.source)
+        return Rendered(rgb, raster.alpha, raster)
+
+    def _blend(self, rgb: Tensor, alpha: Tensor, places: Tensor, source: SourcePixels) -> Tensor:
+        """Return refined colours with the source frame's own pixels."""
+        batches = zip(*(t.split(_BLENDED) for t in (rgb, alpha, places)), strict=True)
+        picture = source.picture[None]
+        return torch.cat([self.network.source_blend(*b, picture.expand(len(b[0]), -1, -1, -1)) for b in batches])
 
     @torch.no_grad()
     def rasterize(self, posed: PosedGaussians, cameras: Cameras) -> Raster:

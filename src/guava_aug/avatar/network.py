@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from guava_aug.avatar.avatar import uv_centres
 from guava_aug.avatar.config import ModelConfig
 from guava_aug.avatar.decoders import RawGaussians, UVDecoder, VertexDecoder
 from guava_aug.avatar.encoder import ImageEncoder, ImageFeatures
+from guava_aug.avatar.source_pixels import SourceBlend, SourcePixels, face_cosines, prepare_picture, source_places
 from guava_aug.avatar.styleunet import StyleUNet
 from guava_aug.avatar.visibility import facing, nearest_depth, rasterize_mesh, relative_depth, unhidden
 from guava_aug.body import EhmAssets, PosedBody
@@ -64,6 +66,7 @@ class Prediction:
     uv_visible: Tensor  # [B, U, U] bool
     uv_input: Tensor  # [B, dino_out_dim + 3, U, U]
     uv_features: Tensor  # [B, uv_out_dim, U, U]
+    vertex_visible: Tensor  # [B, P] bool; all with visibility "face"
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Reconstruction:
     uv_visible: Tensor  # [U, U] bool: texel occupied and visible to the source camera, by face or by point
     uv_input: Tensor  # [dino_out_dim + 3, U, U]
     uv_features: Tensor  # [uv_out_dim, U, U]
+    source: SourcePixels | None = None  # of P vertices and M texels; only of models with `source_pixels`
 
 
 class ReconstructionNetwork(nn.Module):
@@ -100,6 +104,8 @@ class ReconstructionNetwork(nn.Module):
         self.uv_feature_decoder = StyleUNet(cfg.uv_decoder, extra_style_dim=_EXTRA_STYLE_DIM)
         self.uv_base_feature = nn.Parameter(torch.randn(cfg.uv_base_dim, cfg.uvmap_size, cfg.uvmap_size))
         self.uv_point_decoder = UVDecoder(cfg.uv_out_dim + cfg.uv_base_dim, _DIR_DIM, cfg.color_dim)
+        if cfg.source_pixels:
+            self.source_blend = SourceBlend()
 
     def forward(
         self,
@@ -110,6 +116,7 @@ class ReconstructionNetwork(nn.Module):
         uv_noise: Sequence[Tensor] | None = None,  # maps of the UV decoder; default the checkpoint's own
         pixel_faces: Tensor | None = None,  # [S, S] to replace the z-buffer's result
         lens: Lens | None = None,  # the source camera's; default the original's, `invtanfov`
+        picture: Tensor | None = None,  # [4, H, W] uint8 RGB and mask at full resolution
     ) -> Reconstruction:
         """Return the canonical Gaussians of one source frame.
 
@@ -121,14 +128,22 @@ class ReconstructionNetwork(nn.Module):
             uv_noise: Noise maps of the UV decoder; None: those of the checkpoint.
             pixel_faces: [S, S] int32 visible faces in place of the z-buffer's result.
             lens: The lens of the source camera; None: the original's.
+            picture: [4, H, W] uint8, RGB and mask at full resolution, for models with `source_pixels`; None: `image`.
         """
         lens = Lens(self.cfg.invtanfov, self.cfg.invtanfov) if lens is None else lens
         geometry, pixel_faces = self._source_geometry(posed.vertices, viewmat[None], lens, assets, pixel_faces)
         found = self.predict(image, geometry, assets, embed_directions(viewmat[None]), uv_noise)
         occupied = assets.uv_face >= 0
+        uv = found.uv.rows(lambda v: v[0][occupied])
+        source = None
+        if self.cfg.source_pixels:
+            assert uv.local_pos is not None
+            visible = found.uv_visible[:, occupied]
+            places = self.source_places(geometry, assets, uv.local_pos[None], found.vertex_visible, visible)
+            source = SourcePixels(places[0], self._source_picture(image, picture))
         return Reconstruction(
             vertex=found.vertex.rows(lambda v: v[0]),
-            uv=found.uv.rows(lambda v: v[0][occupied]),
+            uv=uv,
             features=found.features,
             prj_xy=found.prj_xy[0],
             vertex_features=found.vertex_features[0],
@@ -136,6 +151,7 @@ class ReconstructionNetwork(nn.Module):
             uv_visible=found.uv_visible[0],
             uv_input=found.uv_input[0],
             uv_features=found.uv_features[0],
+            source=source,
         )
 
     def predict(
@@ -156,11 +172,12 @@ class ReconstructionNetwork(nn.Module):
         sampled = F.grid_sample(
             features.vertex_map.float(), prj_xy[:, None, :, :2], padding_mode="border", align_corners=False
         )[:, :, 0].transpose(1, 2)  # [B, P, prj_out_dim]; positions need more than bfloat16's eight bits
+        unhidden_vertex = torch.ones(B, P, dtype=torch.bool, device=vertices.device)
         if (
             self.cfg.visibility == "point"
         ):  # a vertex that faces away keeps the feature sampled through the body: the same clothes
-            covered = ~unhidden(prj_xy[..., :2], geometry.depth(vertices), geometry.nearest)
-            covered &= facing(vertices, assets.faces, geometry.viewmats)
+            unhidden_vertex = unhidden(prj_xy[..., :2], geometry.depth(vertices), geometry.nearest)
+            covered = ~unhidden_vertex & facing(vertices, assets.faces, geometry.viewmats)
             sampled = sampled * ~covered[..., None]
         context = self.global_feature_mapping(features.global_feature)[:, None].expand(-1, P, -1)
         base = self.vertex_base_feature.expand(B, -1, -1).to(sampled.dtype)
@@ -177,7 +194,33 @@ class ReconstructionNetwork(nn.Module):
         uv_features = self.uv_feature_decoder(uv_input, noise, style)
         base = self.uv_base_feature.expand(B, -1, -1, -1).to(uv_features.dtype)
         uv = self.uv_point_decoder(torch.cat([uv_features, base], 1), direction)
-        return Prediction(vertex, uv, features, prj_xy, sampled, visible, uv_input, uv_features)
+        return Prediction(vertex, uv, features, prj_xy, sampled, visible, uv_input, uv_features, unhidden_vertex)
+
+    def source_places(
+        self,
+        geometry: SourceGeometry,
+        assets: EhmAssets,
+        uv_local: Tensor,  # [B, M, 3] of the occupied texels, as predicted
+        vertex_visible: Tensor,  # [B, P]
+        uv_visible: Tensor,  # [B, M]
+    ) -> Tensor:
+        """Return `SourcePixels.places` [B, P + M, 3] of the Gaussians' centres in the source frames."""
+        vertices, occupied = geometry.vertices, assets.uv_face >= 0
+        face, bary = assets.uv_face[occupied].long(), assets.uv_bary[occupied]
+        centres = torch.cat([vertices, uv_centres(vertices, assets.faces, face, bary, uv_local)], 1)
+        at_vertices = face_cosines(vertices, assets.faces, geometry.viewmats)
+        on_chart = (at_vertices[:, assets.faces[face]] * bary).sum(-1)
+        visible = torch.cat([vertex_visible, uv_visible], 1)
+        return source_places(geometry.project(centres)[..., :2], torch.cat([at_vertices, on_chart], 1), visible)
+
+    def _source_picture(self, image: Tensor, picture: Tensor | None) -> Tensor:
+        """Return `SourcePixels.picture` [4, S, S]; without a picture, of the encoder's image on black."""
+        if picture is None:
+            both = torch.cat([image, (image.amax(1, keepdim=True) > 0).float()], 1)
+        else:
+            stored = picture[None].to(image.device).float() / 255
+            both = torch.cat([stored[:, :3] * stored[:, 3:], stored[:, 3:]], 1)
+        return prepare_picture(both, self.cfg.image_size)[0]
 
     def visible_texels(
         self,

@@ -52,6 +52,7 @@ class Source:
     motion: Motion  # T = 1
     viewmat: Tensor  # [4, 4] world to camera, OpenCV axes
     K: Tensor | None = None  # [3, 3] lens, pixels of `image`; None: the format's own, nearly orthographic
+    picture: Tensor | None = None  # [4, H, W] uint8 RGB and mask as stored; only models with `source_pixels` need it
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,7 @@ class TrackedVideo:
             motion=self.motion[index : index + 1],
             viewmat=self.viewmats[index],
             K=self.lens_at(size),
+            picture=torch.from_numpy(np.dstack([rgb, mask])).permute(2, 0, 1),
         )
 
     def lens_at(self, size: int) -> Tensor | None:
