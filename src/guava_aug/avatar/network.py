@@ -32,7 +32,7 @@ class SourceGeometry:
 
     vertices: Tensor  # [B, P, 3] world, metres
     viewmats: Tensor  # [B, 4, 4] world to camera
-    lens: Lens  # of all B cameras
+    lens: Lens | Tensor  # of all B cameras; or [B, 4], the numbers of each camera's `Lens`
     seen: Tensor  # [B, F] bool: faces that a pixel shows
     nearest: Tensor  # [B, D, D] of `visibility.nearest_depth`, metres; only visibility "point" looks at it
     from_body: bool = False  # whether `nearest` is measured from the mean vertex, which half precision can hold
@@ -42,9 +42,12 @@ class SourceGeometry:
         with torch.autocast(points.device.type, enabled=False):
             camera = (F.pad(points, (0, 1), value=1.0) @ self.viewmats.transpose(1, 2))[..., :3]
             z = camera[..., 2] + _DEPTH_EPS
-            x = camera[..., 0] * self.lens.scale_x / z + self.lens.offset_x
-            y = camera[..., 1] * self.lens.scale_y / z + self.lens.offset_y
-            return torch.stack([x, y, camera[..., 2] * self.lens.scale_x / z], -1)
+            scale_x, scale_y, offset_x, offset_y = (
+                self.lens[..., None].unbind(1) if isinstance(self.lens, Tensor) else self.lens.numbers
+            )
+            x = camera[..., 0] * scale_x / z + offset_x
+            y = camera[..., 1] * scale_y / z + offset_y
+            return torch.stack([x, y, camera[..., 2] * scale_x / z], -1)
 
     def depth(self, points: Tensor) -> Tensor:
         """Return depths [B, n] in metres of world points [B, n, 3], with the same origin as `nearest`."""

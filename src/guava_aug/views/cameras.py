@@ -82,6 +82,21 @@ class Lens:
         (fx, _, cx), (_, fy, cy), _ = rows
         return Lens(2 * fx / width, 2 * fy / height, (2 * cx - (width - 1)) / width, (2 * cy - (height - 1)) / height)
 
+    @property
+    def numbers(self) -> tuple[float, float, float, float]:
+        """Return scale x, scale y, offset x, offset y."""
+        return self.scale_x, self.scale_y, self.offset_x, self.offset_y
+
+
+def lens_matrices(lenses: Tensor, width: int, height: int) -> Tensor:
+    """Return K [..., 3, 3], pixels of a `width` x `height` image, of lenses [..., 4]: the numbers of `Lens`."""
+    size = lenses.new_tensor([width, height])
+    K = lenses.new_zeros(*lenses.shape[:-1], 3, 3)
+    K[..., [0, 1], [0, 1]] = lenses[..., :2] * size / 2
+    K[..., :2, 2] = (size - 1 + lenses[..., 2:] * size) / 2
+    K[..., 2, 2] = 1
+    return K
+
 
 def check_K(K: Tensor) -> Tensor:
     """Return `K` as float32 on the CPU, if it is [3, 3], finite, without skew, with positive focal lengths.

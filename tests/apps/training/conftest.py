@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from guava_aug.apps.synthetic import default_body_path
-from guava_aug.apps.training.data import PersonViews
+from guava_aug.apps.training.data import PersonViews, format_lenses
 from guava_aug.avatar.avatar import vertex_turns
 from guava_aug.avatar.config import ModelConfig, StyleUNetConfig, VitConfig
 from guava_aug.body import EhmModel, Identity, Motion, load_body_file
@@ -80,4 +80,5 @@ def person(body, identity, motion, viewmats) -> PersonViews:
         boxes=torch.tensor([[-0.5, -0.5, 0.5, 0.5]] * 3).expand(4, 3, 4).clone(),
         tracked=torch.tensor([True, True, False, False]),
         depth=torch.full((2, SIZE // 2, SIZE // 2), torch.inf, dtype=torch.float16),
+        lenses=format_lenses(4),
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from guava_aug.apps.training.config import TrainConfig
-from guava_aug.apps.training.data import make_batch
+from guava_aug.apps.training.data import format_lenses, make_batch
 from guava_aug.apps.training.from_tracked import _visibility
 from guava_aug.apps.training.losses import losses
 from guava_aug.apps.training.model import Poses, Sources, TrainingModel
@@ -60,7 +60,7 @@ def test_reconstruction_of_a_batch_is_that_of_each_alone(model, body, identity, 
     for b in range(2):
         seen[b, pixel_faces[b][0].long()] = True
     depth = torch.zeros(2, 4, 4)
-    sources = Sources(images, posed.vertices, seen, depth, viewmats[:2])
+    sources = Sources(images, posed.vertices, seen, depth, viewmats[:2], format_lenses(2), torch.zeros(2, 4, 4, 4))
     vertex, uv = model.reconstruct(sources, embed_directions(viewmats[:2]))
     for b in range(2):
         alone = model.network(
@@ -100,10 +100,14 @@ def test_posing_is_that_of_the_avatar(model, body, identity, motion, viewmats, i
     posed = body(identity, motion)
     seen = torch.ones(1, len(body.assets.faces), dtype=torch.bool)
     vertex, uv = model.reconstruct(
-        Sources(images[:1], posed.vertices[:1], seen, torch.zeros(1, 4, 4), viewmats[:1]),
+        Sources(
+            images[:1], posed.vertices[:1], seen, torch.zeros(1, 4, 4), viewmats[:1], format_lenses(1), torch.zeros(1, 4, 4, 4)
+        ),
         embed_directions(viewmats[:1]),
     )
-    poses = Poses(posed.vertices[None], vertex_turns(posed.vertex_transforms)[None], viewmats[None])
+    poses = Poses(
+        posed.vertices[None], vertex_turns(posed.vertex_transforms)[None], viewmats[None], format_lenses(4)[None]
+    )
     means, quats, scales = model.pose(vertex, uv, poses)
     avatar = Avatar.build(body, identity, vertex.rows(lambda v: v[0]), uv.rows(lambda v: v[0]), -1.0)
     expected = avatar.pose(motion)

@@ -46,6 +46,10 @@ class TrainConfig:
     amp: bool = True  # bfloat16 for the networks on CUDA; splatting stays float32
     graphs: bool = True  # the networks as CUDA graphs
     recolor: bool = True  # half of the subjects of a batch in other colours
+    # what makes training data like tracked videos; 0 is as in 0.1.0
+    lenses: float = 0.0  # share of the generated subjects that are seen through a true lens, not the format's
+    tracker_errors: float = 0.0  # share of the generated subjects whose body and cameras are those of a tracker's fit
+    degraded: float = 0.0  # share of the source pictures with a video's and a mask's errors
     seed: int = 0
     validate_every: int = 1000
     save_every: int = 500
@@ -73,6 +77,10 @@ class TrainConfig:
                     f"{path}: the TRAIN section has an entry this version does not know: {', '.join(unknown)}; "
                     f"expected some of {known} (in place of GUAVA's own config.yaml: --config official)"
                 )
+        for name in ("lenses", "tracker_errors", "degraded"):
+            share = section.get(name, 0.0)
+            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+                raise AssetError(f"{path}: TRAIN.{name} is {share!r}; expected a share of the subjects, 0 to 1")
         if "betas" in section:
             section["betas"] = tuple(section["betas"])
         return model, TrainConfig(**section, losses=LossWeights(**losses))

@@ -16,11 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from guava_aug.apps.training.degrade import degrade
 from guava_aug.apps.training.losses import Truth
 from guava_aug.apps.training.model import Poses, Sources
 from guava_aug.body.ehm import axis_angle_to_matrix
 from guava_aug.errors import AssetError
 from guava_aug.runtime.atomic import atomic_write
+from guava_aug.views.cameras import TANFOV
 
 log = logging.getLogger(__name__)
 _NOISE = 0.01  # standard deviation added to source pictures
@@ -29,7 +31,7 @@ _RECOLORED = 0.5  # share of the subjects of a training batch
 
 @dataclass(frozen=True)
 class PersonViews:
-    """n pictures of one person."""
+    """n pictures of one person, and the body and camera of each as a tracker would give them, or exact."""
 
     images: Tensor  # [n, 4, H, W] uint8 colour times alpha, and alpha
     vertices: Tensor  # [n, P, 3] float32 posed, tracked world
@@ -39,6 +41,7 @@ class PersonViews:
     boxes: Tensor  # [n, 3, 4] float32 head, left hand, right hand in -1..1
     tracked: Tensor  # [n] bool: from the tracked camera
     depth: Tensor  # [tracked, D, D] float16 metres beyond the mean vertex (`visibility.nearest_depth`), inf: none
+    lenses: Tensor  # [n, 4] float32 the numbers of each camera's `Lens`
 
     def to(self, device: torch.device | str) -> PersonViews:
         """Return a copy with all tensors on `device`."""
@@ -59,9 +62,16 @@ class PersonViews:
             with np.load(path, allow_pickle=False) as z:
                 a = {k: z[k] for k in z.files}
             a["seen"] = np.unpackbits(a["seen"], axis=1, count=int(a.pop("faces"))).astype(bool)
+            if "lenses" not in a:  # files of 0.1.0
+                a["lenses"] = format_lenses(len(a["images"])).numpy()
             return PersonViews(**{f.name: torch.from_numpy(a[f.name]) for f in fields(PersonViews)})
         except (OSError, ValueError, KeyError) as e:
             raise AssetError(f"cannot read the training person {path}: {e!r}; generate it again") from e
+
+
+def format_lenses(count: int) -> Tensor:
+    """Return [count, 4] numbers of the format's lens, for `PersonViews.lenses`."""
+    return torch.tensor([1 / TANFOV, 1 / TANFOV, 0.0, 0.0]).repeat(count, 1)
 
 
 @dataclass(frozen=True)
@@ -91,22 +101,26 @@ class Pool:
         return len(new)
 
     def sample(
-        self, rng: np.random.Generator, subjects: int, targets: int, source_size: int, *, recolor: bool = False
-    ) -> Batch:
+        self, rng: np.random.Generator, subjects: int, targets: int, source_size: int, *, recolor: bool = False,
+        degraded: float = 0.0,
+    ) -> Batch:  # fmt: skip
         """Return one source frame and `targets` other pictures of each of `subjects` subjects."""
         chosen = rng.choice(len(self.subjects), subjects, replace=len(self.subjects) < subjects)
-        return make_batch([self.subjects[i] for i in chosen], rng, targets, source_size, recolor=recolor)
+        people = [self.subjects[i] for i in chosen]
+        return make_batch(people, rng, targets, source_size, recolor=recolor, degraded=degraded)
 
 
 def make_batch(
-    subjects: list[PersonViews], rng: np.random.Generator, targets: int, source_size: int, *, recolor: bool = False
-) -> Batch:
+    subjects: list[PersonViews], rng: np.random.Generator, targets: int, source_size: int, *, recolor: bool = False,
+    degraded: float = 0.0,
+) -> Batch:  # fmt: skip
     """Return a batch of these subjects; the source frame is one of the tracked camera's, targets are any others.
 
     With `recolor`, half of the subjects get other colours, the same in source and targets: a network learns colours
-    from the source frame then, not a wardrobe by heart.
+    from the source frame then, not a wardrobe by heart. `degraded` is the share of the subjects whose source picture is
+    that of a real video (`degrade`), with targets in the colours of the same camera.
     """
-    images, sources, depths, at, mixes = [], [], [], [], []
+    pictures, sources, depths, at, mixes, bad = [], [], [], [], [], []
     for p in subjects:
         candidates = np.flatnonzero(p.tracked.cpu().numpy())
         source = int(rng.choice(candidates))
@@ -115,16 +129,26 @@ def make_batch(
         picked = rng.choice(others, targets, replace=False, p=weight / weight.sum())
         mix = color_mix(rng) if recolor and rng.random() < _RECOLORED else np.eye(3)
         mixes.append(torch.as_tensor(mix, dtype=torch.float32, device=p.images.device))
-        images.append(source_image(mix_colors(p.images[source].float() / 255, mixes[-1]), source_size, rng))
+        mixed = mix_colors(p.images[source].float() / 255, mixes[-1])
+        if degraded > 0 and rng.random() < degraded:
+            bad.append(len(pictures))
+            pictures.append(mixed)
+        else:
+            pictures.append(source_picture(mixed, rng))
         sources.append(source)
         depths.append(p.depth[int(np.searchsorted(candidates, source))].float())
         at.append(torch.as_tensor(picked, device=p.images.device))
     pick = lambda name: torch.stack([getattr(p, name)[i] for p, i in zip(subjects, sources, strict=True)])
     gather = lambda name: torch.stack([getattr(p, name)[i] for p, i in zip(subjects, at, strict=True)])
     rgba = torch.stack([mix_colors(x, m) for x, m in zip(gather("images").float() / 255, mixes, strict=True)])
+    full = torch.stack(pictures)
+    if bad:
+        full[bad], colors = degrade(full[bad], pick("boxes")[bad], rng)
+        rgba[bad] = colors.apply_to_layer(rgba[bad])
+    images = torch.stack([_resized(p[:3], source_size) for p in full])
     return Batch(
-        Sources(torch.stack(images), pick("vertices"), pick("seen"), torch.stack(depths), pick("viewmats")),
-        Poses(gather("vertices"), gather("turns").float(), gather("viewmats")),
+        Sources(images, pick("vertices"), pick("seen"), torch.stack(depths), pick("viewmats"), pick("lenses"), full),
+        Poses(gather("vertices"), gather("turns").float(), gather("viewmats"), gather("lenses")),
         Truth(rgba[:, :, :3], rgba[:, :, 3:], gather("boxes")),
     )
 
@@ -145,7 +169,12 @@ def mix_colors(rgba: Tensor, mix: Tensor) -> Tensor:
 
 
 def source_image(rgba: Tensor, size: int, rng: np.random.Generator | None = None) -> Tensor:
-    """Return [3, size, size] on black of [4, H, W], as the tracker's reader does: over a background, times mask.
+    """Return [3, size, size] on black of [4, H, W]: `source_picture` at the size that the encoder sees."""
+    return _resized(source_picture(rgba, rng)[:3], size)
+
+
+def source_picture(rgba: Tensor, rng: np.random.Generator | None = None) -> Tensor:
+    """Return [4, H, W] on black, and the mask, as the tracker's reader does it: over a background, times mask.
 
     With `rng` the background is a random colour and the picture a little noisy; else the background is grey.
     """
@@ -154,5 +183,8 @@ def source_image(rgba: Tensor, size: int, rng: np.random.Generator | None = None
     picture = rgb + (1 - alpha) * torch.as_tensor(color, dtype=torch.float32, device=rgb.device)[:, None, None]
     if rng is not None:
         picture = (picture + _NOISE * torch.randn_like(picture)).clamp(0, 1)
-    small = F.interpolate((picture * alpha)[None], (size, size), mode="bilinear", antialias=True)
-    return small[0]
+    return torch.cat([picture * alpha, alpha])
+
+
+def _resized(rgb: Tensor, size: int) -> Tensor:
+    return F.interpolate(rgb[None], (size, size), mode="bilinear", antialias=True)[0]

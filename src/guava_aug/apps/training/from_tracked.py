@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guava_aug.apps.training.data import PersonViews
+from guava_aug.apps.training.data import PersonViews, format_lenses
 from guava_aug.avatar.avatar import vertex_turns
 from guava_aug.avatar.visibility import nearest_depth, rasterize_mesh
 from guava_aug.body import EhmModel
@@ -41,7 +41,7 @@ def video_views(video: TrackedVideo, body: EhmModel, frames: int, size: int = 51
     return PersonViews(
         images=images, vertices=posed.vertices, turns=vertex_turns(posed.vertex_transforms).half(), viewmats=viewmats,
         seen=torch.stack(seen), depth=torch.stack(depth), boxes=torch.stack([_boxes(video, int(i)) for i in picks]),
-        tracked=torch.ones(len(picks), dtype=torch.bool),
+        tracked=torch.ones(len(picks), dtype=torch.bool), lenses=format_lenses(len(picks)),
     )  # fmt: skip
 
 

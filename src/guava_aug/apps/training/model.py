@@ -20,7 +20,7 @@ from guava_aug.avatar.network import ReconstructionNetwork, SourceGeometry, embe
 from guava_aug.avatar.styleunet import StyleUNet
 from guava_aug.body import EhmAssets
 from guava_aug.render.rasterize_grad import rasterize_grad
-from guava_aug.views.cameras import Lens, intrinsics
+from guava_aug.views.cameras import lens_matrices
 
 _MAX_FACE_SCALES = 8.0
 
@@ -34,6 +34,10 @@ class Sources:
     seen: Tensor  # [B, F] bool: faces the source camera sees
     depth: Tensor  # [B, D, D] nearest depth, metres beyond the mean vertex; only visibility "point" looks at it
     viewmats: Tensor  # [B, 4, 4]
+    lenses: Tensor  # [B, 4] the numbers of each camera's `Lens`
+    # [B, 4, H, W] the same frames in full: colour on black and the mask it was cut out with, both as the tracker would
+    # give them (black and 0 where the video does not show the square)
+    pictures: Tensor
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Poses:
     vertices: Tensor  # [B, K, P, 3]
     turns: Tensor  # [B, K, P, 4] wxyz, from the blended skinning matrices
     viewmats: Tensor  # [B, K, 4, 4]
+    lenses: Tensor  # [B, K, 4] the numbers of each camera's `Lens`
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ class TrainingModel(nn.Module):
         found = front(*vars(sources).values(), embed_directions(sources.viewmats))
         vertex, uv = RawGaussians(*found[:4]), RawGaussians(*found[4:])
         size = self.config.image_size
-        K = intrinsics(size, size, self.config.tanfov)
+        K = lens_matrices(poses.lenses, size, size)
         means, quats, scales = self.pose(vertex, uv, poses)
         opacities, features = appearance(vertex, uv)
         drawn = rasterize_grad(means, quats, scales, opacities, features, poses.viewmats, K, size, size)
@@ -109,8 +114,7 @@ class TrainingModel(nn.Module):
 
         direction: [B, 27] embedded view directions.
         """
-        lens = Lens(self.config.invtanfov, self.config.invtanfov)
-        geometry = SourceGeometry(s.vertices, s.viewmats, lens, s.seen, s.depth, from_body=True)
+        geometry = SourceGeometry(s.vertices, s.viewmats, s.lenses, s.seen, s.depth, from_body=True)
         images = s.images.contiguous(memory_format=torch.channels_last)
         no_noise = _no_noise(self.network.uv_feature_decoder, s.images)
         found = self.network.predict(images, geometry, self.assets, direction, no_noise)
@@ -143,11 +147,10 @@ class _Front(nn.Module):
         self.network, self.amp = owner.network, amp
         self._owner = (owner,)  # in a tuple: not a submodule
 
-    def forward(
-        self, images: Tensor, vertices: Tensor, seen: Tensor, depth: Tensor, viewmats: Tensor, direction: Tensor
-    ) -> tuple[Tensor, ...]:
-        with _autocast(images, self.amp):
-            both = self._owner[0].reconstruct(Sources(images, vertices, seen, depth, viewmats), direction)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        sources, direction = Sources(*inputs[:-1]), inputs[-1]
+        with _autocast(sources.images, self.amp):
+            both = self._owner[0].reconstruct(sources, direction)
         return tuple(v.float() for g in both for v in vars(g).values() if v is not None)
 
 

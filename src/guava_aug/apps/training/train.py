@@ -131,8 +131,9 @@ class Run:
             for group in self.optimizer.param_groups:
                 group["lr"] = self._learning_rate(share)
             batch = pool.sample(
-                rng, c.subjects_per_step, c.targets_per_person, self.model_config.feature_img_size, recolor=c.recolor
-            )
+                rng, c.subjects_per_step, c.targets_per_person, self.model_config.feature_img_size, recolor=c.recolor,
+                degraded=c.degraded,
+            )  # fmt: skip
             mean.add(self._step(batch))
             self.step += 1
             if self.step % _REPORT_EVERY == 0:
