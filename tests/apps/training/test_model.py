@@ -61,7 +61,7 @@ def test_reconstruction_of_a_batch_is_that_of_each_alone(model, body, identity, 
         seen[b, pixel_faces[b][0].long()] = True
     depth = torch.zeros(2, 4, 4)
     sources = Sources(images, posed.vertices, seen, depth, viewmats[:2], format_lenses(2), torch.zeros(2, 4, 4, 4))
-    vertex, uv = model.reconstruct(sources, embed_directions(viewmats[:2]))
+    vertex, uv, _ = model.reconstruct(sources, embed_directions(viewmats[:2]))
     for b in range(2):
         alone = model.network(
             images[b : b + 1], body(identity, motion[b : b + 1]), viewmats[b], body.assets, pixel_faces=pixel_faces[b]
@@ -99,7 +99,7 @@ def test_a_texel_behind_the_hand_is_hidden_in_training_as_in_inference(model, bo
 def test_posing_is_that_of_the_avatar(model, body, identity, motion, viewmats, images):
     posed = body(identity, motion)
     seen = torch.ones(1, len(body.assets.faces), dtype=torch.bool)
-    vertex, uv = model.reconstruct(
+    vertex, uv, _ = model.reconstruct(
         Sources(
             images[:1], posed.vertices[:1], seen, torch.zeros(1, 4, 4), viewmats[:1], format_lenses(1), torch.zeros(1, 4, 4, 4)
         ),

@@ -18,6 +18,7 @@ class LossWeights:
     """Factors of the terms of the training loss."""
 
     refined: float = 1.0  # L1 of the composited picture
+    unblended: float = 0.5  # L1 of the refined colours without the source's own pixels; only with `source_pixels`
     raw: float = 0.5  # L1 of the first three splatted channels
     ssim: float = 0.2  # 1 - SSIM of the composited picture
     edges: float = 0.5  # L1 of image gradients at three scales, the stand-in for a perceptual loss

@@ -43,6 +43,9 @@ def losses(p: Predicted, t: Truth, w: LossWeights, background: Tensor) -> dict[s
     for name, k, size in (("head", 0, _HEAD_SIZE), ("left_hand", 1, _HAND_SIZE), ("right_hand", 2, _HAND_SIZE)):
         a, b = crop(both, boxes[:, k], size), crop(both_true, boxes[:, k], size)
         terms[name] = (a - b).abs().mean() * 2 + 0.5 * edge_loss(a[:, :3], b[:, :3], levels=1)
+    if p.refined is not p.rgb:  # the gate must not keep the refiner from learning what the source shows
+        plain = flat(p.refined * p.alpha + background * (1 - p.alpha))
+        terms["unblended"] = (plain - true).abs().mean() + 0.5 * edge_loss(plain, true)
     assert p.uv.local_pos is not None
     terms["local_pos"] = (p.uv.local_pos.norm(dim=-1) - w.local_pos_free).clamp(min=0).mean()
     # of the logarithm: the scales are exponentials, and one that runs away must not drown all else

@@ -17,6 +17,7 @@ from guava_aug.avatar.avatar import CanonicalGeometry, appearance, pose_gaussian
 from guava_aug.avatar.config import ModelConfig
 from guava_aug.avatar.decoders import RawGaussians
 from guava_aug.avatar.network import ReconstructionNetwork, SourceGeometry, embed_directions
+from guava_aug.avatar.source_pixels import prepare_picture
 from guava_aug.avatar.styleunet import StyleUNet
 from guava_aug.body import EhmAssets
 from guava_aug.render.rasterize_grad import rasterize_grad
@@ -54,7 +55,8 @@ class Poses:
 class Predicted:
     """What the model renders for B samples with K views each."""
 
-    rgb: Tensor  # [B, K, 3, H, W] 0..1, refined
+    rgb: Tensor  # [B, K, 3, H, W] 0..1, as rendered
+    refined: Tensor  # [B, K, 3, H, W] 0..1, without the source's own pixels; `rgb` if the model does not use them
     raw: Tensor  # [B, K, 3, H, W] first three splatted channels, over black
     alpha: Tensor  # [B, K, 1, H, W]
     vertex: RawGaussians  # [B, P, .]
@@ -100,25 +102,47 @@ class TrainingModel(nn.Module):
         """Return reconstruct, pose, render and refine; amp: with automatic mixed precision."""
         front, back = self._graphs or (_Front(self, amp), _Back(self, amp))
         found = front(*vars(sources).values(), embed_directions(sources.viewmats))
-        vertex, uv = RawGaussians(*found[:4]), RawGaussians(*found[4:])
+        vertex, uv, visible = RawGaussians(*found[:4]), RawGaussians(*found[4:9]), found[9]
         size = self.config.image_size
         K = lens_matrices(poses.lenses, size, size)
         means, quats, scales = self.pose(vertex, uv, poses)
         opacities, features = appearance(vertex, uv)
         drawn = rasterize_grad(means, quats, scales, opacities, features, poses.viewmats, K, size, size)
-        rgb = back(drawn.image.flatten(0, 1))
-        return Predicted(rgb.unflatten(0, drawn.image.shape[:2]), drawn.image[:, :, :3], drawn.alpha, vertex, uv)
+        refined = back(drawn.image.flatten(0, 1)).unflatten(0, drawn.image.shape[:2])
+        rgb = refined
+        if self.config.source_pixels:
+            with torch.no_grad():  # where Gaussians lie is learnt from what they show
+                places = self._source_places(sources, uv, visible)
+                looks = rasterize_grad(means, quats, scales, opacities, places, poses.viewmats, K, size, size)
+            rgb = self._blend(refined, drawn.alpha.detach(), looks.image, sources.pictures, amp)
+        return Predicted(rgb, refined, drawn.image[:, :, :3], drawn.alpha, vertex, uv)
 
-    def reconstruct(self, s: Sources, direction: Tensor) -> tuple[RawGaussians, RawGaussians]:
-        """Return canonical Gaussians of B subjects: of the vertices [B, P, .] and of the occupied texels [B, M, .].
+    def _source_places(self, sources: Sources, uv: RawGaussians, visible: Tensor) -> Tensor:
+        P = sources.vertices.shape[1]
+        assert uv.local_pos is not None
+        return self.network.source_places(
+            _geometry(sources), self.assets, uv.local_pos, visible[:, :P], visible[:, P:]
+        )
 
+    def _blend(self, refined: Tensor, alpha: Tensor, places: Tensor, pictures: Tensor, amp: bool) -> Tensor:
+        prepared = prepare_picture(pictures, self.config.image_size)
+        each = prepared[:, None].expand(-1, places.shape[1], -1, -1, -1)
+        with _autocast(refined, amp):
+            rgb: Tensor = self.network.source_blend(*(t.flatten(0, 1) for t in (refined, alpha, places, each)))
+        return rgb.unflatten(0, places.shape[:2])
+
+    def reconstruct(self, s: Sources, direction: Tensor) -> tuple[RawGaussians, RawGaussians, Tensor]:
+        """Return canonical Gaussians of B subjects, and which of them the source frame sees.
+
+        Gaussians of the vertices [B, P, .], of the occupied texels [B, M, .]; [B, P + M] 0 or 1.
         direction: [B, 27] embedded view directions.
         """
-        geometry = SourceGeometry(s.vertices, s.viewmats, s.lenses, s.seen, s.depth, from_body=True)
+        geometry = _geometry(s)
         images = s.images.contiguous(memory_format=torch.channels_last)
         no_noise = _no_noise(self.network.uv_feature_decoder, s.images)
         found = self.network.predict(images, geometry, self.assets, direction, no_noise)
-        return found.vertex, found.uv.rows(lambda v: v.flatten(1, 2)[:, self.texels])
+        visible = torch.cat([found.vertex_visible, found.uv_visible.flatten(1)[:, self.texels]], 1).float()
+        return found.vertex, found.uv.rows(lambda v: v.flatten(1, 2)[:, self.texels]), visible
 
     def pose(self, vertex: RawGaussians, uv: RawGaussians, p: Poses) -> tuple[Tensor, Tensor, Tensor]:
         """Return means, quaternions, scales [B, K, N, .] of the canonical Gaussians in K poses, as `Avatar.pose`."""
@@ -150,8 +174,8 @@ class _Front(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         sources, direction = Sources(*inputs[:-1]), inputs[-1]
         with _autocast(sources.images, self.amp):
-            both = self._owner[0].reconstruct(sources, direction)
-        return tuple(v.float() for g in both for v in vars(g).values() if v is not None)
+            vertex, uv, visible = self._owner[0].reconstruct(sources, direction)
+        return (*(v.float() for g in (vertex, uv) for v in vars(g).values() if v is not None), visible)
 
 
 class _Back(nn.Module):
@@ -165,6 +189,10 @@ class _Back(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         with _autocast(features, self.amp):
             return self._owner[0].refine(features).float()
+
+
+def _geometry(s: Sources) -> SourceGeometry:
+    return SourceGeometry(s.vertices, s.viewmats, s.lenses, s.seen, s.depth, from_body=True)
 
 
 def _autocast(like: Tensor, amp: bool) -> torch.autocast:

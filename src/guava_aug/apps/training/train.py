@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 _REPORT_EVERY = 50
 _AGREE_EVERY = 10  # steps between two agreements of the processes on learning rate and end
 _VALIDATION_SEED = 77
+_SOURCE_BLEND = "source_blend."
 
 
 @dataclass
@@ -247,7 +248,10 @@ def read_checkpoint_into(path: Path, model: TrainingModel) -> None:
 
     checkpoint = read_checkpoint(path)
     try:
-        model.network.load_state_dict({k: v.float() for k, v in checkpoint.network.items()})
+        weights = {k: v.float() for k, v in checkpoint.network.items()}
+        if model.config.source_pixels and not any(k.startswith(_SOURCE_BLEND) for k in weights):  # learnt from nothing
+            weights |= {k: v for k, v in model.network.state_dict().items() if k.startswith(_SOURCE_BLEND)}
+        model.network.load_state_dict(weights)
         model.refiner.load_state_dict({k: v.float() for k, v in checkpoint.refiner.items()})
     except RuntimeError as e:
         raise AssetError(f"{path} does not fit the configuration: {e}") from e
