@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
@@ -34,6 +34,9 @@ The generator renders the ground truth of every view, so PSNR and SSIM are exact
 motion, and for new cameras. Two baselines are measured too: the unchanged input frame, and the source picture
 projected on the body. Writes evaluation.json, evaluation.md (the table) and one image grid per view.
 
+With --variety lifelike they wear loose clothes with patterns and prints, glasses and jewellery, have beards and
+make-up, and stand in light of any colour that casts shadows: nearer to people in videos, and harder.
+
 Without --bank the subjects are painted on the bare body. Their figures cannot be compared with those of the dressed
 subjects in the README. The bank (12 MB) is packed once from MakeHuman's free assets:
   git lfs install
@@ -47,6 +50,7 @@ subjects in the README. The bank (12 MB) is packed once from MakeHuman's free as
 EXAMPLES = """\
 examples:
   guava-aug evaluate --bank bank.npz
+  guava-aug evaluate --bank bank.npz --variety lifelike
   guava-aug evaluate --subjects 1 --frames 20 --json result.json
   guava-aug evaluate --bank bank.npz --sheet subjects.jpg --sheet_subjects 4
   guava-aug evaluate --seeds 9003 9004 --difficulties medium --model_path mine.safetensors
@@ -66,6 +70,8 @@ class EvaluateFlags:
     """Frames per subject, evenly spaced over 4 seconds of motion."""
     seeds: Annotated[tuple[int, ...], arg(metavar="SEED [SEED ...]", help_behavior_hint="")] = ()
     """Other subjects of the generator, by their seeds."""
+    variety: Literal["standard", "lifelike"] = "standard"
+    """Which subjects: of standard or lifelike clothes, faces and light; each set has eight that are held out."""
     bank: MaybePath = None
     """Clothes, hair and skins of the subjects, see above. Default: subjects painted on the bare body."""
     model_path: MaybePath = None
@@ -124,7 +130,7 @@ def main(argv: Sequence[str]) -> int:
                 name = measure.person_name(seed)
                 progress.video(name, views)
                 person = measure.measure_person(
-                    model, bank, seed, frames, difficulties, base_seed=flags.base_seed,
+                    model, bank, seed, frames, difficulties, base_seed=flags.base_seed, variety=flags.variety,
                     examples_of=shown if i < max(report.SHEET_ROWS, on_sheet) else (),
                     on_frame=partial(_frame_done, progress, name, len(frames)),
                 )  # fmt: skip
@@ -144,6 +150,7 @@ def main(argv: Sequence[str]) -> int:
         people_are="dressed" if flags.bank else "painted",
         bank=None if flags.bank is None else {"path": str(flags.bank), "sha256": file_sha256(flags.bank)},
         seeds=list(seeds),
+        variety=flags.variety,
         held_out=not any(s in TRAINING_SEEDS for s in seeds),
         base_seed=flags.base_seed,
         frames=frames,
@@ -152,7 +159,7 @@ def main(argv: Sequence[str]) -> int:
     write_record(target, content)
     dressed = flags.bank is not None
     table = flags.output / "evaluation.md"
-    title = f"{who(len(subjects), len(frames), dressed=dressed)}; PSNR in dB"
+    title = f"{who(len(subjects), len(frames), dressed=dressed, variety=flags.variety)}; PSNR in dB"
     write_text(table, f"{title}\n\n{report.markdown_table(mean)}")
     examples = [e for p in subjects for e in p.examples]
     sheets = report.write_sheets(examples[: report.SHEET_ROWS * views], flags.output)
@@ -178,9 +185,9 @@ def chosen_seeds(flags: EvaluateFlags) -> tuple[int, ...]:
     Raises:
         UsageError: none, one twice, a negative seed, or more subjects than there are seeds.
     """
-    from guava_aug.apps.synthetic.pairs import HELD_OUT_SEEDS
+    from guava_aug.apps.synthetic.pairs import HELD_OUT
 
-    seeds = flags.seeds or HELD_OUT_SEEDS
+    seeds = flags.seeds or HELD_OUT[flags.variety]
     if len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UsageError(f"--seeds {' '.join(map(str, seeds))}: expected different numbers, 0 or more")
     count = len(seeds) if flags.subjects is None else flags.subjects
@@ -201,11 +208,12 @@ def check_sheet(flags: EvaluateFlags, subjects: int) -> int:
     return min(flags.sheet_subjects, subjects)
 
 
-def who(subjects: int, frames: int, *, dressed: bool) -> str:
+def who(subjects: int, frames: int, *, dressed: bool, variety: str = "standard") -> str:
     """Return what was measured, in words."""
     kind = "dressed (--bank)" if dressed else "painted on the bare body (no --bank)"
     each = f"{frames} {'frame' if frames == 1 else 'frames'} each"
-    return f"{subjects} {'subject' if subjects == 1 else 'subjects'} {kind}, {each}"
+    people = "" if variety == "standard" else f"{variety} "
+    return f"{subjects} {people}{'subject' if subjects == 1 else 'subjects'} {kind}, {each}"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
@@ -68,6 +68,8 @@ class Subjects:
     """Number of synthetic subjects to make, on the free body."""
     bank: MaybePath = None
     """Clothes, hair and skins of synthetic subjects, as for `guava-aug evaluate`. Default: painted bodies."""
+    variety: Literal["standard", "lifelike", "mixed"] = "mixed"
+    """Which synthetic subjects: standard, lifelike (loose and patterned clothes, glasses, beards, shadows), or half each."""
     pictures: Annotated[tuple[int, int], arg(metavar="OLD NEW")] = (8, 16)
     """Pictures of each synthetic subject: through the tracked camera, and from new views."""
     workers: Annotated[int, arg(metavar="N")] = 0
@@ -77,7 +79,7 @@ class Subjects:
     wait_subjects: Annotated[int, arg(metavar="N")] = 1
     """Start when the pool holds this many; another process may be filling it."""
     held_out: MaybePath = None
-    """Pool of subjects for validation. If it is empty, --subjects adds the eight held-out ones."""
+    """Pool of subjects for validation. If it is empty, --subjects adds the held-out ones, eight of each set of --variety."""
     prepare_only: Switch = False
     """Only fill the pool, without training."""
 
@@ -236,18 +238,22 @@ def fill_pools(flags: TrainFlags, config: ModelConfig, assets: EhmAssets, device
         return add_videos(flags.pool, p.tracked_root, p.video_list, assets, p.frames, config.image_size)
     if p.subjects is not None:
         from guava_aug.apps.synthetic.bank import Bank
-        from guava_aug.apps.synthetic.pairs import HELD_OUT_SEEDS, TRAINING_SEEDS
+        from guava_aug.apps.synthetic.pairs import HELD_OUT, TRAINING_SEEDS
+        from guava_aug.apps.synthetic.varieties import VARIETIES
         from guava_aug.apps.training.generate import generate
         from guava_aug.apps.training.prepare import check_subjects_count
 
         check_subjects_count(p.subjects, TRAINING_SEEDS)
         bank = Bank.load(p.bank) if p.bank else Bank.bare()
         tracked, new = p.pictures
-        groups = [(flags.pool, range(p.subjects))]
+        groups: list[tuple[Path, Sequence[int]]] = [(flags.pool, range(p.subjects))]
         if p.held_out is not None and not any(p.held_out.glob("person_*.npz")):
-            groups.insert(0, (p.held_out, range(HELD_OUT_SEEDS[0], HELD_OUT_SEEDS[-1] + 1)))
+            wanted = VARIETIES if p.variety == "mixed" else (p.variety,)
+            groups.insert(0, (p.held_out, [seed for v in wanted for seed in HELD_OUT[v]]))
         for folder, seeds in groups:
-            made = generate(bank, folder, seeds, device, tracked=tracked, others=new, workers=p.workers)
+            made = generate(
+                bank, folder, seeds, device, tracked=tracked, others=new, workers=p.workers, variety=p.variety
+            )  # fmt: skip
             for path in made:
                 log.info("%s (of %d subjects)", path, len(seeds))
     return []

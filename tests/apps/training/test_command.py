@@ -130,8 +130,8 @@ def test_synthetic_subjects_and_those_to_validate_on(tiny: str, tmp_path: Path):
     pool, held_out = tmp_path / "pool", tmp_path / "held_out"
     made: list[tuple[Path, list[int]]] = []
 
-    def generate(bank, out, subjects, device, *, tracked, others, workers):
-        assert (tracked, others, workers) == (1, 2, 0)
+    def generate(bank, out, subjects, device, *, tracked, others, workers, variety):
+        assert (tracked, others, workers, variety) == (1, 2, 0, "mixed")
         made.append((out, list(subjects)))
         return iter(())
 
@@ -139,7 +139,7 @@ def test_synthetic_subjects_and_those_to_validate_on(tiny: str, tmp_path: Path):
         patch.setattr("guava_aug.apps.training.generate.generate", generate)
         argv = ("--config", tiny, "--subjects", 2, "--pictures", 1, 2, "--prepare_only")
         assert train(*argv, "--pool", pool, "--held_out", held_out) == 0
-    assert made == [(held_out, list(range(9001, 9009))), (pool, [0, 1])]
+    assert made == [(held_out, [*range(9001, 9009), *range(9101, 9109)]), (pool, [0, 1])]
 
 
 def test_subjects_of_another_size_are_refused(tiny: str, person: PersonViews, tmp_path: Path, capsys):

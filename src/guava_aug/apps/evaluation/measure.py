@@ -22,6 +22,7 @@ from guava_aug.apps.synthetic.backgrounds import make_background
 from guava_aug.apps.synthetic.bank import Bank
 from guava_aug.apps.synthetic.pairs import Subject, make_subject
 from guava_aug.apps.synthetic.render import render_vertices
+from guava_aug.apps.synthetic.varieties import STANDARD
 from guava_aug.avatar.model import GuavaModel
 from guava_aug.body import Motion
 from guava_aug.errors import AssetError, UsageError
@@ -117,19 +118,21 @@ def measure_person(
     difficulties: Sequence[str] = tuple(DIFFICULTIES),
     *,
     base_seed: int = 42,
+    variety: str = STANDARD,
     examples_of: Sequence[int] = (),
     on_frame: Callable[[str], None] = lambda view: None,
 ) -> PersonResult:
     """Return the scores of one person of the generator; same arguments, same scores (on the CPU to the last bit).
 
     Cameras are `plan_views` of `person_name(seed)` with all three difficulties, whichever of them are asked for.
-    examples_of: frames whose pictures are kept. on_frame: called after every frame of every view with its name.
+    variety: which set of people the seed is of. examples_of: frames whose pictures are kept. on_frame: called after
+    every frame of every view with its name.
     """
     size, device = model.config.image_size, model.device
     wanted = check_difficulties(difficulties)
     person = person_name(seed)
     with torch.inference_mode():
-        subject = make_subject(bank, seed, MOTION_FRAMES, device)
+        subject = make_subject(bank, seed, MOTION_FRAMES, device, variety=variety)
         planned = {v.difficulty: v for v in plan_views(person, tuple(DIFFICULTIES), base_seed)}
         views = {d: planned[d] for d in wanted}
         cameras = {SELF: tracked_cameras(subject.viewmat.cpu(), size)}

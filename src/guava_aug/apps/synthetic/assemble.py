@@ -11,7 +11,7 @@ from torch import Tensor
 
 from guava_aug.apps.synthetic.bank import Bank, Floats, Ints, Proxy
 from guava_aug.apps.synthetic.raster import Surface
-from guava_aug.apps.synthetic.render import CLOTH, EYE, HAIR, MOUTH, SKIN, Skin, occlusion
+from guava_aug.apps.synthetic.render import CLOTH, EYE, HAIR, METAL, MOUTH, PLASTIC, SKIN, Skin, occlusion
 from guava_aug.body.joints import INDEX
 from guava_aug.body.params import Identity, Motion
 
@@ -25,8 +25,14 @@ SLOTS: dict[str, tuple[int, int, int]] = {  # left, top, side in atlas texels
     "eyelashes": (1024, 1536, 512),
     "teeth": (1536, 1536, 256),
     "tongue": (1792, 1536, 256),
+    "glasses": (1536, 1792, 128),
+    "jewellery": (1536, 1920, 128),
+    "collar": (1792, 1792, 256),
 }
-_MATERIAL = {"skin": SKIN, "clothes": CLOTH, "eyes": EYE, "teeth": MOUTH, "tongue": MOUTH}
+_MATERIAL = {
+    "skin": SKIN, "clothes": CLOTH, "eyes": EYE, "teeth": MOUTH, "tongue": MOUTH, "glasses": PLASTIC,
+    "jewellery": METAL, "collar": CLOTH,
+}  # fmt: skip
 _CUTOUT = ("hair", "eyebrows", "eyelashes", "eyes")
 _BIAS = {"eyebrows": 0.004, "eyelashes": 0.002}  # metres
 _FIXED_OCCLUSION = {"teeth": 0.55, "tongue": 0.22, "eyes": 0.9}  # baked with a closed mouth they would be black
@@ -37,8 +43,8 @@ NUM_TEETH = 136  # helper teeth, the body's last vertices
 @dataclass(frozen=True)
 class _Part:
     kind: str
-    ids: Ints  # [n, 3]
-    weights: Floats  # [n, 3]
+    ids: Ints  # [n, K]
+    weights: Floats  # [n, K]
     offsets: Floats  # [n, 3]
     faces: Ints  # [F, 3]
     corners: Floats  # [F, 3, 2]
@@ -52,33 +58,39 @@ def assemble(
     *,
     chart: Floats | None = None,
     stand_off: Floats | None = None,
+    shown: NDArray[np.bool_] | None = None,
+    cut_clothes: bool = False,
     device: torch.device | str = "cpu",
 ) -> Skin:
     """Return the drawn mesh of one person.
 
     textures: RGBA per slot, of the slot's side. proxies: what rides the body, by slot. chart: where the skin texture
     is painted [Vt, 2], default MakeHuman's. stand_off: offsets [P, 3] of the body's own vertices in the
-    T pose. device: where occlusion is baked.
+    T pose. shown: [P] body vertices to draw even below clothes. cut_clothes: clothes end where their texture's alpha
+    does. device: where occlusion is baked.
     """
     atlas = np.zeros((ATLAS, ATLAS, 4), np.uint8)
     for slot, image in textures.items():
         x, y, side = SLOTS[slot]
         atlas[y : y + side, x : x + side] = image
-    parts = [_body(bank, proxies, bank.skin_texcoords if chart is None else chart, stand_off)]
+    parts = [_body(bank, proxies, bank.skin_texcoords if chart is None else chart, stand_off, shown)]
     parts += [_Part(k, p.ids, p.weights, p.offsets, p.faces, p.texcoords[p.faces_uv]) for k, p in proxies.items()]
     starts = np.cumsum([0, *(len(p.ids) for p in parts)])
+    cutout = (*_CUTOUT, "clothes") if cut_clothes else _CUTOUT
+    most = max(p.ids.shape[1] for p in parts)
+    padded = lambda a: np.pad(a, ((0, 0), (0, most - a.shape[1])))
     per_face = lambda value, dtype: _join([np.full(len(p.faces), value(p.kind)) for p in parts], dtype)
     surface = Surface(
         faces=_join([p.faces + s for p, s in zip(parts, starts[:-1], strict=True)], np.int64),
         corners=_join([_in_atlas(p) for p in parts], np.float32),
-        cutout=per_face(lambda k: k in _CUTOUT, bool),
+        cutout=per_face(lambda k: k in cutout, bool),
         bias=per_face(lambda k: _BIAS.get(k, 0.0), np.float32),
         alpha=torch.from_numpy(np.ascontiguousarray(atlas[..., 3])),
     )
     skin = Skin(
         surface=surface,
-        ids=_join([p.ids for p in parts], np.int64),
-        weights=_join([p.weights for p in parts], np.float32),
+        ids=_join([padded(p.ids) for p in parts], np.int64),
+        weights=_join([padded(p.weights) for p in parts], np.float32),
         offsets=_join([p.offsets for p in parts], np.float32),
         material=per_face(lambda k: _MATERIAL.get(k, HAIR), np.int64),
         occlusion=torch.ones(int(starts[-1])),
@@ -91,21 +103,27 @@ def assemble(
     return replace(skin, occlusion=baked)
 
 
-def _body(bank: Bank, proxies: dict[str, Proxy], chart: Floats, stand_off: Floats | None) -> _Part:
+def _body(
+    bank: Bank, proxies: dict[str, Proxy], chart: Floats, stand_off: Floats | None, shown: NDArray[np.bool_] | None
+) -> _Part:
     own = np.arange(bank.shipped)
     first = np.zeros((bank.shipped, 3), np.float32)
     first[:, 0] = 1
     faces, faces_uv = bank.assets.faces.numpy(), bank.assets.faces_uv.numpy()
-    keep = _visible_body(bank, faces, proxies)
+    keep = _visible_body(bank, faces, proxies, shown)
     offsets = np.zeros_like(first) if stand_off is None else stand_off[: bank.shipped]
     return _Part("skin", np.stack([own] * 3, 1), first, offsets, faces[keep], chart[faces_uv[keep]])
 
 
-def _visible_body(bank: Bank, faces: Ints, proxies: dict[str, Proxy]) -> NDArray[np.bool_]:
+def _visible_body(
+    bank: Bank, faces: Ints, proxies: dict[str, Proxy], shown: NDArray[np.bool_] | None
+) -> NDArray[np.bool_]:
     """Return [F] which body faces are drawn: not those under clothes, nor parts that a proxy replaces."""
     under, replaced = np.zeros(bank.shipped, bool), np.zeros(bank.shipped, bool)
     for p in proxies.values():
         under[p.hidden] = True
+    if shown is not None:
+        under &= ~shown
     if "eyes" in proxies:
         replaced[bank.eyeballs] = True
     if "tongue" in proxies:

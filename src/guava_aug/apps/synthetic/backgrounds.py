@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from guava_aug.apps.synthetic.paint import noise
 from guava_aug.apps.synthetic.render import Light
+from guava_aug.apps.synthetic.varieties import LIFELIKE, STANDARD
 
 Floats = NDArray[np.float32]
 KINDS = ("studio", "wall", "panels", "curtain", "shelf", "window")
@@ -63,8 +64,13 @@ def make_background(seed: int, size: int) -> Floats:
     return np.clip(image * vignette[..., None], 0.03, 0.97).astype(np.float32)
 
 
-def make_light(seed: int) -> Light:
-    """Return a key light from the upper front, a weak fill from the other side, a room around."""
+def make_light(seed: int, variety: str = STANDARD) -> Light:
+    """Return a key light from the upper front, a weak fill from the other side, a room around.
+
+    variety: with `LIFELIKE`, lights of any strength, colour and direction, most of which cast shadows.
+    """
+    if variety == LIFELIKE:
+        return _lifelike_light(np.random.default_rng([seed, 0x117]))
     rng = np.random.default_rng([seed, 0x116])
     side = rng.choice([-1.0, 1.0])
     key = np.array([side * rng.uniform(0.15, 0.75), rng.uniform(0.45, 0.9), rng.uniform(0.7, 1.0)])
@@ -77,6 +83,38 @@ def make_light(seed: int) -> Light:
     directions = np.stack([key / np.linalg.norm(key), fill / np.linalg.norm(fill)])
     colors = np.stack([strength * white, rng.uniform(0.10, 0.22) * (2 - white)])
     return Light(f32(directions), f32(colors), f32(room * (2 - white)), f32(room * rng.uniform(0.5, 0.7) * white))
+
+
+def _lifelike_light(rng: np.random.Generator) -> Light:
+    """Return what lights people in videos: a window or lamp, softboxes, the sky, a screen, coloured lamps."""
+    count = int(rng.integers(1, 4))
+    strengths = np.array([rng.uniform(0.35, 1.5), rng.uniform(0.05, 0.6), rng.uniform(0.05, 0.7)])[:count]
+    directions, colors = [], []
+    for k in range(count):
+        azimuth = rng.normal(0, 0.8) if k == 0 else rng.uniform(-2.7, 2.7)  # the others may come from behind
+        height = rng.uniform(0.0, 1.2) if k == 0 else rng.uniform(-0.3, 1.0)
+        directions.append(
+            [np.sin(azimuth) * np.cos(height), np.sin(height), np.cos(azimuth) * np.cos(height)]
+        )  # fmt: skip
+        colors.append(strengths[k] * _lamp_color(rng))
+    room = rng.uniform(0.10, 0.55) * _lamp_color(rng)
+    room *= max(1.0, 0.55 / float((strengths[0] + room.mean())))  # never black
+    f32 = lambda a: torch.tensor(np.asarray(a), dtype=torch.float32)
+    floor = room * rng.uniform(0.3, 0.9) * np.clip(1 + rng.normal(0, 0.12, 3), 0.6, 1.4)
+    shadows = np.where(rng.random(count) < 0.85, rng.uniform(0.6, 1.0, count), 0.0)
+    return Light(
+        f32(np.stack(directions)), f32(np.stack(colors)), f32(room), f32(floor), f32(shadows),
+        f32(np.exp(rng.uniform(np.log(0.004), np.log(0.05), count))),
+    )  # fmt: skip
+
+
+def _lamp_color(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return [3] linear: white, warmer or cooler, seldom coloured."""
+    warm = rng.normal(0, 0.12)
+    color = np.array([1 + warm, 1.0, 1 - warm])
+    if rng.random() < 0.15:
+        color = color * (1 + rng.uniform(0.2, 0.8) * rng.uniform(-0.7, 0.5, 3))
+    return np.clip(color, 0.15, 1.8)
 
 
 def _shelf(rng: np.random.Generator, image: Floats, size: int) -> Floats:

@@ -137,6 +137,13 @@ class Bank:
         )  # fmt: skip
 
 
+@functools.cache
+def expression_names() -> tuple[str, ...]:
+    """Return the body's expressions in the order of their coefficients."""
+    with np.load(default_body_path(), allow_pickle=False) as z:
+        return tuple(str(n) for n in z["expression_names"])
+
+
 def _assets(raw: dict[str, NDArray[Any]]) -> EhmAssets:
     """Return the bundle's own model, through the reader of body files."""
     with tempfile.TemporaryDirectory() as folder:

@@ -18,7 +18,7 @@ PATTERNS = ("plain", "plain", "plain", "stripes", "pinstripes", "checks", "two-t
 _WAIST = -0.20  # metres, model frame: what reaches above is a top
 _BELT = -0.33
 _ANKLE = -1.0
-_SIZE = 1024
+TEXTURE_SIZE = 1024
 _CLOTH_COLORS: tuple[tuple[float, float, float], ...] = (
     (0.13, 0.16, 0.22),
     (0.20, 0.30, 0.45),
@@ -71,13 +71,13 @@ def clothe(bank: Bank, proxy: Proxy, fabric: Fabric, rng: np.random.Generator) -
     """Return [1024, 1024, 4] texture of one outfit."""
     rest = proxy.rest(bank.assets.body.v_template.numpy())
     component = components(proxy.faces, len(rest))
-    position, owner = _paint_positions(proxy, rest, component)
+    position, owner = paint_positions(proxy, rest, component)
     count = component.max() + 1
-    color = np.zeros((_SIZE, _SIZE, 3), np.float32)
+    color = np.zeros((TEXTURE_SIZE, TEXTURE_SIZE, 3), np.float32)
     sizes = np.bincount(component, minlength=count)
     top_of = np.array([rest[component == c, 1].max() for c in range(count)])
     tops = [c for c in np.argsort(-sizes) if top_of[c] > _WAIST]
-    weave = 1 + noise(rng, _SIZE, (1.2, 0.02), (14, 0.02), (60, 0.03))
+    weave = 1 + noise(rng, TEXTURE_SIZE, (1.2, 0.02), (14, 0.02), (60, 0.03))
     for c in range(count):
         mine = owner == c
         p = position[mine]
@@ -95,13 +95,15 @@ def clothe(bank: Bank, proxy: Proxy, fabric: Fabric, rng: np.random.Generator) -
             color[mine] = (0.10, 0.09, 0.09)
     color *= weave[..., None]
     if fabric.pattern == "heather":
-        color *= (1 + noise(rng, _SIZE, (1.0, 0.10)))[..., None]
+        color *= (1 + noise(rng, TEXTURE_SIZE, (1.0, 0.10)))[..., None]
     for name in bank.textures(f"clothes/{proxy.name}/"):
         if name.endswith("_ao"):
-            shadow = cv2.GaussianBlur(bank.texture(name, _SIZE)[..., :3].mean(-1) / 255, (0, 0), 1.5)
+            shadow = cv2.GaussianBlur(bank.texture(name, TEXTURE_SIZE)[..., :3].mean(-1) / 255, (0, 0), 1.5)
             color *= (0.55 + 0.45 * shadow)[..., None]
     color = bleed(color, owner >= 0)
-    return np.dstack([(np.clip(color, 0, 1) * 255 + 0.5).astype(np.uint8), np.full((_SIZE, _SIZE), 255, np.uint8)])
+    return np.dstack(
+        [(np.clip(color, 0, 1) * 255 + 0.5).astype(np.uint8), np.full((TEXTURE_SIZE, TEXTURE_SIZE), 255, np.uint8)]
+    )
 
 
 def pattern_colors(f: Fabric, p: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -124,12 +126,14 @@ def pattern_colors(f: Fabric, p: NDArray[np.float32]) -> NDArray[np.float32]:
     return a + (b - a) * share[:, None]
 
 
-def _paint_positions(
+def paint_positions(
     proxy: Proxy, rest: NDArray[np.float32], component: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return T-pose position [S, S, 3] and component [S, S] (-1 none) of every texel of the outfit's chart."""
     faces = proxy.faces_uv
-    screen = np.concatenate([proxy.texcoords * _SIZE - 0.5, np.zeros((len(proxy.texcoords), 1))], 1).astype(np.float32)
+    screen = np.concatenate([proxy.texcoords * TEXTURE_SIZE - 0.5, np.zeros((len(proxy.texcoords), 1))], 1).astype(
+        np.float32
+    )
     none = torch.zeros(len(faces), dtype=torch.bool)
     surface = Surface(
         torch.from_numpy(faces),
@@ -138,11 +142,11 @@ def _paint_positions(
         torch.zeros(len(faces)),
         torch.zeros(1, 1, dtype=torch.uint8),
     )
-    seen, weights = rasterize(surface, torch.from_numpy(screen)[None], _SIZE, _SIZE)
+    seen, weights = rasterize(surface, torch.from_numpy(screen)[None], TEXTURE_SIZE, TEXTURE_SIZE)
     ids, bary = seen[0].numpy(), weights[0].numpy()
     hit = ids >= 0
-    position = np.zeros((_SIZE, _SIZE, 3), np.float32)
+    position = np.zeros((TEXTURE_SIZE, TEXTURE_SIZE, 3), np.float32)
     position[hit] = (rest[proxy.faces[ids[hit]]] * bary[hit][..., None]).sum(1)
-    owner = np.full((_SIZE, _SIZE), -1)
+    owner = np.full((TEXTURE_SIZE, TEXTURE_SIZE), -1)
     owner[hit] = component[proxy.faces[ids[hit], 0]]
     return position, owner

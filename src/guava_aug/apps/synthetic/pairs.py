@@ -13,17 +13,20 @@ import torch
 from torch import Tensor
 
 from guava_aug.apps.synthetic.backgrounds import make_light
-from guava_aug.apps.synthetic.bank import Bank
+from guava_aug.apps.synthetic.bank import Bank, expression_names
 from guava_aug.apps.synthetic.motion import signing_motion
 from guava_aug.apps.synthetic.render import Light, render_vertices
-from guava_aug.apps.synthetic.scene import expression_names, tracked_camera
+from guava_aug.apps.synthetic.scene import tracked_camera
 from guava_aug.apps.synthetic.subjects import Person, make_person
+from guava_aug.apps.synthetic.varieties import LIFELIKE, STANDARD
 from guava_aug.body.ehm import EhmModel
 from guava_aug.body.params import Identity, Motion
 from guava_aug.views.cameras import Cameras, fixed_camera, intrinsics
 from guava_aug.views.difficulty import DIFFICULTIES
 
 HELD_OUT_SEEDS = tuple(range(9001, 9009))  # subjects, motion, light and camera of the evaluation
+LIFELIKE_SEEDS = tuple(range(9101, 9109))  # the same of lifelike people
+HELD_OUT = {STANDARD: HELD_OUT_SEEDS, LIFELIKE: LIFELIKE_SEEDS}  # set of people -> never trained on
 CLIP_SEEDS = {"signer_a": 9101, "signer_b": 9115, "signer_c": 9106}  # the bundled clips; held out too
 TRAINING_SEEDS = range(9000)
 _HARD = DIFFICULTIES["hard"]
@@ -58,17 +61,21 @@ class Pictures:
 
 
 def make_subject(
-    bank: Bank, seed: int, frames: int = 100, device: torch.device | str = "cpu", model: EhmModel | None = None
-) -> Subject:
-    """Return the subject of one seed; `model` is the bank's model on that device, so that many subjects share one."""
-    person = make_person(bank, seed, device)
+    bank: Bank, seed: int, frames: int = 100, device: torch.device | str = "cpu", model: EhmModel | None = None,
+    variety: str = STANDARD,
+) -> Subject:  # fmt: skip
+    """Return the subject of one seed; `model` is the bank's model on that device, so that many subjects share one.
+
+    variety: which set of people the subject is of, one of `VARIETIES`.
+    """
+    person = make_person(bank, seed, device, variety=variety)
     motion = signing_motion(bank.model, person.identity, expression_names(), seed, frames)
     person = replace(person, identity=person.identity.to(device), skin=person.skin.to(device))
     return Subject(
         seed,
         person,
         motion.to(device),
-        make_light(seed).to(device),
+        make_light(seed, variety).to(device),
         tracked_camera(seed).to(device),
         model or bank.model.to(device),
     )

@@ -1,7 +1,8 @@
 """Pictures of subjects: premultiplied colour and soft mask of posed bodies through any camera.
 
 Plain torch on any device (the z-buffer alone has a numba twin for the CPU, see `raster`). Shading happens in
-linear light: a sky-and-floor ambient darkened by baked occlusion, wrapped directional lights, a faint gloss.
+linear light: a sky-and-floor ambient darkened by baked occlusion, wrapped directional lights, a faint gloss, and
+shadows where the light casts them.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ import torch
 from torch import Tensor
 
 from guava_aug.apps.synthetic.raster import Surface, rasterize
+from guava_aug.apps.synthetic.shadows import lit_share
 from guava_aug.body.ehm import EhmModel, PosedBody
 from guava_aug.body.params import Identity, Motion
 from guava_aug.body.surface_normals import area_normals
 from guava_aug.views.cameras import Cameras
 
-SKIN, CLOTH, HAIR, EYE, MOUTH = range(5)
+SKIN, CLOTH, HAIR, EYE, MOUTH, PLASTIC, METAL = range(7)
 # per material: how far light wraps round (r, g, b), and strength and sharpness of the gloss
-_WRAP = ((0.42, 0.26, 0.20), (0.20, 0.20, 0.20), (0.35, 0.35, 0.35), (0.3, 0.3, 0.3), (0.4, 0.3, 0.3))
-_GLOSS = (0.045, 0.012, 0.09, 0.5, 0.10)
-_SHARPNESS = (18.0, 8.0, 22.0, 160.0, 40.0)
+_WRAP = ((0.42, 0.26, 0.20), (0.20, 0.20, 0.20), (0.35, 0.35, 0.35), (0.3, 0.3, 0.3), (0.4, 0.3, 0.3),
+         (0.1, 0.1, 0.1), (0.0, 0.0, 0.0))  # fmt: skip
+_GLOSS = (0.045, 0.012, 0.09, 0.5, 0.10, 0.35, 0.9)
+_SHARPNESS = (18.0, 8.0, 22.0, 160.0, 40.0, 90.0, 50.0)
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,13 @@ class Light:
     colors: Tensor  # [L, 3] linear
     sky: Tensor  # [3] ambient from above
     floor: Tensor  # [3] ambient from below
+    shadows: Tensor | None = None  # [L] how dark the shadows of each are, 0 none to 1; None: nothing casts a shadow
+    penumbra: Tensor | None = None  # [L] metres, radius of their soft edge
 
     def to(self, device: torch.device | str) -> Light:
         """Return a copy with all tensors on `device`."""
-        return Light(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Light(**{name: None if value is None else value.to(device) for name, value in own.items()})
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,8 @@ class Skin:
     """The drawn mesh of one person: how it hangs on the body model, and what it looks like."""
 
     surface: Surface
-    ids: Tensor  # [n, 3] int64 model vertices
-    weights: Tensor  # [n, 3]
+    ids: Tensor  # [n, K] int64 model vertices
+    weights: Tensor  # [n, K]
     offsets: Tensor  # [n, 3] metres in the T pose
     material: Tensor  # [F] int64
     occlusion: Tensor  # [n] 1 open, 0 buried
@@ -56,7 +62,7 @@ class Skin:
 
     def vertices(self, posed: PosedBody) -> Tensor:
         """Return [T, n, 3] in the tracked world."""
-        at = posed.vertices[:, self.ids]  # [T, n, 3 corners, 3]
+        at = posed.vertices[:, self.ids]  # [T, n, K, 3]
         turn = (posed.vertex_transforms[:, self.ids, :3, :3] * self.weights[..., None, None]).sum(2)
         moved = (turn * self.offsets[:, None, :]).sum(-1) / self.weights.sum(-1, keepdim=True)
         return (at * self.weights[..., None]).sum(2) + moved
@@ -93,7 +99,8 @@ def render_vertices(
     # hair cards and hems are seen from behind too
     normal = torch.where((normal * to_eye).sum(1, keepdim=True) < 0, -normal, normal)
     uv = (skin.surface.corners[face] * w[..., None]).sum(1)
-    color = shade(sample(skin.atlas, uv), normal, to_eye, occlusion, skin.material[face], light)
+    lit = None if light.shadows is None else _lit(vertices, skin.surface, t, corner, w, normal, light)
+    color = shade(sample(skin.atlas, uv), normal, to_eye, occlusion, skin.material[face], light, lit)
     picture = torch.zeros(*ids.shape, 4, device=color.device)
     picture[t, y, x, :3] = color
     picture[t, y, x, 3] = 1
@@ -101,8 +108,33 @@ def render_vertices(
     return small[:, :3], small[:, 3:]
 
 
-def shade(albedo: Tensor, normal: Tensor, to_eye: Tensor, occlusion: Tensor, material: Tensor, light: Light) -> Tensor:
-    """Return [n, 3] sRGB of lit points: albedo sRGB 0..1, normals and directions in the tracked world."""
+def _lit(
+    vertices: Tensor, surface: Surface, t: Tensor, corner: Tensor, w: Tensor, normal: Tensor, light: Light
+) -> Tensor:
+    """Return [n, L] how much of each light reaches the seen points: corners [n, 3], barycentrics w, frames t [n]."""
+    assert light.shadows is not None and light.penumbra is not None
+    flip = vertices.new_tensor([1.0, -1.0, -1.0])  # y up -> tracked world
+    points = (vertices[t[:, None], corner] * w[..., None]).sum(1)
+    normal = torch.nn.functional.normalize(normal, dim=-1)
+    lit = points.new_ones(len(points), len(light.directions))
+    for k, (dark, penumbra) in enumerate(zip(light.shadows.tolist(), light.penumbra, strict=True)):
+        for frame in range(len(vertices)) if dark > 0 else ():
+            mine = t == frame
+            share = lit_share(
+                points[mine], normal[mine], vertices[frame], surface, light.directions[k] * flip, penumbra
+            )
+            lit[mine, k] = 1 - dark * (1 - share)
+    return lit
+
+
+def shade(
+    albedo: Tensor, normal: Tensor, to_eye: Tensor, occlusion: Tensor, material: Tensor, light: Light,
+    lit: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Return [n, 3] sRGB of lit points: albedo sRGB 0..1, normals and directions in the tracked world.
+
+    lit: [n, L] how much of each light is not cast off, 0..1; None: all of it.
+    """
     flip = albedo.new_tensor([1.0, -1.0, -1.0])  # tracked world -> y up
     normal = torch.nn.functional.normalize(normal * flip, dim=-1)
     to_eye = to_eye * flip
@@ -111,7 +143,9 @@ def shade(albedo: Tensor, normal: Tensor, to_eye: Tensor, occlusion: Tensor, mat
     up = normal[:, 1:2] * 0.5 + 0.5
     total = (light.floor + (light.sky - light.floor) * up) * occlusion[:, None]
     gloss = torch.zeros_like(total)
-    for direction, color in zip(light.directions, light.colors, strict=True):
+    for k, (direction, color) in enumerate(zip(light.directions, light.colors, strict=True)):
+        if lit is not None:
+            color = color * lit[:, k : k + 1]
         cosine = (normal @ direction)[:, None]
         total = total + color * ((cosine + wrap) / (1 + wrap)).clamp(min=0) * (0.45 + 0.55 * occlusion[:, None])
         half = torch.nn.functional.normalize(direction + to_eye, dim=-1)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from guava_aug.apps.synthetic import default_body_path
 from guava_aug.apps.synthetic.backgrounds import make_background, make_light
-from guava_aug.apps.synthetic.bank import Bank
+from guava_aug.apps.synthetic.bank import Bank, expression_names
 from guava_aug.apps.synthetic.motion import FPS, signing_motion
 from guava_aug.apps.synthetic.render import Light, render_vertices
 from guava_aug.apps.synthetic.subjects import Person, make_person
+from guava_aug.apps.synthetic.varieties import STANDARD
 from guava_aug.body.params import Motion
 from guava_aug.views.cameras import Cameras
 
@@ -33,19 +32,12 @@ class Scene:
     background: Tensor  # [3, S, S] 0..1
 
 
-@functools.cache
-def expression_names() -> tuple[str, ...]:
-    """Return the body's expressions in the order of their coefficients."""
-    with np.load(default_body_path(), allow_pickle=False) as z:
-        return tuple(str(n) for n in z["expression_names"])
-
-
-def make_scene(bank: Bank, seed: int, frames: int, size: int = 512, fps: float = FPS) -> Scene:
-    """Return the scene of one seed."""
-    person = make_person(bank, seed)
+def make_scene(bank: Bank, seed: int, frames: int, size: int = 512, fps: float = FPS, variety: str = STANDARD) -> Scene:
+    """Return the scene of one seed. variety: which set of people, one of `VARIETIES`."""
+    person = make_person(bank, seed, variety=variety)
     motion = signing_motion(bank.model, person.identity, expression_names(), seed, frames, fps)
     return Scene(
-        person, motion, tracked_camera(seed), make_light(seed),
+        person, motion, tracked_camera(seed), make_light(seed, variety),
         torch.from_numpy(make_background(seed, size)).permute(2, 0, 1).contiguous(),
     )  # fmt: skip
 

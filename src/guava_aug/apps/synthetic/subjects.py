@@ -14,11 +14,14 @@ import torch
 from guava_aug.apps.synthetic.assemble import assemble
 from guava_aug.apps.synthetic.bank import Bank, Proxy
 from guava_aug.apps.synthetic.fabric import clothe, pick_fabric
+from guava_aug.apps.synthetic.lifelike import add_accessories, dress
 from guava_aug.apps.synthetic.paint import PALETTE_HAIR, PALETTE_SKIN, Image, eye_texture, recolor, tint
 from guava_aug.apps.synthetic.painted_subjects import paint_person
 from guava_aug.apps.synthetic.render import Skin
+from guava_aug.apps.synthetic.varieties import LIFELIKE, STANDARD
 from guava_aug.body.params import Identity
 
+_KEYS = {STANDARD: 0x5167, LIFELIKE: 0x5168}  # of the random generators
 _MIN_HEIGHT, _MAX_HEIGHT = 1.52, 1.95  # metres
 _MAX_AGE = 0.9  # Anny's scale: 0.67 is a young adult, 1 is old
 _DARK_SHARE = 0.3
@@ -43,19 +46,30 @@ class Person:
     hair: str
 
 
-def make_person(bank: Bank, seed: int, device: torch.device | str = "cpu", *, painted: bool = False) -> Person:
+def make_person(
+    bank: Bank, seed: int, device: torch.device | str = "cpu", *, painted: bool = False, variety: str = STANDARD
+) -> Person:
     """Return the person of one seed, on the CPU; same arguments, same person.
 
     device: where occlusion is baked. painted: paint on the body even though the bank has clothes and hair.
+    variety: the set of people, one of `VARIETIES`; the people of one set are not those of the other. Painted ones
+    of `LIFELIKE` have glasses and jewellery, but no loose clothes.
     """
-    rng = np.random.default_rng([seed, 0x5167])
+    rng = np.random.default_rng([seed, _KEYS[variety]])
     female = bool(rng.random() < 0.5)
     identity = make_identity(bank, rng, female)
     if painted or not bank.proxies:
         texture, stand_off = paint_person(bank.assets, rng)
         chart = bank.assets.texcoords.numpy()
-        skin = assemble(bank, identity, {"skin": texture}, {}, chart=chart, stand_off=stand_off, device=device)
+        proxies: dict[str, Proxy] = {}
+        textures = {"skin": texture}
+        if variety == LIFELIKE:
+            add_accessories(bank, identity, female, rng, proxies, textures)
+        skin = assemble(bank, identity, textures, proxies, chart=chart, stand_off=stand_off, device=device)
         return Person(identity, skin, female, "painted", "painted")
+    if variety == LIFELIKE:
+        skin, outfit, hair = dress(bank, identity, female, rng, device)
+        return Person(identity, skin, female, outfit, hair)
     return _dressed(bank, identity, female, rng, device)
 
 

@@ -12,7 +12,7 @@ import multiprocessing
 import multiprocessing.pool
 import pickle
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +22,14 @@ from torch import Tensor
 
 from guava_aug.apps.synthetic import default_body_path
 from guava_aug.apps.synthetic.backgrounds import make_light
-from guava_aug.apps.synthetic.bank import Bank
+from guava_aug.apps.synthetic.bank import Bank, expression_names
 from guava_aug.apps.synthetic.motion import signing_motion
-from guava_aug.apps.synthetic.pairs import HELD_OUT_SEEDS, TRAINING_SEEDS
+from guava_aug.apps.synthetic.pairs import HELD_OUT, TRAINING_SEEDS
 from guava_aug.apps.synthetic.raster import Surface, rasterize
 from guava_aug.apps.synthetic.render import project, render_vertices
-from guava_aug.apps.synthetic.scene import expression_names, tracked_camera
+from guava_aug.apps.synthetic.scene import tracked_camera
 from guava_aug.apps.synthetic.subjects import Person, make_person
+from guava_aug.apps.synthetic.varieties import MIXED, STANDARD, variety_of
 from guava_aug.apps.training.data import PersonViews
 from guava_aug.avatar.avatar import vertex_turns
 from guava_aug.avatar.visibility import nearest_depth, relative_depth
@@ -53,13 +54,14 @@ class Cast:
     seed: int
     person: Person
     motion: Motion  # all takes one after the other
+    variety: str = STANDARD  # set of people that the person and the light are of
 
 
-def cast_person(bank: Bank, index: int, seed: int, motion_seeds: list[int]) -> Cast:
-    """Return the person of `seed` in takes of `motion_seeds`."""
-    person = make_person(bank, seed)
+def cast_person(bank: Bank, index: int, seed: int, motion_seeds: list[int], variety: str = STANDARD) -> Cast:
+    """Return the person of `seed` in takes of `motion_seeds`. variety: which set of people, of `VARIETIES`."""
+    person = make_person(bank, seed, variety=variety)
     takes = [signing_motion(bank.model, person.identity, expression_names(), s, _TAKE_FRAMES) for s in motion_seeds]
-    return Cast(index, seed, person, Motion.cat(takes))
+    return Cast(index, seed, person, Motion.cat(takes), variety)
 
 
 def person_views(
@@ -81,7 +83,7 @@ def person_views(
     ]
     cameras = Cameras(torch.stack([base] * tracked + new).to(device), intrinsics(size, size).to(device), size, size)
     posed = body(identity, motion)
-    skin, light = cast.person.skin.to(device), make_light(cast.seed).to(device)
+    skin, light = cast.person.skin.to(device), make_light(cast.seed, cast.variety).to(device)
     drawn = skin.vertices(bank_model(identity, motion))
     images = []
     for i in range(n):
@@ -124,13 +126,16 @@ def part_boxes(joints: Tensor, cameras: Cameras) -> Tensor:
 
 
 def generate(
-    bank: Bank, out: Path, subjects: range, device: torch.device | str, *, tracked: int = 8, others: int = 16,
-    workers: int = 0,
+    bank: Bank, out: Path, subjects: Sequence[int], device: torch.device | str, *, tracked: int = 8, others: int = 16,
+    workers: int = 0, variety: str = MIXED,
 ) -> Iterator[Path]:  # fmt: skip
-    """Write one training subject after the other and yield their files. Existing ones are kept."""
+    """Write one training subject after the other and yield their files. Existing ones are kept.
+
+    variety: which set of people, one of `VARIETIES` or `MIXED`; held-out ones are of their own.
+    """
     out.mkdir(parents=True, exist_ok=True)
     todo = [i for i in subjects if not _file(out, i).exists()]
-    casts = _casts(bank, todo, workers)  # starts the workers before the device is touched
+    casts = _casts(bank, todo, workers, variety)  # starts the workers before the device is touched
     body = EhmModel(load_body_file(default_body_path(), uv_size=64).to(device))
     bank_model = EhmModel(bank.assets.to(device))
     for cast in casts:
@@ -143,22 +148,23 @@ def _file(out: Path, index: int) -> Path:
     return out / f"person_{index:05d}.npz"
 
 
-def _casts(bank: Bank, todo: list[int], workers: int) -> Iterator[Cast]:
+def _casts(bank: Bank, todo: list[int], workers: int, variety: str) -> Iterator[Cast]:
+    jobs = [(i, variety) for i in todo]
     if not workers:
-        return (_cast_training(bank, i) for i in todo)
+        return (_cast_training(bank, *job) for job in jobs)
     global _bank
     _bank = bank  # forked workers share it
     context = multiprocessing.get_context("fork")
-    return _ahead(context.Pool(workers, initializer=torch.set_num_threads, initargs=(1,)), todo, 2 * workers)
+    return _ahead(context.Pool(workers, initializer=torch.set_num_threads, initargs=(1,)), jobs, 2 * workers)
 
 
-def _ahead(pool: multiprocessing.pool.Pool, todo: list[int], most: int) -> Iterator[Cast]:
+def _ahead(pool: multiprocessing.pool.Pool, jobs: list[tuple[int, str]], most: int) -> Iterator[Cast]:
     """Yield casts in order, at most `most` of them made ahead of use."""
-    waiting = deque(pool.apply_async(_cast_in_worker, (i,)) for i in todo[:most])
-    for k in range(len(todo)):
+    waiting = deque(pool.apply_async(_cast_in_worker, job) for job in jobs[:most])
+    for k in range(len(jobs)):
         cast = pickle.loads(waiting.popleft().get())
-        if k + most < len(todo):
-            waiting.append(pool.apply_async(_cast_in_worker, (todo[k + most],)))
+        if k + most < len(jobs):
+            waiting.append(pool.apply_async(_cast_in_worker, jobs[k + most]))
         yield cast
     pool.close()
 
@@ -166,18 +172,21 @@ def _ahead(pool: multiprocessing.pool.Pool, todo: list[int], most: int) -> Itera
 _bank: Bank | None = None
 
 
-def _cast_in_worker(index: int) -> bytes:
+def _cast_in_worker(index: int, variety: str) -> bytes:
     """Return the cast pickled here: torch's own transport needs shared memory of its size."""
     assert _bank is not None
-    return pickle.dumps(_cast_training(_bank, index))
+    return pickle.dumps(_cast_training(_bank, index, variety))
 
 
-def _cast_training(bank: Bank, index: int) -> Cast:
-    if index in HELD_OUT_SEEDS:
-        return cast_person(bank, index, index, [index])
+def _cast_training(bank: Bank, index: int, variety: str) -> Cast:
+    for held_out, seeds in HELD_OUT.items():
+        if index in seeds:
+            return cast_person(bank, index, index, [index], held_out)
     if index not in TRAINING_SEEDS:
         raise ValueError(f"person {index} is held out; train on seeds of {TRAINING_SEEDS}")
-    return cast_person(bank, index, index, [_MOTION_SEEDS + index * _TAKES + k for k in range(_TAKES)])
+    return cast_person(
+        bank, index, index, [_MOTION_SEEDS + index * _TAKES + k for k in range(_TAKES)], variety_of(index, variety)
+    )
 
 
 def _zoom(rng: np.random.Generator) -> float:

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from guava_aug.apps.synthetic import default_body_path
-from guava_aug.apps.synthetic.bank import Bank
+from guava_aug.apps.synthetic.bank import Bank, expression_names
 from guava_aug.apps.synthetic.motion import FPS, signing_motion
-from guava_aug.apps.synthetic.scene import Scene, expression_names, make_scene, scene_pictures
+from guava_aug.apps.synthetic.scene import Scene, make_scene, scene_pictures
 from guava_aug.apps.synthetic.subjects import make_identity
 from guava_aug.body.ehm import EhmModel, axis_angle_to_matrix
 from guava_aug.body.files import load_body_file
