@@ -158,7 +158,7 @@ def main(argv: Sequence[str]) -> int:
     with speaking(t.quiet, False, debug_log_path(flags.pool if flags.subjects.prepare_only else out, None)):
         device = training_device(t.device, peers, flags.subjects.prepare_only)
         assets = load_body(flags.network.body, model_config.uvmap_size)
-        left_out = fill_pools(flags, model_config, assets, device) if peers.is_main else []
+        left_out = fill_pools(flags, model_config, config, assets, device) if peers.is_main else []
         if not flags.subjects.prepare_only:
             train(flags, model_config, config, assets, device, peers)
     if left_out:
@@ -227,7 +227,9 @@ def training_device(asked: str, peers: DistributedContext, prepare_only: bool) -
     return device
 
 
-def fill_pools(flags: TrainFlags, config: ModelConfig, assets: EhmAssets, device: torch.device) -> list[str]:
+def fill_pools(
+    flags: TrainFlags, config: ModelConfig, train_config: TrainConfig, assets: EhmAssets, device: torch.device
+) -> list[str]:
     """Fill the pool; return the names of videos that could not be used."""
     from guava_aug.apps.training.prepare import add_videos
 
@@ -237,7 +239,7 @@ def fill_pools(flags: TrainFlags, config: ModelConfig, assets: EhmAssets, device
     if p.subjects is not None:
         from guava_aug.apps.synthetic.bank import Bank
         from guava_aug.apps.synthetic.pairs import HELD_OUT_SEEDS, TRAINING_SEEDS
-        from guava_aug.apps.training.generate import generate
+        from guava_aug.apps.training.generate import Realism, generate
         from guava_aug.apps.training.prepare import check_subjects_count
 
         check_subjects_count(p.subjects, TRAINING_SEEDS)
@@ -247,7 +249,11 @@ def fill_pools(flags: TrainFlags, config: ModelConfig, assets: EhmAssets, device
         if p.held_out is not None and not any(p.held_out.glob("person_*.npz")):
             groups.insert(0, (p.held_out, range(HELD_OUT_SEEDS[0], HELD_OUT_SEEDS[-1] + 1)))
         for folder, seeds in groups:
-            made = generate(bank, folder, seeds, device, tracked=tracked, others=new, workers=p.workers)
+            # held-out subjects are exact, so that figures of different runs can be compared
+            realism = Realism(train_config.lenses, train_config.tracker_errors) if folder == flags.pool else None
+            made = generate(
+                bank, folder, seeds, device, tracked=tracked, others=new, workers=p.workers, realism=realism
+            )
             for path in made:
                 log.info("%s (of %d subjects)", path, len(seeds))
     return []
