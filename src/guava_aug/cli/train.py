@@ -160,7 +160,7 @@ def main(argv: Sequence[str]) -> int:
     with speaking(t.quiet, False, debug_log_path(flags.pool if flags.subjects.prepare_only else out, None)):
         device = training_device(t.device, peers, flags.subjects.prepare_only)
         assets = load_body(flags.network.body, model_config.uvmap_size)
-        left_out = fill_pools(flags, model_config, assets, device) if peers.is_main else []
+        left_out = fill_pools(flags, model_config, config, assets, device) if peers.is_main else []
         if not flags.subjects.prepare_only:
             train(flags, model_config, config, assets, device, peers)
     if left_out:
@@ -229,7 +229,9 @@ def training_device(asked: str, peers: DistributedContext, prepare_only: bool) -
     return device
 
 
-def fill_pools(flags: TrainFlags, config: ModelConfig, assets: EhmAssets, device: torch.device) -> list[str]:
+def fill_pools(
+    flags: TrainFlags, config: ModelConfig, train_config: TrainConfig, assets: EhmAssets, device: torch.device
+) -> list[str]:
     """Fill the pool; return the names of videos that could not be used."""
     from guava_aug.apps.training.prepare import add_videos
 
@@ -240,7 +242,7 @@ def fill_pools(flags: TrainFlags, config: ModelConfig, assets: EhmAssets, device
         from guava_aug.apps.synthetic.bank import Bank
         from guava_aug.apps.synthetic.pairs import HELD_OUT, TRAINING_SEEDS
         from guava_aug.apps.synthetic.varieties import VARIETIES
-        from guava_aug.apps.training.generate import generate
+        from guava_aug.apps.training.generate import Realism, generate
         from guava_aug.apps.training.prepare import check_subjects_count
 
         check_subjects_count(p.subjects, TRAINING_SEEDS)
@@ -251,8 +253,11 @@ def fill_pools(flags: TrainFlags, config: ModelConfig, assets: EhmAssets, device
             wanted = VARIETIES if p.variety == "mixed" else (p.variety,)
             groups.insert(0, (p.held_out, [seed for v in wanted for seed in HELD_OUT[v]]))
         for folder, seeds in groups:
+            # held-out subjects are exact, so that figures of different runs can be compared
+            realism = Realism(train_config.lenses, train_config.tracker_errors) if folder == flags.pool else None
             made = generate(
-                bank, folder, seeds, device, tracked=tracked, others=new, workers=p.workers, variety=p.variety
+                bank, folder, seeds, device, tracked=tracked, others=new, workers=p.workers, variety=p.variety,
+                realism=realism,
             )  # fmt: skip
             for path in made:
                 log.info("%s (of %d subjects)", path, len(seeds))

@@ -1,5 +1,6 @@
 """Tracked frames as training material, against the inference reader on a bundled clip."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,14 @@ def test_head_box_lies_on_the_person(views):
     left, top, right, bottom = ((views.boxes[0, 0] + 1) * 256).long().tolist()
     assert left < right and top < bottom
     assert (views.images[0, 3, top:bottom, left:right] > 127).float().mean() > 0.3
+
+
+def test_a_clip_with_a_lens_of_its_own_is_seen_through_it(video, body):
+    S = video.image_size
+    K = torch.tensor([[1.2 * S, 0, 0.55 * S], [0, 1.2 * S, 0.5 * S], [0, 0, 1]])
+    near = video.viewmats.clone()
+    near[:, 2, 3] *= 2.4 / 24  # as large in the picture
+    views = video_views(replace(video, K=K, viewmats=near), body, 2)
+    lens = torch.tensor([2.4, 2.4, 0.1 + 1 / S, 1 / S]).repeat(2, 1)
+    torch.testing.assert_close(views.lenses, lens, atol=1e-5, rtol=0)
+    assert views.seen.any(1).all() and torch.isfinite(views.depth.float()).flatten(1).any(1).all()

@@ -34,6 +34,16 @@ def test_a_person_survives_the_file(person, pool):
         assert torch.equal(getattr(back, name), value), name
 
 
+def test_a_person_of_version_0_1_0_has_the_lens_of_the_format(person, pool):
+    path = pool.folder / "person_00000.npz"
+    with np.load(path) as z:
+        old = {name: z[name] for name in z.files if name != "lenses"}
+    np.savez(path, **old)
+    back = PersonViews.load(path)
+    for name, value in vars(person).items():
+        assert torch.equal(getattr(back, name), value), name
+
+
 def test_damaged_person_is_named(pool):
     path = pool.folder / "person_00001.npz"
     path.write_bytes(b"not a zip")

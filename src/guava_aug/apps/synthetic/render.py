@@ -17,7 +17,7 @@ from guava_aug.apps.synthetic.shadows import lit_share
 from guava_aug.body.ehm import EhmModel, PosedBody
 from guava_aug.body.params import Identity, Motion
 from guava_aug.body.surface_normals import area_normals
-from guava_aug.views.cameras import Cameras
+from guava_aug.views.cameras import Cameras, camera_center
 
 SKIN, CLOTH, HAIR, EYE, MOUTH, PLASTIC, METAL = range(7)
 # per material: how far light wraps round (r, g, b), and strength and sharpness of the gloss
@@ -84,9 +84,12 @@ def render(model: EhmModel, identity: Identity, motion: Motion, skin: Skin, ligh
 
 
 def render_vertices(
-    vertices: Tensor, skin: Skin, light: Light, cameras: Cameras, supersample: int = 2
+    vertices: Tensor, skin: Skin, light: Light, cameras: Cameras, supersample: int = 2, *, near: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Return what `render` does, from posed mesh vertices [T, n, 3] of the tracked world."""
+    """Return what `render` does, from posed mesh vertices [T, n, 3] of the tracked world.
+
+    near: the eye is where the camera is, and not at infinity along its axis, as is exact enough for the format's lens.
+    """
     screen = project(vertices, cameras, supersample)
     ids, bary = rasterize(skin.surface, screen, cameras.width * supersample, cameras.height * supersample)
     normals = vertex_normals(vertices, skin.surface.faces)
@@ -96,6 +99,9 @@ def render_vertices(
     normal = (normals[t[:, None], corner] * w[..., None]).sum(1)
     occlusion = (skin.occlusion[corner] * w).sum(1)
     to_eye = -cameras.viewmats[t, 2, :3]
+    if near:
+        point = (vertices[t[:, None], corner] * w[..., None]).sum(1)
+        to_eye = torch.nn.functional.normalize(camera_center(cameras.viewmats)[t] - point, dim=1)
     # hair cards and hems are seen from behind too
     normal = torch.where((normal * to_eye).sum(1, keepdim=True) < 0, -normal, normal)
     uv = (skin.surface.corners[face] * w[..., None]).sum(1)

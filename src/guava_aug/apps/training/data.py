@@ -120,7 +120,9 @@ def make_batch(
     from the source frame then, not a wardrobe by heart. `degraded` is the share of the subjects whose source picture is
     that of a real video (`degrade`), with targets in the colours of the same camera.
     """
-    pictures, sources, depths, at, mixes, bad = [], [], [], [], [], []
+    sources, bad = [], []
+    pictures: list[Tensor] = []
+    depths, at, mixes = [], [], []
     for p in subjects:
         candidates = np.flatnonzero(p.tracked.cpu().numpy())
         source = int(rng.choice(candidates))

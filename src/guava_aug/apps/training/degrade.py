@@ -32,13 +32,15 @@ _QUALITY = (20, 95)  # of JPEG
 _MOST_CUT = 0.3  # share of a side of the square that the video does not show
 # quantisation of luma and chroma at quality 50: ITU-T T.81, annex K
 _LUMA = (
-    16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87,
-    80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92, 49, 64, 78, 87, 103, 121, 120, 101, 72, 92,
-    95, 98, 112, 100, 103, 99,
+    16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55,
+    14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62,
+    18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92,
+    49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99,
 )  # fmt: skip
 _CHROMA = (
-    17, 18, 24, 47, 99, 99, 99, 99, 18, 21, 26, 66, 99, 99, 99, 99, 24, 26, 56, 99, 99, 99, 99, 99, 47, 66, 99, 99, 99, 99,
-    99, 99, *([99] * 32),
+    17, 18, 24, 47, 99, 99, 99, 99, 18, 21, 26, 66, 99, 99, 99, 99,
+    24, 26, 56, 99, 99, 99, 99, 99, 47, 66, 99, 99, 99, 99, 99, 99,
+    *([99] * 32),
 )  # fmt: skip
 _TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))  # JFIF
 
@@ -102,7 +104,7 @@ def degrade(rgba: Tensor, boxes: Tensor, rng: np.random.Generator) -> tuple[Tens
     picture = person[:, :3] + (1 - person[:, 3:]) * backgrounds(rng, count, size, device)
     shake = draw.uniform(0, _SHAKE) * draw.uniform(0, 1) * size / _SIZE
     kernels = _kernels(shake, draw.uniform(0, math.pi), draw.log_uniform(*_DEFOCUS) * size / _SIZE)
-    blurred = _filter(torch.cat([picture, person[:, 3:]], 1), kernels)
+    blurred = _filter(torch.cat([picture, person[:, 3:]], 1), kernels).clamp(0, 1)
     some = draw.chosen(_BLURRED)
     picture = torch.where(some, blurred[:, :3], picture)
     alpha = torch.where(some, blurred[:, 3:], person[:, 3:])
@@ -196,7 +198,8 @@ def compress(rgb: Tensor, quality: float) -> Tensor:
     ycc = torch.einsum("ij,jhw->ihw", to, padded * 255)
     luma = _quantize(ycc[:1] - 128, _table(_LUMA, quality, rgb)) + 128
     chroma = _quantize(F.avg_pool2d(ycc[1:], 2), _table(_CHROMA, quality, rgb))
-    whole = torch.cat([luma, chroma.repeat_interleave(2, 1).repeat_interleave(2, 2)])
+    chroma = F.interpolate(chroma[None], luma.shape[1:], mode="bilinear")[0]  # as libjpeg does
+    whole = torch.cat([luma, chroma])
     out = torch.einsum("ij,jhw->ihw", torch.linalg.inv(to), whole) / 255
     return out[:, :H, :W].clamp(0, 1)
 
@@ -227,7 +230,7 @@ def _blur_hand(rgba: Tensor, windows: Tensor, draw: _Draw) -> Tensor:
     kernels = _kernels(length, draw.uniform(0, math.pi), draw.uniform(0.3, 0.6) * size / _SIZE)
     left = draw.chosen(0.5)
     window = torch.where(left, windows[:, 1], windows[:, 2]) * draw.chosen(_MOVING_HAND)
-    return rgba + (_filter(rgba, kernels) - rgba) * window
+    return (rgba + (_filter(rgba, kernels) - rgba) * window).clamp(0, 1)
 
 
 def _kernels(length: Tensor, angle: Tensor, sigma: Tensor) -> Tensor:
@@ -267,7 +270,10 @@ def _window(boxes: Tensor, size: int) -> Tensor:
     """Return [B, size, size] soft windows of boxes [B, 4] in -1..1."""
     at = (torch.arange(size, device=boxes.device) + 0.5) * 2 / size - 1
     left, top, right, bottom = boxes.unbind(1)
-    x, y = ((at - ((a + b) / 2)[:, None]) / ((b - a) / 2).clamp(min=1e-3)[:, None] for a, b in ((left, right), (top, bottom)))
+    x, y = (
+        (at - ((a + b) / 2)[:, None]) / ((b - a) / 2).clamp(min=1e-3)[:, None]
+        for a, b in ((left, right), (top, bottom))
+    )
     return torch.exp(-(x.square()[:, None] + y.square()[:, :, None]).square())
 
 

@@ -15,9 +15,8 @@ from guava_aug.apps.training.data import PersonViews, format_lenses
 from guava_aug.avatar.avatar import vertex_turns
 from guava_aug.avatar.visibility import nearest_depth, rasterize_mesh
 from guava_aug.body import EhmModel
-from guava_aug.errors import InputError
 from guava_aug.tracked import TrackedVideo
-from guava_aug.views.cameras import TANFOV
+from guava_aug.views.cameras import Lens
 
 log = logging.getLogger(__name__)
 _PARTS = ("head", "left_hand", "right_hand")
@@ -27,21 +26,22 @@ _BOX_IMAGE = 512  # pixels, what `TrackedVideo.part_boxes` is given in
 @torch.no_grad()
 def video_views(video: TrackedVideo, body: EhmModel, frames: int, size: int = 512) -> PersonViews:
     """Return `frames` pictures of one tracked video, evenly spread over it (all of them if it is shorter)."""
-    if video.K is not None:
-        raise InputError(
-            f"video {video.name!r}: has a lens of its own (K in videos_info.json); training takes only clips with that "
-            "of the format. Leave it out"
-        )
     picks = np.unique(np.linspace(0, video.num_frames - 1, min(frames, video.num_frames)).round().astype(int))
     posed = body(video.identity, video.motion[picks.tolist()])
     viewmats = video.viewmats[picks]
     images = torch.stack([_picture(video, int(i), size) for i in picks])
-    found = [_visibility(v, m, body.assets.faces, size) for v, m in zip(posed.vertices, viewmats, strict=True)]
+    K = video.lens_at(size)
+    lenses = (
+        format_lenses(len(picks)) if K is None else torch.tensor(Lens.of(K, size, size).numbers).repeat(len(picks), 1)
+    )
+    found = [
+        _visibility(v, m, x, body.assets.faces, size) for v, m, x in zip(posed.vertices, viewmats, lenses, strict=True)
+    ]
     seen, depth = zip(*found, strict=True)
     return PersonViews(
         images=images, vertices=posed.vertices, turns=vertex_turns(posed.vertex_transforms).half(), viewmats=viewmats,
         seen=torch.stack(seen), depth=torch.stack(depth), boxes=torch.stack([_boxes(video, int(i)) for i in picks]),
-        tracked=torch.ones(len(picks), dtype=torch.bool), lenses=format_lenses(len(picks)),
+        tracked=torch.ones(len(picks), dtype=torch.bool), lenses=lenses,
     )  # fmt: skip
 
 
@@ -53,10 +53,10 @@ def _picture(video: TrackedVideo, index: int, size: int) -> Tensor:
     return (small.clamp(0, 1) * 255 + 0.5).byte()
 
 
-def _visibility(vertices: Tensor, viewmat: Tensor, faces: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def _visibility(vertices: Tensor, viewmat: Tensor, lens: Tensor, faces: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Return [F] the faces that are seen, and the half-size depth as `PersonViews` has it."""
     camera = vertices @ viewmat[:3, :3].T + viewmat[:3, 3]
-    points = torch.cat([camera[:, :2] / (TANFOV * camera[:, 2:]), camera[:, 2:]], 1)
+    points = torch.cat([camera[:, :2] * lens[:2] / camera[:, 2:] + lens[2:], camera[:, 2:]], 1)
     owner, z, _ = rasterize_mesh(points.numpy(), faces.numpy(), size)
     out = torch.zeros(len(faces), dtype=torch.bool)
     out[torch.from_numpy(owner[owner >= 0]).long()] = True

@@ -30,17 +30,21 @@ from guava_aug.apps.synthetic.render import project, render_vertices
 from guava_aug.apps.synthetic.scene import tracked_camera
 from guava_aug.apps.synthetic.subjects import Person, make_person
 from guava_aug.apps.synthetic.varieties import MIXED, STANDARD, variety_of
-from guava_aug.apps.training.data import PersonViews
+from guava_aug.apps.training.data import PersonViews, format_lenses
+from guava_aug.apps.training.tracker_errors import Tracking, tracked_with_errors
 from guava_aug.avatar.avatar import vertex_turns
 from guava_aug.avatar.visibility import nearest_depth, relative_depth
 from guava_aug.body import EhmModel, Motion, load_body_file
 from guava_aug.body.joints import INDEX
-from guava_aug.views.cameras import Cameras, fixed_camera, intrinsics
+from guava_aug.views.cameras import TANFOV, Cameras, fixed_camera, lens_matrices
 
 log = logging.getLogger(__name__)
 _YAW, _PITCH, _ZOOM = 0.56, 0.43, (0.60, 1.45)  # a little beyond `hard`
 _TAKES, _TAKE_FRAMES = 3, 120
 _MOTION_SEEDS = 1_000_000  # takes of training subjects have seeds from here on, far from any held-out one
+_FIELD_OF_VIEW = (4.8, 65.0)  # degrees of the square: the format's lens, and the widest webcams
+_OFF_CENTER = 0.12  # of a crop's principal point: standard deviation, halves of the crop's side
+_NEAREST = 0.75  # metres from the camera of a new view to the point it looks at
 _MARGIN = {"head": 1.9, "left_hand": 1.7, "right_hand": 1.7}
 _HEAD = ("head", "left_eye", "right_eye", "neck")
 _HAND = ("wrist", "index3", "middle3", "pinky3", "thumb3")
@@ -64,38 +68,96 @@ def cast_person(bank: Bank, index: int, seed: int, motion_seeds: list[int], vari
     return Cast(index, seed, person, Motion.cat(takes), variety)
 
 
+@dataclass(frozen=True)
+class Realism:
+    """Shares of the subjects that are as in tracked videos; the others are exact, behind the format's lens."""
+
+    lenses: float = 0.0  # seen through a true lens
+    tracker_errors: float = 0.0  # with the body and the cameras that a tracker would find
+
+
 def person_views(
-    bank_model: EhmModel, body: EhmModel, cast: Cast, tracked: int, others: int, size: int = 512, supersample: int = 2
-) -> PersonViews:
+    bank_model: EhmModel, body: EhmModel, cast: Cast, tracked: int, others: int, size: int = 512, supersample: int = 2,
+    realism: Realism | None = None,
+) -> PersonViews:  # fmt: skip
     """Return pictures of one subject, a pose each: `tracked` from the tracked camera, `others` from new views.
 
     bank_model: the picture bank's model (helpers included), body: the shipped one; both on the device to draw on.
+    realism: None: exact, behind the format's lens.
     """
-    device = body.assets.faces.device
+    device, n = body.assets.faces.device, tracked + others
     rng = np.random.default_rng([cast.seed, 0x7A1])
-    n = tracked + others
     frames = torch.as_tensor(rng.choice(len(cast.motion), n, replace=False))
-    motion, identity = cast.motion[frames].to(device), cast.person.identity.to(device)
-    base = tracked_camera(cast.seed)
-    new = [
-        fixed_camera(base, rng.uniform(-_YAW, _YAW), rng.uniform(-_PITCH, _PITCH), _zoom(rng), size).viewmats[0]
-        for _ in range(others)
-    ]
-    cameras = Cameras(torch.stack([base] * tracked + new).to(device), intrinsics(size, size).to(device), size, size)
-    posed = body(identity, motion)
+    motion, identity = cast.motion[frames], cast.person.identity
+    real = np.random.default_rng([cast.seed, 0x1E45])  # its own, so that exact subjects are those of 0.1.0
+    shares = realism or Realism()
+    has_lens, has_errors = real.random(2) < (shares.lenses, shares.tracker_errors)
+    viewmats, lenses = _cameras(cast.seed, rng, real if has_lens else None, tracked, others, size)
     skin, light = cast.person.skin.to(device), make_light(cast.seed, cast.variety).to(device)
-    drawn = skin.vertices(bank_model(identity, motion))
+    drawn = skin.vertices(bank_model(identity.to(device), motion.to(device)))
     images = []
     for i in range(n):
-        rgb, alpha = render_vertices(drawn[i : i + 1], skin, light, cameras[i : i + 1], supersample)
+        camera = Cameras(viewmats[i : i + 1], lens_matrices(lenses[i], size, size), size, size).to(device)
+        rgb, alpha = render_vertices(drawn[i : i + 1], skin, light, camera, supersample, near=bool(has_lens))
         images.append((torch.cat([rgb, alpha], 1)[0].clamp(0, 1) * 255 + 0.5).byte())
+    exact = body(identity.to(device), motion.to(device))
+    # tracked pictures have one lens, and so have new views
+    groups = [slice(0, tracked), slice(tracked, n)]
+    cameras = lambda at, views, lens: Cameras(views[at], lens_matrices(lens[at][0], size, size), size, size).to(device)
+    boxes = [part_boxes(exact.joints[at], cameras(at, viewmats, lenses)) for at in groups if at.start < at.stop]
+    posed = exact
+    if has_errors:
+        found = tracked_with_errors(body, Tracking(identity, motion, viewmats, lenses), real, known_lens=not has_lens)
+        viewmats, lenses = found.viewmats, found.lenses
+        posed = body(found.identity.to(device), found.motion.to(device))
+    source = groups[0]
     seen = torch.zeros(n, len(body.assets.faces), dtype=torch.bool, device=device)
-    seen[:tracked], depth = source_visibility(posed.vertices[:tracked], body.assets.faces, cameras[:tracked])
+    seen[source], depth = source_visibility(
+        posed.vertices[source], body.assets.faces, cameras(source, viewmats, lenses)
+    )
     return PersonViews(
         images=torch.stack(images), vertices=posed.vertices, turns=vertex_turns(posed.vertex_transforms).half(),
-        viewmats=cameras.viewmats, seen=seen, boxes=part_boxes(posed.joints, cameras),
-        tracked=torch.arange(n, device=device) < tracked, depth=depth,
+        viewmats=viewmats.to(device), seen=seen, boxes=torch.cat(boxes),
+        tracked=torch.arange(n, device=device) < tracked, depth=depth, lenses=lenses.to(device),
     )  # fmt: skip
+
+
+def _cameras(
+    seed: int, rng: np.random.Generator, lens: np.random.Generator | None, tracked: int, others: int, size: int
+) -> tuple[Tensor, Tensor]:
+    """Return [n, 4, 4] cameras and [n, 4] numbers of their lenses: the tracked one again and again, then new views.
+
+    lens: draws the lens of all of them; None: the format's.
+    """
+    base, K, nearest = tracked_camera(seed), None, 0.0
+    lenses = format_lenses(tracked + others)
+    if lens is not None:
+        base, numbers = through_lens(base, lens)
+        K, nearest = lens_matrices(numbers, size, size), _NEAREST / float(base[2, 3])
+        lenses = numbers.repeat(tracked + others, 1)
+        lenses[tracked:, 2:] = 0  # as `fixed_camera` has it
+    new = [
+        fixed_camera(
+            base, rng.uniform(-_YAW, _YAW), rng.uniform(-_PITCH, _PITCH), max(_zoom(rng), nearest), size, K=K
+        ).viewmats[0]
+        for _ in range(others)
+    ]
+    return torch.stack([base] * tracked + new), lenses
+
+
+def through_lens(viewmat: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Return a camera [4, 4] with a random lens that frames a person as `viewmat` [4, 4] does with the format's.
+
+    The second result is the lens [4], the numbers of a `Lens`; its principal point is where a crop of a wider picture
+    has it.
+    """
+    low, high = (math.log(a) for a in _FIELD_OF_VIEW)
+    scale = 1 / math.tan(math.radians(math.exp(rng.uniform(low, high))) / 2)
+    off = torch.as_tensor(rng.normal(0, _OFF_CENTER, 2).clip(-0.3, 0.3), dtype=torch.float32)
+    near = viewmat.clone()
+    near[2, 3] *= scale * TANFOV
+    near[:2, 3] -= off * near[2, 3] / scale
+    return near, torch.cat([torch.full((2,), scale), off])
 
 
 def source_visibility(vertices: Tensor, faces: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
@@ -127,7 +189,7 @@ def part_boxes(joints: Tensor, cameras: Cameras) -> Tensor:
 
 def generate(
     bank: Bank, out: Path, subjects: Sequence[int], device: torch.device | str, *, tracked: int = 8, others: int = 16,
-    workers: int = 0, variety: str = MIXED,
+    workers: int = 0, variety: str = MIXED, realism: Realism | None = None,
 ) -> Iterator[Path]:  # fmt: skip
     """Write one training subject after the other and yield their files. Existing ones are kept.
 
@@ -140,7 +202,7 @@ def generate(
     bank_model = EhmModel(bank.assets.to(device))
     for cast in casts:
         with torch.no_grad():
-            person_views(bank_model, body, cast, tracked, others).save(_file(out, cast.index))
+            person_views(bank_model, body, cast, tracked, others, realism=realism).save(_file(out, cast.index))
         yield _file(out, cast.index)
 
 

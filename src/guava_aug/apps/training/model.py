@@ -120,9 +120,7 @@ class TrainingModel(nn.Module):
     def _source_places(self, sources: Sources, uv: RawGaussians, visible: Tensor) -> Tensor:
         P = sources.vertices.shape[1]
         assert uv.local_pos is not None
-        return self.network.source_places(
-            _geometry(sources), self.assets, uv.local_pos, visible[:, :P], visible[:, P:]
-        )
+        return self.network.source_places(_geometry(sources), self.assets, uv.local_pos, visible[:, :P], visible[:, P:])
 
     def _blend(self, refined: Tensor, alpha: Tensor, places: Tensor, pictures: Tensor, amp: bool) -> Tensor:
         prepared = prepare_picture(pictures, self.config.image_size)
