@@ -69,7 +69,7 @@ class Subjects:
     bank: MaybePath = None
     """Clothes, hair and skins of synthetic subjects, as for `guava-aug evaluate`. Default: painted bodies."""
     variety: Literal["standard", "lifelike", "mixed"] = "mixed"
-    """Which synthetic subjects: standard, lifelike (loose and patterned clothes, glasses, beards, shadows), or half each."""
+    """Synthetic subjects: standard, lifelike (loose, patterned clothes, glasses, beards, shadows), or half of each."""
     pictures: Annotated[tuple[int, int], arg(metavar="OLD NEW")] = (8, 16)
     """Pictures of each synthetic subject: through the tracked camera, and from new views."""
     workers: Annotated[int, arg(metavar="N")] = 0
@@ -79,7 +79,7 @@ class Subjects:
     wait_subjects: Annotated[int, arg(metavar="N")] = 1
     """Start when the pool holds this many; another process may be filling it."""
     held_out: MaybePath = None
-    """Pool of subjects for validation. If it is empty, --subjects adds the held-out ones, eight of each set of --variety."""
+    """Pool of subjects for validation. If it is empty, --subjects adds the held-out ones, eight of each --variety."""
     prepare_only: Switch = False
     """Only fill the pool, without training."""
 

@@ -65,7 +65,7 @@ def pick_frames(rng: np.random.Generator) -> Frames:
     color = np.asarray(dark[rng.integers(len(dark))]) if rng.random() < 0.8 else rng.uniform(0.05, 0.8, 3)
     return Frames(
         width=width, height=float(width * rng.uniform(0.62, 1.0)), squareness=float(rng.uniform(2, 4.5)),
-        drop=float(rng.uniform(0, 0.25)), rim=float(rng.choice([0.0008, 0.0013, 0.0020, 0.0030])),
+        drop=float(rng.uniform(0, 0.25)), rim=float(rng.choice([0.0011, 0.0015, 0.0022, 0.0032])),
         tinted=bool(rng.random() < 0.2), color=color.astype(np.float32),
         lens=np.asarray([(0.02, 0.02, 0.025), (0.06, 0.04, 0.03), (0.05, 0.07, 0.10)][rng.integers(3)], np.float32),
     )  # fmt: skip

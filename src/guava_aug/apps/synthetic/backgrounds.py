@@ -98,7 +98,7 @@ def _lifelike_light(rng: np.random.Generator) -> Light:
         )  # fmt: skip
         colors.append(strengths[k] * _lamp_color(rng))
     room = rng.uniform(0.10, 0.55) * _lamp_color(rng)
-    room *= max(1.0, 0.55 / float((strengths[0] + room.mean())))  # never black
+    room *= max(1.0, 0.55 / float(strengths[0] + room.mean()))  # never black
     f32 = lambda a: torch.tensor(np.asarray(a), dtype=torch.float32)
     floor = room * rng.uniform(0.3, 0.9) * np.clip(1 + rng.normal(0, 0.12, 3), 0.6, 1.4)
     shadows = np.where(rng.random(count) < 0.85, rng.uniform(0.6, 1.0, count), 0.0)

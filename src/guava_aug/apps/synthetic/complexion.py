@@ -68,9 +68,13 @@ def lip_weights(bank: Bank) -> Floats:
 
 
 def paint_skin(
-    image: Image, chart: SkinChart, rng: np.random.Generator, *, female: bool, beard: str, hair: Floats
-) -> Image:
-    """Return the skin texture with what time, nature and taste add to it. hair: [3] colour 0..1 of beard and stubble."""
+    image: Image, chart: SkinChart, rng: np.random.Generator, *, female: bool, beard: str, hair: Floats,
+    shaved: bool,
+) -> Image:  # fmt: skip
+    """Return the skin texture with what nature and taste add to it.
+
+    hair: [3] colour 0..1, also of beard and stubble. shaved: there is no hair but stubble.
+    """
     rgb = image[..., :3].astype(np.float32) / 255
     p, front = chart.position, chart.position[..., 2] > 0.03
     face = chart.head * front
@@ -87,6 +91,11 @@ def paint_skin(
         rgb = _made_up(rgb, chart, face, rng)
     if rng.random() < 0.3:
         rgb = _below_eyes(rgb, chart, face, rng.uniform(0.1, 0.3))
+    scalp = scalp_region(p, chart.eyes) * chart.head * chart.known
+    if not shaved:  # hair is cards, and some show the skin between them
+        rgb = _toward(rgb, 0.92 * scalp, hair * (1 + noise(rng, _SIZE, (1.5, 0.15)))[..., None])
+    elif rng.random() < 0.6:
+        rgb = _toward(rgb, scalp * np.clip(rng.uniform(0.2, 0.6) + noise(rng, _SIZE, (0.8, 0.12)), 0, 0.85), hair * 0.7)
     if beard != "none":
         strands = noise(rng, _SIZE, (0.8, 0.5), (2.5, 0.3))
         share = beard_region(beard, p, chart.eyes, chart.mouth) * chart.known * (1 - chart.lips)
@@ -114,6 +123,15 @@ def beard_region(kind: str, p: Floats, eyes: Floats, mouth: Floats) -> Floats:
         "moustache": lip, "goatee": around, "full": np.maximum(around, cheek), "stubble": np.maximum(around, cheek)
     }  # fmt: skip
     return np.asarray(shares[kind] if kind in shares else np.zeros_like(x), np.float32)
+
+
+def scalp_region(p: Floats, eyes: Floats) -> Floats:
+    """Return [...] share 0..1 of the hairy scalp at points p [..., 3] of the mean body's head."""
+    middle = eyes.mean(0)
+    back = np.clip(middle[2] - 0.035 - p[..., 2], 0, 0.12)
+    line = middle[1] + 0.066 - 1.05 * back - 0.10 * np.abs(p[..., 0])
+    beside_ear = (np.abs(p[..., 0]) > 0.066) & (p[..., 1] < middle[1] + 0.014)
+    return np.asarray(np.clip((p[..., 1] - line) / 0.012 + 0.5, 0, 1) * ~beside_ear, np.float32)
 
 
 def beard_offsets(bank: Bank, kind: str, thickness: float, chart: SkinChart) -> Floats:

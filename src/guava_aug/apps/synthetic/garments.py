@@ -1,9 +1,9 @@
 """Clothes that are not skin-tight: how far each point of an outfit stands off the body, in the T pose.
 
-MakeHuman's clothes lie within millimetres of the body. Here they are pushed outwards: along the body's normals, averaged
-over a few centimetres so that all layers of an outfit move alike, by a field that is never negative (ease and folds).
-Because it is an offset of the rest pose it follows the skinning. Sleeves can be cut off, and necks be cut out, by the
-texture's alpha.
+MakeHuman's clothes lie within millimetres of the body. Here they are pushed outwards: along the body's normals,
+averaged over a few centimetres so that all layers of an outfit move alike, by a field that is never negative (ease and
+folds). Because it is an offset of the rest pose it follows the skinning. Sleeves can be cut off, and necks be cut out,
+by the texture's alpha.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _SHOULDER, _WRIST = 0.17, 0.705  # metres from the middle, T pose of the mean bo
 _CHEST, _HEM, _NECK = 0.08, -0.40, 0.22  # metres, heights
 _AXIS = 0.01  # metres: where the trunk's axis is in depth
 _ARM = 0.117  # metres: height of the arms' axis
+_UNDERARM = -0.02  # metres: no arm reaches below this height
 _REACH = 0.04  # metres over which normals are averaged
 _COARSE = 0.022  # metres: meshes with longer edges are divided
 _OPENING = 0.10  # metres: the body is drawn this deep below hems, cuffs and collars
@@ -42,7 +43,7 @@ class Cut:
 
     def keeps(self, p: Floats, margin: float = 0.0) -> NDArray[np.bool_]:
         """Return [n] whether T-pose points p [n, 3] are covered; `margin` metres more cover with positive values."""
-        keep = np.abs(p[:, 0]) < self.sleeve + margin
+        keep = (np.abs(p[:, 0]) < self.sleeve + margin) | ~on_arm(p)
         if self.neck_depth > 0:
             down = (_NECK - 0.03 - p[:, 1] + margin) / self.neck_depth
             inside = (np.abs(p[:, 0]) < self.neck_width * (1 - down) - margin) & (p[:, 2] > 0) & (p[:, 1] > -0.1)
@@ -86,6 +87,9 @@ class Folds:
         angle = np.arctan2(np.abs(p[:, 0]) - 0.12, p[:, 2])
         fold = sum(w * np.sin(a * p[:, 1] + n * angle + f) for a, n, f, w in self.rings)
         down = np.clip((-0.36 - p[:, 1]) / 0.12, 0, 1)
+        fold = fold * (
+            0.1 + 0.5 * np.exp(-(((p[:, 1] + 0.82) / 0.07) ** 2)) + 0.3 * np.exp(-(((p[:, 1] + 0.45) / 0.05) ** 2))
+        )
         amount = self.leg * (1 + self.depth * fold) + self.fine * (1 + self.wrinkles(p))
         return np.asarray(_LEAST * 0.7 + np.maximum(amount, 0) * down, np.float32)
 
@@ -106,6 +110,11 @@ class Folds:
         elbow = 0.45 + 0.55 * np.exp(-(((t - 0.52) / 0.2) ** 2))
         arm = elbow * sum(w * np.sin(a * limb + n * angle + f) for a, n, f, w in self.rings)
         return np.asarray(trunk * (0.25 + 0.75 * np.minimum(down, 1)) * (1 - side) + arm * side)
+
+
+def on_arm(p: Floats, beyond: float = _SHOULDER) -> NDArray[np.bool_]:
+    """Return [n] whether T-pose points p [n, 3] are further out than `beyond` and on an arm, not on the hips."""
+    return np.asarray((np.abs(p[:, 0]) > beyond) & (p[:, 1] > _UNDERARM))
 
 
 def pick_cut(rng: np.random.Generator, long_sleeves: bool, collar: bool) -> Cut:
@@ -172,7 +181,7 @@ def outwards(bank: Bank, proxy: Proxy, rest: Floats) -> Floats:
     template = body.v_template[: bank.shipped]
     skinning = body.lbs_weights
     bare = skinning[: bank.shipped, [INDEX[n] for n in _NO_CLOTHES]].sum(1) < 0.5
-    pick = torch.nonzero(bare)[:, 0][::2]
+    pick = torch.nonzero(bare)[:, 0][::5]
     normals = vertex_normals(template[None], bank.assets.faces)[0, pick]
     ours = (skinning[torch.from_numpy(proxy.ids)] * torch.from_numpy(proxy.weights)[..., None]).sum(1)
     points = torch.from_numpy(rest)
@@ -233,7 +242,7 @@ def beneath(bank: Bank, proxy: Proxy, cut: Cut) -> tuple[NDArray[np.bool_], Floa
 def _along_arm(p: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     """Return share of the arm 0..1, way along it 0..1, angle around it, and metres from the middle, each [n]."""
     x = np.abs(p[:, 0])
-    side = _smooth(np.clip((x - _SHOULDER) / 0.06, 0, 1))
+    side = _smooth(np.clip((x - _SHOULDER) / 0.06, 0, 1)) * _smooth(np.clip((p[:, 1] - _UNDERARM) / 0.04 + 1, 0, 1))
     t = np.clip((x - _SHOULDER) / (_WRIST - _SHOULDER), 0, 1)
     return side, t, np.arctan2(p[:, 1] - _ARM, p[:, 2] - 0.024), x
 

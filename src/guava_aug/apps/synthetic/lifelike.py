@@ -1,4 +1,4 @@
-"""People as in real videos: loose, patterned, differently tailored clothes, hair with volume, beards, glasses, jewellery.
+"""People as in real videos: loose, patterned, differently cut clothes, hair with volume, beards, glasses, jewellery.
 
 The second set of people of the generator (`subjects.make_person(..., variety="lifelike")`).
 """
@@ -12,7 +12,12 @@ from guava_aug.apps.synthetic import accessories
 from guava_aug.apps.synthetic.assemble import SLOTS, assemble, still
 from guava_aug.apps.synthetic.bank import Bank, Floats, Proxy
 from guava_aug.apps.synthetic.complexion import (
-    BEARDS, beard_offsets, enlarge_hair, paint_hair, paint_skin, skin_chart,
+    BEARDS,
+    beard_offsets,
+    enlarge_hair,
+    paint_hair,
+    paint_skin,
+    skin_chart,
 )  # fmt: skip
 from guava_aug.apps.synthetic.garments import beneath, loosen, pick_cut, pick_folds
 from guava_aug.apps.synthetic.paint import PALETTE_HAIR, PALETTE_SKIN, Image, eye_texture, recolor, tint
@@ -27,6 +32,7 @@ _OTHER_SEX = 0.25  # share that wears clothes or hair cut for the other sex
 _LONG_SLEEVE = 0.5  # metres from the middle
 _COLLARED = ("elegantsuit", "casualsuit02", "casualsuit03", "casualsuit05")
 _SHAVED = "none"
+_FRINGED = ("short03", "braid01")  # larger, they would cover an eye
 _METALS = ((0.80, 0.62, 0.25), (0.75, 0.75, 0.77), (0.72, 0.48, 0.38))
 
 
@@ -54,8 +60,9 @@ def dress(
     hair_color = _vary(rng, PALETTE_HAIR[rng.integers(len(PALETTE_HAIR) - 4 if dark else len(PALETTE_HAIR))])
     hair = _hair(bank, female, rng)
     if hair != _SHAVED:
+        most = 0.06 if hair in _FRINGED else 0.22
         volume = enlarge_hair(
-            bank, bank.proxies["hair"][hair], float(rng.uniform(1.0, 1.22)), float(rng.uniform(0, 0.02)), rng
+            bank, bank.proxies["hair"][hair], 1 + most * float(rng.random()), 0.09 * most * float(rng.random()), rng
         )  # fmt: skip
         proxies["hair"] = volume
         image = recolor(bank.texture(f"hair/{hair}/{hair}_diffuse", SLOTS["hair"][2]), hair_color)
@@ -64,7 +71,9 @@ def dress(
     beard_color = np.asarray(hair_color, np.float32) * 0.8 * (1 - grey) + grey * 0.62
     stand_off = drawn_in + beard_offsets(bank, beard, float(rng.uniform(0.003, 0.014)), chart)
     skin = _skin_texture(bank, female, dark, rng)
-    textures["skin"] = paint_skin(skin, chart, rng, female=female, beard=beard, hair=beard_color)
+    textures["skin"] = paint_skin(
+        skin, chart, rng, female=female, beard=beard, hair=beard_color, shaved=hair == _SHAVED
+    )
 
     brows = str(pick(sorted(bank.proxies["eyebrows"])))
     lashes = str(pick(sorted(bank.proxies["eyelashes"]) if female else ["eyelashes04"]))

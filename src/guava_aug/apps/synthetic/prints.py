@@ -101,9 +101,10 @@ def weave(rng: np.random.Generator, u: Floats, v: Floats) -> Floats:
 
 
 def _sample(tile: NDArray[np.floating], u: Floats, v: Floats, texel: float) -> Any:
-    """Return the tile, repeated, at metres u and v; nearest texel."""
+    """Return the tile at metres u and v; nearest texel. It repeats mirrored, so it has no seams."""
     n = tile.shape[0]
-    return tile[np.mod((v / texel).astype(np.int64), n), np.mod((u / texel).astype(np.int64), n)]
+    at = lambda x: n - 1 - np.abs(np.mod(np.floor(x / texel).astype(np.int64) + n // 3, 2 * n - 1) - (n - 1))
+    return tile[at(v), at(u)]
 
 
 def _mix(share: Any, a: Floats, b: Floats) -> Floats:
@@ -182,7 +183,7 @@ def _houndstooth(rng: np.random.Generator, u: Floats, v: Floats) -> Floats:
 
 
 def _cells(rng: np.random.Generator, u: Floats, v: Floats, size: float) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return per point the nearest of jittered seeds: distance (cells), angle, a number 0..1, distance to the second."""
+    """Return for the nearest of jittered seeds distance (cells), angle, a number 0..1; and distance to the second."""
     jitter = rng.random((64, 64, 3)).astype(np.float32)
     x, y = u / size, v / size
     i, j = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
@@ -260,7 +261,9 @@ def _photograph(rng: np.random.Generator, u: Floats, v: Floats) -> Floats:
 def _letters(rng: np.random.Generator, u: Floats, v: Floats) -> Floats:
     """Return a small print that repeats over the whole cloth."""
     image, ground = chest_print(rng), any_color(rng)
-    found = _sample(image, u, -v, float(rng.uniform(0.04, 0.16)) / _TILE)
+    side = float(rng.uniform(0.04, 0.16))
+    texel = lambda x: (np.mod(x / side, 1) * _TILE).astype(np.int64) % _TILE
+    found = image[texel(-v), texel(u)]
     return np.asarray(ground + (found[:, :3] - ground) * found[:, 3:], np.float32)
 
 

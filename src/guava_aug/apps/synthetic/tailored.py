@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from guava_aug.apps.synthetic.arrays import components
 from guava_aug.apps.synthetic.bank import Bank, Floats, Proxy
 from guava_aug.apps.synthetic.fabric import TEXTURE_SIZE, paint_positions
-from guava_aug.apps.synthetic.garments import WAIST, Cut, Folds
+from guava_aug.apps.synthetic.garments import WAIST, Cut, Folds, on_arm
 from guava_aug.apps.synthetic.paint import Image, bleed
 from guava_aug.apps.synthetic.prints import any_color, any_pattern, chest_print, pattern, weave
 
@@ -43,14 +42,16 @@ def paint_outfit(bank: Bank, proxy: Proxy, folds: Folds, cut: Cut, rng: np.rando
             found = any_pattern(rng, u, v) if rng.random() < 0.15 else np.broadcast_to(trousers, p.shape)
         else:
             found = np.broadcast_to(any_color(rng) * 0.6, p.shape)
-        color[mine] = found * weave(rng, u, v)[:, None] * _wrinkled(rng, folds, p)[:, None]
+        color[mine] = found * weave(rng, u, v)[:, None] * _wrinkled(rng, folds, p, top_of[c] > WAIST)[:, None]
     for name in bank.textures(f"clothes/{proxy.name}/"):
         if name.endswith("_ao"):
             shadow = cv2.GaussianBlur(bank.texture(name, size)[..., :3].mean(-1) / 255, (0, 0), 1.5)
             color *= (0.6 + 0.4 * shadow)[..., None]
     hit = owner >= 0
-    alpha: NDArray[np.uint8] = np.full((size, size), 255, np.uint8)
-    alpha[hit] = np.where(cut.keeps(position[hit]) | (position[hit][:, 1] < _BELT), 255, 0)
+    off = np.zeros((size, size), np.uint8)
+    off[hit] = ~(cut.keeps(position[hit]) | (position[hit][:, 1] < _BELT))
+    off |= cv2.dilate(off, np.ones((9, 9), np.uint8)) * ~hit  # beyond the rim of an island, which sampling may touch
+    alpha = 255 * (1 - off)
     return np.dstack([(np.clip(bleed(color, hit), 0, 1) * 255 + 0.5).astype(np.uint8), alpha])
 
 
@@ -58,7 +59,7 @@ def _top(rng: np.random.Generator, p: Floats, u: Floats, v: Floats) -> Floats:
     """Return [n, 3] colours of a top: its cloth, perhaps other sleeves, a yoke, a print, a row of buttons, pockets."""
     out = any_pattern(rng, u, v)
     x, y, front = p[:, 0], p[:, 1], p[:, 2] > 0.0
-    sleeve = np.abs(x) > _SLEEVE
+    sleeve = on_arm(p, _SLEEVE)
     if rng.random() < 0.15:
         out[sleeve] = any_pattern(rng, u[sleeve], v[sleeve])
     if rng.random() < 0.10:
@@ -105,7 +106,7 @@ def collar_texture(rng: np.random.Generator, size: int) -> Image:
 
 def _along(p: Floats) -> tuple[Floats, Floats]:
     """Return metres around and along trunk, sleeve or leg."""
-    sleeve = np.abs(p[:, 0]) > _SLEEVE
+    sleeve = on_arm(p, _SLEEVE)
     leg = (p[:, 1] < -0.42) & ~sleeve
     theta = np.arctan2(p[:, 0], p[:, 2] - 0.01) * 0.15
     around_arm = np.arctan2(p[:, 1] - 0.117, p[:, 2] - 0.024) * 0.05
@@ -114,10 +115,11 @@ def _along(p: Floats) -> tuple[Floats, Floats]:
     return u.astype(np.float32), np.where(sleeve, np.abs(p[:, 0]), p[:, 1]).astype(np.float32)
 
 
-def _wrinkled(rng: np.random.Generator, folds: Folds, p: Floats) -> Floats:
+def _wrinkled(rng: np.random.Generator, folds: Folds, p: Floats, top: bool) -> Floats:
     """Return [n] a factor of the colour: folds and wrinkles are lighter above and darker below."""
     high = p + np.array([0, _STEP, 0], np.float32)
-    large = (folds.at(high) - folds.at(p)) / _STEP
+    stands = folds.at if top else folds.legs_at
+    large = (stands(high) - stands(p)) / _STEP
     small = (folds.wrinkles(high) - folds.wrinkles(p)) / _STEP * folds.fine
     strength = rng.uniform(0.2, 0.5)
     return np.asarray(np.clip(1 + strength * np.tanh(large + 3 * small), 0.6, 1.3), np.float32)
