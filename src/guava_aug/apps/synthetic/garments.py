@@ -94,11 +94,11 @@ class Folds:
         return np.asarray(_LEAST * 0.7 + np.maximum(amount, 0) * down, np.float32)
 
     def wrinkles(self, p: Floats) -> Floats:
-        """Return [n] fine relief, about -1..1."""
-        waves = self.ripples
-        return np.asarray(
-            (np.sin(p @ waves[:, :3].T.astype(np.float32) + waves[:, 3]) * waves[:, 4]).sum(1), np.float32
-        )
+        """Return [n] fine relief, about -1..1, in some places more than in others."""
+        waves, f32 = self.ripples, np.float32
+        phase = p @ waves[:, :3].T.astype(f32)
+        where = np.clip(0.4 + np.sin(0.23 * phase[:, ::-1] + 2 * waves[:, 3].astype(f32)), 0, 1)
+        return np.asarray((np.sin(phase + waves[:, 3].astype(f32)) * where * waves[:, 4].astype(f32)).sum(1), f32)
 
     def _folds(
         self, p: Floats, t: Floats, angle: Floats, limb: Floats, down: Floats, side: Floats
@@ -139,9 +139,9 @@ def pick_folds(rng: np.random.Generator, cut: Cut) -> Folds:
         for _ in range(4)
     ]
     ripples = []
-    for _ in range(6):
+    for _ in range(7):
         k = rng.normal(0, 1, 3)
-        ripples.append([*(k / np.linalg.norm(k) * 2 * np.pi / rng.uniform(0.03, 0.08)), rng.uniform(0, 6.28), 0.3])
+        ripples.append([*(k / np.linalg.norm(k) * 2 * np.pi / rng.uniform(0.025, 0.09)), rng.uniform(0, 6.28), 0.35])
     chest = 0.002 + 0.018 * wide * rng.uniform(0.5, 1)
     upper = 0.003 + 0.016 * wide * rng.uniform(0.4, 1)
     return Folds(

@@ -32,7 +32,7 @@ _OTHER_SEX = 0.25  # share that wears clothes or hair cut for the other sex
 _LONG_SLEEVE = 0.5  # metres from the middle
 _COLLARED = ("elegantsuit", "casualsuit02", "casualsuit03", "casualsuit05")
 _SHAVED = "none"
-_FRINGED = ("short03", "braid01")  # larger, they would cover an eye
+_FRINGED = ("short03", "braid01", "bob02")  # larger, they would cover an eye
 _METALS = ((0.80, 0.62, 0.25), (0.75, 0.75, 0.77), (0.72, 0.48, 0.38))
 
 
