@@ -48,22 +48,17 @@ def shirt(bare: Bank) -> Proxy:
     return Proxy("shirt", np.stack([ids] * 3, 1), weights, 0.003 * normals[ids], ids, uv, local, local)
 
 
-def test_standard_people_and_lights_are_what_they_were(bare: Bank):
-    """Figures of the version before there were lifelike people."""
-    skin = make_person(bare, 3)
-    np.testing.assert_allclose(skin.identity.betas[:4], [0.1077, 0.4438, 0.8623, 0.5699], atol=1e-4)
-    np.testing.assert_allclose(skin.skin.atlas.float().mean((0, 1)), [11.7257, 9.7299, 8.7140], atol=2e-3)
-    assert float(skin.skin.offsets.abs().sum()) == pytest.approx(20.4717, abs=1e-3)
-    assert float(skin.skin.occlusion.mean()) == pytest.approx(0.7996, abs=1e-3)
-    assert skin.skin.ids.shape[1] == 3
+def test_lights_of_standard_people_cast_no_shadows():
     assert make_light(3).shadows is None and len(make_light(3).directions) == 2
+    some = [make_light(s, LIFELIKE) for s in range(30)]
+    assert {len(light.directions) for light in some} == {1, 2, 3}
+    assert any(light.shadows.max() > 0.5 for light in some) and any(light.shadows.min() == 0 for light in some)
 
 
 def test_lifelike_people_follow_from_their_seed(bare: Bank, person):
     again = make_person(bare, 2, variety=LIFELIKE)
     for name in ("ids", "weights", "offsets", "atlas", "occlusion"):
         assert torch.equal(getattr(again.skin, name), getattr(person.skin, name)), name
-    assert not torch.equal(make_person(bare, 2).identity.betas, person.identity.betas)
     a, b = make_light(4, LIFELIKE), make_light(4, LIFELIKE)
     assert torch.equal(a.colors, b.colors) and torch.equal(a.directions, b.directions)
     assert torch.allclose(a.directions.norm(dim=1), torch.ones(len(a.directions)))
@@ -84,9 +79,9 @@ def test_half_of_mixed_people_are_lifelike_and_held_out_ones_are_never_trained_o
         generate._cast_training(None, 9201, LIFELIKE)
 
 
-def test_glasses_move_with_the_head_as_a_rigid_body(bare: Bank):
+def test_glasses_move_with_the_head_as_a_rigid_body(bare: Bank, person):
     rng = np.random.default_rng(1)
-    identity = make_person(bare, 2, variety=LIFELIKE).identity
+    identity = person.identity
     posed = bare.model(identity, still())
     worn = accessories.glasses(bare, posed.vertices[0].numpy(), posed.joints[0].numpy(), accessories.pick_frames(rng))
     motion = still()
@@ -97,18 +92,18 @@ def test_glasses_move_with_the_head_as_a_rigid_body(bare: Bank):
     ids, offsets = torch.from_numpy(worn.ids[:, 0]), torch.from_numpy(worn.offsets)
     place = lambda p: p.vertices[0, ids] + (p.vertex_transforms[0, ids, :3, :3] @ offsets[..., None])[..., 0]
     before, after = place(posed), place(moved)
-    assert (torch.cdist(before, before) - torch.cdist(after, after)).abs().max() < 1e-4
+    between = lambda a, b: (a[:, None] - b).norm(dim=-1)
+    assert (between(before, before) - between(after, after)).abs().max() < 1e-5
     eyes = [INDEX["left_eye"], INDEX["right_eye"]]
-    distances = lambda points, p: torch.cdist(points, p.joints[0, eyes])
-    assert (distances(before, posed) - distances(after, moved)).abs().max() < 1e-3
+    assert (between(before, posed.joints[0, eyes]) - between(after, moved.joints[0, eyes])).abs().max() < 1e-3
     assert (after - before).norm(dim=1).min() > 0.005
     middle = posed.joints[0, eyes].mean(0)
     assert before[:, 2].max() > middle[2] + 0.012 and before[:, 2].min() < middle[2] - 0.05  # temples reach the ears
 
 
-def test_jewellery_lies_on_the_body(bare: Bank):
+def test_jewellery_lies_on_the_body(bare: Bank, person):
     rng = np.random.default_rng(2)
-    posed = bare.model(make_person(bare, 2).identity, still())
+    posed = bare.model(person.identity, still())
     rest, joints = posed.vertices[0].numpy(), posed.joints[0].numpy()
     made = [
         accessories.earrings(bare, rest, joints, rng), accessories.necklace(bare, rest, joints, rng),

@@ -7,6 +7,7 @@ move as a rigid body with the head; everything else hangs on the vertices next t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -149,8 +150,8 @@ def hang(bank: Bank, mesh: Mesh, rest: Floats, name: str, count: int = 3) -> Pro
     """Return the mesh hung on the `count` body vertices nearest to each of its points."""
     body = torch.from_numpy(rest[: bank.shipped])
     found = torch.cdist(torch.from_numpy(mesh.points), body).topk(count, largest=False)
-    weights = 1 / (found.values + 0.004)
-    weights = (weights / weights.sum(1, keepdim=True)).numpy().astype(np.float32)
+    near = 1 / (found.values + 0.004)
+    weights = (near / near.sum(1, keepdim=True)).numpy().astype(np.float32)
     ids = found.indices.numpy()
     at = (rest[ids] * weights[..., None]).sum(1)
     return _proxy(name, mesh, ids, weights, mesh.points - at)
@@ -214,7 +215,11 @@ def scarf(bank: Bank, rest: Floats, joints: Floats, rng: np.random.Generator) ->
     grid = np.stack(rows)  # [R, A, 3]
     r, n = grid.shape[:2]
     u, v = np.meshgrid(np.linspace(0, 1, n), np.linspace(1, 0, r))
-    return Mesh(grid.reshape(-1, 3).astype(np.float32), _strip(r, n, False), np.stack([u, v], -1).reshape(-1, 2))
+    return Mesh(
+        grid.reshape(-1, 3).astype(np.float32),
+        _strip(r, n, False),
+        np.stack([u, v], -1).reshape(-1, 2).astype(np.float32),
+    )
 
 
 def wristband(bank: Bank, rest: Floats, joints: Floats, side: str, rng: np.random.Generator) -> Mesh:
@@ -327,8 +332,13 @@ def _swatch_at(swatch: int, count: int) -> Floats:
 
 
 def _surface_ring(
-    bank: Bank, rest: Floats, center: Floats, angles: Floats, heights: Floats, stand_off: Floats | float
-) -> Floats:
+    bank: Bank,
+    rest: Floats,
+    center: Floats,
+    angles: NDArray[Any],
+    heights: NDArray[Any],
+    stand_off: NDArray[Any] | float,
+) -> NDArray[Any]:
     """Return [n, 3] points around the trunk's axis at these heights, `stand_off` metres outside the body.
 
     angles: 0 is the front, a quarter turn is the person's left.

@@ -75,11 +75,11 @@ def paint_skin(
 
     hair: [3] colour 0..1, also of beard and stubble. shaved: there is no hair but stubble.
     """
-    rgb = image[..., :3].astype(np.float32) / 255
+    base = image[..., :3].astype(np.float32) / 255
     p, front = chart.position, chart.position[..., 2] > 0.03
     face = chart.head * front
     tone = 1 + noise(rng, _SIZE, (60, 0.02), (20, 0.015))[..., None] * np.array([0.6, 1.0, 1.1], np.float32)
-    rgb = rgb * tone * (1 + rng.normal(0, 0.02, 3).astype(np.float32))
+    rgb: Floats = np.asarray(base * tone * (1 + rng.normal(0, 0.02, 3)), np.float32)
     rgb = _cheeks(rgb, chart, face, rng.uniform(0, 0.30))
     if rng.random() < 0.3:
         rgb = _freckles(rgb, chart, rng)
@@ -105,7 +105,7 @@ def paint_skin(
         else:
             cover = cv2.GaussianBlur(share, (0, 0), 1.5) * np.clip(0.9 + 0.35 * strands, 0, 1)
             color = hair * np.clip(0.85 + 0.35 * noise(rng, _SIZE, (1.2, 0.6), (4, 0.4)), 0.4, 1.6)[..., None]
-        rgb = rgb + (color - rgb) * cover[..., None]
+        rgb = _toward(rgb, cover, color)
     return np.dstack([(np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8), image[..., 3]])
 
 
@@ -222,7 +222,7 @@ def _speckle(rng: np.random.Generator, count: int, least: float, most: float) ->
     for x, y, r, s in zip(*rng.integers(0, _SIZE, (2, count)), rng.uniform(least, most, count),
                           rng.uniform(0.3, 1.0, count), strict=True):  # fmt: skip
         cv2.circle(dots, (int(x * 8), int(y * 8)), int(r * 8), float(s), -1, cv2.LINE_AA, 3)
-    return cv2.GaussianBlur(dots, (0, 0), 0.7)
+    return np.asarray(cv2.GaussianBlur(dots, (0, 0), 0.7), np.float32)
 
 
 def _freckles(rgb: Floats, chart: SkinChart, rng: np.random.Generator) -> Floats:

@@ -244,7 +244,8 @@ def _along_arm(p: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     x = np.abs(p[:, 0])
     side = _smooth(np.clip((x - _SHOULDER) / 0.06, 0, 1)) * _smooth(np.clip((p[:, 1] - _UNDERARM) / 0.04 + 1, 0, 1))
     t = np.clip((x - _SHOULDER) / (_WRIST - _SHOULDER), 0, 1)
-    return side, t, np.arctan2(p[:, 1] - _ARM, p[:, 2] - 0.024), x
+    angle = np.arctan2(p[:, 1] - _ARM, p[:, 2] - 0.024)
+    return np.asarray(side, np.float32), np.asarray(t, np.float32), angle, x
 
 
 def _smooth(x: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -50,7 +50,8 @@ def paint_outfit(bank: Bank, proxy: Proxy, folds: Folds, cut: Cut, rng: np.rando
     hit = owner >= 0
     off = np.zeros((size, size), np.uint8)
     off[hit] = ~(cut.keeps(position[hit]) | (position[hit][:, 1] < _BELT))
-    off |= cv2.dilate(off, np.ones((9, 9), np.uint8)) * ~hit  # beyond the rim of an island, which sampling may touch
+    wide = np.asarray(cv2.dilate(off, np.ones((9, 9), np.uint8)), np.uint8)
+    off |= wide * ~hit  # beyond the rim of an island, which sampling may touch
     alpha = 255 * (1 - off)
     return np.dstack([(np.clip(bleed(color, hit), 0, 1) * 255 + 0.5).astype(np.uint8), alpha])
 
