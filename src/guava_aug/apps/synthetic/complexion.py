@@ -17,6 +17,7 @@ from guava_aug.body.joints import INDEX
 
 BEARDS = ("none", "stubble", "moustache", "goatee", "full")
 _SIZE = 1024
+_LIP_HEIGHT = 0.011  # metres from the middle of the mouth to the rim of a lip
 _LIPS = ("mouthRollUpper", "mouthRollLower")  # lips are what rolls in when lips roll in
 
 
@@ -49,10 +50,12 @@ def skin_chart(bank: Bank) -> SkinChart:
     roll = lip_weights(bank)
     head = bank.assets.body.lbs_weights[:, INDEX["head"]].numpy()
     full = lambda values, *shape: _fill(np.zeros((_SIZE, _SIZE, *shape), np.float32), known, values)
-    lips = np.clip((spread(roll) - 0.4) / 0.25, 0, 1)
+    mouth = template[int(roll.argmax())]
+    height = np.abs(spread(template)[:, 1] - mouth[1])  # the chin rolls in too
+    lips = np.clip((spread(roll) - 0.4) / 0.25, 0, 1) * np.clip((_LIP_HEIGHT - height) / 0.002, 0, 1)
     return SkinChart(
         position=full(spread(template), 3), known=known, lips=full(lips), head=full(spread(head)),
-        eyes=joints[[INDEX["left_eye"], INDEX["right_eye"]]], mouth=template[int(roll.argmax())],
+        eyes=joints[[INDEX["left_eye"], INDEX["right_eye"]]], mouth=mouth,
     )  # fmt: skip
 
 
