@@ -122,5 +122,5 @@ def _wrinkled(rng: np.random.Generator, folds: Folds, p: Floats, top: bool) -> F
     stands = folds.at if top else folds.legs_at
     large = (stands(high) - stands(p)) / _STEP
     small = (folds.wrinkles(high) - folds.wrinkles(p)) / _STEP * folds.fine
-    strength = rng.uniform(0.2, 0.5)
+    strength = rng.uniform(0.1, 0.35)
     return np.asarray(np.clip(1 + strength * np.tanh(large + 3 * small), 0.6, 1.3), np.float32)
