@@ -12,6 +12,7 @@ from guava_aug.apps.synthetic.render import Light
 from guava_aug.apps.synthetic.varieties import LIFELIKE, STANDARD
 
 Floats = NDArray[np.float32]
+_LEAST_CASTING = 0.2  # strength: shadows of weaker lights would not be seen, and cost as much
 KINDS = ("studio", "wall", "panels", "curtain", "shelf", "window")
 _WALLS: tuple[tuple[float, float, float], ...] = (
     (0.72, 0.70, 0.66),
@@ -107,7 +108,8 @@ def _lifelike_light(rng: np.random.Generator) -> Light:
     room, colors = room * exposure, [c * exposure for c in colors]
     f32 = lambda a: torch.tensor(np.asarray(a), dtype=torch.float32)
     floor = room * rng.uniform(0.3, 0.9) * np.clip(1 + rng.normal(0, 0.12, 3), 0.6, 1.4)
-    shadows = np.where(rng.random(count) < 0.85, rng.uniform(0.6, 1.0, count), 0.0)
+    casting = (rng.random(count) < 0.85) & (strengths > _LEAST_CASTING)
+    shadows = np.where(casting, rng.uniform(0.6, 1.0, count), 0.0)
     return Light(
         f32(np.stack(directions)), f32(np.stack(colors)), f32(room), f32(floor), f32(shadows),
         f32(np.exp(rng.uniform(np.log(0.004), np.log(0.05), count))),
