@@ -118,7 +118,9 @@ class Folds:
 
 def on_arm(p: Floats, beyond: float = _SHOULDER) -> NDArray[np.bool_]:
     """Return [n] whether T-pose points p [n, 3] are further out than `beyond` and on an arm, not on the hips."""
-    return np.asarray((np.abs(p[:, 0]) > beyond) & (p[:, 1] > _UNDERARM))
+    x = np.abs(p[:, 0])
+    lowest = _UNDERARM - 1.5 * np.clip(x - 0.2, 0, 0.06)  # wide sleeves hang lower
+    return np.asarray((x > beyond) & (p[:, 1] > lowest))
 
 
 def pick_cut(rng: np.random.Generator, long_sleeves: bool, collar: bool) -> Cut:

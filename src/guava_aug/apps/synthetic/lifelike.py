@@ -118,7 +118,8 @@ def add_accessories(
         proxies["glasses"] = accessories.glasses(bank, rest, joints, frames)
         colors = np.stack([frames.color, frames.lens]).astype(np.float32)
         textures["glasses"] = accessories.swatches(colors, SLOTS["glasses"][2])
-    found = []
+    found: list[accessories.Mesh] = []
+    rings: list[Proxy] = []
     if rng.random() < (0.6 if female else 0.08):
         found.append(accessories.earrings(bank, rest, joints, rng))
     if rng.random() < (0.35 if female else 0.12):
@@ -128,9 +129,11 @@ def add_accessories(
             found.append(accessories.wristband(bank, rest, joints, hand, rng))
         for finger in ("index", "middle", "ring", "pinky"):
             if rng.random() < (0.5 if finger == "ring" else 0.15) * (0.8 if female else 0.5):
-                found.append(accessories.finger_ring(bank, rest, joints, hand, finger))
+                rings.append(accessories.finger_ring(bank, rest, joints, hand, finger))
     if found:
-        proxies["jewellery"] = accessories.hang(bank, accessories.Mesh.join(found), rest, "jewellery")
+        rings.append(accessories.hang(bank, accessories.Mesh.join(found), rest, "jewellery"))
+    if rings:
+        proxies["jewellery"] = accessories.joined("jewellery", rings)
         dial = np.asarray([(0.02, 0.02, 0.03), (0.9, 0.9, 0.88)][rng.integers(2)])
         straps = [any_color(rng) for _ in range(13)]
         colors = np.stack([np.asarray(_METALS[rng.integers(3)]), np.asarray(_METALS[rng.integers(3)]), dial, *straps])
