@@ -169,10 +169,12 @@ def paint_hair(image: Image, rng: np.random.Generator, grey: float, dyed: bool) 
     return np.dstack([(np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8), image[..., 3]])
 
 
-def enlarge_hair(bank: Bank, hair: Proxy, factor: float, lift: float, rng: np.random.Generator) -> Proxy:
+def enlarge_hair(
+    bank: Bank, hair: Proxy, factor: float, lift: float, rng: np.random.Generator, short_fringe: bool = False
+) -> Proxy:
     """Return the hair with more volume: scaled about the head, and lifted along smooth waves.
 
-    factor: 1 or more. lift: metres, at most, above the scalp.
+    factor: 1 or more. lift: metres, at most, above the scalp. short_fringe: no hair before the eyes.
     """
     template = bank.assets.body.v_template.numpy()
     rest = hair.rest(template)
@@ -185,6 +187,11 @@ def enlarge_hair(bank: Bank, hair: Proxy, factor: float, lift: float, rng: np.ra
     # a fringe stays out of the eyes, the rim stays at the skin
     free = np.clip((radius - 0.085) / 0.03, 0, 1) * np.where(rest[:, 2:] > 0.12, 0.35, 1.0)
     out = away * (factor - 1) * free + away / np.maximum(radius, 1e-6) * lift * np.clip(waves, 0, 1) * free
+    if short_fringe:  # what hangs before the eyes is drawn up to the brows
+        eyes = joints[[INDEX["left_eye"], INDEX["right_eye"]]].mean(0)
+        before = np.clip((rest[:, 2] - 0.09) / 0.03, 0, 1) * np.clip((0.08 - np.abs(rest[:, 0])) / 0.02, 0, 1)
+        short = np.maximum(eyes[1] + 0.034 - rest[:, 1], 0) * before
+        out = out + np.stack([0 * short, 0.85 * short, np.minimum(0.25 * short, 0.008)], 1)
     return replace(hair, offsets=(hair.offsets + out).astype(np.float32))
 
 

@@ -62,7 +62,8 @@ def dress(
     if hair != _SHAVED:
         most = 0.06 if hair in _FRINGED else 0.22
         volume = enlarge_hair(
-            bank, bank.proxies["hair"][hair], 1 + most * float(rng.random()), 0.09 * most * float(rng.random()), rng
+            bank, bank.proxies["hair"][hair], 1 + most * float(rng.random()), 0.09 * most * float(rng.random()), rng,
+            short_fringe=bool(rng.random() < 0.75),
         )  # fmt: skip
         proxies["hair"] = volume
         image = recolor(bank.texture(f"hair/{hair}/{hair}_diffuse", SLOTS["hair"][2]), hair_color)
