@@ -168,7 +168,8 @@ def main(argv: Sequence[str]) -> int:
         sheets.append(flags.sheet)
     console = Terminal(soft_wrap=True)
     console.print(scores_table(mean, title))
-    console.print(floors_table(report.floors(mean)))
+    if flags.variety == "standard":  # the floors are of those
+        console.print(floors_table(report.floors(mean)))
     if not dressed:
         console.print(
             "These subjects are painted on the bare body, because no --bank was given. The README's figures are of\n"

@@ -34,7 +34,7 @@ from guava_aug.apps.evaluation.report import (
     mean_scores,
 )
 from guava_aug.apps.synthetic.bank import Bank
-from guava_aug.apps.synthetic.pairs import HELD_OUT_SEEDS
+from guava_aug.apps.synthetic.pairs import HELD_OUT_SEEDS, LIFELIKE_SEEDS
 from guava_aug.avatar.model import load_model
 from guava_aug.cli import main
 from guava_aug.cli.evaluate import EvaluateFlags, chosen_seeds, floors_table
@@ -164,6 +164,7 @@ def test_people_are_chosen_by_count_or_seed():
     assert chosen_seeds(EvaluateFlags()) == HELD_OUT_SEEDS
     assert chosen_seeds(EvaluateFlags(subjects=2)) == HELD_OUT_SEEDS[:2]
     assert chosen_seeds(EvaluateFlags(seeds=(5, 6, 7), subjects=2)) == (5, 6)
+    assert chosen_seeds(EvaluateFlags(variety="lifelike")) == LIFELIKE_SEEDS
     for flags in (
         {"subjects": 0},
         {"subjects": 9},

@@ -37,6 +37,16 @@ def test_subjects_follow_from_their_seed(bare: Bank, subject):
     assert torch.equal(again.skin.occlusion, subject.person.skin.occlusion)
 
 
+def test_standard_people_are_what_they_were(subject):
+    """Figures of the version before there were lifelike people."""
+    skin = subject.person.skin
+    np.testing.assert_allclose(subject.identity.betas[:4], [0.1077, 0.4438, 0.8623, 0.5699], atol=1e-4)
+    np.testing.assert_allclose(skin.atlas.float().mean((0, 1)), [11.7257, 9.7299, 8.7140], atol=2e-3)
+    assert float(skin.offsets.abs().sum()) == pytest.approx(20.4717, abs=1e-3)
+    assert float(skin.occlusion.mean()) == pytest.approx(0.7996, abs=1e-3)
+    assert skin.ids.shape[1] == 3 and len(skin.ids) == 13_854
+
+
 def test_the_mesh_lies_on_the_body_and_its_textures_are_in_the_atlas(bare: Bank, subject):
     skin, motion = subject.person.skin, subject.motion[:2]
     posed = bare.model(subject.identity, motion)

@@ -7,6 +7,7 @@ move as a rigid body with the head; everything else hangs on the vertices next t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -140,6 +141,11 @@ def rigid(bank: Bank, mesh: Mesh, rest: Floats, name: str) -> Proxy:
     )
     ids = np.flatnonzero(skull)
     anchor = ids[np.argmin(np.linalg.norm(rest[ids] - mesh.points.mean(0), axis=1))]
+    return on_vertex(mesh, rest, int(anchor), name)
+
+
+def on_vertex(mesh: Mesh, rest: Floats, anchor: int, name: str) -> Proxy:
+    """Return the mesh hung on one vertex of the body, so that it does not bend."""
     n = len(mesh.points)
     weights = np.tile(np.array([1, 0, 0], np.float32), (n, 1))
     return _proxy(name, mesh, np.full((n, 3), anchor), weights, mesh.points - rest[anchor])
@@ -149,11 +155,18 @@ def hang(bank: Bank, mesh: Mesh, rest: Floats, name: str, count: int = 3) -> Pro
     """Return the mesh hung on the `count` body vertices nearest to each of its points."""
     body = torch.from_numpy(rest[: bank.shipped])
     found = torch.cdist(torch.from_numpy(mesh.points), body).topk(count, largest=False)
-    weights = 1 / (found.values + 0.004)
-    weights = (weights / weights.sum(1, keepdim=True)).numpy().astype(np.float32)
+    near = 1 / (found.values + 0.004)
+    weights = (near / near.sum(1, keepdim=True)).numpy().astype(np.float32)
     ids = found.indices.numpy()
     at = (rest[ids] * weights[..., None]).sum(1)
     return _proxy(name, mesh, ids, weights, mesh.points - at)
+
+
+def joined(name: str, parts: list[Proxy]) -> Proxy:
+    """Return meshes that hang on equally many vertices as one."""
+    mesh = Mesh.join([Mesh(p.offsets, p.faces, p.texcoords) for p in parts])
+    cat = lambda values: np.concatenate(list(values))
+    return _proxy(name, mesh, cat(p.ids for p in parts), cat(p.weights for p in parts), mesh.points)
 
 
 def earrings(bank: Bank, rest: Floats, joints: Floats, rng: np.random.Generator) -> Mesh:
@@ -214,7 +227,11 @@ def scarf(bank: Bank, rest: Floats, joints: Floats, rng: np.random.Generator) ->
     grid = np.stack(rows)  # [R, A, 3]
     r, n = grid.shape[:2]
     u, v = np.meshgrid(np.linspace(0, 1, n), np.linspace(1, 0, r))
-    return Mesh(grid.reshape(-1, 3).astype(np.float32), _strip(r, n, False), np.stack([u, v], -1).reshape(-1, 2))
+    return Mesh(
+        grid.reshape(-1, 3).astype(np.float32),
+        _strip(r, n, False),
+        np.stack([u, v], -1).reshape(-1, 2).astype(np.float32),
+    )
 
 
 def wristband(bank: Bank, rest: Floats, joints: Floats, side: str, rng: np.random.Generator) -> Mesh:
@@ -228,10 +245,7 @@ def wristband(bank: Bank, rest: Floats, joints: Floats, side: str, rng: np.rando
     arm = arm[np.abs((arm - at) @ back) < 0.014]
     arm = arm[np.linalg.norm(arm - at, axis=1) < 0.08]
     a = np.linspace(0, 2 * np.pi, _LAPS, endpoint=False)
-    around = np.arctan2((arm - at) @ up, (arm - at) @ ahead)
-    far = np.hypot((arm - at) @ up, (arm - at) @ ahead)
-    radius = np.array([far[np.abs(np.angle(np.exp(1j * (around - x)))) < 0.35].max(initial=0.022) for x in a])
-    radius = np.convolve(np.tile(radius, 3), np.ones(5) / 5, "same")[_LAPS : 2 * _LAPS] + 0.0025
+    radius = _radii(arm - at, ahead, up, a, 0.35, 0.022) + 0.0025
     out = np.cos(a)[:, None] * ahead + np.sin(a)[:, None] * up
     watch = rng.random() < 0.6
     half = float(rng.uniform(0.007, 0.011)) if watch else float(rng.choice([0.0015, 0.004, 0.012]))
@@ -246,21 +260,22 @@ def wristband(bank: Bank, rest: Floats, joints: Floats, side: str, rng: np.rando
     return Mesh.join(parts)
 
 
-def finger_ring(bank: Bank, rest: Floats, joints: Floats, side: str, finger: str) -> Mesh:
-    """Return a ring on the lowest limb of one finger."""
+def finger_ring(bank: Bank, rest: Floats, joints: Floats, side: str, finger: str) -> Proxy:
+    """Return a ring on the lowest limb of one finger; it moves with the bone and does not bend."""
     a, b = joints[INDEX[f"{side}_{finger}1"]], joints[INDEX[f"{side}_{finger}2"]]
     axis = (b - a) / np.linalg.norm(b - a)
-    at = a + 0.55 * (b - a)
-    near = rest[: bank.shipped]
-    bone = bank.assets.body.lbs_weights[: bank.shipped, INDEX[f"{side}_{finger}1"]].numpy() > 0.3
-    near = near[bone & (np.abs((near - at) @ axis) < 0.008)]
-    across = near - at - ((near - at) @ axis)[:, None] * axis
-    center, radius = at + across.mean(0), float(np.percentile(np.linalg.norm(across - across.mean(0), axis=1), 90))
+    at = a + 0.65 * (b - a)
+    follows = bank.assets.body.lbs_weights[: bank.shipped, INDEX[f"{side}_{finger}1"]].numpy()
+    ids = np.flatnonzero((follows > 0.6) & (np.abs((rest[: bank.shipped] - at) @ axis) < 0.004))
+    near = rest[ids] - at
+    near = near - (near @ axis)[:, None] * axis
+    center = (near.min(0) + near.max(0)) / 2
     up = np.array([0.0, 1, 0]) - axis[1] * axis
     up /= np.linalg.norm(up)
     t = np.linspace(0, 2 * np.pi, 20, endpoint=False)
-    ring = center + (radius + 0.0008) * (np.cos(t)[:, None] * up + np.sin(t)[:, None] * np.cross(axis, up))
-    return tube(ring, 0.0014, 0, closed=True)
+    radius = _radii(near - center, np.cross(axis, up), up, t, 0.4, 0.008) + 0.0005
+    ring = at + center + radius[:, None] * (np.cos(t)[:, None] * np.cross(axis, up) + np.sin(t)[:, None] * up)
+    return on_vertex(tube(ring, 0.0013, 0, closed=True), rest, int(ids[np.argmax(follows[ids])]), "ring")
 
 
 def swatches(colors: Floats, size: int) -> Image:
@@ -326,9 +341,28 @@ def _swatch_at(swatch: int, count: int) -> Floats:
     return np.tile(np.array([(column + 0.5) / _SWATCHES, (row + 0.5) / _SWATCHES], np.float32), (count, 1))
 
 
+def _radii(
+    points: NDArray[Any], x: NDArray[Any], y: NDArray[Any], angles: NDArray[Any], spread: float, otherwise: float
+) -> NDArray[Any]:
+    """Return [n] how far points [m, 3] reach from the axis at these angles from x to y, smoothed around.
+
+    spread: radians either way that count. otherwise: metres, where there are none.
+    """
+    around, far = np.arctan2(points @ y, points @ x), np.hypot(points @ x, points @ y)
+    near = [far[np.abs(np.angle(np.exp(1j * (around - a)))) < spread] for a in angles]
+    radius = np.array([np.median(f) if len(f) else otherwise for f in near])
+    n = len(angles)
+    return np.asarray(np.convolve(np.tile(radius, 3), np.ones(3) / 3, "same")[n : 2 * n])
+
+
 def _surface_ring(
-    bank: Bank, rest: Floats, center: Floats, angles: Floats, heights: Floats, stand_off: Floats | float
-) -> Floats:
+    bank: Bank,
+    rest: Floats,
+    center: Floats,
+    angles: NDArray[Any],
+    heights: NDArray[Any],
+    stand_off: NDArray[Any] | float,
+) -> NDArray[Any]:
     """Return [n, 3] points around the trunk's axis at these heights, `stand_off` metres outside the body.
 
     angles: 0 is the front, a quarter turn is the person's left.

@@ -12,6 +12,7 @@ from guava_aug.apps.synthetic.render import Light
 from guava_aug.apps.synthetic.varieties import LIFELIKE, STANDARD
 
 Floats = NDArray[np.float32]
+_LEAST_CASTING = 0.2  # strength: shadows of weaker lights would not be seen, and cost as much
 KINDS = ("studio", "wall", "panels", "curtain", "shelf", "window")
 _WALLS: tuple[tuple[float, float, float], ...] = (
     (0.72, 0.70, 0.66),
@@ -97,11 +98,18 @@ def _lifelike_light(rng: np.random.Generator) -> Light:
             [np.sin(azimuth) * np.cos(height), np.sin(height), np.cos(azimuth) * np.cos(height)]
         )  # fmt: skip
         colors.append(strengths[k] * _lamp_color(rng))
-    room = rng.uniform(0.10, 0.55) * _lamp_color(rng)
-    room *= max(1.0, 0.55 / float(strengths[0] + room.mean()))  # never black
+    room = rng.uniform(0.08, 0.45) * _lamp_color(rng)
+    # the camera's exposure: what faces it and a little up is neither black nor burnt out
+    towards = np.array([0.0, 0.2, 0.98])
+    bright = float(
+        room.mean() + sum(c.mean() * max(float(towards @ d), 0) for d, c in zip(directions, colors, strict=True))
+    )
+    exposure = float(np.clip(bright, *np.sort(rng.uniform(0.45, 1.15, 2)))) / bright
+    room, colors = room * exposure, [c * exposure for c in colors]
     f32 = lambda a: torch.tensor(np.asarray(a), dtype=torch.float32)
     floor = room * rng.uniform(0.3, 0.9) * np.clip(1 + rng.normal(0, 0.12, 3), 0.6, 1.4)
-    shadows = np.where(rng.random(count) < 0.85, rng.uniform(0.6, 1.0, count), 0.0)
+    casting = (rng.random(count) < 0.85) & (strengths > _LEAST_CASTING)
+    shadows = np.where(casting, rng.uniform(0.6, 1.0, count), 0.0)
     return Light(
         f32(np.stack(directions)), f32(np.stack(colors)), f32(room), f32(floor), f32(shadows),
         f32(np.exp(rng.uniform(np.log(0.004), np.log(0.05), count))),

@@ -17,6 +17,7 @@ from guava_aug.body.joints import INDEX
 
 BEARDS = ("none", "stubble", "moustache", "goatee", "full")
 _SIZE = 1024
+_LIP_HEIGHT = 0.011  # metres from the middle of the mouth to the rim of a lip
 _LIPS = ("mouthRollUpper", "mouthRollLower")  # lips are what rolls in when lips roll in
 
 
@@ -49,10 +50,12 @@ def skin_chart(bank: Bank) -> SkinChart:
     roll = lip_weights(bank)
     head = bank.assets.body.lbs_weights[:, INDEX["head"]].numpy()
     full = lambda values, *shape: _fill(np.zeros((_SIZE, _SIZE, *shape), np.float32), known, values)
-    lips = np.clip((spread(roll) - 0.4) / 0.25, 0, 1)
+    mouth = template[int(roll.argmax())]
+    height = np.abs(spread(template)[:, 1] - mouth[1])  # the chin rolls in too
+    lips = np.clip((spread(roll) - 0.4) / 0.25, 0, 1) * np.clip((_LIP_HEIGHT - height) / 0.002, 0, 1)
     return SkinChart(
         position=full(spread(template), 3), known=known, lips=full(lips), head=full(spread(head)),
-        eyes=joints[[INDEX["left_eye"], INDEX["right_eye"]]], mouth=template[int(roll.argmax())],
+        eyes=joints[[INDEX["left_eye"], INDEX["right_eye"]]], mouth=mouth,
     )  # fmt: skip
 
 
@@ -75,11 +78,11 @@ def paint_skin(
 
     hair: [3] colour 0..1, also of beard and stubble. shaved: there is no hair but stubble.
     """
-    rgb = image[..., :3].astype(np.float32) / 255
+    base = image[..., :3].astype(np.float32) / 255
     p, front = chart.position, chart.position[..., 2] > 0.03
     face = chart.head * front
     tone = 1 + noise(rng, _SIZE, (60, 0.02), (20, 0.015))[..., None] * np.array([0.6, 1.0, 1.1], np.float32)
-    rgb = rgb * tone * (1 + rng.normal(0, 0.02, 3).astype(np.float32))
+    rgb: Floats = np.asarray(base * tone * (1 + rng.normal(0, 0.02, 3)), np.float32)
     rgb = _cheeks(rgb, chart, face, rng.uniform(0, 0.30))
     if rng.random() < 0.3:
         rgb = _freckles(rgb, chart, rng)
@@ -105,7 +108,7 @@ def paint_skin(
         else:
             cover = cv2.GaussianBlur(share, (0, 0), 1.5) * np.clip(0.9 + 0.35 * strands, 0, 1)
             color = hair * np.clip(0.85 + 0.35 * noise(rng, _SIZE, (1.2, 0.6), (4, 0.4)), 0.4, 1.6)[..., None]
-        rgb = rgb + (color - rgb) * cover[..., None]
+        rgb = _toward(rgb, cover, color)
     return np.dstack([(np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8), image[..., 3]])
 
 
@@ -166,10 +169,12 @@ def paint_hair(image: Image, rng: np.random.Generator, grey: float, dyed: bool) 
     return np.dstack([(np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8), image[..., 3]])
 
 
-def enlarge_hair(bank: Bank, hair: Proxy, factor: float, lift: float, rng: np.random.Generator) -> Proxy:
+def enlarge_hair(
+    bank: Bank, hair: Proxy, factor: float, lift: float, rng: np.random.Generator, short_fringe: bool = False
+) -> Proxy:
     """Return the hair with more volume: scaled about the head, and lifted along smooth waves.
 
-    factor: 1 or more. lift: metres, at most, above the scalp.
+    factor: 1 or more. lift: metres, at most, above the scalp. short_fringe: no hair before the eyes.
     """
     template = bank.assets.body.v_template.numpy()
     rest = hair.rest(template)
@@ -182,6 +187,11 @@ def enlarge_hair(bank: Bank, hair: Proxy, factor: float, lift: float, rng: np.ra
     # a fringe stays out of the eyes, the rim stays at the skin
     free = np.clip((radius - 0.085) / 0.03, 0, 1) * np.where(rest[:, 2:] > 0.12, 0.35, 1.0)
     out = away * (factor - 1) * free + away / np.maximum(radius, 1e-6) * lift * np.clip(waves, 0, 1) * free
+    if short_fringe:  # what hangs before the eyes is drawn up to the brows
+        eyes = joints[[INDEX["left_eye"], INDEX["right_eye"]]].mean(0)
+        before = np.clip((rest[:, 2] - 0.09) / 0.03, 0, 1) * np.clip((0.08 - np.abs(rest[:, 0])) / 0.02, 0, 1)
+        short = np.maximum(eyes[1] + 0.034 - rest[:, 1], 0) * before
+        out = out + np.stack([0 * short, 0.85 * short, np.minimum(0.25 * short, 0.008)], 1)
     return replace(hair, offsets=(hair.offsets + out).astype(np.float32))
 
 
@@ -222,7 +232,7 @@ def _speckle(rng: np.random.Generator, count: int, least: float, most: float) ->
     for x, y, r, s in zip(*rng.integers(0, _SIZE, (2, count)), rng.uniform(least, most, count),
                           rng.uniform(0.3, 1.0, count), strict=True):  # fmt: skip
         cv2.circle(dots, (int(x * 8), int(y * 8)), int(r * 8), float(s), -1, cv2.LINE_AA, 3)
-    return cv2.GaussianBlur(dots, (0, 0), 0.7)
+    return np.asarray(cv2.GaussianBlur(dots, (0, 0), 0.7), np.float32)
 
 
 def _freckles(rgb: Floats, chart: SkinChart, rng: np.random.Generator) -> Floats:

@@ -29,6 +29,7 @@ _REACH = 0.04  # metres over which normals are averaged
 _COARSE = 0.022  # metres: meshes with longer edges are divided
 _OPENING = 0.10  # metres: the body is drawn this deep below hems, cuffs and collars
 _SHRINK = 0.006  # metres the body is drawn in below clothes
+_MOST, _MOST_IN_FRONT = 0.065, 0.020  # metres, and at most so much
 _LEAST = 0.003  # metres every garment is pushed outwards
 _NO_CLOTHES = ("head", "jaw", "left_eye", "right_eye", *(f"{s}_{f}{k}" for s in SIDES for f in FINGERS for k in (2, 3)))
 
@@ -80,7 +81,10 @@ class Folds:
         near_neck = np.where(p[:, 1] > 0.10, 0.25 + 0.75 * _smooth(near_neck), 1.0)
         bulge = self.cuff_bulge * np.exp(-(((np.abs(p[:, 0]) - self.sleeve + 0.015) / 0.014) ** 2))
         amount = ease * (1 + self.depth * fold) + self.fine * (1 + self.wrinkles(p)) + bulge
-        return np.asarray(_LEAST + np.maximum(amount, 0) * near_neck, np.float32)
+        # hands are kept clear of the bare body by 3 cm, so the front must not swallow them
+        front = _smooth(np.clip((p[:, 2] - 0.01) / 0.07, 0, 1)) * (1 - side) * (p[:, 1] > _HEM)
+        most = _MOST + (_MOST_IN_FRONT - _MOST) * front
+        return np.asarray(_LEAST + most * np.tanh(np.maximum(amount, 0) / most) * near_neck, np.float32)
 
     def legs_at(self, p: Floats) -> Floats:
         """Return [n] metres >= 0 that trousers stand further off; at the waist they stay below a top."""
@@ -94,11 +98,11 @@ class Folds:
         return np.asarray(_LEAST * 0.7 + np.maximum(amount, 0) * down, np.float32)
 
     def wrinkles(self, p: Floats) -> Floats:
-        """Return [n] fine relief, about -1..1."""
-        waves = self.ripples
-        return np.asarray(
-            (np.sin(p @ waves[:, :3].T.astype(np.float32) + waves[:, 3]) * waves[:, 4]).sum(1), np.float32
-        )
+        """Return [n] fine relief, about -1..1, in some places more than in others."""
+        waves, f32 = self.ripples, np.float32
+        phase = p @ waves[:, :3].T.astype(f32)
+        where = np.clip(0.4 + np.sin(0.23 * phase[:, ::-1] + 2 * waves[:, 3].astype(f32)), 0, 1)
+        return np.asarray((np.sin(phase + waves[:, 3].astype(f32)) * where * waves[:, 4].astype(f32)).sum(1), f32)
 
     def _folds(
         self, p: Floats, t: Floats, angle: Floats, limb: Floats, down: Floats, side: Floats
@@ -114,7 +118,9 @@ class Folds:
 
 def on_arm(p: Floats, beyond: float = _SHOULDER) -> NDArray[np.bool_]:
     """Return [n] whether T-pose points p [n, 3] are further out than `beyond` and on an arm, not on the hips."""
-    return np.asarray((np.abs(p[:, 0]) > beyond) & (p[:, 1] > _UNDERARM))
+    x = np.abs(p[:, 0])
+    lowest = _UNDERARM - 1.5 * np.clip(x - 0.2, 0, 0.06)  # wide sleeves hang lower
+    return np.asarray((x > beyond) & (p[:, 1] > lowest))
 
 
 def pick_cut(rng: np.random.Generator, long_sleeves: bool, collar: bool) -> Cut:
@@ -139,16 +145,16 @@ def pick_folds(rng: np.random.Generator, cut: Cut) -> Folds:
         for _ in range(4)
     ]
     ripples = []
-    for _ in range(6):
+    for _ in range(7):
         k = rng.normal(0, 1, 3)
-        ripples.append([*(k / np.linalg.norm(k) * 2 * np.pi / rng.uniform(0.03, 0.08)), rng.uniform(0, 6.28), 0.3])
-    chest = 0.002 + 0.018 * wide * rng.uniform(0.5, 1)
-    upper = 0.003 + 0.016 * wide * rng.uniform(0.4, 1)
+        ripples.append([*(k / np.linalg.norm(k) * 2 * np.pi / rng.uniform(0.025, 0.09)), rng.uniform(0, 6.28), 0.35])
+    chest = 0.003 + 0.026 * wide * rng.uniform(0.5, 1)
+    upper = 0.003 + 0.025 * wide * rng.uniform(0.4, 1)
     return Folds(
         chest=chest,
-        hem=chest + wide * rng.uniform(0, 0.030),
+        hem=chest + wide * rng.uniform(0, 0.040),
         upper_arm=upper,
-        cuff=upper * rng.uniform(0.2, 1.0) if rng.random() < 0.55 else upper + wide * rng.uniform(0.005, 0.035),
+        cuff=upper * rng.uniform(0.2, 1.0) if rng.random() < 0.55 else upper + wide * rng.uniform(0.005, 0.045),
         leg=0.002 + 0.02 * wide * rng.random(),
         depth=float(rng.uniform(0.35, 0.8)),
         fine=float(rng.uniform(0.0005, 0.0025)),
@@ -244,7 +250,8 @@ def _along_arm(p: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     x = np.abs(p[:, 0])
     side = _smooth(np.clip((x - _SHOULDER) / 0.06, 0, 1)) * _smooth(np.clip((p[:, 1] - _UNDERARM) / 0.04 + 1, 0, 1))
     t = np.clip((x - _SHOULDER) / (_WRIST - _SHOULDER), 0, 1)
-    return side, t, np.arctan2(p[:, 1] - _ARM, p[:, 2] - 0.024), x
+    angle = np.arctan2(p[:, 1] - _ARM, p[:, 2] - 0.024)
+    return np.asarray(side, np.float32), np.asarray(t, np.float32), angle, x
 
 
 def _smooth(x: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -32,7 +32,7 @@ _OTHER_SEX = 0.25  # share that wears clothes or hair cut for the other sex
 _LONG_SLEEVE = 0.5  # metres from the middle
 _COLLARED = ("elegantsuit", "casualsuit02", "casualsuit03", "casualsuit05")
 _SHAVED = "none"
-_FRINGED = ("short03", "braid01")  # larger, they would cover an eye
+_FRINGED = ("short03", "braid01", "bob02")  # larger, they would cover an eye
 _METALS = ((0.80, 0.62, 0.25), (0.75, 0.75, 0.77), (0.72, 0.48, 0.38))
 
 
@@ -62,7 +62,8 @@ def dress(
     if hair != _SHAVED:
         most = 0.06 if hair in _FRINGED else 0.22
         volume = enlarge_hair(
-            bank, bank.proxies["hair"][hair], 1 + most * float(rng.random()), 0.09 * most * float(rng.random()), rng
+            bank, bank.proxies["hair"][hair], 1 + most * float(rng.random()), 0.09 * most * float(rng.random()), rng,
+            short_fringe=bool(rng.random() < 0.75),
         )  # fmt: skip
         proxies["hair"] = volume
         image = recolor(bank.texture(f"hair/{hair}/{hair}_diffuse", SLOTS["hair"][2]), hair_color)
@@ -118,7 +119,8 @@ def add_accessories(
         proxies["glasses"] = accessories.glasses(bank, rest, joints, frames)
         colors = np.stack([frames.color, frames.lens]).astype(np.float32)
         textures["glasses"] = accessories.swatches(colors, SLOTS["glasses"][2])
-    found = []
+    found: list[accessories.Mesh] = []
+    rings: list[Proxy] = []
     if rng.random() < (0.6 if female else 0.08):
         found.append(accessories.earrings(bank, rest, joints, rng))
     if rng.random() < (0.35 if female else 0.12):
@@ -128,9 +130,11 @@ def add_accessories(
             found.append(accessories.wristband(bank, rest, joints, hand, rng))
         for finger in ("index", "middle", "ring", "pinky"):
             if rng.random() < (0.5 if finger == "ring" else 0.15) * (0.8 if female else 0.5):
-                found.append(accessories.finger_ring(bank, rest, joints, hand, finger))
+                rings.append(accessories.finger_ring(bank, rest, joints, hand, finger))
     if found:
-        proxies["jewellery"] = accessories.hang(bank, accessories.Mesh.join(found), rest, "jewellery")
+        rings.append(accessories.hang(bank, accessories.Mesh.join(found), rest, "jewellery"))
+    if rings:
+        proxies["jewellery"] = accessories.joined("jewellery", rings)
         dial = np.asarray([(0.02, 0.02, 0.03), (0.9, 0.9, 0.88)][rng.integers(2)])
         straps = [any_color(rng) for _ in range(13)]
         colors = np.stack([np.asarray(_METALS[rng.integers(3)]), np.asarray(_METALS[rng.integers(3)]), dial, *straps])

@@ -100,7 +100,7 @@ def weave(rng: np.random.Generator, u: Floats, v: Floats) -> Floats:
     return np.asarray(1 + 0.02 * _sample(noise(rng, _TILE, (1.2, 1.0)), u, v, 0.0015), np.float32)
 
 
-def _sample(tile: NDArray[np.floating], u: Floats, v: Floats, texel: float) -> Any:
+def _sample(tile: NDArray[Any], u: Floats, v: Floats, texel: float) -> Any:
     """Return the tile at metres u and v; nearest texel. It repeats mirrored, so it has no seams."""
     n = tile.shape[0]
     at = lambda x: n - 1 - np.abs(np.mod(np.floor(x / texel).astype(np.int64) + n // 3, 2 * n - 1) - (n - 1))

@@ -40,8 +40,11 @@ class Light:
 
     def to(self, device: torch.device | str) -> Light:
         """Return a copy with all tensors on `device`."""
-        own = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Light(**{name: None if value is None else value.to(device) for name, value in own.items()})
+        there = lambda tensor: None if tensor is None else tensor.to(device)
+        return Light(
+            self.directions.to(device), self.colors.to(device), self.sky.to(device), self.floor.to(device),
+            there(self.shadows), there(self.penumbra),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,8 @@ def paint_outfit(bank: Bank, proxy: Proxy, folds: Folds, cut: Cut, rng: np.rando
     hit = owner >= 0
     off = np.zeros((size, size), np.uint8)
     off[hit] = ~(cut.keeps(position[hit]) | (position[hit][:, 1] < _BELT))
-    off |= cv2.dilate(off, np.ones((9, 9), np.uint8)) * ~hit  # beyond the rim of an island, which sampling may touch
+    wide = np.asarray(cv2.dilate(off, np.ones((9, 9), np.uint8)), np.uint8)
+    off |= wide * ~hit  # beyond the rim of an island, which sampling may touch
     alpha = 255 * (1 - off)
     return np.dstack([(np.clip(bleed(color, hit), 0, 1) * 255 + 0.5).astype(np.uint8), alpha])
 
@@ -121,5 +122,5 @@ def _wrinkled(rng: np.random.Generator, folds: Folds, p: Floats, top: bool) -> F
     stands = folds.at if top else folds.legs_at
     large = (stands(high) - stands(p)) / _STEP
     small = (folds.wrinkles(high) - folds.wrinkles(p)) / _STEP * folds.fine
-    strength = rng.uniform(0.2, 0.5)
+    strength = rng.uniform(0.1, 0.35)
     return np.asarray(np.clip(1 + strength * np.tanh(large + 3 * small), 0.6, 1.3), np.float32)
