@@ -90,10 +90,10 @@ class Lens:
 
 def lens_matrices(lenses: Tensor, width: int, height: int) -> Tensor:
     """Return K [..., 3, 3], pixels of a `width` x `height` image, of lenses [..., 4]: the numbers of `Lens`."""
-    size = lenses.new_tensor([width, height])
     K = lenses.new_zeros(*lenses.shape[:-1], 3, 3)
-    K[..., [0, 1], [0, 1]] = lenses[..., :2] * size / 2
-    K[..., :2, 2] = (size - 1 + lenses[..., 2:] * size) / 2
+    for k, size in enumerate((width, height)):
+        K[..., k, k] = lenses[..., k] * size / 2
+        K[..., k, 2] = (size - 1 + lenses[..., k + 2] * size) / 2
     K[..., 2, 2] = 1
     return K
 

@@ -14,6 +14,7 @@ from guava_aug.apps.synthetic import demo_root
 from guava_aug.apps.training.config import TrainConfig, config_names, find_config
 from guava_aug.apps.training.data import PersonViews
 from guava_aug.apps.training.distributed import DistributedContext
+from guava_aug.apps.training.generate import Realism
 from guava_aug.apps.training.prepare import add_videos, load_body, read_encoder
 from guava_aug.apps.training.train import Run
 from guava_aug.avatar.config import ModelConfig
@@ -128,18 +129,27 @@ def test_a_video_that_cannot_be_used_is_left_out(tiny: str, tracked: Path, tmp_p
 
 def test_synthetic_subjects_and_those_to_validate_on(tiny: str, tmp_path: Path):
     pool, held_out = tmp_path / "pool", tmp_path / "held_out"
-    made: list[tuple[Path, list[int]]] = []
+    made: list[tuple[Path, list[int], Realism | None]] = []
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({**TINY, "TRAIN": {**TINY["TRAIN"], "lenses": 0.25, "tracker_errors": 1}}))
 
-    def generate(bank, out, subjects, device, *, tracked, others, workers, variety):
+    def generate(bank, out, subjects, device, *, tracked, others, workers, variety, realism):
         assert (tracked, others, workers, variety) == (1, 2, 0, "mixed")
-        made.append((out, list(subjects)))
+        made.append((out, list(subjects), realism))
         return iter(())
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("guava_aug.apps.training.generate.generate", generate)
-        argv = ("--config", tiny, "--subjects", 2, "--pictures", 1, 2, "--prepare_only")
+        argv = ("--config", config, "--subjects", 2, "--pictures", 1, 2, "--prepare_only")
         assert train(*argv, "--pool", pool, "--held_out", held_out) == 0
-    assert made == [(held_out, [*range(9001, 9009), *range(9101, 9109)]), (pool, [0, 1])]
+    assert made == [(held_out, [*range(9001, 9009), *range(9101, 9109)], None), (pool, [0, 1], Realism(0.25, 1))]
+
+
+def test_a_share_above_one_is_refused(tmp_path: Path, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({**TINY, "TRAIN": {"degraded": 67}}))
+    assert train("--config", config, "--subjects", 2, "--pool", tmp_path, "--prepare_only") == 2
+    assert "TRAIN.degraded is 67; expected a share of the subjects, 0 to 1" in capsys.readouterr().err
 
 
 def test_subjects_of_another_size_are_refused(tiny: str, person: PersonViews, tmp_path: Path, capsys):

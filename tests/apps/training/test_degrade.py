@@ -67,7 +67,7 @@ def test_compression_is_that_of_jpeg(size):
     smooth = torch.stack([0.5 + 0.4 * torch.sin(5 * at[:, None] + k * at) for k in range(3)])
     errors = []
     for quality in (95, 60, 20):
-        ours = compress(smooth, quality)
+        ours = compress(smooth[None].repeat(2, 1, 1, 1), [50, quality])[1]
         picture = (smooth.permute(1, 2, 0).numpy()[..., ::-1] * 255 + 0.5).astype(np.uint8)
         data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
         theirs = torch.from_numpy(cv2.imdecode(data, 1)[..., ::-1].copy()).permute(2, 0, 1) / 255

@@ -43,6 +43,7 @@ _CHROMA = (
     *([99] * 32),
 )  # fmt: skip
 _TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))  # JFIF
+_FROM_YCC = np.linalg.inv(_TO_YCC).tolist()
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def degrade(rgba: Tensor, boxes: Tensor, rng: np.random.Generator) -> tuple[Tens
     picture = colors.apply(picture)
 
     # the file
-    picture = torch.stack([_stored(p, draw) for p in picture])
+    picture = _stored(picture, draw)
 
     # the tracker
     mask = torch.where(draw.chosen(_MASK_ERRORS), tracker_mask(alpha, windows, draw), alpha)
@@ -148,19 +149,26 @@ def backgrounds(rng: np.random.Generator, count: int, size: int, device: torch.d
     """Return [count, 3, size, size] 0..1 pictures of nothing: soft light, patches with edges, texture."""
     draw = _Draw(rng, torch.device(device), count)
     wild = draw.uniform(0, 1)
-    out = _tensor(rng.uniform(0.05, 0.95, (count, 3)), device)[:, :, None, None].expand(-1, -1, size, size)
+    vivid = draw.uniform(0, 1).square()  # most rooms are of dull colours
+    out = _dull(rng, vivid).expand(-1, -1, size, size)
     at = torch.linspace(0, 1, size, device=device)
-    for _ in range(6):
+    for _ in range(4):
         low, span = rng.uniform(-0.3, 0.9, (count, 2)), rng.uniform(0.08, 0.7, (count, 2))
         x0, y0 = _tensor(low, device)[:, :, None].unbind(1)
         x1, y1 = _tensor(low + span, device)[:, :, None].unbind(1)
         inside = ((at >= y0) & (at < y1))[:, None, :, None] & ((at >= x0) & (at < x1))[:, None, None]
-        color = _tensor(rng.uniform(0, 1, (count, 3)), device)[:, :, None, None]
-        out = out + (color - out) * inside * wild * draw.uniform(0, 1)
+        out = out + (_dull(rng, vivid) - out) * inside * wild * draw.uniform(0, 1)
     for cells, strength in ((3, 0.12), (9, 0.08), (40, 0.06), (160, 0.05)):
-        grey = draw.noise(1, cells, size)
-        out = out + strength * wild * draw.uniform(0, 1) * (grey + 0.3 * draw.noise(3, min(cells, 40), size))
+        pattern = draw.noise(4, cells, size)
+        out = out + strength * wild * draw.uniform(0, 1) * (pattern[:, :1] + 0.3 * pattern[:, 1:])
     return out.clamp(0, 1)
+
+
+def _dull(rng: np.random.Generator, vivid: Tensor) -> Tensor:
+    """Return [B, 3, 1, 1] random colours, grey where `vivid` [B, 1, 1, 1] is 0."""
+    color = _tensor(rng.uniform(0.03, 0.97, (len(vivid), 3)), vivid.device)[:, :, None, None]
+    grey = color[:, :1] + 0.1 * (color - 0.5)
+    return grey + vivid * (color - grey)
 
 
 def tracker_mask(alpha: Tensor, windows: Tensor, draw: _Draw) -> Tensor:
@@ -175,13 +183,14 @@ def tracker_mask(alpha: Tensor, windows: Tensor, draw: _Draw) -> Tensor:
         draw: What is random.
     """
     size = alpha.shape[-1]
-    near, far, wide = (_smooth(alpha, s * size / _SIZE) for s in (1.5, 5.0, 14.0))
+    near, far, wide = (_smooth(alpha, s * size / _SIZE) for s in (1.5, 7.0, 14.0))
     lost = draw.uniform(0, 0.35)
     for k in range(3):
         lost = lost + windows[:, k] * draw.chosen(0.4) * draw.uniform(0.3, 1)
     smooth = near + (far - near) * lost.clamp(0, 1)
-    level = 0.5 + draw.uniform(-0.22, 0.22) + draw.uniform(0, 0.16) * draw.noise(1, 20, size)
-    mask = (smooth - level.clamp(0.12, 0.88)) / draw.log_uniform(0.06, 0.5) + 0.5
+    level = (0.5 + draw.uniform(-0.22, 0.22) + draw.uniform(0, 0.16) * draw.noise(1, 20, size)).clamp(0.12, 0.88)
+    width = draw.log_uniform(0.06, 0.5).minimum(2 * level).minimum(2 - 2 * level)  # 0 and 1 far from the outline
+    mask = (smooth - level) / width + 0.5
     # pieces of the background let in, and pieces of the person left out, near the outline
     blobs, edge = draw.noise(1, 14, size), 4 * wide * (1 - wide)
     extent = torch.where(draw.chosen(_BLOBS), draw.uniform(1.6, 2.6), torch.inf)
@@ -190,37 +199,36 @@ def tracker_mask(alpha: Tensor, windows: Tensor, draw: _Draw) -> Tensor:
     return torch.where(known, mask.clamp(0, 1).maximum(let_in) * (1 - left_out), mask.clamp(0, 1))
 
 
-def compress(rgb: Tensor, quality: float) -> Tensor:
-    """Return [3, H, W] 0..1 after quantisation as in JPEG: 8 x 8 cosines, half as many pixels of chroma a side."""
+def compress(rgb: Tensor, quality: Sequence[float]) -> Tensor:
+    """Return [B, 3, H, W] 0..1 after quantisation as in JPEG: 8 x 8 cosines, half as many pixels of chroma a side."""
     H, W = rgb.shape[-2:]
-    to = rgb.new_tensor(_TO_YCC)
-    padded = F.pad(rgb[None], (0, -W % 16, 0, -H % 16), mode="replicate")[0]
-    ycc = torch.einsum("ij,jhw->ihw", to, padded * 255)
-    luma = _quantize(ycc[:1] - 128, _table(_LUMA, quality, rgb)) + 128
-    chroma = _quantize(F.avg_pool2d(ycc[1:], 2), _table(_CHROMA, quality, rgb))
-    chroma = F.interpolate(chroma[None], luma.shape[1:], mode="bilinear")[0]  # as libjpeg does
-    whole = torch.cat([luma, chroma])
-    out = torch.einsum("ij,jhw->ihw", torch.linalg.inv(to), whole) / 255
-    return out[:, :H, :W].clamp(0, 1)
+    padded = F.pad(rgb, (0, -W % 16, 0, -H % 16), mode="replicate")
+    ycc = torch.einsum("ij,bjhw->bihw", rgb.new_tensor(_TO_YCC), padded * 255)
+    luma, chroma = (rgb.new_tensor([_table(base, q) for q in quality]) for base in (_LUMA, _CHROMA))
+    Y = _quantize(ycc[:, :1] - 128, luma) + 128
+    C = _quantize(F.avg_pool2d(ycc[:, 1:], 2), chroma)
+    whole = torch.cat([Y, F.interpolate(C, Y.shape[2:], mode="bilinear")], 1)  # bilinear: as libjpeg does
+    out = torch.einsum("ij,bjhw->bihw", rgb.new_tensor(_FROM_YCC), whole) / 255
+    return out[..., :H, :W].clamp(0, 1)
 
 
 def _stored(rgb: Tensor, draw: _Draw) -> Tensor:
-    """Return one picture [3, H, W] with fewer pixels, sensor noise and compression, at its size."""
+    """Return pictures [B, 3, H, W] with fewer pixels, sensor noise and compression, at their size.
+
+    All have the same number of pixels, so that they can be worked on together.
+    """
     rng, size = draw.rng, rgb.shape[-1]
-    shrink = math.exp(rng.uniform(*np.log(_SHRINK))) if rng.random() < _SMALLER else 1.0
-    noise = math.exp(rng.uniform(*np.log(_NOISE)))
-    small, n = rgb[None], round(size / shrink)
-    if n < size:
-        small = F.interpolate(small, (n, n), mode="bilinear", antialias=True)
+    n = round(size / math.exp(rng.uniform(*np.log(_SHRINK)))) if rng.random() < _SMALLER else size
+    small = rgb if n == size else F.interpolate(rgb, (n, n), mode="bilinear", antialias=True)
     grain = torch.randn(small.shape, generator=draw.generator, device=rgb.device)
-    if rng.random() < 0.5:  # of a sensor with colour filters, or of one that was denoised
-        grain = F.avg_pool2d(F.pad(grain, (1, 1, 1, 1), mode="replicate"), 3, stride=1) * 2
-    small = (small + noise * (0.5 + small.mean(1, keepdim=True)) * grain).clamp(0, 1)
-    if rng.random() < _COMPRESSED:
-        small = compress(small[0], rng.uniform(*_QUALITY))[None]
-    if n < size:
-        small = F.interpolate(small, (size, size), mode="bicubic", align_corners=False).clamp(0, 1)
-    return small[0]
+    # of a sensor with colour filters, or of one that was denoised
+    smooth = F.avg_pool2d(grain, 3, stride=1, padding=1) * 2
+    grain = torch.where(draw.chosen(0.5), smooth, grain) * draw.log_uniform(*_NOISE)
+    small = (small + grain * (0.5 + small.mean(1, keepdim=True))).clamp(0, 1)
+    small = torch.where(draw.chosen(_COMPRESSED), compress(small, rng.uniform(*_QUALITY, len(rgb)).tolist()), small)
+    if n == size:
+        return small
+    return F.interpolate(small, (size, size), mode="bicubic", align_corners=False).clamp(0, 1)
 
 
 def _blur_hand(rgba: Tensor, windows: Tensor, draw: _Draw) -> Tensor:
@@ -288,13 +296,13 @@ def _shown(draw: _Draw, size: int) -> Tensor:
     return (distance > cut).float()
 
 
-def _quantize(planes: Tensor, table: Tensor) -> Tensor:
-    """Return planes [C, H, W] with the cosines of every 8 x 8 block rounded to multiples of `table` [8, 8]."""
-    C, H, W = planes.shape
-    cosines = _cosines(planes.device)
-    blocks = planes.view(C, H // 8, 8, W // 8, 8).transpose(2, 3)
+def _quantize(planes: Tensor, tables: Tensor) -> Tensor:
+    """Return planes [B, C, H, W], cosines of every 8 x 8 block rounded to multiples of `tables` [B, 8, 8]."""
+    B, C, H, W = planes.shape
+    cosines, step = _cosines(planes.device), tables[:, None, None, None]
+    blocks = planes.view(B, C, H // 8, 8, W // 8, 8).transpose(3, 4)
     found = cosines @ blocks @ cosines.T
-    return (cosines.T @ ((found / table).round() * table) @ cosines).transpose(2, 3).reshape(C, H, W)
+    return (cosines.T @ ((found / step).round() * step) @ cosines).transpose(3, 4).reshape(B, C, H, W)
 
 
 @functools.cache
@@ -306,10 +314,11 @@ def _cosines(device: torch.device) -> Tensor:
     return rows.float().to(device)
 
 
-def _table(base: Sequence[int], quality: float, like: Tensor) -> Tensor:
+def _table(base: Sequence[int], quality: float) -> list[list[float]]:
     """Return the steps [8, 8] at a quality of 1..100, as libjpeg scales them."""
     scale = 5000 / quality if quality < 50 else 200 - 2 * quality
-    return ((like.new_tensor(base) * scale + 50) / 100).floor().clamp(1, 255).view(8, 8)
+    steps: list[list[float]] = np.floor((np.array(base) * scale + 50) / 100).clip(1, 255).reshape(8, 8).tolist()
+    return steps
 
 
 def _tensor(values: np.ndarray, device: torch.device | str) -> Tensor:
