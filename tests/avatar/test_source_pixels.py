@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import pytest
 import torch
-import torch.nn.functional as F
 
 from guava_aug.avatar.source_pixels import SourceBlend, SourcePixels, look_up, prepare_picture, source_places
 

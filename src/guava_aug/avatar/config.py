@@ -143,17 +143,20 @@ class ModelConfig:
             raise _wrong(where, "invtanfov", self.invtanfov, f"a number above 0, at most {_MOST_INVTANFOV:g}")
         if not _is_number(self.opacity_threshold) or not 0 <= self.opacity_threshold <= 1:
             raise _wrong(where, "opacity_threshold", self.opacity_threshold, "a number from 0 to 1")
+        self._check_choices(where)
+        if self.vit.embed_dim % self.vit.num_heads:
+            raise _wrong(where, "vit.num_heads", self.vit.num_heads, f"a divisor of embed_dim {self.vit.embed_dim}")
+        for part, sized_as in (("uv_decoder", "uvmap_size"), ("refiner", "image_size")):
+            _check_styleunet(where, part, values, sized_as)
+        return self
+
+    def _check_choices(self, where: str) -> None:
         if self.visibility not in ("face", "point"):
             raise _wrong(where, "visibility", self.visibility, "'face' or 'point'")
         if type(self.source_pixels) is not bool:
             raise _wrong(where, "source_pixels", self.source_pixels, "true or false")
         if self.source_pixels and self.visibility != "point":
             raise _wrong(where, "source_pixels", self.source_pixels, "false with visibility 'face'")
-        if self.vit.embed_dim % self.vit.num_heads:
-            raise _wrong(where, "vit.num_heads", self.vit.num_heads, f"a divisor of embed_dim {self.vit.embed_dim}")
-        for part, sized_as in (("uv_decoder", "uvmap_size"), ("refiner", "image_size")):
-            _check_styleunet(where, part, values, sized_as)
-        return self
 
     @staticmethod
     def from_yaml(path: Path | str) -> ModelConfig:

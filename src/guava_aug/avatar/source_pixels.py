@@ -78,8 +78,8 @@ def look_up(places: Tensor, alpha: Tensor, picture: Tensor) -> tuple[Tensor, Ten
 
 def _one_surface(xy: Tensor, size: int) -> Tensor:
     """Return [T, 1, H, W] 0..1: low where neighbouring pixels lead to places far apart, as at the edge of a hand."""
-    jump = lambda d: d.abs().amax(1, keepdim=True) * (size / 2)
-    across, down = jump(xy[..., 1:] - xy[..., :-1]), jump(xy[..., 1:, :] - xy[..., :-1, :])
+    across = (xy[..., 1:] - xy[..., :-1]).abs().amax(1, keepdim=True) * (size / 2)
+    down = (xy[..., 1:, :] - xy[..., :-1, :]).abs().amax(1, keepdim=True) * (size / 2)
     most = torch.maximum(
         torch.maximum(F.pad(across, (1, 0)), F.pad(across, (0, 1))),
         torch.maximum(F.pad(down, (0, 0, 1, 0)), F.pad(down, (0, 0, 0, 1))),

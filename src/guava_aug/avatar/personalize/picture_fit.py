@@ -100,7 +100,7 @@ class PictureFit:
         """Return observations as the variables have them; `frozen`: no gradient reaches appearance and shape."""
         motion, viewmats, K = self.views(ids)
         *gaussians, joints, transforms = self._posed[frozen](*vars(motion).values())
-        features, alpha = rasterize(PosedGaussians(*gaussians), viewmats, K, *self.seen.size)
+        features, alpha = rasterize(PosedGaussians(*gaussians, joints=None, source=None), viewmats, K, *self.seen.size)
         return Drawn(motion, viewmats, features, alpha, joints, transforms)
 
     # ---- the fit
