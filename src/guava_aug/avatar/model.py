@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from guava_aug.avatar.avatar import Avatar, PosedGaussians
@@ -18,7 +17,7 @@ from guava_aug.avatar.checkpoint import Checkpoint, bare_modules, load_weights, 
 from guava_aug.avatar.config import EMBEDDED as EMBEDDED
 from guava_aug.avatar.config import EMBEDDED_DIR as EMBEDDED_DIR
 from guava_aug.avatar.config import ModelConfig, find_checkpoint, model_location
-from guava_aug.avatar.network import Reconstruction, ReconstructionNetwork
+from guava_aug.avatar.network import Reconstruction, ReconstructionNetwork, project
 from guava_aug.avatar.source_pixels import SourcePixels
 from guava_aug.avatar.styleunet import StyleUNet
 from guava_aug.avatar.visibility import compile_kernel
@@ -27,6 +26,7 @@ from guava_aug.errors import AssetError, DeviceError, UsageError
 from guava_aug.render.backends import PRECISIONS, Backend, Precision
 from guava_aug.render.background import composite
 from guava_aug.render.rasterize import Raster, check_backend, rasterize
+from guava_aug.render.rasterize_grad import rasterize_images
 from guava_aug.runtime.device import device_errors, triton_usable, warm_up
 from guava_aug.runtime.files import is_file, is_folder, is_there
 from guava_aug.runtime.text import one_line
@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 
 BODY_FILE = "body.npz"  # a model directory may contain its own body model
 REFINER_NOISE_SEED = 10  # the original seeds its run with 10, then draws anew for every frame
-_PLACES_PADDING = 13  # to the 16 channels that the rasteriser's kernels take
 _BLENDED = 8  # frames at a time: float32 pictures of many frames would need gigabytes
 
 
@@ -219,11 +218,7 @@ class GuavaModel:
         rgb = self._half(drawn.image)
         if posed.source is None:
             return rgb, drawn.alpha
-        places = draw(
-            posed.means, posed.quats, posed.scales, posed.opacities, F.pad(posed.source.places, (0, _PLACES_PADDING)),
-            viewmats, cameras.K.cpu(), cameras.width, cameras.height,
-        )  # fmt: skip
-        return self._blend(rgb, drawn.alpha, places.image[:, :3], posed.source), drawn.alpha
+        return self._blend(rgb, drawn.alpha, self._draw_places(posed, cameras), posed.source), drawn.alpha
 
     @torch.no_grad()
     def render_layers(self, posed: PosedGaussians, cameras: Cameras) -> Rendered:
@@ -231,12 +226,38 @@ class GuavaModel:
         if posed.source is None:
             raster = self.rasterize(posed, cameras)
             return Rendered(self.refine(raster.image), raster.alpha, raster)
-        channels = posed.features.shape[1]
-        both = replace(posed, features=torch.cat([posed.features, posed.source.places], 1))
-        drawn = self.rasterize(both, cameras)
-        raster = replace(drawn, image=drawn.image[:, :channels])
-        rgb = self._blend(self.refine(raster.image), raster.alpha, drawn.image[:, channels:], posed.source)
+        if self.device.type == "cuda":
+            raster, places = self.rasterize(posed, cameras), self._draw_places(posed, cameras)
+        else:
+            raster, places = self._rasterize_both(posed, cameras)
+        rgb = self._blend(self.refine(raster.image), raster.alpha, places, posed.source)
         return Rendered(rgb, raster.alpha, raster)
+
+    def _maps(self, posed: PosedGaussians, cameras: Cameras) -> Tensor:
+        """Return [T, N, 7], see `SourcePlaces.maps_from`."""
+        assert posed.source is not None
+        lens = Lens.of(cameras.K.cpu(), cameras.width, cameras.height)
+        viewmats = cameras.viewmats.to(self.device).expand(len(posed), -1, -1)
+        return posed.source.maps_from(project(posed.means, viewmats, lens)[..., :2])
+
+    def _draw_places(self, posed: PosedGaussians, cameras: Cameras) -> Tensor:
+        """Return `_maps` splatted on a GPU, [T, 7, H, W]."""
+        n, viewmats = len(posed), cameras.viewmats.to(self.device)
+        image, _, _, _ = rasterize_images(
+            posed.means, posed.quats, posed.scales, posed.opacities.expand(n, -1), self._maps(posed, cameras),
+            viewmats.expand(n, -1, -1), cameras.K.to(self.device).expand(n, -1, -1), cameras.width, cameras.height,
+        )  # fmt: skip
+        return image
+
+    def _rasterize_both(self, posed: PosedGaussians, cameras: Cameras) -> tuple[Raster, Tensor]:
+        """Return features and `_maps`, splatted in one pass; frame by frame, as maps differ from frame to frame."""
+        maps, parts = self._maps(posed, cameras), []
+        for t in range(len(posed)):
+            both = replace(posed[t : t + 1], features=torch.cat([posed.features, maps[t]], 1))
+            parts.append(self.rasterize(both, cameras[t : t + 1] if len(cameras) > 1 else cameras))
+        drawn = Raster(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Raster)))
+        channels = posed.features.shape[1]
+        return replace(drawn, image=drawn.image[:, :channels]), drawn.image[:, channels:]
 
     def _blend(self, rgb: Tensor, alpha: Tensor, places: Tensor, source: SourcePixels) -> Tensor:
         """Return refined colours with the source frame's own pixels."""

@@ -14,7 +14,16 @@ from guava_aug.avatar.avatar import uv_centres
 from guava_aug.avatar.config import ModelConfig
 from guava_aug.avatar.decoders import RawGaussians, UVDecoder, VertexDecoder
 from guava_aug.avatar.encoder import ImageEncoder, ImageFeatures
-from guava_aug.avatar.source_pixels import SourceBlend, SourcePixels, face_cosines, prepare_picture, source_places
+from guava_aug.avatar.source_pixels import (
+    SourceBlend,
+    SourcePixels,
+    SourcePlaces,
+    face_cosines,
+    face_edges,
+    faces_of_vertices,
+    prepare_picture,
+    seen_weight,
+)
 from guava_aug.avatar.styleunet import StyleUNet
 from guava_aug.avatar.visibility import facing, nearest_depth, rasterize_mesh, relative_depth, unhidden
 from guava_aug.body import EhmAssets, PosedBody
@@ -38,16 +47,8 @@ class SourceGeometry:
     from_body: bool = False  # whether `nearest` is measured from the mean vertex, which half precision can hold
 
     def project(self, points: Tensor) -> Tensor:
-        """Return image coordinates [B, n, 3] of world points [B, n, 3]: -1..1, x right, y down; the third is unused."""
-        with torch.autocast(points.device.type, enabled=False):
-            camera = (F.pad(points, (0, 1), value=1.0) @ self.viewmats.transpose(1, 2))[..., :3]
-            z = camera[..., 2] + _DEPTH_EPS
-            scale_x, scale_y, offset_x, offset_y = (
-                self.lens[..., None].unbind(1) if isinstance(self.lens, Tensor) else self.lens.numbers
-            )
-            x = camera[..., 0] * scale_x / z + offset_x
-            y = camera[..., 1] * scale_y / z + offset_y
-            return torch.stack([x, y, camera[..., 2] * scale_x / z], -1)
+        """Return image coordinates [B, n, 3] of world points [B, n, 3], see `project`."""
+        return project(points, self.viewmats, self.lens)
 
     def depth(self, points: Tensor) -> Tensor:
         """Return depths [B, n] in metres of world points [B, n, 3], with the same origin as `nearest`."""
@@ -55,6 +56,20 @@ class SourceGeometry:
             return relative_depth(points, self.viewmats, self.vertices)
         with torch.autocast(points.device.type, enabled=False):
             return torch.stack([_depth(p, v) for p, v in zip(points, self.viewmats, strict=True)])
+
+
+def project(points: Tensor, viewmats: Tensor, lens: Lens | Tensor) -> Tensor:
+    """Return image coordinates [B, n, 3] of world points [B, n, 3]: -1..1, x right, y down; the third is unused.
+
+    lens: one for all, or [B, 4] the numbers of each camera's `Lens`.
+    """
+    with torch.autocast(points.device.type, enabled=False):
+        camera = (F.pad(points, (0, 1), value=1.0) @ viewmats.transpose(1, 2))[..., :3]
+        z = camera[..., 2] + _DEPTH_EPS
+        scale_x, scale_y, offset_x, offset_y = lens[..., None].unbind(1) if isinstance(lens, Tensor) else lens.numbers
+        x = camera[..., 0] * scale_x / z + offset_x
+        y = camera[..., 1] * scale_y / z + offset_y
+        return torch.stack([x, y, camera[..., 2] * scale_x / z], -1)
 
 
 @dataclass(frozen=True)
@@ -143,7 +158,10 @@ class ReconstructionNetwork(nn.Module):
             assert uv.local_pos is not None
             visible = found.uv_visible[:, occupied]
             places = self.source_places(geometry, assets, uv.local_pos[None], found.vertex_visible, visible)
-            source = SourcePixels(places[0], self._source_picture(image, picture))
+            source = SourcePixels(
+                SourcePlaces(*(t[0] for t in vars(places).values())), followed_faces(assets), assets.faces,
+                self._source_picture(image, picture),
+            )  # fmt: skip
         return Reconstruction(
             vertex=found.vertex.rows(lambda v: v[0]),
             uv=uv,
@@ -206,15 +224,17 @@ class ReconstructionNetwork(nn.Module):
         uv_local: Tensor,  # [B, M, 3] of the occupied texels, as predicted
         vertex_visible: Tensor,  # [B, P]
         uv_visible: Tensor,  # [B, M]
-    ) -> Tensor:
-        """Return `SourcePixels.places` [B, P + M, 3] of the Gaussians' centres in the source frames."""
+    ) -> SourcePlaces:
+        """Return where the Gaussians, P of the vertices and M of the texels, lie in B source frames."""
         vertices, occupied = geometry.vertices, assets.uv_face >= 0
         face, bary = assets.uv_face[occupied].long(), assets.uv_bary[occupied]
         centres = torch.cat([vertices, uv_centres(vertices, assets.faces, face, bary, uv_local)], 1)
         at_vertices = face_cosines(vertices, assets.faces, geometry.viewmats)
         on_chart = (at_vertices[:, assets.faces[face]] * bary).sum(-1)
         visible = torch.cat([vertex_visible, uv_visible], 1)
-        return source_places(geometry.project(centres)[..., :2], torch.cat([at_vertices, on_chart], 1), visible)
+        xy = geometry.project(centres)[..., :2]
+        weight = seen_weight(xy, torch.cat([at_vertices, on_chart], 1), visible)
+        return SourcePlaces(xy, weight, face_edges(xy, assets.faces))
 
     def _source_picture(self, image: Tensor, picture: Tensor | None) -> Tensor:
         """Return `SourcePixels.picture` [4, S, S]; without a picture, of the encoder's image on black."""
@@ -272,6 +292,12 @@ class ReconstructionNetwork(nn.Module):
         size = (self.cfg.image_size, self.cfg.image_size)
         rgb = F.interpolate(images, size, mode="bilinear", align_corners=False)
         return F.grid_sample(torch.cat([rgb, uv_map], 1), uv_xy, padding_mode="zeros", align_corners=False)
+
+
+def followed_faces(assets: EhmAssets) -> Tensor:
+    """Return [P + M] the face that each Gaussian of the vertices and the occupied texels follows."""
+    at_vertices = faces_of_vertices(assets.faces, len(assets.body.v_template))
+    return torch.cat([at_vertices, assets.uv_face[assets.uv_face >= 0].long()])
 
 
 def _depth(points: Tensor, viewmat: Tensor) -> Tensor:

@@ -1,15 +1,18 @@
 """The source frame's own pixels at full resolution, for models with `source_pixels`.
 
 The chart and the refiner's first layers are coarser than the picture, so fine patterns and a face that no training
-subject had are lost on the way through the network. Such a model also splats, for every Gaussian, where its centre lies
-in the source picture and how well that place was seen. The mean of these places at a pixel of a new view says where to
-look in the source picture (image-based rendering); a small network decides how much of what is found there replaces the
-refined colour. The original has nothing like it.
+subject had are lost on the way through the network. Such a model also splats, for every Gaussian, the affine map from
+the new view to the source picture that its piece of surface has, and how well the source saw it. The mean of these maps
+at a pixel says where to look in the source picture (image-based rendering); a small network decides how much of what is
+found there replaces the refined colour. The original has nothing like it.
+
+The mean of the Gaussians' places alone would be off by one to two pixels, as they are neither evenly spread nor equally
+large; with the maps, each says where the pixel lies and not where its own centre does.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -22,21 +25,77 @@ _INPUTS = 8  # of the gate: refined RGB, alpha, RGB found times its weight, weig
 _WIDTH = 16
 _FIRST_GATE = -2.0  # before training: mostly the refined colour
 _SMALL = 1e-4
+_FLAT = 0.05  # determinant of a face's edges over their squared lengths: seen nearly from the edge
 _EDGE = 2  # pixels at the mask's edge that may show background
 _GRAZING, _FULL = 0.1, 0.5  # cosines between surface normal and line of sight: nothing below one, all from the other
 _STEADY, _BROKEN = 3.0, 6.0  # source pixels from one pixel to the next: one surface, and certainly two
 
 
 @dataclass(frozen=True)
-class SourcePixels:
-    """The source picture, and where each Gaussian's centre lies in it."""
+class SourcePlaces:
+    """Where Gaussians lie in source pictures; leading dimensions "..." are those of a batch."""
 
-    places: Tensor  # [N, 3] weight 0..1 times x, weight times y (-1..1, x right, y down), weight
+    xy: Tensor  # [..., N, 2] of their centres, -1..1, x right, y down
+    weight: Tensor  # [..., N] 0..1: how well the source saw them
+    edges: Tensor  # [..., F, 2, 2] two edges of each face of the body, as columns
+
+    def maps_from(self, centres: Tensor, faces: Tensor, face_of: Tensor) -> Tensor:
+        """Return what is splatted for views that see the centres at `centres` [..., N, 2], -1..1: [..., N, 7].
+
+        The affine map of a Gaussian from the view to the source picture, times its weight: where the view's origin
+        goes [2], its matrix [2, 2] row by row; and the weight. The first P Gaussians are the body's vertices.
+
+        Args:
+            centres: [..., N, 2] image coordinates in the view; more leading dimensions than the places may have.
+            faces: [F, 3].
+            face_of: [N] the face that each Gaussian follows.
+        """
+        matrix = self.edges @ _inverse(face_edges(centres, faces))
+        each = matrix[..., face_of, :, :]  # [..., N, 2, 2]
+        origin = self.xy - (each @ centres[..., None])[..., 0]
+        weight = self.weight[..., None].expand_as(origin[..., :1])
+        return torch.cat([origin * weight, each.flatten(-2) * weight, weight], -1)
+
+
+@dataclass(frozen=True)
+class SourcePixels:
+    """The source picture, and where the N Gaussians of an avatar lie in it."""
+
+    places: SourcePlaces
+    face_of: Tensor  # [N] the face that each Gaussian follows
+    faces: Tensor  # [F, 3]
     picture: Tensor  # [4, S, S] RGB times alpha, and alpha without the mask's edge, 0..1
 
     def rows(self, keep: Tensor) -> SourcePixels:
         """Return the places of some Gaussians, with the same picture."""
-        return SourcePixels(self.places[keep], self.picture)
+        places = replace(self.places, xy=self.places.xy[keep], weight=self.places.weight[keep])
+        return replace(self, places=places, face_of=self.face_of[keep])
+
+    def maps_from(self, centres: Tensor) -> Tensor:
+        """Return `SourcePlaces.maps_from` [T, N, 7] of T views with centres [T, N, 2]."""
+        return self.places.maps_from(centres, self.faces, self.face_of)
+
+
+def face_edges(points: Tensor, faces: Tensor) -> Tensor:
+    """Return two edges [..., F, 2, 2], as columns, of faces with corners among `points` [..., N, 2]."""
+    a, b, c = (points[..., faces[:, k], :] for k in range(3))
+    return torch.stack([b - a, c - a], -1)
+
+
+def faces_of_vertices(faces: Tensor, count: int) -> Tensor:
+    """Return [count] the first face at each vertex."""
+    first = torch.full((count,), len(faces) - 1, dtype=torch.int64, device=faces.device)
+    number = torch.arange(len(faces), device=faces.device).repeat_interleave(3)
+    return first.scatter_reduce(0, faces.long().flatten(), number, "amin")
+
+
+def _inverse(m: Tensor) -> Tensor:
+    """Return the inverse of matrices [..., 2, 2]; 0 for faces seen from the edge."""
+    (a, b), (c, d) = (row.unbind(-1) for row in m.unbind(-2))
+    det = a * d - b * c
+    flat = det.abs() < _FLAT * (a * a + b * b + c * c + d * d)
+    inverse = torch.stack([torch.stack([d, -b], -1), torch.stack([-c, a], -1)], -2)
+    return torch.where(flat, 0.0, 1 / torch.where(flat, 1.0, det))[..., None, None] * inverse
 
 
 def prepare_picture(both: Tensor, size: int) -> Tensor:
@@ -54,26 +113,32 @@ def face_cosines(vertices: Tensor, faces: Tensor, viewmats: Tensor) -> Tensor:
     return (F.normalize(area_normals(vertices, faces), dim=-1) * toward).sum(-1)
 
 
-def source_places(xy: Tensor, cosines: Tensor, visible: Tensor) -> Tensor:
-    """Return `SourcePixels.places` [..., 3] of image coordinates [..., 2] (-1..1), cosines [...] and visibility."""
-    weight = ((cosines - _GRAZING) / (_FULL - _GRAZING)).clamp(0, 1) * visible * (xy.abs().amax(-1) < 1)
-    return torch.cat([xy.clamp(-1, 1) * weight[..., None], weight[..., None]], -1)
+def seen_weight(xy: Tensor, cosines: Tensor, visible: Tensor) -> Tensor:
+    """Return how well the source saw Gaussians, 0..1, of image coordinates [..., 2], cosines [...] and visibility."""
+    return ((cosines - _GRAZING) / (_FULL - _GRAZING)).clamp(0, 1) * visible * (xy.abs().amax(-1) < 1)
 
 
 def look_up(places: Tensor, alpha: Tensor, picture: Tensor) -> tuple[Tensor, Tensor]:
     """Return the source colour [T, 3, H, W] seen at each pixel, and its weight [T, 1, H, W] 0..1.
 
     Args:
-        places: [T, 3, H, W] splatted `SourcePixels.places`.
+        places: [T, 7, H, W] splatted `SourcePlaces.maps_from`.
         alpha: [T, 1, H, W] 0..1.
         picture: [T, 4, S, S] as `SourcePixels.picture`.
     """
-    share = places[:, 2:]
-    xy = places[:, :2] / share.clamp(min=_SMALL)
-    # the rasteriser's coordinate in a pixel is that of its centre
+    share = places[:, 6:]
+    x, y = (_centres(n, places).view(shape) for n, shape in ((places.shape[3], (1, -1)), (places.shape[2], (-1, 1))))
+    at_x = places[:, 0] + places[:, 2] * x + places[:, 3] * y
+    at_y = places[:, 1] + places[:, 4] * x + places[:, 5] * y
+    xy = torch.stack([at_x, at_y], 1) / share.clamp(min=_SMALL)
     found = F.grid_sample(picture, xy.permute(0, 2, 3, 1), padding_mode="zeros", align_corners=False)
     weight = (share / alpha.clamp(min=_SMALL)).clamp(0, 1) * found[:, 3:] * _one_surface(xy, picture.shape[-1])
     return (found[:, :3] / found[:, 3:].clamp(min=_SMALL)).clamp(0, 1), weight
+
+
+def _centres(count: int, like: Tensor) -> Tensor:
+    """Return [count] coordinates -1..1 of pixel centres."""
+    return (torch.arange(count, device=like.device, dtype=like.dtype) * 2 + 1) / count - 1
 
 
 def _one_surface(xy: Tensor, size: int) -> Tensor:

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from guava_aug.avatar.avatar import CanonicalGeometry, appearance, pose_gaussians
 from guava_aug.avatar.config import ModelConfig
 from guava_aug.avatar.decoders import RawGaussians
-from guava_aug.avatar.network import ReconstructionNetwork, SourceGeometry, embed_directions
-from guava_aug.avatar.source_pixels import prepare_picture
+from guava_aug.avatar.network import ReconstructionNetwork, SourceGeometry, embed_directions, followed_faces, project
+from guava_aug.avatar.source_pixels import SourcePlaces, prepare_picture
 from guava_aug.avatar.styleunet import StyleUNet
 from guava_aug.body import EhmAssets
-from guava_aug.render.rasterize_grad import rasterize_grad
+from guava_aug.render.rasterize_grad import rasterize_grad, rasterize_images
 from guava_aug.views.cameras import lens_matrices
 
 _MAX_FACE_SCALES = 8.0
@@ -112,22 +112,31 @@ class TrainingModel(nn.Module):
         rgb = refined
         if self.config.source_pixels:
             with torch.no_grad():  # where Gaussians lie is learnt from what they show
-                places = self._source_places(sources, uv, visible)
-                looks = rasterize_grad(means, quats, scales, opacities, places, poses.viewmats, K, size, size)
-            rgb = self._blend(refined, drawn.alpha.detach(), looks.image, sources.pictures, amp)
+                places, _, _, _ = rasterize_images(
+                    means.flatten(0, 1), quats.flatten(0, 1), scales.flatten(0, 1),
+                    opacities.repeat_interleave(means.shape[1], 0), self._source_maps(sources, uv, visible, means, poses),
+                    poses.viewmats.flatten(0, 1), K.flatten(0, 1), size, size,
+                )  # fmt: skip
+            rgb = self._blend(refined, drawn.alpha.detach(), places, sources.pictures, amp)
         return Predicted(rgb, refined, drawn.image[:, :, :3], drawn.alpha, vertex, uv)
 
-    def _source_places(self, sources: Sources, uv: RawGaussians, visible: Tensor) -> Tensor:
-        P = sources.vertices.shape[1]
+    def _source_maps(self, sources: Sources, uv: RawGaussians, visible: Tensor, means: Tensor, poses: Poses) -> Tensor:
+        """Return [B K, N, 7] of `SourcePlaces.maps_from`."""
+        P, k = sources.vertices.shape[1], means.shape[1]
         assert uv.local_pos is not None
-        return self.network.source_places(_geometry(sources), self.assets, uv.local_pos, visible[:, :P], visible[:, P:])
+        found = self.network.source_places(
+            _geometry(sources), self.assets, uv.local_pos, visible[:, :P], visible[:, P:]
+        )
+        each = SourcePlaces(*(t.repeat_interleave(k, 0) for t in vars(found).values()))
+        seen = project(means.flatten(0, 1), poses.viewmats.flatten(0, 1), poses.lenses.flatten(0, 1))[..., :2]
+        return each.maps_from(seen, self.assets.faces, followed_faces(self.assets))
 
     def _blend(self, refined: Tensor, alpha: Tensor, places: Tensor, pictures: Tensor, amp: bool) -> Tensor:
         prepared = prepare_picture(pictures, self.config.image_size)
-        each = prepared[:, None].expand(-1, places.shape[1], -1, -1, -1)
+        each = prepared.repeat_interleave(refined.shape[1], 0)
         with _autocast(refined, amp):
-            rgb: Tensor = self.network.source_blend(*(t.flatten(0, 1) for t in (refined, alpha, places, each)))
-        return rgb.unflatten(0, places.shape[:2])
+            rgb: Tensor = self.network.source_blend(refined.flatten(0, 1), alpha.flatten(0, 1), places, each)
+        return rgb.unflatten(0, refined.shape[:2])
 
     def reconstruct(self, s: Sources, direction: Tensor) -> tuple[RawGaussians, RawGaussians, Tensor]:
         """Return canonical Gaussians of B subjects, and which of them the source frame sees.

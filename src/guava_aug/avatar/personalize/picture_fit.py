@@ -99,8 +99,9 @@ class PictureFit:
     def draw(self, ids: Tensor, *, frozen: bool) -> Drawn:
         """Return observations as the variables have them; `frozen`: no gradient reaches appearance and shape."""
         motion, viewmats, K = self.views(ids)
-        *gaussians, joints, transforms = self._posed[frozen](*vars(motion).values())
-        features, alpha = rasterize(PosedGaussians(*gaussians, joints=None, source=None), viewmats, K, *self.seen.size)
+        means, quats, scales, opacities, looks, joints, transforms = self._posed[frozen](*vars(motion).values())
+        posed = PosedGaussians(means, quats, scales, opacities, looks)
+        features, alpha = rasterize(posed, viewmats, K, *self.seen.size)
         return Drawn(motion, viewmats, features, alpha, joints, transforms)
 
     # ---- the fit
