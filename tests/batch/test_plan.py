@@ -18,7 +18,7 @@ import torch
 from fakes import FakeModel, write_clip
 from guava_aug import UsageError, augment
 from guava_aug.batch.config import RunConfig
-from guava_aug.batch.config_diff import ConfigMismatchError
+from guava_aug.batch.config_diff import EMBEDDED_BEFORE, ConfigMismatchError, Difference, explain_differences
 from guava_aug.batch.fingerprint import (
     cached_weights_digest,
     fingerprint,
@@ -408,6 +408,14 @@ def test_a_rate_that_is_a_fraction_is_kept_exactly(tracked: Path, tmp_path: Path
     header = next(iter(History(out).workers.values())).header
     assert header["config"]["fps"] == "30000/1001"
     assert RunConfig.from_json(header["config"]).fps == ntsc  # what `retry` and child processes are given
+
+
+def test_views_of_the_model_that_an_earlier_version_had_embedded_name_that_version():
+    (old,) = EMBEDDED_BEFORE
+    said = explain_differences([Difference("one", "easy", "weights", old, "b" * 32)])
+    assert f"{old} is the embedded model of guava-aug 0.1.0: to go on with it, use that version" in said
+    other = explain_differences([Difference("one", "easy", "weights", "a" * 32, "b" * 32)])
+    assert "embedded" not in other
 
 
 @pytest.mark.parametrize("content", [b"", b"x", None])

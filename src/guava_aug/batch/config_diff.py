@@ -23,6 +23,8 @@ FLAGS = {
     "avatar_version": "way of fitting avatars (version of guava-aug)",
     **{declared.name: f"--{declared.flag}" for declared in options_of(RunConfig) if declared.decides_pixels},
 }
+# Weights that an earlier version had embedded, by their digest: no flag of this version brings them back.
+EMBEDDED_BEFORE = {"656c8aa9575e2ad8f9c2660e0da54a63": "0.1.0"}
 ADVICE = "Use those of the earlier run, or another --output_root, or --overwrite to make these views again"
 
 
@@ -109,5 +111,11 @@ def explain_differences(
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
             where = printable(f"{found[0].video} / {found[0].label}") + more
             lines.append(f"  {names.get(key, key)}: made with {then}, this run {now} ({where})")
+            if key == "weights" and then in EMBEDDED_BEFORE:
+                version = EMBEDDED_BEFORE[then]
+                lines.append(
+                    f"    {then} is the embedded model of guava-aug {version}: to go on with it, use that version, or give "
+                    "the folder with its model.safetensors and body.npz as --model_path"
+                )
         paragraphs.append("\n".join(lines))
     return "\n".join([*paragraphs, f"{pluralize(len(views), 'view')} in all. {advice}"])

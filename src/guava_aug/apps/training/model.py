@@ -112,9 +112,10 @@ class TrainingModel(nn.Module):
         rgb = refined
         if self.config.source_pixels:
             with torch.no_grad():  # where Gaussians lie is learnt from what they show
+                maps = self._source_maps(sources, uv, visible, means, poses)
                 places, _, _, _ = rasterize_images(
                     means.flatten(0, 1), quats.flatten(0, 1), scales.flatten(0, 1),
-                    opacities.repeat_interleave(means.shape[1], 0), self._source_maps(sources, uv, visible, means, poses),
+                    opacities.repeat_interleave(means.shape[1], 0), maps,
                     poses.viewmats.flatten(0, 1), K.flatten(0, 1), size, size,
                 )  # fmt: skip
             rgb = self._blend(refined, drawn.alpha.detach(), places, sources.pictures, amp)
