@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -22,6 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from guava_aug.apps.evaluation.metrics import WINDOW, inner, ssim_map
+from guava_aug.runtime.text import in_short
+
+log = logging.getLogger(__name__)
 
 SOLID = 0.5  # alpha and mask from here on are person
 GET_FLIP = "needs flip-evaluator: pip install 'guava-aug[evaluate]'"
@@ -39,7 +43,10 @@ def flip_program() -> Flip | None:
     """Return `evaluate` of the package flip-evaluator; None: it is not installed, or does not load."""
     try:
         return importlib.import_module("flip_evaluator").evaluate
-    except (ImportError, AttributeError, OSError):
+    except ModuleNotFoundError:
+        return None
+    except (ImportError, AttributeError, OSError) as error:
+        log.warning("flip-evaluator is installed and does not load: %s", in_short(error))
         return None
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,10 @@ from torch import Tensor
 from guava_aug.apps.evaluation.mesh import plain_surface
 from guava_aug.apps.synthetic.raster import rasterize
 from guava_aug.apps.synthetic.render import project
+from guava_aug.runtime.text import in_short
 from guava_aug.views.cameras import Cameras
+
+log = logging.getLogger(__name__)
 
 GET_CVVDP = "needs cvvdp: pip install cvvdp"
 _SLACK = 0.01  # metres a point may lie behind the z-buffer and still be seen: own surface, slope
@@ -94,7 +98,10 @@ def cvvdp_program() -> Any | None:
     """Return the module of the package cvvdp; None: it is not installed, or does not load."""
     try:
         return importlib.import_module("pycvvdp")
-    except (ImportError, OSError):
+    except ModuleNotFoundError:
+        return None
+    except Exception as error:  # also what its many packages raise, such as a torchvision of another torch
+        log.warning("cvvdp is installed and does not load: %s", in_short(error))
         return None
 
 
@@ -110,7 +117,7 @@ def cvvdp_jod(pictures: Sequence[Tensor], truth: Sequence[Tensor], fps: float, d
     program = cvvdp_program()
     if program is None:
         return None
-    metric = program.cvvdp(display_name=_DISPLAY, device=device)
+    metric = program.cvvdp(display_name=_DISPLAY, device=device, quiet=True)
     video = lambda frames: (torch.stack(list(frames)).clamp(0, 1) * _LEVELS).round().byte().cpu().numpy()
     quality, _ = metric.predict(video(pictures), video(truth), dim_order="FCHW", frames_per_second=float(fps))
     return float(quality)
