@@ -11,7 +11,7 @@ from guava_aug.cli.evaluate import EvaluateFlags, write_text
 from guava_aug.cli.exit_codes import OK, SOME_FAILED
 from guava_aug.errors import InputError, UsageError
 from guava_aug.runtime.files import is_there
-from guava_aug.runtime.text import explain
+from guava_aug.runtime.text import explain, in_short
 
 if TYPE_CHECKING:
     from guava_aug.apps.evaluation.likeness import Likeness
@@ -97,8 +97,11 @@ def _checked(flags: EvaluateFlags) -> Path:
 
 def _videos(flags: EvaluateFlags, root: Path, model: GuavaModel) -> tuple[list[Likeness], dict[str, str]]:
     """Return what was measured, and why others were not, by name."""
+    import torch
+
     from guava_aug.apps.evaluation.self_view import measure_self_view
     from guava_aug.batch.plan import unique_names
+    from guava_aug.runtime.device import lack_of_memory_as_such, release_memory
     from guava_aug.tracked import BodyOutline, TrackedVideo
     from guava_aug.tracked.layout import check_root, real_names, scan_videos, why_no_videos
 
@@ -110,17 +113,24 @@ def _videos(flags: EvaluateFlags, root: Path, model: GuavaModel) -> tuple[list[L
     if not names:
         raise UsageError(why_no_videos(root))
     outline = BodyOutline(model.body)
-    results, failed = [], {}
+    results: list[Likeness] = []
+    failed: dict[str, str] = {}
     for number, name in enumerate(names, 1):
         log.info("[%d/%d] %s", number, len(names), name)
         try:
             video = TrackedVideo.open(root, name, source_frame=flags.source_frame)
-            results.append(measure_self_view(
-                model, video, flags.personalize, most=flags.frames, steps=flags.steps, outline=outline
-            ))  # fmt: skip
+            with lack_of_memory_as_such():
+                found = measure_self_view(
+                    model, video, flags.personalize, most=flags.frames, steps=flags.steps, outline=outline
+                )
+            results.append(found)
+        except torch.cuda.OutOfMemoryError as error:
+            failed[name] = f"the GPU has too little memory ({in_short(error)}); give --personalize fast"
         except (InputError, UsageError) as error:
-            log.error("%s failed: %s", name, explain(error))
             failed[name] = explain(error)
+        if name in failed:
+            log.error("%s failed: %s", name, failed[name])
+            release_memory(model.device)
     return results, failed
 
 

@@ -12,13 +12,14 @@ import torch
 from guava_aug.apps.evaluation import person_scores, real_report, stability
 from guava_aug.apps.evaluation.crops import part_regions
 from guava_aug.apps.evaluation.landmarks import Found, landmark_scores
-from guava_aug.apps.evaluation.likeness import AFTER, BEFORE, KEPT_BACK, TRUTH, Likeness, Row
+from guava_aug.apps.evaluation.likeness import AFTER, BEFORE, KEPT_BACK, TRUTH, Likeness, Row, Strip
 from guava_aug.apps.evaluation.person_scores import apply_colors, match_backgrounds, score
 from guava_aug.apps.evaluation.self_view import measure_self_view, middle_stretch, preset_of, spread
 from guava_aug.apps.evaluation.stability import body_flow, warp_error
 from guava_aug.assets import embedded_path
 from guava_aug.avatar.model import load_model
 from guava_aug.cli import main
+from guava_aug.errors import InputError
 from guava_aug.tracked import TrackedVideo
 from guava_aug.views.cameras import Cameras, tracked_cameras
 from tiny_model import write_tiny_model
@@ -301,6 +302,28 @@ def test_calibrated_views_are_scored_in_every_camera_before_and_after(tiny_model
     assert (tmp_path / "out/signer_a_camera_b.png").is_file()
     assert "signer_a, camera b: " in capsys.readouterr().out
     assert main([*argv, "--fit_cameras", "b", "a"]) == 2 and "the source camera 'a'" in capsys.readouterr().err
+
+
+def test_a_video_that_cannot_be_measured_is_named_and_the_others_go_on(tiny_model, tmp_path, monkeypatch, capsys):
+    import guava_aug.apps.evaluation.self_view as module
+
+    def measure(model, video, personalize, **more):
+        if video.name == "signer_a":
+            raise torch.cuda.OutOfMemoryError("2 GiB")
+        if video.name == "signer_b":
+            raise InputError("signer_b: no frame is kept back")
+        picture = np.zeros((8, 8, 3), np.uint8)
+        row = Row(KEPT_BACK, BEFORE, "person", {"psnr": 20.0, "iou": 0.9})
+        return Likeness(video.name, "self view", personalize, ("own",), {}, [row], {},
+                        [Strip("frame 2", video.name, (TRUTH, BEFORE), (picture, picture))])  # fmt: skip
+
+    monkeypatch.setattr(module, "measure_self_view", measure)
+    argv = ["evaluate", "--real", str(CLIPS), "--model_path", str(tiny_model), "--device", "cpu"]
+    assert main([*argv, "--output", str(tmp_path)]) == 3
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert [v["name"] for v in found["videos"]] == ["signer_c"] and set(found["failed"]) == {"signer_a", "signer_b"}
+    assert "too little memory" in found["failed"]["signer_a"] and (tmp_path / "signer_c.png").is_file()
+    assert "signer_c: 20.00 dB, IoU 0.900" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
