@@ -14,10 +14,12 @@ import torch
 from guava_aug.apps.synthetic import default_body_path
 from guava_aug.avatar.avatar import Avatar
 from guava_aug.avatar.decoders import RawGaussians
-from guava_aug.avatar.personalize import Observations, Rates, Weights
+from guava_aug.avatar.personalize import Observations, Rates, Weights, photometric
 from guava_aug.avatar.personalize.config import FitConfig
 from guava_aug.avatar.personalize.photometric import (
     Figures,
+    PhotometricConfig,
+    PhotometricFitter,
     default_config,
     fade,
     frames_given_up,
@@ -26,7 +28,9 @@ from guava_aug.avatar.personalize.photometric import (
 )
 from guava_aug.avatar.personalize.picture_fit import rasterize
 from guava_aug.avatar.personalize.pose_fit import PoseFit
+from guava_aug.avatar.personalize.video import TooFewFramesError
 from guava_aug.body import EhmModel, Identity, Motion, load_body_file
+from guava_aug.errors import InputError
 from guava_aug.tracked.fit.quality import PARTS
 from guava_aug.views.cameras import intrinsics
 
@@ -180,6 +184,69 @@ def test_changes_fade_beside_a_frame_that_is_given_up(motion: Motion) -> None:
     share = (mixed.body_pose - old.body_pose)[:, 0, 0]
     assert share[2] == 0 and torch.allclose(share[7:], torch.ones(T - 7))
     assert (share[2:7].diff() > 0).all() and share.diff().abs().max() < 0.34
+
+
+@pytest.fixture
+def fitter() -> PhotometricFitter:
+    made = PhotometricFitter.__new__(PhotometricFitter)
+    made.model, made.config, made.size = SimpleNamespace(device=torch.device("cpu")), PhotometricConfig(), SIZE
+    return made
+
+
+@pytest.fixture
+def clip(motion: Motion, viewmats: torch.Tensor) -> tuple[SimpleNamespace, SimpleNamespace]:
+    """A video and its landmark fit."""
+    landmarks = SimpleNamespace(found=np.ones(FRAMES, bool))
+    fitted = SimpleNamespace(
+        identity="identity",
+        motion=motion,
+        viewmats=viewmats,
+        quality="quality",
+        clip=SimpleNamespace(landmarks=landmarks),
+    )
+    return SimpleNamespace(name="clip", num_frames=FRAMES), fitted
+
+
+def test_a_clip_that_the_gpu_has_no_memory_for_keeps_its_landmark_fit(
+    fitter: PhotometricFitter, clip: tuple[SimpleNamespace, SimpleNamespace], caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    video, fitted = clip
+    for error in (torch.cuda.OutOfMemoryError("2 GiB"), RuntimeError("Triton Error [CUDA]: out of memory")):
+        ticks: list[int] = []
+
+        def work(*args: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(photometric, "_Refining", work)
+        found = fitter.refine(video, fitted, ticks.append)
+        assert (found.identity, found.quality) == ("identity", "quality") and found.motion is fitted.motion
+        assert found.report["used"] is False and "too little memory on the GPU" in str(found.report["why_not"])
+        assert sum(ticks) == FRAMES and "the fit to its landmarks stays" in caplog.text
+
+
+def test_a_frame_that_cannot_be_read_is_no_frame_without_a_person(
+    fitter: PhotometricFitter, clip: tuple[SimpleNamespace, SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video, fitted = clip
+
+    def fails(error: Exception) -> None:
+        def observe(*args: object, **more: object) -> None:
+            raise error
+
+        monkeypatch.setattr(photometric, "observe_video", observe)
+
+    refining = photometric._Refining.__new__(photometric._Refining)
+    refining.fitter, refining.video, refining.fitted = fitter, video, fitted
+    refining.config, refining.model, refining.device = fitter.config, fitter.model, fitter.model.device
+    refining.progress = photometric._Progress(FRAMES, lambda n: None)
+    fails(TooFewFramesError("two frames"))
+    assert refining.run().report == {"used": False, "why_not": "too few frames show the person"}
+    fails(InputError("frame 1 is damaged"))
+    with pytest.raises(InputError, match="frame 1 is damaged"):
+        refining.run()
+    with pytest.raises(InputError, match="frame 1 is damaged"):
+        refining.measure(None, fitted.motion, fitted.viewmats)  # type: ignore[arg-type]
 
 
 def test_a_cpu_does_with_small_pictures() -> None:

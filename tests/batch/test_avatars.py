@@ -347,6 +347,8 @@ def test_auto_is_full_on_a_gpu_off_on_a_cpu_and_as_before_in_a_folder_that_was_b
     config = RunConfig(tmp_path / "tracked", tmp_path / "out", personalize="auto", difficulties=("easy",))
     monkeypatch.setattr("guava_aug.runtime.device.gpu_usable", lambda: True)
     assert settle(config).personalize == "full" and "there is a GPU" in caplog.text
+    assert settle(replace(config, engine="ray")).personalize == "full"
+    assert "if the cluster's workers have none, give --personalize off" in caplog.text
     assert settle(replace(config, device="cpu")).personalize == "off" and "on a CPU" in caplog.text
     assert settle(config, "cpu").personalize == "off" and settle(config, "cuda:0").personalize == "full"
     monkeypatch.setattr("guava_aug.runtime.device.gpu_usable", lambda: False)
@@ -393,8 +395,11 @@ def test_the_command_makes_avatars_alone(
     write_person(tracked, "clip", FRAMES)
     words = ["--model_path", str(weights), "--device", "cpu"]
     assert main(["personalise", str(tracked), "clip", *words, "--json"]) == 0
-    (row,) = json.loads(capfd.readouterr().out)["avatars"]
-    assert row["video"] == "clip" and row["new"] and row["used"] and row["preset"] == "fast"
+    said = json.loads(capfd.readouterr().out)
+    (row,) = said["avatars"]
+    assert said["complete"] and row["video"] == "clip" and row["new"] and row["used"] and row["preset"] == "fast"
+    assert (row["before"], row["after"], row["frames"], row["kept_back"], row["seconds"]) == (10.0, 12.0, 4, 1, 0.5)
+    assert type(row["frames"]) is int and type(row["before"]) is float
     assert Path(row["path"]).parent == tracked / ".guava-aug" / "avatars" / "clip"
     assert main(["personalize", str(tracked), "clip", "none", *words]) == 3
     shown = capfd.readouterr().out
@@ -405,7 +410,87 @@ def test_the_command_makes_avatars_alone(
     assert "likeness of persons" in shown
     assert fits == ["clip"]
     assert main(["personalize", str(tracked), *words, "--overwrite"]) == 0 and fits == ["clip", "clip"]
+    capfd.readouterr()
     assert main(["check", str(tracked), "--fast"]) == 0  # its folder of avatars is no video
+    shown = capfd.readouterr().out
+    assert "1 video, 1 good" in shown and "fitted avatars in " in shown and ": 1 used, 0 not" in shown
+    assert "  clip: avatar fitted (fast, 4 frames, 0.5 s): 10.00 dB before, 12.00 after" in shown
+    next((tracked / ".guava-aug/avatars/clip").glob("*.safetensors")).write_bytes(b"damaged")
+    assert main(["check", str(tracked), "--fast", "--avatar_root", str(tracked / ".guava-aug/avatars")]) == 0
+    shown = capfd.readouterr().out
+    assert ": 0 used, 1 not" in shown and "clip: cannot read the avatar file" in shown
+    assert main(["check", str(tracked), "--fast", "--avatar_root", str(tmp_path / "none")]) == 2
+
+
+def test_an_interruption_keeps_what_is_known_by_then(
+    places: tuple[Path, Path],
+    model: GuavaModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    painted = _painted(lambda name: None)
+
+    def fit(model: GuavaModel, video: TrackedVideo, *args: Any, **more: Any) -> PersonalizedVideo:
+        if video.name == "second":
+            raise KeyboardInterrupt
+        return painted(model, video, *args, **more)
+
+    monkeypatch.setattr(library, "personalize_video", fit)
+    monkeypatch.setattr("guava_aug.avatar.model.load_model", lambda *args, **options: model)
+    for name in ("first", "second"):
+        write_person(tmp_path, name, FRAMES)
+    words = ["personalize", str(tmp_path), "--model_path", str(places[1]), "--device", "cpu", "--json"]
+    assert main(words) not in (0, 3)
+    shown = capfd.readouterr()
+    said = json.loads(shown.out)
+    assert said["complete"] is False and [row["video"] for row in said["avatars"]] == ["first"]
+    assert "1 avatar: 1 better than before" in shown.err
+
+
+def test_a_file_in_the_place_of_the_avatars_is_refused_by_a_dry_run_too(
+    places: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    words = [
+        "run",
+        str(places[0]),
+        str(tmp_path / "out"),
+        "--model_path",
+        str(places[1]),
+        "--device",
+        "cpu",
+        "--dry_run",
+    ]
+    assert main([*words, "--personalize", "fast", "--avatar_root", str(tmp_path / "file")]) != 0
+    assert "--avatar_root" in capfd.readouterr().err
+    assert main([*words, "--avatar_root", str(tmp_path / "file")]) == 0  # off: nobody needs it
+
+
+def test_what_fails_in_a_fit_is_told_as_what_it_is(
+    places: tuple[Path, Path], model: GuavaModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = TrackedVideo.open(places[0], "clip")
+
+    def fails(error: Exception) -> Callable[..., PersonalizedVideo]:
+        def fit(*args: Any, **more: Any) -> PersonalizedVideo:
+            raise error
+
+        return fit
+
+    for error, kind, words in (
+        (PermissionError(13, "kernel cache"), InputError, r"clip: the fit of its avatar stopped \(.*kernel cache"),
+        (torch.cuda.OutOfMemoryError("2 GB"), OutputError, r"too little memory to fit the avatar .*2 GB"),
+        (RuntimeError("CUDA error: out of memory"), OutputError, r"too little memory to fit the avatar"),
+    ):
+        monkeypatch.setattr(library, "personalize_video", fails(error))
+        with pytest.raises(kind, match=words) as raised:
+            AvatarStore(tmp_path, "fast", "w").get(model, video)
+        assert "cannot be kept" not in str(raised.value)
+        assert not list((tmp_path / "clip").glob("*"))
+    monkeypatch.setattr(library, "personalize_video", fails(RuntimeError("CUDA error: an illegal memory access")))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        AvatarStore(tmp_path, "fast", "w").get(model, video)
 
 
 def test_too_few_frames_are_named_with_the_flag_that_helps(tmp_path: Path, model: GuavaModel) -> None:

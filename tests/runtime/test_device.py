@@ -247,3 +247,27 @@ def test_a_warm_up_compiles_what_the_first_video_calls():
     float32, int64 = "array(float32, 2d, C)", "array(int64, 2d, C)"
     assert [str(kind) for kind in visibility._rasterize.signatures[0][:2]] == [float32, int64]
     assert len(visibility._rasterize.signatures) == 1
+
+
+def test_a_lack_of_memory_is_told_as_such_whatever_it_led_to() -> None:
+    """A capture that runs out of memory ends with a CUDA error while the first error is dealt with."""
+    short = torch.cuda.OutOfMemoryError("tried to allocate 2 GiB")
+    with pytest.raises(torch.cuda.OutOfMemoryError, match="2 GiB"), device.lack_of_memory_as_such():
+        try:
+            raise short
+        finally:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+    with pytest.raises(torch.cuda.OutOfMemoryError) as same, device.lack_of_memory_as_such():
+        raise short
+    assert same.value is short
+    for text in ("Triton Error [CUDA]: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"):
+        with pytest.raises(torch.cuda.OutOfMemoryError), device.lack_of_memory_as_such():
+            raise RuntimeError(text)
+    for error in (
+        RuntimeError("CUDA error: an illegal memory access"),
+        KeyboardInterrupt(),
+        ValueError("out of memory"),
+    ):
+        with pytest.raises(type(error)) as other, device.lack_of_memory_as_such():
+            raise error
+        assert other.value is error

@@ -123,3 +123,86 @@ def test_a_lock_that_another_one_took_over_is_left_alone(tmp_path: Path) -> None
         (tmp_path / "b.lock").write_text(theirs)
     assert (tmp_path / "b.lock").read_text() == theirs
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.lock", "b.lock"]
+
+
+def _dead(token: str) -> str:
+    """The content of a lock whose owner has ended."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    return json.dumps({"token": token, "host_id": host_id(), "pid": child.pid, "since": time.time(), "host": "h"})
+
+
+def test_a_taker_over_that_was_slow_leaves_the_new_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both see the dead owner's lock; one takes it over while the other is about to: only one has it."""
+    lock = tmp_path / "a.lock"
+    lock.write_text(_dead("dead"))
+    take_away, owners = module._take_away, []
+
+    def slow(path: Path, token: object) -> bool:
+        monkeypatch.setattr(module, "_take_away", take_away)
+        with lock_file(lock) as mine:  # the other process, from beginning to end of its taking over
+            owners.append(mine)
+            theirs = lock.read_text()
+            assert take_away(path, token)  # what the slow one does now
+            assert lock.read_text() == theirs
+            with lock_file(lock, is_done=lambda: True) as second:
+                assert not second
+        return True
+
+    monkeypatch.setattr(module, "_take_away", slow)
+    with lock_file(lock) as mine:
+        assert mine and owners == [True]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_many_that_take_over_one_lock_have_it_one_after_the_other(tmp_path: Path) -> None:
+    lock, held, most = tmp_path / "a.lock", [], []
+    lock.write_text(_dead("dead"))
+
+    def work() -> None:
+        with lock_file(lock) as mine:
+            held.append(mine)
+            most.append(len(held))
+            time.sleep(0.01)
+            held.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 8 and list(tmp_path.iterdir()) == []
+
+
+def test_what_a_process_left_that_died_while_it_took_over_does_not_stay(tmp_path: Path) -> None:
+    lock = tmp_path / "a.lock"
+    lock.write_text(_dead("dead"))
+    module._right_to_remove(lock, "dead").write_text(_dead("taker"))
+    (tmp_path / "a.lock.0123").write_text("")  # of an earlier version
+    os.utime(tmp_path / "a.lock.0123", (0, 0))
+    with lock_file(lock) as mine:
+        assert mine and [p.name for p in tmp_path.iterdir()] == ["a.lock"]
+
+
+def test_a_lock_is_never_there_without_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, write = tmp_path / "a.lock", json.dumps
+
+    def killed(content: object) -> str:
+        assert not lock.exists()  # a process that ends here leaves no empty lock
+        return write(content)
+
+    monkeypatch.setattr(module.json, "dumps", killed)
+    with lock_file(lock) as mine:
+        assert mine
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "POLL", 0.01)
+
+    def no_links(source: object, target: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(module.os, "link", no_links)
+    with lock_file(lock) as mine:
+        assert mine and json.loads(lock.read_text())["pid"] == os.getpid()
+        with lock_file(lock, is_done=lambda: True) as second:
+            assert not second
+    assert list(tmp_path.iterdir()) == []

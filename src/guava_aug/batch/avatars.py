@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 TELL_EVERY = 10.0  # seconds between two lines about one fit; also a sign of life for --timeout
 _DIGITS = 32  # of hexadecimal
+_NUMBERS = ("before", "after", "frames", "kept_back", "seconds", "avatar_version")  # of `made_with`, as text in a file
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,8 @@ def settle(config: RunConfig, device: str | None = None) -> RunConfig:
         chosen, why = there, f"as the views in {config.output_root}"
     elif on_gpu(config, device):
         chosen, why = "full", "there is a GPU"
+        if config.engine == "ray":
+            why = "this machine has a GPU; if the cluster's workers have none, give --personalize off"
     elif config.engine == "ray":
         chosen, why = "off", "this machine has no GPU; if the cluster's workers have, give --personalize full"
     else:
@@ -247,23 +250,34 @@ class AvatarStore:
         import torch  # noqa: PLC0415 - slow
 
         from guava_aug.avatar.personalize import PRESETS, personalize_video, write_avatar_file  # noqa: PLC0415 - with torch
+        from guava_aug.runtime.device import lack_of_memory_as_such, release_memory  # noqa: PLC0415 - with torch
 
         config = PRESETS[self.preset]
         log.info(
             "%s: fitting the avatar (%s) to %s", video.name, self.preset,
             pluralize(min(video.num_frames, config.most_frames), "frame"),
         )  # fmt: skip
+        found, short = None, ""
         try:
-            found = personalize_video(model, video, config, outline=outline, on_step=self._teller(video.name))
+            with lack_of_memory_as_such():
+                found = personalize_video(model, video, config, outline=outline, on_step=self._teller(video.name))
         except UsageError as error:  # of this video, and no other
             raise InputError(
                 f"{video.name}: its avatar cannot be fitted ({error}); give --personalize off for it"
             ) from None
-        except torch.OutOfMemoryError as error:
+        except torch.cuda.OutOfMemoryError as error:
+            short = in_short(error)
+        except OSError as error:  # of the fit: nothing was to be kept yet
+            raise InputError(
+                f"{video.name}: the fit of its avatar stopped ({in_short(error)}); run it again, or give --personalize "
+                "off for it"
+            ) from error
+        if found is None:
+            release_memory(model.device)  # what the error referred to, too
             raise OutputError(
-                f"{video.name}: the GPU has too little memory to fit the avatar ({in_short(error)}); give "
-                "--personalize fast or off, or end other programs on this GPU"
-            ) from None
+                f"{video.name}: the GPU has too little memory to fit the avatar ({short}); give --personalize fast or "
+                "off, or end other programs on this GPU"
+            )
         write_avatar_file(path, found.fit.avatar, found.motion, found.viewmats, self._facts(found, fingerprint, model))
 
     def _facts(self, found: PersonalizedVideo, fingerprint: str, model: GuavaModel) -> dict[str, str]:
@@ -302,7 +316,27 @@ class AvatarResult:
         if self.avatar is None:
             return {"video": self.name, "error": self.error}
         a = self.avatar
-        return {"video": self.name, "path": str(a.path), "new": a.is_new, **a.made_with, "used": a.used}
+        notes = {key: _number_of(value) if key in _NUMBERS else value for key, value in a.made_with.items()}
+        return {"video": self.name, "path": str(a.path), "new": a.is_new, **notes, "used": a.used}
+
+
+def avatars_there(root: Path, names: Collection[str]) -> list[AvatarResult]:
+    """Return the avatars of videos that lie below a folder, by their headers alone: nothing of them is loaded.
+
+    Args:
+        root: of `AvatarStore`.
+        names: of the videos.
+    """
+    from guava_aug.avatar.personalize.avatar_file import read_notes  # noqa: PLC0415 - imports torch, which is slow
+
+    found = []
+    for name in names:
+        for path in sorted((root / name).glob("*.safetensors")):
+            try:
+                found.append(AvatarResult(name, AvatarFacts(path, name, read_notes(path), False)))
+            except AssetError as error:
+                found.append(AvatarResult(name, error=str(error)))
+    return found
 
 
 def _check_file(path: Path, found: AvatarFile, fingerprint: str, video: TrackedVideo) -> None:
@@ -320,6 +354,12 @@ def _digest_of_body(model: GuavaModel) -> str:
     for tensor in (a.body.v_template, a.body.shapedirs, a.head.v_template, a.faces, a.uv_face, a.uv_bary):
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:_DIGITS]
+
+
+def _number_of(text: str) -> float | int | None:
+    """Return a number that a file has as text, whole where it has no point; None: it is none."""
+    value = _number(text)
+    return None if not math.isfinite(value) else int(value) if text.strip().lstrip("-").isdecimal() else value
 
 
 def _number(text: str | None) -> float:

@@ -155,7 +155,8 @@ class RunConfig:
 
     personalize: PersonalizeName = field(default="off", metadata=option(
         "Fit the avatar of each video to the video's own frames before its first view: the person's own face and "
-        "clothes. fast: 100 steps; full: 250; auto: as the views that are there, else full on a GPU and off on a CPU.",
+        "clothes. fast: 100 steps; full: 250; auto: as the views that are there, else full on a GPU and off on a CPU "
+        "(of this machine, also with --engine ray: give full where only its workers have GPUs).",
         "model", metavar="off|fast|full|auto", in_0_1_0="off",
     ))  # fmt: skip
     avatar_root: Path | None = field(default=None, metadata=option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from guava_aug.batch.avatars import AvatarResult, on_gpu
@@ -22,7 +22,12 @@ log = logging.getLogger(__name__)
 
 
 def fit_avatars(
-    config: RunConfig, names: Sequence[str] = (), *, again: bool = False, stop: Check = lambda: None
+    config: RunConfig,
+    names: Sequence[str] = (),
+    *,
+    again: bool = False,
+    stop: Check = lambda: None,
+    on_result: Callable[[AvatarResult], None] = lambda result: None,
 ) -> list[AvatarResult]:
     """Return what became of the avatar of each video, in this process, one after the other.
 
@@ -31,6 +36,7 @@ def fit_avatars(
         names: of the videos; none: all.
         again: fit avatars again that are there.
         stop: called at every step; ends the work by raising.
+        on_result: told of each as it is known, so that those before an interruption are not lost.
 
     Raises:
         UsageError, AssetError, DeviceError, OutputError: nothing (more) can be done.
@@ -54,19 +60,21 @@ def fit_avatars(
     executor = InProcessExecutor(config, stop=stop)
     executor.check()
     executor.start(len(videos))
-    results = []
+    results: list[AvatarResult] = []
     for number, name in enumerate(videos, 1):
         stop()
         log.info("[%d/%d] %s", number, len(videos), name)
         try:
             if (why := refused_name(name)) is not None:
                 raise InputError(why)
-            results.append(AvatarResult(name, executor.fit_avatar(name, again=again).facts()))
+            result = AvatarResult(name, executor.fit_avatar(name, again=again).facts())
         except FATAL:
             raise
         except Exception as error:
             log.debug("video %s failed", name, exc_info=True)
             raise_if_fatal(error)
             log.error("%s failed: %s", name, explain(error))
-            results.append(AvatarResult(name, error=explain(error)))
+            result = AvatarResult(name, error=explain(error))
+        results.append(result)
+        on_result(result)
     return results

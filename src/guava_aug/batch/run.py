@@ -213,6 +213,8 @@ class _Run:
         self.executor.check()
         names = self._names()
         refuse_file_in_the_way(self.config.output_root, "--output_root")
+        if self.config.personalize != "off" and self.config.avatar_root is not None:
+            refuse_file_in_the_way(self.config.avatar_root, "--avatar_root")
         self.log = RunLog(self.config.output_root, self.config.part_id)
         jobs = self._plan(names, dry_run=True)
         self._refuse_unknown(jobs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 
 from guava_aug.cli.exit_codes import OK, SOME_FAILED
 from guava_aug.cli.parsing import MaybePath, Switch, parse
-from guava_aug.errors import printable
+from guava_aug.errors import UsageError, printable
 from guava_aug.runtime.text import pluralize
 
 if TYPE_CHECKING:
@@ -60,6 +60,9 @@ class CheckFlags:
     """Also check that this time map fits the videos."""
     source_frame: Annotated[int, arg(metavar="N")] = 0
     """As for `guava-aug run`: this frame must show the person."""
+    avatar_root: MaybePath = None
+    """Folder of fitted avatars, such as OUTPUT_ROOT/.guava-aug/avatars of a run; those of the videos are listed.
+    Default: TRACKED_ROOT/.guava-aug/avatars, where `guava-aug personalize` puts them."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -69,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
 
     from guava_aug.batch.plan import unique_names
     from guava_aug.cli.terminal import Terminal, speaking
-    from guava_aug.errors import InputError, UsageError
+    from guava_aug.errors import InputError
     from guava_aug.tracked import load_time_map, warn_unknown_videos
     from guava_aug.tracked.layout import check_root, why_no_videos
 
@@ -108,7 +111,28 @@ def main(argv: Sequence[str]) -> int:
             print(_line(row))
     bad = sum(not row.ok for row in rows)
     print(f"{pluralize(len(rows), 'video')}, {len(rows) - bad} good, {bad} that cannot be used")
+    for line in _avatars(flags, [row.name for row in rows]):
+        print(line)
     return SOME_FAILED if bad else OK
+
+
+def _avatars(flags: CheckFlags, names: Sequence[str]) -> Iterator[str]:
+    """Yield the fitted avatars of the videos, if there are any: what a run with --personalize would say of them."""
+    from guava_aug.batch.config import RunConfig
+
+    root = flags.avatar_root or RunConfig(flags.tracked_root, flags.tracked_root).avatars
+    if not root.is_dir():
+        if flags.avatar_root is not None:
+            raise UsageError(f"--avatar_root {root}: there is no such folder")
+        return
+    from guava_aug.batch.avatars import avatars_there
+
+    found = avatars_there(root, names)
+    if found:
+        used = sum(r.avatar is not None and r.avatar.used for r in found)
+        yield f"fitted avatars in {printable(root)}: {used} used, {len(found) - used} not"
+    for r in found:
+        yield f"  {printable(r.name)}: {printable(r.error) if r.avatar is None else r.avatar.in_words()}"
 
 
 def _outline(flags: CheckFlags) -> BodyOutline | None:

@@ -1,11 +1,11 @@
-"""`guava-aug evaluate`: the error of a model on synthetic subjects that were held out of its training."""
+"""`guava-aug evaluate`: the error of a model on synthetic subjects held out of its training, or on real people."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
-Measure a model on synthetic subjects that were held out of its training.
+Measure a model on synthetic subjects that were held out of its training, or with --real on people who were filmed.
 
 The generator renders the ground truth of every view, so PSNR and SSIM are exact: for the source camera over the
 motion, and for new cameras. Two baselines are measured too: the unchanged input frame, and the source picture
@@ -45,6 +45,18 @@ subjects in the README. The bank (12 MB) is packed once from MakeHuman's free as
   pip install 'guava-aug[bake]'
   python -m guava_aug.apps.synthetic.bake.pack_bank bank.npz \\
       --assets makehuman-assets/base --assets makehuman/makehuman/data
+
+With --real DIR the likeness of real people is measured, before and after the fit that --personalize names.
+
+DIR with tracked videos: every fourth frame is kept back from the fit, and the avatar is compared with these frames in
+the video's own camera, over a plain colour.
+
+DIR with calibrated views (pack.json): the avatar is fitted to the source camera and compared in all cameras.
+
+DIR with a session of caliscope (camera_array.toml and its videos): it is tracked and made into such views first.
+
+Writes evaluation.json, evaluation.md (tables, and what the figures mean) and the pictures side by side. They show the
+persons: handle them as the videos. FLIP needs: pip install 'guava-aug[evaluate]'.
 """
 
 EXAMPLES = """\
@@ -54,6 +66,9 @@ examples:
   guava-aug evaluate --subjects 1 --frames 20 --json result.json
   guava-aug evaluate --bank bank.npz --sheet subjects.jpg --sheet_subjects 4
   guava-aug evaluate --seeds 9003 9004 --difficulties medium --model_path mine.safetensors
+  guava-aug evaluate --real tracked --personalize full --video_list signer_1 signer_2 --output likeness
+  guava-aug evaluate --real session --source_camera 2 --session_frames 0:61:3 --personalize full
+  guava-aug evaluate --real views --fit_cameras 2 3 0 1 --personalize full --steps 500    # upper bound: all cameras
 """
 
 
@@ -67,7 +82,8 @@ class EvaluateFlags:
     subjects: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
     """Only the first N subjects. Default: all 8 that are held out."""
     frames: Annotated[int, arg(metavar="T")] = 20
-    """Frames per subject, evenly spaced over 4 seconds of motion."""
+    """Frames per subject, evenly spaced over 4 seconds of motion. With --real and tracked videos: frames that are
+    scored, of those kept back, and steps that steadiness is measured over."""
     seeds: Annotated[tuple[int, ...], arg(metavar="SEED [SEED ...]", help_behavior_hint="")] = ()
     """Other subjects of the generator, by their seeds."""
     variety: Literal["standard", "lifelike"] = "standard"
@@ -90,6 +106,26 @@ class EvaluateFlags:
     """Also write one small picture (.jpg or .png, below 250 kB): truth, ours, mesh, input of each subject and view."""
     sheet_subjects: Annotated[int, arg(metavar="N")] = 2
     """Number of subjects on --sheet."""
+    real: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
+    """Measure on real people instead: tracked videos, calibrated views, or a session of caliscope, see above."""
+    personalize: Literal["off", "fast", "full"] = "off"
+    """With --real: the fit whose gain is measured, as for run."""
+    video_list: Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]", help_behavior_hint="")] = ()
+    """With --real and tracked videos: only these."""
+    source_frame: Annotated[int, arg(metavar="N")] = 0
+    """With --real: the frame, from 0, that the avatar is made from, as for run; one that shows face and hands."""
+    steps: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """With --real: steps of the fit. Default: those of --personalize."""
+    source_camera: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    """With --real and a session: the camera that is tracked and fitted to, such as 2. Views name their own."""
+    session_frames: Annotated[str | None, arg(metavar="START:STOP[:STEP]", help_behavior_hint="")] = None
+    """With --real and a session: moments that are used, from 0. Leave out those that show a calibration board."""
+    recording: Annotated[str | None, arg(metavar="DIR", help_behavior_hint="")] = None
+    """With --real and a session: folder of the videos, within the session. Default: the only one that has them."""
+    fit_cameras: Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]", help_behavior_hint="")] = ()
+    """With --real and calibrated views: cameras that are fitted to, the source camera first. Default: it alone."""
+    body_fit: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    """With --real and calibrated views: fits/NAME.npz is the pose of the body. Default: multi, else tracked."""
     quiet: Switch = False
     """Print only problems and the table."""
 
@@ -99,6 +135,11 @@ def main(argv: Sequence[str]) -> int:
     flags = parse(EvaluateFlags, argv, "guava-aug evaluate", DESCRIPTION, EXAMPLES, renamed=RENAMED)
     catch_sigterm()
     keep_freed_memory()
+    check_kind(flags)
+    if flags.real is not None:
+        from guava_aug.cli.evaluate_real import evaluate_real
+
+        return evaluate_real(flags)
 
     from guava_aug.apps.evaluation import measure, report
     from guava_aug.apps.synthetic.bank import Bank
@@ -178,6 +219,22 @@ def main(argv: Sequence[str]) -> int:
     for line in (f"figures:  {target}", f"table:    {table}", f"pictures: {', '.join(str(s) for s in sheets)}"):
         console.say(line)
     return OK
+
+
+_SYNTHETIC = ("subjects", "seeds", "bank", "difficulties", "base_seed", "sheet", "sheet_subjects")
+_REAL = (
+    "personalize", "video_list", "source_frame", "steps", "source_camera", "session_frames", "recording",
+    "fit_cameras", "body_fit",
+)  # fmt: skip
+
+
+def check_kind(flags: EvaluateFlags) -> None:
+    """Raise UsageError when flags of synthetic subjects and of --real are mixed."""
+    given = {f.name for f in fields(flags) if getattr(flags, f.name) != f.default}
+    wrong = [name for name in (_REAL if flags.real is None else _SYNTHETIC) if name in given]
+    if wrong:
+        which = "is only for real people; give --real DIR" if flags.real is None else "is not for --real; leave it out"
+        raise UsageError(f"--{wrong[0]} {which}")
 
 
 def chosen_seeds(flags: EvaluateFlags) -> tuple[int, ...]:

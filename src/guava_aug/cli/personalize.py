@@ -91,15 +91,23 @@ def main(argv: Sequence[str]) -> int:
         accept_tracking=flags.accept_tracking,
     )
     keep_freed_memory()
-    with GracefulShutdown(config.grace) as stop:  # before the heavy imports
-        from guava_aug.batch.fit_avatars import fit_avatars
-        from guava_aug.cli.terminal import speaking
+    results: list[AvatarResult] = []
+    complete = False
+    try:
+        with GracefulShutdown(config.grace) as stop:  # before the heavy imports
+            from guava_aug.batch.fit_avatars import fit_avatars
+            from guava_aug.cli.terminal import speaking
 
-        with speaking(flags.quiet, flags.verbose):
-            results = fit_avatars(config, flags.names, again=flags.overwrite, stop=stop)
-    if flags.json:
-        print(json.dumps({"avatars": [r.to_json() for r in results]}, indent=2))
-    _show(results, config, to_stderr=flags.json)
+            with speaking(flags.quiet, flags.verbose):
+                fit_avatars(config, flags.names, again=flags.overwrite, stop=stop, on_result=results.append)
+        complete = True
+    finally:  # also after Ctrl-C: what is known by then
+        if complete or results:
+            if flags.json:
+                print(
+                    json.dumps({"complete": complete, "avatars": [r.to_json() for r in results]}, indent=2), flush=True
+                )
+            _show(results, config, to_stderr=flags.json)
     return SOME_FAILED if any(r.error is not None for r in results) else OK
 
 

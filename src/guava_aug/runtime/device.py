@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import gc
 import logging
 import os
 import re
@@ -30,6 +31,7 @@ _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES
 _JOB = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "SGE_TASK_ID", "FLUX_JOB_ID", "_CONDOR_SLOT")  # set within a job
 _NO_DEVICE = ("", "-1", "none", "void", "nodevfiles")  # values of the above that name no GPU
 _OF_GPU = re.compile(r"CUDA|cuDNN|CUBLAS|\bHIP\b|NVIDIA|no kernel image", re.IGNORECASE)
+_SHORT = re.compile(r"out of memory|CUBLAS_STATUS_ALLOC_FAILED", re.IGNORECASE)
 _REASON = 400  # characters of torch's message
 WARM_UP = "guava-aug-warmup"  # name of the threads of `warm_up`
 _probing = threading.Lock()
@@ -264,3 +266,40 @@ def _try_triton(index: int) -> str | None:
         if not any(shutil.which(c) for c in ("cc", "gcc", "clang")):
             return "Triton needs a C compiler; install gcc, or set CC"
         return f"Triton cannot compile: {in_short(error)}"
+
+
+@contextmanager
+def lack_of_memory_as_such() -> Iterator[None]:
+    """Raise `torch.cuda.OutOfMemoryError` within the block for every error that a lack of GPU memory led to.
+
+    A capture of kernels that runs out of memory ends with a CUDA error, as if the GPU were lost; libraries have errors
+    of their own.
+    """
+    short = None
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.cuda.OutOfMemoryError) or not (short := _lack_of_memory(error)):
+            raise
+    if short:
+        raise torch.cuda.OutOfMemoryError(short)
+
+
+def _lack_of_memory(error: BaseException) -> str | None:
+    """Return what an error says of too little memory, or the error it was raised while handling; None: nothing."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, torch.cuda.OutOfMemoryError) or _SHORT.search(str(seen)) is not None:
+            return str(seen) or type(seen).__name__
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def release_memory(device: torch.device) -> None:
+    """Give the memory of a GPU that nothing refers to any more back to other programs; on a CPU do nothing.
+
+    What refers to itself, as graphs and closures of a fit do, has to be found first.
+    """
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()

@@ -1,13 +1,17 @@
 """A lock between processes and machines that share a file system: one works, the others wait.
 
-The lock is a file that exactly one process can create. It holds the identity of its owner (`runtime.processes`). On the
-owner's own machine a dead owner is known at once; elsewhere by its not touching the file any more. The lock saves work
-only: what it guards must be written atomically, as the lock of a process that slept for minutes may be taken over.
+The lock is a file that exactly one process can create, with its content. It holds the identity of its owner
+(`runtime.processes`). On the owner's own machine a dead owner is known at once; elsewhere by its not touching the file
+any more. Who removes the lock of a dead owner first takes a second lock, whose name comes from that owner: so only one
+of many does, and only while the dead owner's lock is still there. The lock saves work only: what it guards must be
+written atomically, as the lock of a process that slept for minutes may be taken over.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
+import hashlib
 import json
 import math
 import os
@@ -19,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from guava_aug.runtime.atomic import temporary_path
 from guava_aug.runtime.plain_json import loads
 from guava_aug.runtime.processes import host_id, host_name, process_lives
 
@@ -67,24 +72,19 @@ def lock_file(
 def _acquire(
     path: Path, token: str, is_done: Callable[[], bool], check: Callable[[], None], on_wait: Callable[[str], None]
 ) -> bool:
-    content = {"token": token, "host_id": host_id(), "host": host_name(), "pid": os.getpid(), "since": time.time()}
     seen: tuple[Any, ...] = ()
     since, told = time.monotonic(), -math.inf
     while True:
-        with contextlib.suppress(FileExistsError):
-            with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644), "w", encoding="utf-8") as file:
-                json.dump(content, file)
+        if _create(path, token):
+            _remove_left_over(path)
             return True
         owner = _read(path)
         state = (owner.get("token"), _modified(path))
         if state != seen:
             seen, since = state, time.monotonic()
-        began = owner.get("since")
-        lives = process_lives(
-            owner.get("host_id"), owner.get("pid"), float(began) if isinstance(began, (int, float)) else None
-        )
-        if lives is False or (lives is None and time.monotonic() - since > SILENT_AFTER):
-            _take_away(path, owner.get("token"))
+        lives = _lives(owner)
+        dead = lives is False or (lives is None and time.monotonic() - since > SILENT_AFTER)
+        if dead and _take_away(path, owner.get("token")):
             continue
         check()
         if is_done():
@@ -95,17 +95,75 @@ def _acquire(
         time.sleep(POLL)
 
 
-def _take_away(path: Path, token: object) -> None:
-    """Remove the lock of a dead owner, and not the one that another process may have made meanwhile."""
-    aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(path, aside)
+def _create(path: Path, token: str) -> bool:
+    """Create a lock, whole; return False where there is one. Raises OSError when it cannot be created."""
+    content = {"token": token, "host_id": host_id(), "host": host_name(), "pid": os.getpid(), "since": time.time()}
+    whole = temporary_path(path)
+    try:
+        whole.write_text(json.dumps(content), encoding="utf-8")
         try:
-            if _read(aside).get("token") != token:
-                with contextlib.suppress(OSError):  # a third process has the lock by now: two work, which does no harm
-                    os.link(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
+            os.link(whole, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links: a process that dies in the next lines leaves an empty lock
+            with contextlib.suppress(FileExistsError):
+                with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644), "w", encoding="utf-8") as file:
+                    json.dump(content, file)
+                return True
+            return False
+        return True
+    finally:
+        with contextlib.suppress(OSError):
+            whole.unlink(missing_ok=True)
+
+
+def _take_away(path: Path, token: object) -> bool:
+    """Remove the lock of a dead owner, and not the one that another process has made meanwhile.
+
+    Return whether it may be gone; False: another process is just removing it.
+    """
+    right = _right_to_remove(path, token)
+    mine = f"{host_id()}-{os.getpid()}-{secrets.token_hex(4)}"
+    if not _create(right, mine):
+        holder = _read(right)
+        if _lives(holder) is False or _age(right) > SILENT_AFTER:  # it died between two lines
+            _take_away(right, holder.get("token"))
+        return False
+    try:
+        if _read(path).get("token") == token:  # nobody else removes it while the right to do so is ours
+            path.unlink(missing_ok=True)
+    finally:
+        with contextlib.suppress(OSError):
+            right.unlink(missing_ok=True)
+    return True
+
+
+def _right_to_remove(path: Path, token: object) -> Path:
+    """Return the lock on the removal of the lock that an owner left."""
+    return path.with_name(f"{path.name}.{hashlib.sha256(repr(token).encode()).hexdigest()[:8]}")
+
+
+def _remove_left_over(path: Path) -> None:
+    """Remove what processes that died while they took over a lock have left beside it; the lock is ours."""
+    for found in path.parent.glob(f"{glob.escape(path.name)}.*"):
+        with contextlib.suppress(OSError):
+            if _lives(_read(found)) is False or _age(found) > SILENT_AFTER:
+                found.unlink(missing_ok=True)
+
+
+def _lives(owner: dict[str, Any]) -> bool | None:
+    began = owner.get("since")
+    return process_lives(
+        owner.get("host_id"), owner.get("pid"), float(began) if isinstance(began, (int, float)) else None
+    )
+
+
+def _age(path: Path) -> float:
+    """Return seconds since the last write, by this machine's clock; 0 where the file is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _touch(path: Path, token: str, released: threading.Event) -> None:

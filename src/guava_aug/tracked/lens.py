@@ -139,10 +139,12 @@ def load_calibration(path: str | Path, camera: str | None = None) -> Calibration
     if camera is not None:
         if camera not in tables:
             raise InputError(f"{where}: has no camera {briefly(camera)} (there: {', '.join(tables) or 'none'})")
-        return _calibration(tables[camera], f"{where}, camera {briefly(camera)}")
+        return calibration_of_table(tables[camera], f"{where}, camera {briefly(camera)}")
     if not _has_intrinsics(content) and len(tables) > 1:
         raise InputError(f"{where}: has {len(tables)} cameras ({', '.join(tables)}); say which one: FILE:NAME")
-    return _calibration(content if _has_intrinsics(content) or not tables else next(iter(tables.values())), where)
+    return calibration_of_table(
+        content if _has_intrinsics(content) or not tables else next(iter(tables.values())), where
+    )
 
 
 def lens_of_crop(K: Tensor, left: float, top: float, side: float, size: int) -> Tensor:
@@ -177,7 +179,7 @@ def _parsed(path: Path, where: str) -> Mapping[str, Any]:
             plain = re.sub(r"^%YAML[: ].*$", "", text, count=1, flags=re.M).replace("!!opencv-matrix", "")
             content = yaml.safe_load(plain)
         elif suffix == ".toml":
-            content = _toml(text, where)
+            content = parsed_toml(text, where)
         else:
             raise InputError(f"{where}: expected a file that ends in .json, .yaml or .toml")
     except (ValueError, RecursionError, yaml.YAMLError) as error:
@@ -187,12 +189,23 @@ def _parsed(path: Path, where: str) -> Mapping[str, Any]:
     return content
 
 
-def _toml(text: str, where: str) -> Mapping[str, Any]:
+def parsed_toml(text: str, where: str) -> Mapping[str, Any]:
+    """Return the content of a TOML file; `where` begins the message.
+
+    Raises:
+        InputError: Python 3.10 without tomli.
+        ValueError: It is no TOML.
+    """
     try:
-        import tomllib  # noqa: PLC0415 - from Python 3.11 on
-    except ModuleNotFoundError as error:
-        raise InputError(f"{where}: TOML needs Python 3.11 or later; write it as JSON or YAML") from error
-    content: Mapping[str, Any] = tomllib.loads(text)
+        import tomllib as toml  # noqa: PLC0415 - from Python 3.11 on
+    except ModuleNotFoundError:
+        try:
+            import tomli as toml  # noqa: PLC0415 - the same for Python 3.10, not always there
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"{where}: TOML needs Python 3.11 or later, or tomli (pip install tomli); or write it as JSON or YAML"
+            ) from error
+    content: Mapping[str, Any] = toml.loads(text)
     return content
 
 
@@ -200,7 +213,12 @@ def _has_intrinsics(table: Mapping[str, Any]) -> bool:
     return any(key in table for key in _MATRIX_KEYS) or {"fx", "cx"} <= set(table)
 
 
-def _calibration(table: Mapping[str, Any], where: str) -> Calibration:
+def calibration_of_table(table: Mapping[str, Any], where: str) -> Calibration:
+    """Return the camera of a table of a calibration file, see `load_calibration`; `where` begins the messages.
+
+    Raises:
+        InputError: Something is missing or impossible.
+    """
     rows = _matrix(table, where)
     size = _size(table, where)
     distortion = _distortion(table, where)

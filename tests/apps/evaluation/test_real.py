@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from guava_aug.apps.evaluation.real import CalibratedPack, apply_colors, evaluate_pack, match_colors, observe, score
+from guava_aug.apps.evaluation.person_scores import apply_colors, match_colors, score
+from guava_aug.apps.evaluation.real import CalibratedPack, evaluate_pack, observe
 from guava_aug.errors import InputError, UsageError
 
 SIZE, FRAMES = 32, 3

@@ -17,6 +17,7 @@ from guava_aug.batch.status import run_status
 from guava_aug.batch.tracking import load
 from guava_aug.batch.tracking.config import TrackConfig
 from guava_aug.batch.tracking.inputs import find_sources, source_signature
+from guava_aug.batch.tracking.plan import accepted_fingerprints, track_fingerprint
 from guava_aug.batch.tracking.retry import failed_tracking
 from guava_aug.batch.tracking.run import track
 from guava_aug.cli import main
@@ -275,6 +276,20 @@ def test_a_fit_to_pictures_is_part_of_what_counts_as_the_same(tmp_path: Path, tr
     for photometric, status in (("on", "skipped"), ("auto", "skipped"), ("off", "failed")):
         assert statuses(track(replace(again, photometric=photometric, overwrite=False))) == {"a": status}
     assert tracker.tracked == ["a", "a"]
+
+
+def test_a_fit_to_pictures_is_told_apart_by_weights_and_settings(tmp_path: Path):
+    """And the digest of clips without it does not know of either."""
+    config = TrackConfig(("a",), tmp_path, photometric="on")
+    model = tmp_path / "other.safetensors"
+    model.write_bytes(b"other weights")
+    other = replace(config, model_path=model)
+    digests = [track_fingerprint(c, photometric=way) for c in (config, other) for way in ("gpu", "cpu")]
+    assert len(set(digests)) == 4
+    assert track_fingerprint(config, photometric=None) == track_fingerprint(other, photometric=None)
+    assert set(accepted_fingerprints(config)) == set(digests[:2])  # either will do
+    assert accepted_fingerprints(replace(config, photometric="auto"))[1:] == accepted_fingerprints(config)
+    assert track_fingerprint(replace(other, body="embedded"), photometric="gpu") != digests[2]
 
 
 @pytest.mark.parametrize(

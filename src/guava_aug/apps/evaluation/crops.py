@@ -15,6 +15,7 @@ _HAND_JOINTS = ("wrist", "index3", "middle3", "pinky3", "thumb3")
 _HAND_MARGIN = 1.7
 _FACE_MARGIN = 1.15
 _FACE_MOVES = 1e-3  # metres: a vertex is of the face when some unit expression moves it further
+_HEAD_MARGIN = 1.1
 _LEAST_SIDE = 8  # pixels
 _LEAST_INSIDE = 0.5  # share of the box that must be in the picture
 
@@ -39,6 +40,25 @@ def part_boxes(posed: PosedBody, face: Tensor, camera: Cameras) -> dict[str, Box
         groups[f"{side}_hand"] = (posed.joints[:, ids], _HAND_MARGIN)
     found = {name: _square(project(at, camera, 1)[0, :, :2], margin, camera) for name, (at, margin) in groups.items()}
     return {name: box for name, box in found.items() if box is not None}
+
+
+def part_regions(posed: PosedBody, body: EhmModel, camera: Cameras) -> dict[str, Tensor]:
+    """Return where head and hands of one frame (T = 1) are in the picture, [H, W] bool on the CPU.
+
+    `head`: a disc around the head with its hair-line and neck. `left hand`, `right hand`: squares as of `part_boxes`.
+    A part of which less than half is in the picture is left out.
+    """
+    y, x = torch.meshgrid(torch.arange(camera.height), torch.arange(camera.width), indexing="ij")
+    at = project(posed.vertices[:, body.assets.head_to_body], camera, 1)[0, :, :2].cpu()
+    low, high = at.amin(0), at.amax(0)
+    (cx, cy), radius = ((low + high) / 2).tolist(), float((high - low).max()) / 2 * _HEAD_MARGIN
+    found = {"head": (x - cx) ** 2 + (y - cy) ** 2 < radius**2}
+    if int(found["head"].sum()) < _LEAST_INSIDE * torch.pi * radius**2:
+        del found["head"]
+    for name, (left, top, right, bottom) in part_boxes(posed, face_vertices(body), camera).items():
+        if name != "face":
+            found[name.replace("_", " ")] = (x >= left) & (x < right) & (y >= top) & (y < bottom)
+    return found
 
 
 def _square(points: Tensor, margin: float, camera: Cameras) -> Box | None:

@@ -5,40 +5,37 @@ part of the project):
 
     pack.json           video, source (a camera's name), frames, size (pixels, square), scored (frame numbers; left out:
                         all), cameras: {name: {K [3,3], viewmat [4,4] world to camera in metres, heads: per frame
-                        [x, y, radius] in pixels, or null where the head is hidden}}
+                        [x, y, radius] in pixels, or null where the head is hidden}}, alignment (left out: nothing
+                        is said): how the fit of the body was made to agree with the cameras
     CAMERA/valid.png    white where the camera's picture can be judged (lens edges, other objects left out)
     CAMERA/000000.png   (or .jpg) undistorted picture of a frame, CAMERA/mask_000000.png the person in it, grey
     tracked/            the source camera's video as the tracker wrote it; the avatar's first guess is made from it
     fits/NAME.npz       a fit of the body: identity_*, motion_* (fields of `body.Identity`, `body.Motion`), viewmats
                         [T,4,4] body world to source camera, metres (real metres per unit of the fit)
 
-Pictures of different cameras have different exposure: besides the plain PSNR there is one after an affine change of
-colour, fitted to all frames of a camera together. The render lies over one plain colour, never over the true picture,
-which would hide what is not covered.
+What the figures are, `person_scores` says: pictures of different cameras have different exposure, so that besides the
+plain PSNR there is one after an affine change of colour, fitted to all frames of a camera together.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from guava_aug.apps.evaluation.person_scores import match_backgrounds, score
 from guava_aug.avatar.personalize import Observations
 from guava_aug.body import Identity, Motion
 from guava_aug.errors import InputError, UsageError
 from guava_aug.views.cameras import Cameras
 
-_SOLID = 0.5  # alpha and mask from here on are person
-_BLOCK = 8  # pixels a side; colour is matched on block means, so that small misplacements do not pull it to grey
-_LUMINANCE = (0.299, 0.587, 0.114)
+_BACKGROUND = 0.02  # of the mask; more is the rim of the person
 
 
 @dataclass(frozen=True)
@@ -71,6 +68,7 @@ class CalibratedPack:
             content = json.loads(path.read_text(encoding="utf-8"))
             self.video, self.source = str(content["video"]), str(content["source"])
             self.num_frames, self.size = int(content["frames"]), int(content["size"])
+            self.alignment = dict(content.get("alignment", {}))  # how the fit was made to agree with the cameras
             self.scored = [int(i) for i in content.get("scored", range(self.num_frames))]
             self.cameras = {
                 name: PackCamera(
@@ -164,6 +162,7 @@ def observe(pack: CalibratedPack, fit: BodyFit, cameras: Sequence[str]) -> Obser
 
 
 Draw = Callable[[int, Cameras], tuple[Tensor, Tensor]]  # frame, camera (T = 1) -> rgb [3, H, W], alpha [1, H, W]
+Parts = Callable[[str, int], dict[str, Tensor]]  # camera, frame -> regions by name, [H, W] bool
 
 
 def evaluate_pack(
@@ -172,113 +171,47 @@ def evaluate_pack(
     draw: Draw,
     frames: Sequence[int] | None = None,
     cameras: Sequence[str] | None = None,
+    *,
+    parts: Parts = lambda camera, frame: {},
 ) -> dict[str, dict[str, float]]:
-    """Return figures of every camera over `frames` (those to be scored): {camera: {...}, "head CAMERA": {...}}."""
+    """Return figures of every camera over `frames` (those to be scored): {camera: {...}, "head CAMERA": {...}}.
+
+    The regions of `parts` are rows of their own, "PART CAMERA"; heads that the pack names are used instead of these.
+    Cameras other than the source camera also get the figure with colours matched on the backgrounds.
+    """
     frames = pack.scored if frames is None else frames
     rows = {}
+    source = None
     for name in cameras or pack.cameras:
         views, valid = pack.views(name, fit), pack.valid(name)
         heads = pack.cameras[name].heads
         drawn = {i: draw(i, views[i : i + 1]) for i in frames}
         truth = {i: pack.picture(name, i) for i in frames}
-        rows[name] = score(drawn, truth, valid)
-        regions = {i: _disc(heads[i], pack.size) for i in frames if heads[i] is not None}
-        if regions:
-            rows[f"head {name}"] = score({i: drawn[i] for i in regions}, truth, valid, regions)
+        background = None
+        if name != pack.source:
+            source = source or _backgrounds(pack, pack.source, frames)
+            background = match_backgrounds(source, _backgrounds(pack, name, frames))
+        rows[name] = score(drawn, truth, valid, background=background)
+        regions: dict[str, dict[int, Tensor]] = {}
+        for i in frames:
+            for part, region in parts(name, i).items():
+                regions.setdefault(part, {})[i] = region
+        named = {i: _disc(heads[i], pack.size) for i in frames if heads[i] is not None}
+        for part, found in (regions | ({"head": named} if named else {})).items():
+            scores = score({i: drawn[i] for i in found}, truth, valid, found, background=background)
+            if scores["frames"]:
+                rows[f"{part} {name}"] = scores
     return rows
 
 
-def score(
-    drawn: Mapping[int, tuple[Tensor, Tensor]],  # rgb [3, H, W], alpha [1, H, W]
-    truth: Mapping[int, tuple[Tensor, Tensor]],  # rgb [3, H, W], mask [1, H, W]
-    valid: Tensor,  # [H, W] bool
-    regions: Mapping[int, Tensor] | None = None,  # [H, W] bool
-) -> dict[str, float]:
-    """Return means over the frames of one camera.
-
-    psnr, psnr_matched (dB): on the true mask, the render over the mean colour of the true surroundings, before and
-    after matching colours. overlap_matched: where mask and render overlap alone. iou: of the masks; missed, extra: area
-    of the mask that is not covered, and covered area outside it, as shares of the mask. ncc: correlation of luminance
-    in the overlap. flat: the PSNR that one mean colour per frame would have.
-    """
-    masks, overlap = {}, {}
-    device = next(iter(drawn.values()))[0].device
-    valid = valid.to(device)
-    truth = {i: (truth[i][0].to(device), truth[i][1].to(device)) for i in drawn}
-    if regions is not None:
-        regions = {i: regions[i].to(device) for i in drawn}
-    surroundings = torch.stack(
-        [_mean_color(truth[i][0], valid & (truth[i][1][0] <= _SOLID)) for i in drawn]
-    ).mean(0)[:, None, None]  # fmt: skip
-    for i, (_, alpha) in drawn.items():
-        inside = valid if regions is None else valid & regions[i]
-        masks[i] = (truth[i][1][0] > _SOLID) & inside
-        overlap[i] = masks[i] & (alpha[0] > _SOLID)
-    match = match_colors([(drawn[i][0], truth[i][0], overlap[i]) for i in drawn])
-    sums: dict[str, list[float]] = {}
-    for i, (rgb, alpha) in drawn.items():
-        true = truth[i][0]
-        inside = valid if regions is None else valid & regions[i]
-        covered = (alpha[0] > _SOLID) & inside
-        matched = apply_colors(match, rgb)
-        over = lambda x, alpha=alpha: x * alpha + surroundings * (1 - alpha)
-        flat = true[:, masks[i]].var(1, unbiased=False).mean()
-        found = {
-            "psnr": _psnr(over(rgb), true, masks[i]),
-            "psnr_matched": _psnr(over(matched), true, masks[i]),
-            "overlap_matched": _psnr(matched, true, overlap[i]),
-            "iou": float((covered & masks[i]).sum() / (covered | masks[i]).sum().clamp(min=1)),
-            "missed": float((masks[i] & ~covered).sum() / masks[i].sum().clamp(min=1)),
-            "extra": float((covered & ~masks[i]).sum() / masks[i].sum().clamp(min=1)),
-            "ncc": _correlation(rgb, true, overlap[i]),
-            "flat": -10 * math.log10(max(float(flat), 1e-9)),
-        }
-        for key, value in found.items():
-            sums.setdefault(key, []).append(value)
-    return {key: float(np.mean(values)) for key, values in sums.items()} | {"frames": float(len(drawn))}
-
-
-def match_colors(samples: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """Return the affine map [4, 3] from first to second picture [3, H, W] of each sample within its mask [H, W]."""
-    rows, targets, weights = [], [], []
-    for picture, true, where in samples:
-        pool = lambda x: F.avg_pool2d(x[None].double(), _BLOCK)[0].flatten(1).T  # [blocks, .]
-        share = pool(where[None].float())[:, 0]
-        full = share > 0.5
-        rows.append((pool(picture * where) / share[:, None])[full])
-        targets.append((pool(true * where) / share[:, None])[full])
-        weights.append(share[full].sqrt()[:, None])
-    X, Y, W = torch.cat(rows), torch.cat(targets), torch.cat(weights)
-    if len(X) < 4:
-        return torch.cat([torch.eye(3), torch.zeros(1, 3)]).to(samples[0][0])
-    return torch.linalg.lstsq(torch.cat([X, torch.ones_like(X[:, :1])], 1) * W, Y * W).solution.float()
-
-
-def apply_colors(match: Tensor, picture: Tensor) -> Tensor:
-    """Return the picture [3, H, W] after `match_colors`, 0..1."""
-    return (torch.einsum("ck,chw->khw", match[:3], picture) + match[3][:, None, None]).clamp(0, 1)
+def _backgrounds(pack: CalibratedPack, camera: str, frames: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+    """Return pictures of a camera, and where they show its background."""
+    valid = pack.valid(camera)
+    pictures = [pack.picture(camera, i) for i in frames]
+    return [(rgb, valid & (mask[0] < _BACKGROUND)) for rgb, mask in pictures]
 
 
 def _disc(head: Sequence[float] | None, size: int) -> Tensor:
     assert head is not None
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     return (x - head[0]) ** 2 + (y - head[1]) ** 2 < head[2] ** 2
-
-
-def _mean_color(picture: Tensor, where: Tensor) -> Tensor:
-    return picture[:, where].mean(1) if bool(where.any()) else picture.flatten(1).mean(1)
-
-
-def _psnr(picture: Tensor, true: Tensor, where: Tensor) -> float:
-    if not bool(where.any()):
-        return 0.0
-    return -10 * math.log10(max(float((picture - true)[:, where].square().double().mean()), 1e-9))
-
-
-def _correlation(picture: Tensor, true: Tensor, where: Tensor) -> float:
-    weights = picture.new_tensor(_LUMINANCE)
-    a, b = (torch.einsum("c,cn->n", weights, x[:, where]).double() for x in (picture, true))
-    if len(a) == 0:
-        return 0.0
-    a, b = a - a.mean(), b - b.mean()
-    return float((a * b).sum() / ((a * a).sum() * (b * b).sum() + 1e-12).sqrt())

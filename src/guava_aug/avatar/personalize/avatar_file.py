@@ -103,6 +103,22 @@ def read_avatar_file(path: Path | str, body: EhmModel) -> AvatarFile:
         raise AssetError(f"cannot read the avatar file {path}: {error}; fit the avatar again") from error
 
 
+def read_notes(path: Path | str) -> dict[str, str]:
+    """Return `made_with` of an avatar file; its tensors are neither read nor checked.
+
+    Raises:
+        AssetError: It is no avatar file.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        if metadata.get("format") != _FORMAT:
+            raise ValueError(f"expected {_FORMAT!r}, found {metadata.get('format')!r}")
+        return {str(key): str(value) for key, value in dict(json.loads(metadata["made_with"])).items()}
+    except (OSError, SafetensorError, LookupError, ValueError, TypeError) as error:
+        raise AssetError(f"cannot read the avatar file {path}: {error}; fit the avatar again") from error
+
+
 def _digest(tensors: Mapping[str, Tensor]) -> str:
     """Return SHA-256 of tensors with their names: a disk or a copy may have changed what still looks like numbers."""
     digest = hashlib.sha256()

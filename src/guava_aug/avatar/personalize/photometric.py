@@ -27,9 +27,16 @@ from guava_aug.avatar.personalize.config import FitConfig, Rates, Weights
 from guava_aug.avatar.personalize.observations import Observations
 from guava_aug.avatar.personalize.picture_fit import Refine, rasterize
 from guava_aug.avatar.personalize.pose_fit import LandmarkTerm, PoseFit
-from guava_aug.avatar.personalize.video import carry_over, choose_frames, observe_video, video_hand_speeds
+from guava_aug.avatar.personalize.video import (
+    TooFewFramesError,
+    carry_over,
+    choose_frames,
+    observe_video,
+    video_hand_speeds,
+)
 from guava_aug.body import Identity, Motion
-from guava_aug.errors import InputError
+from guava_aug.runtime.device import lack_of_memory_as_such, release_memory
+from guava_aug.runtime.text import in_short
 from guava_aug.tracked import TrackedVideo
 from guava_aug.tracked.fit import ClipFit
 from guava_aug.tracked.fit.landmark_points import LandmarkPoints, projected, quality_of
@@ -116,15 +123,28 @@ class PhotometricFitter:
             video: the clip, as the landmark fit has written it.
             fitted: the landmark fit.
             tick: told how many more frames are done, of all; raises to stop.
+
+        Raises:
+            InputError: a frame of the clip cannot be read.
         """
         on_gpu = self.model.device.type == "cuda"
         device = torch.cuda.device(self.model.device) if on_gpu else contextlib.nullcontext()  # of this thread
+        progress = _Progress(video.num_frames, tick)
         with torch.inference_mode(False), torch.enable_grad(), device:
             try:
-                return _Refining(self, video, fitted, _Progress(video.num_frames, tick)).run()
+                with lack_of_memory_as_such():
+                    return _Refining(self, video, fitted, progress).run()
+            except torch.cuda.OutOfMemoryError as error:
+                why = f"too little memory on the GPU ({in_short(error)})"
             finally:
-                if on_gpu:
-                    torch.cuda.empty_cache()  # pictures and graphs of the fit
+                release_memory(self.model.device)  # pictures and graphs of the fit
+            release_memory(self.model.device)  # now also what the error held
+        progress.done(1.0)
+        log.warning(
+            "%s: not refined by its pictures, the fit to its landmarks stays: %s; end other programs on this GPU, or "
+            "give --photometric off", video.name, why,
+        )  # fmt: skip
+        return as_before(fitted, why)
 
     def figures(
         self, video: TrackedVideo, fitted: ClipFit, identity: Identity, motion: Motion, viewmats: Tensor
@@ -162,9 +182,9 @@ class _Refining:
         picked = choose_frames(f.motion[usable], self.config.shape_frames) if usable else []
         try:
             frames, seen = observe_video(self.video, self.fitter.size, [usable[k] for k in picked])
-        except InputError:  # fewer frames than can be used
+        except TooFewFramesError:
             self.progress.done(1.0)
-            return self._as_before("too few frames show the person")
+            return as_before(self.fitted, "too few frames show the person")
         before = self.measure(self.avatar(f.identity, f.motion, f.viewmats), f.motion, f.viewmats)
         self.progress.done(0.1)
         identity, motion, viewmats = self._fit_shape(frames, seen)
@@ -188,7 +208,7 @@ class _Refining:
         )  # fmt: skip
         report = _report(before, found.figures, given_up, why)
         if why:
-            return replace(self._as_before(why), report=report)
+            return replace(as_before(self.fitted, why), report=report)
         return RefinedClip(found.identity, found.motion, found.viewmats, found.quality, report)
 
     def avatar(self, identity: Identity, motion: Motion, viewmats: Tensor) -> Avatar:
@@ -220,7 +240,7 @@ class _Refining:
             ids = torch.arange(first, last)
             try:
                 frames, seen = observe_video(self.video, self.fitter.size, ids.tolist())
-            except InputError:  # nobody is seen: the frames keep what the neighbours say
+            except TooFewFramesError:  # nobody is seen: the frames keep what the neighbours say
                 continue
             seen = replace(seen, frames=torch.tensor(frames) - first)
             n = c.shape.frames_per_step
@@ -279,7 +299,7 @@ class _Refining:
                 frames, seen = observe_video(
                     self.video, self.fitter.size, range(first, min(T, first + _CHUNK)), least=1
                 )
-            except InputError:
+            except TooFewFramesError:
                 continue
             seen = seen.to(self.device)
             ids = torch.tensor(frames)
@@ -300,9 +320,11 @@ class _Refining:
             iou[frames] = ((inside & covered).sum((1, 2, 3)) / (inside | covered).sum((1, 2, 3)).clamp(min=1)).cpu()
         return Figures(error, person, iou)
 
-    def _as_before(self, why: str) -> RefinedClip:
-        f = self.fitted
-        return RefinedClip(f.identity, f.motion, f.viewmats, f.quality, {"used": False, "why_not": why})
+
+def as_before(fitted: ClipFit, why: str) -> RefinedClip:
+    """Return a clip as its landmark fit has it, and why it stays so."""
+    f = fitted
+    return RefinedClip(f.identity, f.motion, f.viewmats, f.quality, {"used": False, "why_not": why})
 
 
 @dataclass(frozen=True)

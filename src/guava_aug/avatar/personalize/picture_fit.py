@@ -20,6 +20,7 @@ from guava_aug.avatar.personalize.observations import Observations, importance
 from guava_aug.avatar.personalize.variables import PoseVariables
 from guava_aug.body import Identity, Motion
 from guava_aug.render.rasterize_grad import rasterize_grad
+from guava_aug.runtime.device import lack_of_memory_as_such
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +168,7 @@ class PictureFit:
             channels = v.guess.features.shape[1]
             modules.append(_Refined(self.refine))
             arguments.append((torch.rand(n, channels, H, W, device=ids.device, requires_grad=True),))
-        with no_garbage_collection():  # memory that it frees would end the capture
+        with no_garbage_collection(), lack_of_memory_as_such():  # memory that it frees would end the capture
             graphs = torch.cuda.make_graphed_callables(tuple(modules), tuple(arguments), allow_unused_input=True)
         self._posed = dict(zip(self.ways, graphs, strict=False))  # type: ignore[arg-type]
         self._refine_step = graphs[-1] if self.refine is not None else None  # type: ignore[assignment]

@@ -21,12 +21,18 @@ from guava_aug.avatar.personalize.picture_fit import OnStep
 from guava_aug.body import Motion
 from guava_aug.errors import InputError
 from guava_aug.runtime.cpus import usable_cpus
+from guava_aug.runtime.device import release_memory
 from guava_aug.runtime.text import pluralize
 from guava_aug.tracked import BodyOutline, TrackedVideo
 from guava_aug.tracked.masks import left_out, small_mask
 from guava_aug.tracked.outline import spread_frames
 from guava_aug.tracked.plausibility import source_fault
 from guava_aug.views.cameras import tracked_cameras
+
+
+class TooFewFramesError(InputError):
+    """All frames could be read, and too few of them show the person."""
+
 
 LEAST_FRAMES = 3  # one of them is kept back
 _POSES_AT_A_TIME = 16
@@ -88,8 +94,7 @@ def personalize_video(
     fitted = fit.motion.to("cpu"), fit.viewmats.cpu()
     kept_back = int(held_out(seen.frames, config.held_out_every).sum())
     del seen
-    if device.type == "cuda":
-        torch.cuda.empty_cache()  # the pictures and graphs of the fit
+    release_memory(device)  # the pictures and graphs of the fit
     return PersonalizedVideo(
         fit, tuple(frames), kept_back, *carry_over(frames, video.motion, video.viewmats.float(), *fitted)
     )
@@ -124,7 +129,8 @@ def observe_video(
     """Return what frames of a video show at `size` x `size` pixels, and which frames these are: without bad masks.
 
     Raises:
-        InputError: a frame cannot be read, or fewer than `least` can be used.
+        InputError: a frame cannot be read.
+        TooFewFramesError: fewer than `least` can be used.
     """
 
     def read(index: int) -> tuple[Tensor, Tensor, np.ndarray]:
@@ -136,7 +142,7 @@ def observe_video(
     missed = set(left_out(video, frames, np.stack(small), outline))
     used = [k for k, frame in enumerate(frames) if frame not in missed and bool((masks[k] > 127).any())]
     if len(used) < least:
-        raise InputError(
+        raise TooFewFramesError(
             f"{video.name}: an avatar is fitted to {least} frames at least that show the person; this video has "
             f"{len(used)}, of {pluralize(len(frames), 'frame')} that were looked at; give --personalize off for it"
         )

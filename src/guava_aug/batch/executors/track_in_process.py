@@ -17,7 +17,7 @@ from guava_aug.batch.jobs import TrackJob
 from guava_aug.batch.results import ViewRecord
 from guava_aug.batch.tracking.config import TrackConfig
 from guava_aug.batch.tracking.inputs import source_signature
-from guava_aug.batch.tracking.plan import LABEL, track_fingerprint
+from guava_aug.batch.tracking.plan import LABEL, PhotometricWay, track_fingerprint
 from guava_aug.batch.tracking.validate import calibration_of, check_track_flags, chosen_person
 from guava_aug.errors import is_permanent
 from guava_aug.runtime import timing
@@ -75,7 +75,8 @@ class TrackExecutor:
 
     def _fingerprint(self) -> str:
         assert self.tracker is not None, "start() comes first"
-        return track_fingerprint(self.config, photometric=self.tracker.refiner is not None)
+        way: PhotometricWay = "gpu" if self.stages.device.startswith("cuda") else "cpu"
+        return track_fingerprint(self.config, photometric=None if self.tracker.refiner is None else way)
 
     def execute(self, job: TrackJob) -> Events:
         """See `Executor`. An error of the video is in its record, and in `skipped.txt` if it is permanent."""

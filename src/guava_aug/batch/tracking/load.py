@@ -27,7 +27,7 @@ def load_tracker(config: TrackConfig, device: str) -> Tracker:
     from guava_aug.avatar.model import load_body  # noqa: PLC0415 - imports torch, which is slow
     from guava_aug.tracked.tracking import Tracker  # noqa: PLC0415 - imports torch, which is slow
 
-    source = EMBEDDED if config.body == "embedded" else model_source(config)
+    source = body_source(config)
     if config.body == "assets" and source == EMBEDDED:
         raise UsageError(
             "--body assets: the embedded model has no SMPL-X and FLAME; give the official model with --model_path, "
@@ -41,6 +41,11 @@ def load_tracker(config: TrackConfig, device: str) -> Tracker:
 
     model = load_model(source, device, guava_root=config.guava_root, precision="fp32")
     return Tracker(model.body, device, body_name=name, refiner=PhotometricFitter(model))
+
+
+def body_source(config: TrackConfig) -> str:
+    """Return the model whose body is fitted, and whose avatars clips are fitted to their pictures with."""
+    return EMBEDDED if config.body == "embedded" else model_source(config)
 
 
 def wants_photometric(config: TrackConfig, device: str) -> bool:

@@ -7,12 +7,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from guava_aug.avatar.config import model_location
+from guava_aug.batch.fingerprint import cached_weights_digest
 from guava_aug.batch.jobs import TrackJob, TrackPart
 from guava_aug.batch.journal.history import History
 from guava_aug.batch.tracking.config import TrackConfig
 from guava_aug.batch.tracking.inputs import source_signature
+from guava_aug.batch.tracking.load import body_source
 from guava_aug.batch.tracking.validate import calibration_of
 from guava_aug.errors import InputError
 from guava_aug.runtime.files import file_sha256, is_there
@@ -22,6 +25,7 @@ from guava_aug.tracked.report import REPORT, clip_names, first_clip_names, read_
 TRACKER_VERSION = 1  # counts up whenever the same video gives another result
 PHOTOMETRIC_VERSION = 2  # likewise, of the fit to the pictures
 LABEL = TrackPart().label
+PhotometricWay = Literal["gpu", "cpu"]  # whose settings a fit to the pictures has (`photometric.default_config`)
 _DECIDES = ("person", "on_cut", "fov", "audio", "body", "overlay")  # the result, of all options
 
 
@@ -46,21 +50,23 @@ class PlannedTracking:
         return not self.clips and self.not_retried is None
 
 
-def track_fingerprint(config: TrackConfig, *, photometric: bool) -> str:
+def track_fingerprint(config: TrackConfig, *, photometric: PhotometricWay | None) -> str:
     """Return a digest of what decides how a video is tracked.
 
     Args:
         config: of the run.
-        photometric: whether clips are fitted to their pictures; what --photometric auto comes to. Absent in the digest
-            where they are not, as it was before there was the flag.
+        photometric: how clips are fitted to their pictures, what --photometric auto comes to; None: they are not.
+            Then it is absent in the digest, as it was before there was the flag.
 
     Raises:
         InputError: the --calibration file cannot be read.
+        AssetError: there is no model to fit with.
     """
     values: dict[str, Any] = {name: getattr(config, name) for name in _DECIDES}
     values["version"] = TRACKER_VERSION
     if photometric:
-        values["photometric"] = PHOTOMETRIC_VERSION
+        weights = cached_weights_digest(model_location(body_source(config)), config.tracked_root)
+        values["photometric"] = [PHOTOMETRIC_VERSION, photometric, weights]
     if config.calibration is not None:
         path, camera = calibration_of(config.calibration)
         try:
@@ -87,8 +93,12 @@ def plan_tracking(
 
 
 def accepted_fingerprints(config: TrackConfig) -> tuple[str, ...]:
-    """Return the digests of clips that need not be tracked again; with --photometric auto fitted to pictures or not."""
-    ways = {"auto": (False, True), "on": (True,), "off": (False,)}[config.photometric]
+    """Return the digests of clips that need not be tracked again; with --photometric auto fitted to pictures or not.
+
+    Clips that were fitted on a CPU, with smaller pictures, are not fitted again on a GPU, and the other way round.
+    """
+    fitted: tuple[PhotometricWay | None, ...] = ("gpu", "cpu")
+    ways = {"auto": (None, *fitted), "on": fitted, "off": (None,)}[config.photometric]
     return tuple(track_fingerprint(config, photometric=way) for way in ways)
 
 
