@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -61,8 +61,9 @@ def detect(
             if stop is not None:
                 stop()
             graph.pose.choose(pictures)
-            for picture in pictures:
-                rows.append(*graph.step(picture))
+            poses = [graph.pose.step(picture) for picture in pictures]
+            for seen in graph.parts(pictures, poses):
+                rows.append(*seen)
     except InputError as e:
         raise annotate(e, stage="detect", frame=len(rows)) from e.__cause__
     if not len(rows):
@@ -71,21 +72,22 @@ def detect(
 
 
 class _Graph:
-    """Pose, then hands and face where the pose says."""
+    """Pose frame by frame, then hands and face where the poses of a window say.
+
+    What depends on the poses alone is given to its net for the whole window: small nets cost more calls than sums.
+    """
 
     def __init__(self, run: NetRunner, person: Person, fps: float) -> None:
         self.pose = PoseTracker(run, person, fps)
         self._hands = HandTracker(run)
         self._face = FaceTracker(run)
 
-    def step(self, picture: np.ndarray) -> tuple[Pose | None, list[Hand | None], Face | None]:
-        pose = self.pose.step(picture)
-        if pose is None:
-            self._hands.reset()
-            self._face.reset()
-            return None, [None, None], None
-        hands = self._hands.step(picture, pose.points, pose.visibility)
-        return pose, hands, self._face.step(picture, pose.points)
+    def parts(
+        self, pictures: Sequence[np.ndarray], poses: Sequence[Pose | None]
+    ) -> list[tuple[Pose | None, list[Hand | None], Face | None]]:
+        """Return pose, hands and face of the next pictures, whose poses are known."""
+        hands = self._hands.window(pictures, poses)
+        return list(zip(poses, hands, self._face.window(pictures, poses), strict=True))
 
 
 class _Rows:
