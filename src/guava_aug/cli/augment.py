@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
         words += ["--tracked_root", f"{given.values['output_root'].rstrip('/')}_tracked"]
     flags: Any = parse(AugmentFlags, words, prog, DESCRIPTION, EXAMPLES, POSITIONALS)
     if not videos:
-        raise UsageError(f"{prog}: no video is named; give files, folders of pictures, or folders of videos")
+        raise UsageError("no video is named; give files, folders of pictures, or folders of videos")
     both = flags.run.config("batch")
     config = RunConfig(**{declared.name: getattr(both, declared.name) for declared in options_of(RunConfig)})
     tracked = _tracked_folder(videos)

@@ -256,7 +256,7 @@ def test_what_can_be_named_as_a_video(tmp_path: Path):
         find_sources([tmp_path / "nothing.mp4"])
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(UsageError, match="neither videos"):
+    with pytest.raises(UsageError, match=r"neither videos \(\.mp4, "):
         find_sources([empty])
 
 
