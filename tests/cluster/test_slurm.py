@@ -90,6 +90,20 @@ def test_a_job_with_a_gpu_does_not_go_on_without(
     assert ("--require_gpu" in written(capsys, tmp_path, *more)) == asked
 
 
+@pytest.mark.parametrize(
+    ("more", "asked"),
+    [([], "gpu:1"), (["--device", "cpu"], None), (["--gres", "none"], None), (["--device", "cpu", "--gres", "x"], "x")],
+)
+def test_a_gpu_is_asked_for_unless_the_processor_does_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], asked: str | None
+):
+    tracked = ["slurm", "track", str(tmp_path), "--tracked_root", str(tmp_path / "tracked")]
+    assert main([*tracked, *more]) == 0
+    for text in (capsys.readouterr().out, written(capsys, tmp_path, *more)):
+        lines = [line for line in text.splitlines() if line.startswith("#SBATCH --gres")]
+        assert lines == ([] if asked is None else [f"#SBATCH --gres={asked}"])
+
+
 @pytest.mark.parametrize("limit", ["90", "90:30", "8:00:00", "1-12", "1-12:30", "1-12:30:15"])
 def test_every_form_of_a_time_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str], limit: str):
     assert f"#SBATCH --time={limit}" in written(capsys, tmp_path, "--time", limit).splitlines()

@@ -400,3 +400,13 @@ def test_lens_of_a_picture_of_another_size(load: Callable[..., TrackedVideo], ar
     again = load({**arrays, "K": double, "image_size": [2 * WIDTH, 2 * HEIGHT]}, overwrite=True)
     assert made.K is not None and again.K is not None
     torch.testing.assert_close(again.K, made.K, rtol=1e-5, atol=1e-3)
+
+
+def test_command_with_files_that_are_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("guava_aug.avatar.model.load_body", lambda *a, **k: pytest.fail("nothing is loaded for these"))
+    (tmp_path / "a.mp4").write_bytes(b"")
+    for words in (["b.mp4", "a.mp4"], ["a.mp4", "b.npz"], ["a.mp4", "a.mp4", "--masks", "b"]):
+        assert main(["import", *(w if w.startswith("--") else str(tmp_path / w) for w in words)]) == 2
+        assert re.search(r"/b(\.\w+)? is not there; check the path", capsys.readouterr().err)

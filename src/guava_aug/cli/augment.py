@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
         words += ["--tracked_root", f"{given.values['output_root'].rstrip('/')}_tracked"]
     flags: Any = parse(AugmentFlags, words, prog, DESCRIPTION, EXAMPLES, POSITIONALS)
     if not videos:
-        raise UsageError(f"{prog}: no video is named; give files, folders of pictures, or folders of videos")
+        raise UsageError("no video is named; give files, folders of pictures, or folders of videos")
     both = flags.run.config("batch")
     config = RunConfig(**{declared.name: getattr(both, declared.name) for declared in options_of(RunConfig)})
     tracked = _tracked_folder(videos)
@@ -124,7 +124,10 @@ def _track_and_render(
 ) -> tuple[TrackResult, RunResult | None]:
     """Return how the tracking ended, and the views of what could be tracked; None: nothing could."""
     from guava_aug.batch.tracking.run import track
+    from guava_aug.batch.validate import check_flags, refuse_file_in_the_way
 
+    check_flags(config)  # now, and not after the tracking
+    refuse_file_in_the_way(config.output_root, "--output_root")
     only = None if config.videos is None else frozenset(config.videos)
     found = track(tracking, progress=progress, stop=stop, only=only)
     clips = tuple(clip for video in found.clips.values() for clip in video)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from guava_aug.batch.tracking.config import DEFAULT_TRACKED_ROOT
 from guava_aug.cli.exit_codes import OK
 from guava_aug.cli.parsing import MaybePath, Switch, parse
 from guava_aug.cli.streams import say
+from guava_aug.errors import UsageError
 from guava_aug.runtime.shutdown import GracefulShutdown
 from guava_aug.runtime.text import pluralize
 
@@ -61,6 +63,9 @@ class ImportFlags:
 def main(argv: Sequence[str]) -> int:
     """Return 0 when the folder is written."""
     flags = parse(ImportFlags, argv, "guava-aug import", DESCRIPTION, EXAMPLES)
+    for path in (flags.video, flags.parameters, flags.masks):  # before the model is loaded, which takes seconds
+        if path is not None and not os.path.exists(path):
+            raise UsageError(f"{path} is not there; check the path")
     from guava_aug.avatar.model import load_body
     from guava_aug.batch.config import RunConfig
     from guava_aug.batch.tracking.inputs import name_of

@@ -42,5 +42,9 @@ def require_journals(root: Path, command: str) -> None:
         around = next((folder for folder in folders if (folder / FOLDER).is_dir()), None)
     except OSError as error:  # a folder of somebody else
         raise UsageError(f"{root} cannot be read: {error.strerror}") from error
-    advice = "give the --output_root of a run" if around is None else f"try: guava-aug {command} {around}"
+    advice = (
+        "give the --output_root of a run, or the --tracked_root of a tracking"
+        if around is None
+        else f"try: guava-aug {command} {around}"
+    )
     raise UsageError(f"{root} {what}; {advice}")

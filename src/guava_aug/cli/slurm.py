@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,8 +59,8 @@ class JobFlags:
     time: Annotated[str, arg(metavar="H:MM:SS")] = "4:00:00"
     """Time limit of one task in SLURM's notation: also 90 for minutes, or 1-12 for days and hours. It may be short: an
     unfinished task is queued again."""
-    gres: Text = "gpu:1"
-    """Generic resources per task; none: no GPU (give --device cpu too)."""
+    gres: Text = None
+    """Generic resources per task; none: no GPU (give --device cpu too). Default: gpu:1, and none with --device cpu."""
     cpus: Count = 8
     """CPU cores per task, for reading and encoding while the GPU renders."""
     mem: Annotated[str, arg(metavar="SIZE")] = "32G"
@@ -113,6 +113,7 @@ def main(argv: Sequence[str]) -> int:
     run, job = flags.run, flags.job
     if run.is_given("shard") or run.is_given("part_id"):
         raise UsageError("--shard and --part_id are given by the job script; leave them out (see --array)")
+    job = with_resources(job, run["device"])
     check_job(job)
     check_run(run)
     logs = make_logs(job, run["output_root"])
@@ -120,7 +121,7 @@ def main(argv: Sequence[str]) -> int:
     for flag, value in (("grace", job.signal_before - SPARE), ("timeout", TIMEOUT)):
         if not run.is_given(flag):
             words += [f"--{flag}", str(value)]
-    if asks_for_gpu(job.gres) and run["device"].strip().lower() != "cpu" and not run["require_gpu"]:
+    if asks_for_gpu(job.gres) and not is_cpu(run["device"]) and not run["require_gpu"]:
         words.append("--require_gpu")
     print(job_script(job, ["run", *words], logs, Path.cwd()), end="")
     return OK
@@ -131,11 +132,12 @@ def _of_tracking(argv: Sequence[str]) -> int:
     flags: Any = parse(SlurmTrackFlags, words, "guava-aug slurm track", DESCRIPTION, EXAMPLES, VIDEOS)
     job, track = flags.job, flags.track
     if not videos:
-        raise UsageError("guava-aug slurm track: no video is named; give files, or folders of videos or pictures")
+        raise UsageError("no video is named; give files, or folders of videos or pictures")
     if {"shard", "part_id"} & set(track.given):
         raise UsageError("--shard and --part_id are given by the job script; leave them out (see --array)")
-    check_job(job)
     config = track.config(videos)
+    job = with_resources(job, config.device)
+    check_job(job)
     for word in videos:
         if not os.path.lexists(word):
             print(f"guava-aug: warning: {printable(word)} is not on this machine; the job needs it on its nodes",
@@ -145,7 +147,7 @@ def _of_tracking(argv: Sequence[str]) -> int:
     for flag, value in (("grace", job.signal_before - SPARE), ("timeout", TIMEOUT)):
         if flag not in track.given:
             words += [f"--{flag}", str(value)]
-    if asks_for_gpu(job.gres) and config.device.strip().lower() != "cpu" and not config.require_gpu:
+    if asks_for_gpu(job.gres) and not is_cpu(config.device) and not config.require_gpu:
         words.append("--require_gpu")
     print(job_script(job, ["track", *words], logs, Path.cwd()), end="")
     return OK
@@ -200,6 +202,16 @@ def check_run(run: RunFlags) -> None:
         missing.append(f"on this machine {error}")
     for said in missing:
         print(f"guava-aug: warning: {printable(said)}; the job needs it on its nodes", file=sys.stderr)
+
+
+def is_cpu(device: str) -> bool:
+    """Return whether --device is the processor."""
+    return device.strip().lower() == "cpu"
+
+
+def with_resources(job: JobFlags, device: str) -> JobFlags:
+    """Return the flags with the resources that a task on `device` needs, unless they were given."""
+    return job if job.gres is not None else replace(job, gres="none" if is_cpu(device) else "gpu:1")
 
 
 def asks_for_gpu(gres: str | None) -> bool:

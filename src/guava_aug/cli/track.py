@@ -104,7 +104,7 @@ def main(argv: Sequence[str]) -> int:
     flags = parse(TrackFlags, words, prog, DESCRIPTION, EXAMPLES, POSITIONALS)
     values = flags.values()
     if not videos:
-        raise UsageError(f"{prog}: no video is named; give files, folders of pictures, or folders of videos")
+        raise UsageError("no video is named; give files, folders of pictures, or folders of videos")
     if values["quiet"] and values["verbose"]:
         raise UsageError("--quiet and --verbose exclude each other; leave one out")
     config = flags.config(videos)

@@ -65,6 +65,7 @@ _UPSCALED = 0.75  # of the large side: a smaller square of the video is stored a
 _BATCH = 16  # frames that the detector reads together
 _OUTLINE_SIZE = 256  # pixels; side of the silhouettes that are drawn
 _SEEN = 0.5  # score of what counts
+_DRAWN = 0.6  # flatness of a face in the median frame; on film at most 0.27, whatever its compression, light and blur
 _LEAST_FOUND, _LEAST_FACE = 0.3, 0.2  # share of the frames: with a person, and of these with the face
 _DEFAULT_RATE = 25
 
@@ -460,6 +461,15 @@ def _framing(landmarks: Landmarks) -> Crop:
         raise InputError(
             f"the face is seen in only {faces} of {pluralize(found, 'frame')} with a person: the person is seen from "
             "behind or from the side, or is too small, or is no person"
+        )
+    flatness = landmarks.face_flatness
+    measured = np.zeros(0) if flatness is None else flatness[np.isfinite(flatness)]
+    share = float(np.median(measured)) if len(measured) else 0.0
+    if share > _DRAWN:
+        raise InputError(
+            f"the person is drawn, not filmed: three flat colours make up {share:.0%} of the face (of a "
+            f"filmed one: less than {_DRAWN:.0%}). If it was filmed, a filter has flattened its colours: give the "
+            "video without it"
         )
     if not (landmarks.hand_score > _SEEN).any():
         raise InputError("no hand is ever in the picture")

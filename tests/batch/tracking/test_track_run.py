@@ -257,7 +257,7 @@ def test_what_can_be_named_as_a_video(tmp_path: Path):
         find_sources([tmp_path / "nothing.mp4"])
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(UsageError, match="neither videos"):
+    with pytest.raises(UsageError, match=r"neither videos \(\.mp4, "):
         find_sources([empty])
 
 
@@ -308,3 +308,24 @@ def test_the_flag_of_the_fit_to_pictures(capsys: pytest.CaptureFixture[str]):
     )
     assert main(["track", "a.mp4", "--photometric", "maybe"]) == 2
     assert "--photometric" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--output_root", "FILE"], "--output_root"),
+        (["--output_root", "out", "--preset", "quick"], "--preset"),
+        (["--output_root", "out", "--model_path", "nowhere"], "--model_path nowhere does not exist"),
+        (["--output_root", "out", "--background", "nowhere.png"], "nowhere.png"),
+    ],
+)
+def test_augment_refuses_what_cannot_be_rendered_before_it_tracks(
+    tmp_path: Path, tracker: FakeTracker, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    words: list[str], said: str,
+):  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").write_text("")
+    folder = videos(tmp_path / "in", a="good")
+    assert main(["augment", str(folder), "--device", "cpu", *words]) in (1, 2)
+    assert said in capsys.readouterr().err
+    assert tracker.tracked == []

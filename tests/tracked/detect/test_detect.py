@@ -205,3 +205,18 @@ def test_it_stops_between_batches_and_reads_no_further():
     with pytest.raises(KeyboardInterrupt):
         detect(frames(), batch=3, stop=stop)
     assert calls == [3, 6] and len(read) == 6
+
+
+def test_a_window_of_frames_gives_what_single_frames_give():
+    """Also around a frame without the person, after which nothing of the frames before is known."""
+    shown = frames_of("signer_b", [0, 1, 2, 3, 4])
+    pictures = [*shown[:2], np.zeros_like(shown[0]), *shown[2:]]
+    one_by_one, together = (detect(pictures, batch=batch) for batch in (1, 16))
+    assert one_by_one.frames_without_person == together.frames_without_person == [2]
+    for name in ("pose", "hands", "face", "iris", "hand_score", "face_score"):
+        a, b = getattr(one_by_one, name), getattr(together, name)
+        assert ((a != 0) == (b != 0)).all()  # the same parts are found
+        assert np.median(np.abs(a - b)) < 0.1  # px: batches are rounded differently
+    flatness = together.face_flatness
+    assert flatness is not None
+    assert np.isfinite(flatness).tolist() == [True, False, False, False, False, False]

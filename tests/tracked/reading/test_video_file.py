@@ -162,10 +162,13 @@ def test_sound_is_no_video_and_text_is_none(tmp_path: Path) -> None:
                 b.mux(packet)
     text, empty, still = tmp_path / "x.txt", tmp_path / "empty.mp4", tmp_path / "still.png"
     text.write_text("no video\n" * 100)
+    renamed = tmp_path / "text.mp4"
+    renamed.write_text("no video\n" * 100)
     empty.write_bytes(b"")
     cv2.imwrite(str(still), picture(0))
     for path, reason in (
-        (song, "has no video stream (there: audio)"), (text, "found text"), (empty, "is empty"),
+        (song, "has no video stream (there: audio)"), (text, "found text"), (empty, "is empty; copy"),
+        (renamed, "can be read (Invalid data found when processing input). If it is one, convert it"),
         (still, "a single picture"), (tmp_path / "none.mp4", "no such file"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=reason.replace("(", r"\(").replace(")", r"\)")) as caught:

@@ -108,7 +108,8 @@ def _sources_of(path: Path) -> list[Path]:
     if _with_suffix(entries, PICTURE_SUFFIXES):
         return [path]
     raise UsageError(
-        f"{path} holds neither videos ({', '.join(sorted(VIDEO_SUFFIXES)[:6])}, ...) nor pictures (.png, .jpg, ...)"
+        f"{path} holds neither videos (.mp4, .mov, .mkv, .webm, .avi, ...) nor pictures (.png, .jpg, ...); give "
+        "files, or the folder that they are in"
     )
 
 

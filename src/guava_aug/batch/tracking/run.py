@@ -263,7 +263,7 @@ def _in_words(ended: Sequence[ViewRecord], seconds: float) -> str:
     made_with = ended[-1].made_with or {}
     clips = str(made_with.get("clips", "")).count("/") + 1
     more = f", {clips} clips" if clips > 1 else ""
-    return f"{made_with.get('quality', 'tracked')}{more}, {ended[-1].frames} frames, {seconds:.1f} s"
+    return f"{made_with.get('quality', 'tracked')}{more}, {pluralize(ended[-1].frames or 0, 'frame')}, {seconds:.1f} s"
 
 
 def _first(planned: list[PlannedTracking], limit: int | None) -> list[PlannedTracking]:

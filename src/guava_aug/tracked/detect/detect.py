@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 
 from guava_aug.errors import InputError, annotate
 from guava_aug.tracked.detect.face import Face, FaceTracker
+from guava_aug.tracked.detect.flatness import face_flatness
 from guava_aug.tracked.detect.hands import SIDES, Hand, HandTracker
 from guava_aug.tracked.detect.landmarks import (
     FACE_POINTS,
@@ -25,6 +26,7 @@ from guava_aug.tracked.detect.run_nets import NetRunner
 from guava_aug.tracked.detect.swaps import repair_swaps
 
 FPS = 30.0
+_FLATNESS_EVERY = 8  # faces; the flatness of their colours is measured in some frames
 
 
 def detect(
@@ -56,13 +58,20 @@ def detect(
     """
     graph = _Graph(NetRunner(device), person, fps)
     rows = _Rows()
+    faces = 0
     try:
         for pictures in _batches(frames, batch):
             if stop is not None:
                 stop()
             graph.pose.choose(pictures)
-            for picture in pictures:
-                rows.append(*graph.step(picture))
+            poses = [graph.pose.step(picture) for picture in pictures]
+            for picture, (pose, hands, face) in zip(pictures, graph.parts(pictures, poses), strict=True):
+                flatness = np.nan
+                if face is not None:
+                    if faces % _FLATNESS_EVERY == 0:
+                        flatness = face_flatness(picture, face.points)
+                    faces += 1
+                rows.append(pose, hands, face, flatness)
     except InputError as e:
         raise annotate(e, stage="detect", frame=len(rows)) from e.__cause__
     if not len(rows):
@@ -71,21 +80,22 @@ def detect(
 
 
 class _Graph:
-    """Pose, then hands and face where the pose says."""
+    """Pose frame by frame, then hands and face where the poses of a window say.
+
+    What depends on the poses alone is given to its net for the whole window: small nets cost more calls than sums.
+    """
 
     def __init__(self, run: NetRunner, person: Person, fps: float) -> None:
         self.pose = PoseTracker(run, person, fps)
         self._hands = HandTracker(run)
         self._face = FaceTracker(run)
 
-    def step(self, picture: np.ndarray) -> tuple[Pose | None, list[Hand | None], Face | None]:
-        pose = self.pose.step(picture)
-        if pose is None:
-            self._hands.reset()
-            self._face.reset()
-            return None, [None, None], None
-        hands = self._hands.step(picture, pose.points, pose.visibility)
-        return pose, hands, self._face.step(picture, pose.points)
+    def parts(
+        self, pictures: Sequence[np.ndarray], poses: Sequence[Pose | None]
+    ) -> list[tuple[Pose | None, list[Hand | None], Face | None]]:
+        """Return pose, hands and face of the next pictures, whose poses are known."""
+        hands = self._hands.window(pictures, poses)
+        return list(zip(poses, hands, self._face.window(pictures, poses), strict=True))
 
 
 class _Rows:
@@ -99,7 +109,7 @@ class _Rows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def append(self, pose: Pose | None, hands: list[Hand | None], face: Face | None) -> None:
+    def append(self, pose: Pose | None, hands: list[Hand | None], face: Face | None, flatness: float) -> None:
         points, score, world = np.zeros((POSE_POINTS, 3)), np.zeros(POSE_POINTS), np.zeros((POSE_POINTS, 3))
         mask, region = np.zeros((MASK_SIZE, MASK_SIZE), np.uint8), np.zeros(5)
         if pose is not None:
@@ -114,7 +124,9 @@ class _Rows:
         mesh, face_score, iris = np.zeros((FACE_POINTS, 3)), np.zeros(()), np.zeros((2, IRIS_POINTS, 2))
         if face is not None:
             mesh, face_score, iris = face.points, np.asarray(face.score), face.iris
-        row = (points, score, world, hand, hand_score, hand_world, mesh, face_score, iris, region)
+        row = (
+            points, score, world, hand, hand_score, hand_world, mesh, face_score, iris, region, np.asarray(flatness),
+        )  # fmt: skip
         self._rows.append(tuple(a.astype(np.float32) for a in row))
         self._leftness.append(leftness)
         self._masks.write(mask.tobytes())
@@ -124,7 +136,7 @@ class _Rows:
         return np.stack(self._leftness)
 
     def landmarks(self, size: tuple[int, ...]) -> Landmarks:
-        pose, score, world, hand, hand_score, hand_world, mesh, face_score, iris, region = (
+        pose, score, world, hand, hand_score, hand_world, mesh, face_score, iris, region, flatness = (
             np.stack(column) for column in zip(*self._rows, strict=True)
         )
         self._masks.flush()
@@ -132,7 +144,7 @@ class _Rows:
         return Landmarks(
             pose=pose, pose_score=score, pose_world=world, hands=hand, hand_score=hand_score, hands_world=hand_world,
             face=mesh, face_score=face_score, iris=iris, person_mask=masks, mask_region=region,
-            size=(int(size[0]), int(size[1])),
+            size=(int(size[0]), int(size[1])), face_flatness=flatness,
         )  # fmt: skip
 
 

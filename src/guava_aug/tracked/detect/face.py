@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from guava_aug.tracked.detect import regions
-from guava_aug.tracked.detect.boxes import Detector, sigmoid
+from guava_aug.tracked.detect.boxes import Detection, Detector, sigmoid
 from guava_aug.tracked.detect.landmarks import FACE_POINTS, IRIS_POINTS
-from guava_aug.tracked.detect.pose import detect_in
+from guava_aug.tracked.detect.pose import Pose, detect_in
 from guava_aug.tracked.detect.run_nets import NetRunner
 
 DETECTOR = Detector(size=128, strides=(8, 16, 16, 16), num_keypoints=6)
@@ -47,36 +48,53 @@ class FaceTracker:
         """Forget the last frame."""
         self._last = None
 
-    def step(self, picture: np.ndarray, pose: np.ndarray) -> Face | None:
-        """Return the face of the person with the pose landmarks [33, 2 or more] in the next picture, or None."""
-        face = None
-        for region in self._candidates(picture, pose[_POSE_FACE, :2]):
-            face = self._look(picture, region)
-            if face is not None:
-                break
-        self._last = None if face is None else face.points[:, :2]
-        return face
+    def window(self, pictures: Sequence[np.ndarray], poses: Sequence[Pose | None]) -> list[Face | None]:
+        """Return the face of the person in each of the next pictures, or None.
 
-    def _candidates(self, picture: np.ndarray, pose_face: np.ndarray) -> list[np.ndarray]:
-        """Return the regions to look at, the best first."""
-        box = regions.from_box(pose_face, pose_face[_POSE_RIGHT_EYE], pose_face[_POSE_LEFT_EYE])
-        around = regions.grow(box, _AROUND_POSE_FACE)
+        Args:
+            pictures: [H, W, 3] uint8 each.
+            poses: The person in each; None: nobody, and nothing is known of the frames before any more.
+        """
+        boxes = [None if pose is None else _box_of_pose(pose.points[_POSE_FACE, :2]) for pose in poses]
+        found = self._detections(pictures, boxes)
+        seen: list[tuple[np.ndarray, float] | None] = []
+        for i, (picture, box) in enumerate(zip(pictures, boxes, strict=True)):
+            looks = (self._look(picture, r) for r in self._candidates(box, found.get(i)))
+            seen.append(None if box is None else next((one for one in looks if one is not None), None))
+            self._last = None if seen[-1] is None else seen[-1][0][:, :2]
+        return self._with_irises(pictures, seen)
+
+    def _detections(self, pictures: Sequence[np.ndarray], boxes: Sequence[np.ndarray | None]) -> dict[int, Detection]:
+        """Return, by the number of the picture, the face that the detector finds around the pose's face."""
+        around = {i: regions.grow(box, _AROUND_POSE_FACE) for i, box in enumerate(boxes) if box is not None}
+        around = {i: region for i, region in around.items() if regions.usable(region)}
+        places = [(pictures[i], region) for i, region in around.items()]
+        found = detect_in(self._run, "face_detection_short_range", DETECTOR, self._anchors, places)
+        return {i: faces[0] for i, faces in zip(around, found, strict=True) if faces}
+
+    def _candidates(self, box: np.ndarray | None, found: Detection | None) -> list[np.ndarray]:
+        """Return the regions to look at, the best first.
+
+        Args:
+            box: [5], of the pose's face; None: there is no person.
+            found: What the detector found around it.
+        """
+        if box is None:
+            return []
         last = None
         if self._last is not None:
             last = regions.grow(regions.from_box(self._last, *self._last[_OUTER_CORNERS, :]), _AROUND_LANDMARKS)
-        if not regions.usable(around):
-            return [] if last is None else [last]
-        found = detect_in(self._run, "face_detection_short_range", DETECTOR, self._anchors, picture, around)
-        if not found:
+        if found is None:
             return [r for r in (last, regions.grow(box, _FACE_OF_POSE_BOX)) if r is not None]
-        eyes = found[0].keypoints
+        eyes = found.keypoints
         fresh = regions.from_box(eyes, eyes[_RIGHT_EYE], eyes[_LEFT_EYE])
         fresh = regions.grow(fresh, _AROUND_DETECTION, _DETECTION_SHIFT)
         if last is None or self._last is None:
             return [fresh]
         return [last, fresh] if regions.may_keep(last, self._last, fresh, _TOLERANCE) else [fresh, last]
 
-    def _look(self, picture: np.ndarray, region: np.ndarray) -> Face | None:
+    def _look(self, picture: np.ndarray, region: np.ndarray) -> tuple[np.ndarray, float] | None:
+        """Return the landmarks [468, 3] px and the score of the face in a region, or None."""
         if not regions.usable(region):
             return None
         size = self._run.size("face_landmark")
@@ -85,18 +103,37 @@ class FaceTracker:
         if score < MIN_PRESENCE:
             return None
         points = out["landmarks"].reshape(FACE_POINTS, 3).astype(np.float64) / size
-        points = regions.to_picture(points, region)
-        return Face(points, score, self._irises(picture, points[:, :2]))
+        return regions.to_picture(points, region), score
 
-    def _irises(self, picture: np.ndarray, face: np.ndarray) -> np.ndarray:
-        """Return [2, 5, 2] px. The net knows right eyes only: a left one is mirrored."""
+    def _with_irises(
+        self, pictures: Sequence[np.ndarray], seen: Sequence[tuple[np.ndarray, float] | None]
+    ) -> list[Face | None]:
+        """Return the faces with their irises. The net knows right eyes only: a left one is mirrored."""
         size = self._run.size("iris_landmark")
-        eyes = np.stack([regions.from_box(face[list(c)], *face[list(c)]) for c in _EYE_CORNERS])
-        eyes = regions.grow(eyes, _AROUND_EYE)
-        if not regions.usable(eyes).all():
-            return np.repeat(face[list(_OUTER_CORNERS[::-1]), None], IRIS_POINTS, 1)
-        left, right = (regions.crop(picture, eye, size) for eye in eyes)
-        out = self._run("iris_landmark", [np.ascontiguousarray(left[:, ::-1]), right])
-        points = out["iris"].reshape(2, IRIS_POINTS, 3)[..., :2].astype(np.float64) / size
-        points[0, :, 0] = 1 - points[0, :, 0]
-        return regions.to_picture(points, eyes)
+        irises: dict[int, np.ndarray] = {}  # by the number of the picture, [2, 5, 2] px
+        eyes: dict[int, np.ndarray] = {}  # [2, 5] regions
+        crops: list[np.ndarray] = []
+        for i, (picture, one) in enumerate(zip(pictures, seen, strict=True)):
+            if one is None:
+                continue
+            face = one[0][:, :2]
+            around = np.stack([regions.from_box(face[list(c)], *face[list(c)]) for c in _EYE_CORNERS])
+            around = regions.grow(around, _AROUND_EYE)
+            if not regions.usable(around).all():
+                irises[i] = np.repeat(face[list(_OUTER_CORNERS[::-1]), None], IRIS_POINTS, 1)
+                continue
+            left, right = (regions.crop(picture, eye, size) for eye in around)
+            crops += [np.ascontiguousarray(left[:, ::-1]), right]
+            eyes[i] = around
+        if crops:
+            out = self._run("iris_landmark", crops)
+            points = out["iris"].reshape(-1, 2, IRIS_POINTS, 3)[..., :2].astype(np.float64) / size
+            points[:, 0, :, 0] = 1 - points[:, 0, :, 0]
+            for (i, around), found in zip(eyes.items(), points, strict=True):
+                irises[i] = regions.to_picture(found, around)
+        return [None if one is None else Face(*one, irises[i]) for i, one in enumerate(seen)]
+
+
+def _box_of_pose(face: np.ndarray) -> np.ndarray:
+    """Return the box [5] around the pose's landmarks of the face [11, 2] px."""
+    return regions.from_box(face, face[_POSE_RIGHT_EYE], face[_POSE_LEFT_EYE])

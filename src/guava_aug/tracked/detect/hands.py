@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from guava_aug.tracked.detect import regions
 from guava_aug.tracked.detect.boxes import Detector
 from guava_aug.tracked.detect.landmarks import HAND_POINTS, LEFT, RIGHT
-from guava_aug.tracked.detect.pose import detect_in
+from guava_aug.tracked.detect.pose import Pose, detect_in
 from guava_aug.tracked.detect.run_nets import NetRunner
 
 PALM_DETECTOR = Detector(size=192, strides=(8, 16, 16, 16), num_keypoints=7)
@@ -65,16 +66,26 @@ class HandTracker:
         self._age = [0, 0]  # frames since `_last` was seen
         self._fruitless = [0, 0]  # searches
 
-    def step(self, picture: np.ndarray, pose: np.ndarray, visibility: np.ndarray) -> list[Hand | None]:
-        """Return the left and the right hand in the next picture; None where it is not seen.
+    def window(self, pictures: Sequence[np.ndarray], poses: Sequence[Pose | None]) -> list[list[Hand | None]]:
+        """Return the left and the right hand in each of the next pictures; None where it is not seen.
 
         Args:
-            picture: [H, W, 3] uint8.
-            pose: [33, 2 or more] px.
-            visibility: [33].
+            pictures: [H, W, 3] uint8 each, at least one.
+            poses: The person in each; None: nobody, and nothing is known of the frames before any more.
         """
-        pose = pose[:, :2]
-        hands = self._look(picture, self._regions(picture, pose, visibility))
+        fresh = self._fresh_regions(pictures, poses)
+        found: list[list[Hand | None]] = []
+        for picture, pose, regions_of_pose in zip(pictures, poses, fresh, strict=True):
+            if pose is None:
+                self.reset()
+                found.append([None, None])
+            else:
+                found.append(self._step(picture, pose.points[:, :2], regions_of_pose))
+        return found
+
+    def _step(self, picture: np.ndarray, pose: np.ndarray, fresh: list[np.ndarray | None]) -> list[Hand | None]:
+        """Return both hands in the next picture, whose pose [33, 2] px says where they are."""
+        hands = self._look(picture, [self._kept_or(fresh[side], side) for side in SIDES])
         hands = _without_twins(hands, pose, self._last)
         for side in SIDES:
             if hands[side] is None:
@@ -87,25 +98,34 @@ class HandTracker:
                 self._last[side], self._age[side] = hands[side], 0
         return hands
 
-    def _regions(self, picture: np.ndarray, pose: np.ndarray, visibility: np.ndarray) -> list[np.ndarray | None]:
-        """Return the region of each hand as Holistic has it."""
-        fresh: list[np.ndarray | None] = [None, None]
-        around = np.stack([_pose_hand(pose, side) for side in SIDES])
-        shown = [s for s in SIDES if visibility[_WRISTS[s]] >= _VISIBLE and regions.usable(around[s])]
-        if not shown:
+    def _fresh_regions(
+        self, pictures: Sequence[np.ndarray], poses: Sequence[Pose | None]
+    ) -> list[list[np.ndarray | None]]:
+        """Return, per picture, the region of each hand as Holistic has it, from the pose alone."""
+        fresh: list[list[np.ndarray | None]] = [[None, None] for _ in pictures]
+        around = {
+            (i, side): _pose_hand(pose.points[:, :2], side)
+            for i, pose in enumerate(poses) if pose is not None
+            for side in SIDES if pose.visibility[_WRISTS[side]] >= _VISIBLE
+        }  # fmt: skip
+        around = {key: region for key, region in around.items() if regions.usable(region)}
+        if not around:
             return fresh
         size = self._run.size("hand_recrop")
-        out = self._run("hand_recrop", [regions.crop(picture, around[s], size) for s in shown])
-        for side, raw in zip(shown, out["crop"].reshape(-1, 2, 2).astype(np.float64) / size, strict=True):
-            centre, rim = regions.to_picture(raw, around[side])
-            region = regions.grow(regions.from_centre_and_rim(centre, rim, -regions.UP), 1.0, _SHIFT)
-            last = self._last[side]
-            if last is not None and self._age[side] == 0:
-                kept = _landmark_region(last)
-                if regions.may_keep(kept, last.points[:, :2], region, _TOLERANCE):
-                    region = kept
-            fresh[side] = region
+        out = self._run("hand_recrop", [regions.crop(pictures[i], region, size) for (i, _), region in around.items()])
+        points = out["crop"].reshape(-1, 2, 2).astype(np.float64) / size
+        for ((i, side), region), raw in zip(around.items(), points, strict=True):
+            centre, rim = regions.to_picture(raw, region)
+            fresh[i][side] = regions.grow(regions.from_centre_and_rim(centre, rim, -regions.UP), 1.0, _SHIFT)
         return fresh
+
+    def _kept_or(self, fresh: np.ndarray | None, side: int) -> np.ndarray | None:
+        """Return the region of the last frame's hand if it hardly moves, else the one found afresh."""
+        last = self._last[side]
+        if fresh is None or last is None or self._age[side] > 0:
+            return fresh
+        kept = _landmark_region(last)
+        return kept if regions.may_keep(kept, last.points[:, :2], fresh, _TOLERANCE) else fresh
 
     def _look(self, picture: np.ndarray, where: list[np.ndarray | None]) -> list[Hand | None]:
         """Return what the net sees in each region."""
@@ -143,7 +163,7 @@ class HandTracker:
             return None
         centre = wrist if last is None else (wrist + last.points[_HAND_WRIST, :2]) / 2
         around = np.array([*centre, _SEARCH * shoulders, _SEARCH * shoulders, 0.0])
-        palms = detect_in(self._run, "palm_detection_full", PALM_DETECTOR, self._anchors, picture, around)
+        (palms,) = detect_in(self._run, "palm_detection_full", PALM_DETECTOR, self._anchors, [(picture, around)])
         where = []
         for palm in palms:
             box = palm.box.reshape(2, 2)

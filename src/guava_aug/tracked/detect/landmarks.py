@@ -31,6 +31,7 @@ class Landmarks:
     person_mask: np.ndarray  # [T,256,256] uint8, probability of the person * 255, in `mask_region`
     mask_region: np.ndarray  # [T,5] float32: centre x, y, width, height (px), rotation (rad, clockwise)
     size: tuple[int, int]  # height, width of the picture
+    face_flatness: np.ndarray | None = None  # [T] float32 0..1, see `face_flatness`; NaN where it was not measured
 
     def __len__(self) -> int:
         return len(self.pose)

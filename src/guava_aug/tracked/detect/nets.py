@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from guava_aug.assets import embedded_path
 from guava_aug.errors import AssetError
 from guava_aug.tracked.detect.depthwise_numba import LANES, depthwise
+from guava_aug.tracked.detect.elementwise_numba import NO_SLOPE, add, finish
 
 FORMAT = "guava-aug-net-1"
 NETS = (
@@ -141,11 +142,24 @@ class _Step(nn.Module):
         self.output: str = described["output"]
         for kind, shape in described["weights"].items():
             self.register_buffer(kind, _weight(f"{self.output}.{kind}", shape, tensors))
+        self._activation: str = described["activation"]
+        self.clamp = _CLAMPS.get(self._activation)
+        self.in_kernels = self.clamp is not None or self._activation == "prelu"  # `finish` and `add` do the activation
         self.run = _OPS[described["op"]](self, described)
-        self.activate = _ACTIVATIONS[described["activation"]]
+        self._activates_itself = described["op"] in _ACTIVATED
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
-        return self.activate(self.run(*inputs), self)
+        out = self.run(*inputs)
+        return out if self._activates_itself else self.activate(out)
+
+    def activate(self, x: Tensor) -> Tensor:
+        """Return the values after the activation; those given may be overwritten."""
+        return _ACTIVATIONS[self._activation](x, self)
+
+    def for_kernels(self) -> tuple[np.ndarray, np.float32, np.float32]:
+        """Return slope, least and highest value as `finish` and `add` take them."""
+        slope = self.slope.numpy().ravel() if self._activation == "prelu" else NO_SLOPE
+        return slope, *(self.clamp or _NO_CLAMP)
 
 
 def _weight(name: str, shape: list[int], tensors: dict[str, Tensor]) -> Tensor:
@@ -166,23 +180,30 @@ def _conv(step: _Step, described: dict[str, Any]) -> Callable[..., Tensor]:
     stride, groups = described["stride"], described["groups"]
     padding = _even_padding(step, described["padding"])
     outputs, inputs, *kernel = step.weight.shape
-    is_dense = groups == 1 and not any(padding) and min(outputs, inputs) > _FEW_CHANNELS
+    is_dense = groups == 1 and not any(padding) and min(outputs, inputs) >= _FEW_CHANNELS
     by_channel = groups == outputs >= LANES
     if by_channel:
         step.register_buffer("taps", step.weight[:, 0].permute(1, 2, 0).contiguous())  # [kh, kw, C]
+    if is_dense:
+        step.register_buffer("taps", step.weight.permute(2, 3, 1, 0).reshape(-1, outputs).contiguous())  # [kh kw I, O]
 
     def run(x: Tensor) -> Tensor:
         if is_dense and (stride == kernel or list(x.shape[2:]) == kernel):
             return _product(x, step)
-        if x.device.type == "cpu" and x.dtype == torch.float32:
-            if by_channel and x.numel() <= _SMALL:
+        if _by_kernels(x):
+            if by_channel and (kernel == [1, 1] or x.numel() <= _SMALL):
                 return _depthwise(x, step, stride, padding)
             if groups == 1 and torch.backends.mkldnn.is_available():
                 # what `conv2d` takes for single pictures is slow and leaves another layout behind
-                return torch.mkldnn_convolution(x, step.weight, step.bias, padding, stride, [1, 1], 1)
-        return F.conv2d(x, step.weight, step.bias, stride, padding, groups=groups)
+                return step.activate(torch.mkldnn_convolution(x, step.weight, step.bias, padding, stride, [1, 1], 1))
+        return step.activate(F.conv2d(x, step.weight, step.bias, stride, padding, groups=groups))
 
     return run
+
+
+def _by_kernels(x: Tensor) -> bool:
+    """Return whether the kernels for CPUs take these values."""
+    return x.device.type == "cpu" and x.dtype == torch.float32
 
 
 def _depthwise(x: Tensor, step: _Step, stride: list[int], padding: list[int]) -> Tensor:
@@ -191,8 +212,10 @@ def _depthwise(x: Tensor, step: _Step, stride: list[int], padding: list[int]) ->
     x = x.permute(0, 2, 3, 1).contiguous()
     n, height, width, channels = x.shape
     out = torch.empty(n, (height + 2 * top - tall) // down + 1, (width + 2 * left - wide) // across + 1, channels)
-    depthwise(x.numpy(), step.taps.numpy(), step.bias.numpy(), (down, across), (top, left), out.numpy())
-    return out.permute(0, 3, 1, 2)
+    low, high = step.clamp or _NO_CLAMP
+    depthwise(x.numpy(), step.taps.numpy(), step.bias.numpy(), (down, across), (top, left), low, high, out.numpy())
+    out = out.permute(0, 3, 1, 2)
+    return out if step.clamp else step.activate(out)
 
 
 def _product(x: Tensor, step: _Step) -> Tensor:
@@ -203,7 +226,14 @@ def _product(x: Tensor, step: _Step) -> Tensor:
         n, h, w, c = x.shape
         x = x.view(n, h // height, height, w // width, width, c).transpose(2, 3)
         x = x.reshape(n, h // height, w // width, height * width * c)
-    return F.linear(x, step.weight.permute(0, 2, 3, 1).reshape(outputs, -1), step.bias).permute(0, 3, 1, 2)
+    rows = x.reshape(-1, x.shape[3])
+    if not _by_kernels(x):
+        return step.activate(torch.addmm(step.bias, rows, step.taps).view(*x.shape[:3], outputs).permute(0, 3, 1, 2))
+    # bias and activation in one pass: `addmm` copies the bias to all of the result first
+    out = torch.mm(rows, step.taps)
+    finish(out.numpy(), step.bias.numpy(), *step.for_kernels())
+    out = out.view(*x.shape[:3], outputs).permute(0, 3, 1, 2)
+    return out if step.in_kernels else step.activate(out)
 
 
 def _even_padding(step: _Step, padding: list[int]) -> list[int]:
@@ -244,9 +274,16 @@ def _add(step: _Step, described: dict[str, Any]) -> Callable[..., Tensor]:
     """The second operand may lack the last channels."""
 
     def run(a: Tensor, b: Tensor) -> Tensor:
+        if a.ndim == 4 and a.shape[2:] == b.shape[2:] and _by_kernels(a):
+            one, other = (x.numpy().transpose(0, 2, 3, 1) for x in (a, b))  # cheaper views than those of torch
+            total = np.empty(one.shape, np.float32)
+            rows, fewer, sums = (x.reshape(-1, x.shape[3]) for x in (one, other, total))
+            add(rows, fewer, *step.for_kernels(), sums)
+            out = torch.from_numpy(total).permute(0, 3, 1, 2)
+            return out if step.in_kernels else step.activate(out)
         if a.shape == b.shape:
-            return a + b
-        return torch.cat([a[:, : b.shape[1]] + b, a[:, b.shape[1] :]], 1)
+            return step.activate(a + b)
+        return step.activate(torch.cat([a[:, : b.shape[1]] + b, a[:, b.shape[1] :]], 1))
 
     return run
 
@@ -292,6 +329,9 @@ _OPS: dict[str, Callable[[_Step, dict[str, Any]], Callable[..., Tensor]]] = {
     "linear": _linear, "max_pool": _max_pool, "mean": _mean, "multiply": _multiply, "pad": _pad, "reshape": _reshape,
     "resize": _resize, "slice": _slice, "transposed_conv": _transposed_conv,
 }  # fmt: skip
+_ACTIVATED = ("add", "conv")  # these ops do the activation themselves
+_NO_CLAMP = (np.float32(-np.inf), np.float32(np.inf))
+_CLAMPS = {"none": _NO_CLAMP, "relu": (np.float32(0), np.float32(np.inf)), "relu6": (np.float32(0), np.float32(6))}
 _ACTIVATIONS: dict[str, Callable[[Tensor, _Step], Tensor]] = {  # they may overwrite what they are given
     "none": lambda x, step: x,
     "relu": lambda x, step: x.relu_(),

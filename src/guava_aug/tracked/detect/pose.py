@@ -134,8 +134,9 @@ class PoseTracker:
                 small in the whole, and people on screens.
         """
         found = np.zeros((0, 5))
-        for tile in regions.tiles(*picture.shape[:2])[: None if tiled else 1]:
-            persons = detect_in(self._run, "pose_detection", DETECTOR, self._anchors, picture, tile)
+        tiles = regions.tiles(*picture.shape[:2])[: None if tiled else 1]
+        places = [(picture, tile) for tile in tiles]
+        for persons in detect_in(self._run, "pose_detection", DETECTOR, self._anchors, places):
             for person in persons:
                 circle = regions.from_centre_and_rim(person.keypoints[_HIPS], person.keypoints[_RIM])
                 region = regions.grow(circle, _GROWTH)
@@ -193,27 +194,30 @@ def detect_in(
     name: str,
     detector: Detector,
     anchors: np.ndarray,
-    picture: np.ndarray,
-    region: np.ndarray,
-) -> list[Detection]:
-    """Return what a detector finds in a square region of a picture, in pixels of the picture, the surest first.
+    places: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> list[list[Detection]]:
+    """Return what a detector finds in square regions of pictures, in pixels of each picture, the surest first.
 
     Args:
         run: The nets.
         name: Name of the net.
         detector: Geometry of its output.
         anchors: Its anchors.
-        picture: [H, W, 3] uint8.
-        region: [5], square. Outside the picture it is black.
+        places: Pairs of a picture [H, W, 3] uint8 and a region [5], square; outside the picture it is black.
     """
-    out = run(name, [regions.crop(picture, region, detector.size, replicate=False)])
-    found = detector.decode(out["boxes"][0], out["scores"][0], anchors)
+    if not places:
+        return []
+    out = run(name, [regions.crop(picture, region, detector.size, replicate=False) for picture, region in places])
     return [
-        Detection(
-            regions.to_picture(d.box.reshape(2, 2), region).ravel(), regions.to_picture(d.keypoints, region), d.score
-        )
-        for d in found
-    ]
+        [
+            Detection(
+                regions.to_picture(d.box.reshape(2, 2), region).ravel(),
+                regions.to_picture(d.keypoints, region), d.score,
+            )
+            for d in detector.decode(boxes, scores, anchors)
+        ]
+        for (_, region), boxes, scores in zip(places, out["boxes"], out["scores"], strict=True)
+    ]  # fmt: skip
 
 
 def refine(points: np.ndarray, heatmap: np.ndarray) -> np.ndarray:

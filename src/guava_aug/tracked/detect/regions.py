@@ -119,7 +119,7 @@ def crop(picture: np.ndarray, region: np.ndarray, size: int, *, replicate: bool 
         size: Pixels of a side of the result.
         replicate: Outside the picture its rim is continued; else it is black.
     """
-    out = np.empty((size, size, picture.shape[2]), np.uint8)
+    out = np.empty((size, size, 3), np.uint8)
     sample(picture, _matrix(region, size), replicate, out)
     return out
 

@@ -14,12 +14,12 @@ STEPS = 1 << BITS  # per pixel
 def sample(
     picture: np.ndarray, matrix: np.ndarray, replicate: bool, out: np.ndarray
 ) -> None:  # pragma: no cover - compiled
-    """Write a picture [H, W, C] uint8, sampled bilinearly, to `out` [h, w, C] uint8.
+    """Write a picture [H, W, 3] uint8, sampled bilinearly, to `out` [h, w, 3] uint8.
 
     Pixel x, y of `out` is at `matrix` [2, 3] float64 times (x, y, 1). Outside, the picture's rim is continued, or
     it is black.
     """
-    height, width, channels = picture.shape
+    height, width = picture.shape[:2]
     for j in range(out.shape[0]):
         for i in range(out.shape[1]):
             x = int(np.rint((matrix[0, 0] * i + matrix[0, 1] * j + matrix[0, 2]) * STEPS))
@@ -40,7 +40,7 @@ def sample(
                         c, d = 0, 0
                 left, right = min(max(left, 0), width - 1), min(max(right, 0), width - 1)
                 top, bottom = min(max(top, 0), height - 1), min(max(bottom, 0), height - 1)
-            for k in range(channels):
+            for k in range(3):  # a constant, so that the loop is unrolled
                 total = a * picture[top, left, k] + b * picture[top, right, k]
                 total += c * picture[bottom, left, k] + d * picture[bottom, right, k]
                 out[j, i, k] = (total + STEPS * STEPS // 2) >> (2 * BITS)

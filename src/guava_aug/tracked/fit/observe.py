@@ -148,9 +148,9 @@ def _variance(clip: Clip, sigma: Tensor) -> Tensor:
 
 
 def select(landmarks: Landmarks, index: Tensor | slice) -> Landmarks:
-    """Return the landmarks of some frames."""
+    """Return the landmarks of some frames; how flat the face's colours are is no matter of the fit."""
     k = index.numpy() if isinstance(index, Tensor) else index
-    names = [f.name for f in fields(Landmarks) if f.name != "size"]
+    names = [f.name for f in fields(Landmarks) if f.name not in ("size", "face_flatness")]
     return Landmarks(**{n: getattr(landmarks, n)[k] for n in names}, size=landmarks.size)
 
 

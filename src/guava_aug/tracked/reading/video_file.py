@@ -116,10 +116,11 @@ class VideoFile(Source):
     def _no_video(self, error: Exception) -> str:
         with contextlib.suppress(OSError):
             if self.path.stat().st_size == 0:
-                return f"{self.path}: is empty"
+                return f"{self.path}: is empty; copy it again"
         if self._starts_as_mp4():
             return self._no_index()
-        return f"{self.path}: is not a video that can be read ({error}); {_MORE}"
+        why = getattr(error, "strerror", None) or error  # without the number of the error and the name once more
+        return f"{self.path}: is not a video that can be read ({why}). If it is one, {_MORE}"
 
     def _starts_as_mp4(self) -> bool:
         with contextlib.suppress(OSError), self.path.open("rb") as file:
