@@ -15,6 +15,8 @@ from guava_aug.avatar.config import ModelConfig
 from guava_aug.avatar.decoders import RawGaussians, UVDecoder, VertexDecoder
 from guava_aug.avatar.encoder import ImageEncoder, ImageFeatures
 from guava_aug.avatar.source_pixels import (
+    CLEARANCE,
+    CLEARANCE_DEPTH,
     SourceBlend,
     SourcePixels,
     SourcePlaces,
@@ -233,7 +235,8 @@ class ReconstructionNetwork(nn.Module):
         on_chart = (at_vertices[:, assets.faces[face]] * bary).sum(-1)
         visible = torch.cat([vertex_visible, uv_visible], 1)
         xy = geometry.project(centres)[..., :2]
-        weight = seen_weight(xy, torch.cat([at_vertices, on_chart], 1), visible)
+        clear = unhidden(xy, geometry.depth(centres), geometry.nearest, CLEARANCE, CLEARANCE_DEPTH)
+        weight = seen_weight(xy, torch.cat([at_vertices, on_chart], 1), visible * clear)
         return SourcePlaces(xy, weight, face_edges(xy, assets.faces))
 
     def _source_picture(self, image: Tensor, picture: Tensor | None) -> Tensor:

@@ -21,6 +21,9 @@ from torch import Tensor, nn
 from guava_aug.body.surface_normals import area_normals
 from guava_aug.views.cameras import camera_center
 
+# Beside a hand in front of the chest the picture shows hand where the tracked hand is a little off: half-resolution
+# pixels, the side of the square in which nothing may be nearer by so many metres
+CLEARANCE, CLEARANCE_DEPTH = 13, 0.04
 _INPUTS = 8  # of the gate: refined RGB, alpha, RGB found times its weight, weight
 _WIDTH = 16
 _FIRST_GATE = -2.0  # before training: mostly the refined colour

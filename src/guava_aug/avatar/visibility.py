@@ -99,12 +99,17 @@ def unhidden(
     xy: Tensor,  # [B, n, 2] image coordinates, -1..1
     z: Tensor,  # [B, n] metres
     nearest: Tensor,  # [B, S/2, S/2] of `nearest_depth`
+    pixels: int = _AROUND,
+    margin: float = NEARER,
 ) -> Tensor:
-    """Return [B, n] bool: whether no part of the body lies in front of the point, on its pixel or next to it."""
-    around = -F.max_pool2d(-nearest[:, None].float(), _AROUND, stride=1, padding=_AROUND // 2)
+    """Return [B, n] bool: whether no part of the body lies in front of the point, on its pixel or next to it.
+
+    pixels: side, at half resolution, of the square that counts as next to it. margin: metres that count as in front.
+    """
+    around = -F.max_pool2d(-nearest[:, None].float(), pixels, stride=1, padding=pixels // 2)
     around = around.clamp(max=1e6)  # no infinity times zero
     found = F.grid_sample(around, xy[:, None], mode="nearest", padding_mode="border", align_corners=False)
-    return z <= found[:, 0, 0] + NEARER
+    return z <= found[:, 0, 0] + margin
 
 
 def facing(

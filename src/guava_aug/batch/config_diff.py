@@ -114,8 +114,8 @@ def explain_differences(
             if key == "weights" and then in EMBEDDED_BEFORE:
                 version = EMBEDDED_BEFORE[then]
                 lines.append(
-                    f"    {then} is the embedded model of guava-aug {version}: to go on with it, use that version, or give "
-                    "the folder with its model.safetensors and body.npz as --model_path"
+                    f"    {then} is the embedded model of guava-aug {version}: to go on with it, use that version, or "
+                    "give the folder with its model.safetensors and body.npz as --model_path"
                 )
         paragraphs.append("\n".join(lines))
     return "\n".join([*paragraphs, f"{pluralize(len(views), 'view')} in all. {advice}"])
