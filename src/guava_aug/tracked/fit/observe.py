@@ -12,6 +12,7 @@ from guava_aug.tracked.detect.landmarks import Landmarks
 from guava_aug.tracked.fit.body_points import FittedBody
 from guava_aug.tracked.fit.calibration import HAND_BONES, LIMB_KINDS, LIMB_SIDES, LIMBS, NUM_POSE, PAIRS, corrected
 from guava_aug.tracked.fit.clean import hand_blur
+from guava_aug.tracked.fit.contact import Contact, contact_of
 from guava_aug.tracked.fit.problem import BodyProblem, Lens, Observations
 from guava_aug.tracked.fit.rig import Points
 
@@ -64,7 +65,14 @@ class Clip:
         head = b.face.points[b.steady]
         rest = head.rest if face_offsets is None else head.rest + face_offsets[:, b.steady]
         points = Points.cat([b.points, Points(head.joints, rest, head.rest_by_shape)])
-        return BodyProblem(b.rig, points, observations(self), b.pose_prior, self.lens, self.depth, b.branches, cut)
+        return BodyProblem(
+            b.rig, points, observations(self), b.pose_prior, self.lens, self.depth, b.branches, cut, limits=b.limits
+        )
+
+    def contact(self, shape: Tensor) -> Contact:
+        """Return what the hands of the clip may touch and not enter, for a body of `shape` [S]."""
+        b = self.body
+        return contact_of(b.rig, b.points, b.face.points, b.surface, shape, _f64(self.landmarks.hand_score))
 
 
 def first_depth(body: FittedBody, landmarks: Landmarks, lens: Lens) -> float:
