@@ -11,7 +11,7 @@ from guava_aug.body.joints import SIDES
 from guava_aug.tracked.fit.rig import PoseSpace
 
 # Radians from the T pose with a flat hand. Usual ranges of motion of adults (American Academy of Orthopaedic Surgeons),
-# those of elbow and wrist as rotation vectors, in which the turn of the forearm is a part of both.
+# with some more; those of elbow and wrist as rotation vectors, in which the turn of the forearm is a part of both.
 _BEND = ((-0.5, 1.75), (-0.1, 2.0), (-0.3, 1.6))  # of a finger's three hinges, positive towards the palm
 _SPREAD = (-0.45, 0.45)
 _THUMB = ((-0.9, 0.9), (-1.1, 1.1), (-1.4, 1.4))  # each of three axes, by joint
