@@ -1,7 +1,7 @@
 """How near the tracker comes to the truth, on generated people that were never used to calibrate it.
 
-`python benchmarks/tracking.py [--clips N] [--frames N] [--bank BANK.npz] [--near SHARE] [--estimate_lens] [--spoil]
-[--photometric]`
+`python benchmarks/tracking.py [--clips N] [--frames N] [--seed SEED] [--bank BANK.npz] [--near SHARE]
+[--estimate_lens] [--spoil] [--photometric]`
 `python benchmarks/tracking.py --calibrated PACK [--estimate_lens]`
 
 Generated people, seeds of their own, are detected and fitted, and the poses are compared with those they were made
@@ -265,6 +265,7 @@ def main() -> None:
     parser = setting.flags(__doc__, repeats=None)
     parser.add_argument("--clips", type=int, default=4, help="generated clips; the bundled ones come on top")
     parser.add_argument("--frames", type=setting.count, default=40)
+    parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the first generated clip")
     parser.add_argument("--bank", help="picture bank of `guava_aug.apps.synthetic.bake.pack_bank`; else painted people")
     parser.add_argument("--near", type=float, default=0.25, help="share of generated clips from a near camera")
     parser.add_argument("--estimate_lens", action="store_true")
@@ -286,7 +287,7 @@ def main() -> None:
     def clips() -> Iterator[Truth]:
         yield from bundled(args.frames)
         for k in range(args.clips):
-            truth = generated(bank, FIRST_SEED + k, args.frames, (k + 1) * args.near % 1 < args.near)
+            truth = generated(bank, args.seed + k, args.frames, (k + 1) * args.near % 1 < args.near)
             yield spoiled(truth, SPOILS[k % 3]) if args.spoil else truth
 
     for truth in clips():

@@ -13,6 +13,7 @@ from guava_aug.body.joints import INDEX, SIDES
 from guava_aug.tracked.fit.branches import Branch, branches
 from guava_aug.tracked.fit.calibration import PAIRS, Calibration
 from guava_aug.tracked.fit.face import PRECISION, FaceModel, face_model
+from guava_aug.tracked.fit.limits import Limits, limits_of
 from guava_aug.tracked.fit.problem import Prior
 from guava_aug.tracked.fit.rig import NUM_EXPRESSION, Points, RestBody, Rig, rest_body
 from guava_aug.tracked.fit.silhouette import Surface
@@ -39,6 +40,7 @@ class FittedBody:
     pose_prior: Prior
     face_prior: Prior
     surface: Surface  # trunk and upper arms
+    limits: Limits
     branches: Sequence[Branch]  # of `points` with the steady points of the head, and of `PAIRS`
 
 
@@ -59,7 +61,7 @@ def fitted_body(model: EhmModel, calibration: Calibration) -> FittedBody:
         c, rig, points, face, face.to(PRECISION), steady,
         (moves**2 + _FACES**2).sqrt(), _size_slope(rest), Prior(c.pose_mean, torch.linalg.inv(c.pose_covariance)),
         Prior(c.expression_mean, torch.linalg.inv(c.expression_covariance)),
-        Surface.of(model, rest, skin, _NEAR * len(points)),
+        Surface.of(model, rest, skin, _NEAR * len(points)), limits_of(rig.space),
         branches(rig, torch.cat([points.joints, face.points.joints[steady]]), torch.tensor(PAIRS)),
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ numbers (w, v) do not depend on the point; a residual that changes by q . dp whe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -47,6 +47,11 @@ class Branch:
         """Return the derivatives [T, m * R, C] of R residuals of the difference of each pair: second less first."""
         a, b = (self._rows(across, p, twists, m) for p, m in zip(at, self.pair_masks, strict=True))
         return self._summed(b.sub_(a))
+
+    def with_pairs(self, chosen: Tensor) -> Branch:
+        """Return the branch with some of its pairs: `chosen` [m] bool."""
+        a, b = self.pair_masks
+        return replace(self, pairs=self.pairs[chosen], pair_masks=(a[chosen], b[chosen]))
 
     def _rows(self, across: Tensor, at: Tensor, twists: Tensor, mask: Tensor) -> Tensor:
         to_twist = torch.cat([torch.linalg.cross(at[:, :, None].expand_as(across), across), across], -1)

@@ -12,15 +12,17 @@ from guava_aug.tracked.detect.landmarks import Landmarks
 from guava_aug.tracked.fit.body_points import FittedBody
 from guava_aug.tracked.fit.calibration import HAND_BONES, LIMB_KINDS, LIMB_SIDES, LIMBS, NUM_POSE, PAIRS, corrected
 from guava_aug.tracked.fit.clean import hand_blur
+from guava_aug.tracked.fit.contact import Contact, contact_of
 from guava_aug.tracked.fit.problem import BodyProblem, Lens, Observations
 from guava_aug.tracked.fit.rig import Points
 
 _UNUSABLE = 0.1  # metres of scatter: the detector never saw the point
-# The detector's errors go together (a whole hand, many frames), so a landmark tells less than one alone would.
-_POSE_SHARE, _HAND_SHARE, _FACE_SHARE, _BONE_SHARE = 0.3, 0.3, 0.4, 0.15
+# The detector's errors go together (a whole hand, many frames), so a landmark tells less than one alone would; a hand's
+# directions in space are the net's guess from its usual hands, wrong for a whole clip where this one is seen otherwise.
+_POSE_SHARE, _HAND_SHARE, _FACE_SHARE, _BONE_SHARE = 0.6, 0.6, 0.4, 0.07
 # Of upper arms, forearms, shoulders, trunk. The detector turned the upper arms of a real person before calibrated
 # cameras by 22 degrees towards the camera, and hips are seldom seen: both count less than generated people would let.
-_LIMB_SHARES = (0.1, 0.3, 0.3, 0.1)
+_LIMB_SHARES = (0.1, 0.2, 0.3, 0.1)
 _DETECTOR_PIXEL = 0.7  # px of a 512 picture: no landmark is better
 # What clothes and people add to the scatter on generated people in painted clothes: metres; parts of a direction.
 _CLOTHES, _HIP_CLOTHES, _BUILD, _HAND_BUILD = 0.010, 0.035, 0.06, 0.05
@@ -64,7 +66,14 @@ class Clip:
         head = b.face.points[b.steady]
         rest = head.rest if face_offsets is None else head.rest + face_offsets[:, b.steady]
         points = Points.cat([b.points, Points(head.joints, rest, head.rest_by_shape)])
-        return BodyProblem(b.rig, points, observations(self), b.pose_prior, self.lens, self.depth, b.branches, cut)
+        return BodyProblem(
+            b.rig, points, observations(self), b.pose_prior, self.lens, self.depth, b.branches, cut, limits=b.limits
+        )
+
+    def contact(self, shape: Tensor) -> Contact:
+        """Return what the hands of the clip may touch and not enter, for a body of `shape` [S]."""
+        b = self.body
+        return contact_of(b.rig, b.points, b.face.points, b.surface, shape, _f64(self.landmarks.hand_score))
 
 
 def first_depth(body: FittedBody, landmarks: Landmarks, lens: Lens) -> float:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from guava_aug.body.joints import INDEX, SIDES
+from guava_aug.tracked.fit.contact import Contact
 from guava_aug.tracked.fit.face import PRECISION, FaceProblem, gaze
 from guava_aug.tracked.fit.observe import Clip, pixels
 from guava_aug.tracked.fit.problem import BodyProblem
@@ -44,11 +46,13 @@ def solve_poses(
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     before: Tensor | None = None
     total, first = len(clip.landmarks), 0
+    contact = clip.contact(shape)
     while first < total:
         last = min(total, first + _WINDOW)
         keep = last - first if last == total else last - first - _AHEAD
         window = clip.frames(slice(first, last))
-        found = _window(window, shape, start(window, shape), before, iterations)
+        touching = contact.frames(slice(first, last))
+        found = _window(window, shape, touching, start(window, shape), before, iterations)
         parts.append(tuple(a[:keep] for a in found))  # type: ignore[arg-type]
         before = found[0][keep - 2 : keep] if keep >= 2 else None
         first += keep
@@ -59,13 +63,15 @@ def solve_poses(
 
 
 def _window(
-    clip: Clip, shape: Tensor, x: Tensor, before: Tensor | None, iterations: int
+    clip: Clip, shape: Tensor, contact: Contact, x: Tensor, before: Tensor | None, iterations: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     for cut in _FIRST_CUTS:
-        x = solve_frames(frame_quadratic(clip.problem(None, cut), shape), x, iterations)
+        problem = replace(clip.problem(None, cut), contact=contact)
+        x = solve_frames(frame_quadratic(problem, shape), x, iterations)
     faces = fit_faces(clip, x, shape, smooth=False, iterations=4)
     smooth = _smoothness(clip, x, before)
-    x = solve_sequence(_quadratic(clip.problem(clip.body.face.local(faces)), shape), smooth, x, iterations)
+    problem = replace(clip.problem(clip.body.face.local(faces)), contact=contact)
+    x = solve_sequence(_quadratic(problem, shape), smooth, x, iterations)
     faces = fit_faces(clip, x, shape, faces)
     return x, faces, _gaze(clip, x, shape)
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from guava_aug.tracked.fit.branches import Branch
+from guava_aug.tracked.fit.contact import Contact
+from guava_aug.tracked.fit.limits import Limits
 from guava_aug.tracked.fit.rig import Points, Rig
 from guava_aug.tracked.fit.silhouette import Outline
 from guava_aug.tracked.fit.solver import Quadratic, SharedQuadratic
@@ -128,11 +130,16 @@ class BodyProblem:
     branches: Sequence[Branch]  # of `points` and `seen.pairs`
     cut: float = 4.0  # standard deviations beyond which a point is let go (Geman-McClure)
     outline: Outline | None = None
+    limits: Limits | None = None
+    contact: Contact | None = None  # of poses; where the shape is solved, too, it has no part
 
     def frames(self, index: slice | Tensor) -> BodyProblem:
         """Return the problem of some frames."""
         outline = None if self.outline is None else self.outline.frames(index)
-        return replace(self, points=self.points.in_frames(index), seen=self.seen.frames(index), outline=outline)
+        contact = None if self.contact is None else self.contact.frames(index)
+        return replace(
+            self, points=self.points.in_frames(index), seen=self.seen.frames(index), outline=outline, contact=contact
+        )
 
     def root(self, x: Tensor, log_focal: Tensor | float = 0.0) -> Tensor:
         """Return where the roots are [T, 3], camera axes."""
@@ -199,10 +206,21 @@ class BodyProblem:
         cost = in_picture.cost + in_space.cost
         if self.outline is not None:
             cost = cost + self._add_outline(sums, self.outline, world, place, joints, shape, twists, focal, root)
+        if self.contact is not None and shared is None:
+            spheres = rig.points(world, place, self.contact.spheres, joints, shape)
+            cost = cost + self._add_contact(
+                sums, self.contact, torch.cat([at[:, : self.contact.landmarks], spheres], 1), twists
+            )
         # the prior
         away = x - self.prior.mean
         pull = away @ self.prior.precision
         frames = Quadratic(cost + (pull * away).sum(1) / 2, sums.g + pull, sums.H + self.prior.precision)
+        if self.limits is not None:
+            out, stiff = self.limits.beyond(x)
+            frames = Quadratic(
+                frames.cost + (out**2 * stiff).sum(1) / 2, frames.gradient + out * stiff,
+                frames.hessian + torch.diag_embed(stiff),
+            )  # fmt: skip
         if shared is None or shared_prior is None:
             empty = x.new_zeros(0)
             return SharedQuadratic(frames, x.new_zeros(T, D, 0), empty, x.new_zeros(0, 0), x.new_zeros(()))
@@ -233,6 +251,21 @@ class BodyProblem:
             others = None if by_shape is None else [found.to_shared(p, by_shape[:, p], root)]
             sums.add(branch.columns, [rows], [found.off[:, p]], others)
         return cost
+
+    def _add_contact(self, sums: _Sums, contact: Contact, at: Tensor, twists: Tensor) -> Tensor:
+        """Add what is inside of what to the sums and return its cost [T]; `at` [T, N, 3] landmarks, then spheres."""
+        a, b = contact.ends.unbind(1)
+        depth, slope = contact.inside(at[:, b] - at[:, a])
+        root = contact.weights.sqrt()
+        off, across = depth * root, slope * root[..., None]
+        touched = (off > 0).any(0)
+        for branch in contact.branches:
+            some = branch.with_pairs(touched[branch.pairs])
+            m = some.pairs
+            if len(m):
+                rows = some.pair_rows(across[:, m, None], (at[:, a[m]], at[:, b[m]]), twists)
+                sums.add(some.columns, [rows], [off[:, m, None]], None)
+        return (off**2).sum(1) / 2
 
     def _in_picture(self, at: Tensor, focal: Tensor) -> _Residuals:
         """Return the residuals of points [T, N, 3] in the picture."""

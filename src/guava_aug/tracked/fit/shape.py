@@ -10,9 +10,10 @@ from torch import Tensor
 
 from guava_aug.tracked.detect.landmarks import Landmarks
 from guava_aug.tracked.fit.body_points import FittedBody
+from guava_aug.tracked.fit.calibration import LIMB_KINDS, NUM_HAND, NUM_POSE
 from guava_aug.tracked.fit.observe import Clip, first_depth, pixels
 from guava_aug.tracked.fit.poses import fit_faces, frame_quadratic
-from guava_aug.tracked.fit.problem import PLACE, Lens, Prior
+from guava_aug.tracked.fit.problem import PLACE, BodyProblem, Lens, Prior
 from guava_aug.tracked.fit.silhouette import Outline, outline
 from guava_aug.tracked.fit.solver import solve_frames, solve_shared
 
@@ -22,8 +23,11 @@ _ROUNDS = 3
 # The size of a hand can hardly be told from its depth.
 _SHAPE, _HAND_SCALE, _HEAD_SCALE = 0.25, 0.003, 0.012
 _SIZE = 0.005  # of the size of a person, which one camera does not show
-_USUAL_FOCAL, _FOCAL = 1.2, 0.35  # of lenses, in the picture's longer side; logarithm's standard deviation
-_FOCAL_STARTS = (0.8, 1.6, 4.0)
+_USUAL_FOCAL, _FOCAL = 1.1, 0.3  # of lenses, in the picture's longer side; logarithm's standard deviation
+_FIRST_FOCAL = 1.2  # where the search begins, in the picture's longer side
+# What is wrong about near cameras: the face net flattens faces, upper arms seem turned to the camera, clothes are wide,
+# and the usual pose is not this person's. For the lens they count these shares of what they count for the rest.
+_LENS_FACE, _LENS_UPPER_ARMS, _LENS_OUTLINE, _LENS_PRIOR = 0.08, 0.1, 0.1, 0.2
 _HELD = 1e-4  # standard deviation of a focal length that is given
 _FIRST_CUTS = (30.0, 10.0)  # standard deviations: first everything counts
 
@@ -54,32 +58,29 @@ def shape_and_lens(body: FittedBody, landmarks: Landmarks, fps: float, lens: Len
     chosen = _chosen(landmarks)
     if lens is not None:
         clip = Clip(body, landmarks, fps, lens, first_depth(body, landmarks, lens)).frames(chosen)
-        shape, found, depth, _ = _solve(clip, None)
-        return shape, found, depth
+        return _solve(clip, None)
     height, width = landmarks.size
-    best: tuple[Tensor, Lens, float, float] | None = None
-    for start in _FOCAL_STARTS:
-        guess = Lens(start * max(height, width), ((width - 1) / 2, (height - 1) / 2))
-        clip = Clip(body, landmarks, fps, guess, first_depth(body, landmarks, guess)).frames(chosen)
-        result = _solve(clip, _USUAL_FOCAL * max(height, width))
-        if best is None or result[3] < best[3]:
-            best = result
-    assert best is not None
-    return best[:3]
+    side = max(height, width)
+    guess = Lens(_FIRST_FOCAL * side, ((width - 1) / 2, (height - 1) / 2))
+    clip = Clip(body, landmarks, fps, guess, first_depth(body, landmarks, guess)).frames(chosen)
+    _, found, _ = _solve(clip, _USUAL_FOCAL * side)
+    return shape_and_lens(body, landmarks, fps, found)
 
 
-def _solve(clip: Clip, usual_focal: float | None) -> tuple[Tensor, Lens, float, float]:
-    """Return shape, lens, depth and cost; the focal length is near `usual_focal`, or held if that is None."""
+def _solve(clip: Clip, usual_focal: float | None) -> tuple[Tensor, Lens, float]:
+    """Return shape, lens and depth; the focal length is near `usual_focal`, or held if that is None."""
     size = clip.body.rig.rest.space.size
     shared = torch.zeros(size + 1, dtype=torch.float64)
     x = first_poses(clip, shared[:-1])
     for cut in _FIRST_CUTS:
         x = solve_frames(frame_quadratic(clip.problem(None, cut), shared[:-1]), x, 10)
-    offsets, cost = None, 0.0
+    offsets = None
     for _ in range(_ROUNDS):
         prior = _shape_prior(clip, usual_focal)
         problem = replace(clip.problem(offsets), outline=_outline(clip, x, shared[:-1]))
-        x, shared, cost = solve_shared(lambda a, b, p=problem, q=prior: p.shared_quadratic(a, b, q), x, shared, 12)  # type: ignore[misc]
+        if usual_focal is not None:
+            problem = _for_lens(problem)
+        x, shared, _ = solve_shared(lambda a, b, p=problem, q=prior: p.shared_quadratic(a, b, q), x, shared, 12)  # type: ignore[misc]
         # the new reference: the focal length that was found, and the median depth
         stretch, far = float(shared[-1].exp()), x[:, PLACE.stop - 1].median()
         lens = replace(clip.lens, focal=clip.lens.focal * stretch)
@@ -90,7 +91,20 @@ def _solve(clip: Clip, usual_focal: float | None) -> tuple[Tensor, Lens, float, 
         shared = torch.cat([shared[:-1], shared.new_zeros(1)])
         faces = fit_faces(clip, x, shared[:-1], smooth=False)
         offsets = clip.body.face.local(faces)
-    return shared[:-1], clip.lens, clip.depth, cost
+    return shared[:-1], clip.lens, clip.depth
+
+
+def _for_lens(problem: BodyProblem) -> BodyProblem:
+    """Return the problem in which what says wrong things about lenses counts less."""
+    seen, outline = problem.seen, problem.outline
+    weights, directions = seen.weights.clone(), seen.direction_weights.clone()
+    weights[:, NUM_POSE + 2 * NUM_HAND :] *= _LENS_FACE
+    directions[:, [k for k, kind in enumerate(LIMB_KINDS) if kind == 0]] *= _LENS_UPPER_ARMS
+    prior = replace(problem.prior, precision=problem.prior.precision * _LENS_PRIOR)
+    return replace(
+        problem, seen=replace(seen, weights=weights, direction_weights=directions), prior=prior,
+        outline=None if outline is None else replace(outline, weights=outline.weights * _LENS_OUTLINE),
+    )  # fmt: skip
 
 
 def _outline(clip: Clip, x: Tensor, shape: Tensor) -> Outline:
