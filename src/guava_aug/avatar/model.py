@@ -17,7 +17,7 @@ from guava_aug.avatar.checkpoint import Checkpoint, bare_modules, load_weights, 
 from guava_aug.avatar.config import EMBEDDED as EMBEDDED
 from guava_aug.avatar.config import EMBEDDED_DIR as EMBEDDED_DIR
 from guava_aug.avatar.config import ModelConfig, find_checkpoint, model_location
-from guava_aug.avatar.network import Reconstruction, ReconstructionNetwork, project
+from guava_aug.avatar.network import Reconstruction, ReconstructionNetwork
 from guava_aug.avatar.source_pixels import SourcePixels
 from guava_aug.avatar.styleunet import StyleUNet
 from guava_aug.avatar.visibility import compile_kernel
@@ -26,7 +26,6 @@ from guava_aug.errors import AssetError, DeviceError, UsageError
 from guava_aug.render.backends import PRECISIONS, Backend, Precision
 from guava_aug.render.background import composite
 from guava_aug.render.rasterize import Raster, check_backend, rasterize
-from guava_aug.render.rasterize_grad import rasterize_images
 from guava_aug.runtime.device import device_errors, triton_usable, warm_up
 from guava_aug.runtime.files import is_file, is_folder, is_there
 from guava_aug.runtime.text import one_line
@@ -233,25 +232,19 @@ class GuavaModel:
         rgb = self._blend(self.refine(raster.image), raster.alpha, places, posed.source)
         return Rendered(rgb, raster.alpha, raster)
 
-    def _maps(self, posed: PosedGaussians, cameras: Cameras) -> Tensor:
-        """Return [T, N, 7], see `SourcePlaces.maps_from`."""
-        assert posed.source is not None
-        lens = Lens.of(cameras.K.cpu(), cameras.width, cameras.height)
-        viewmats = cameras.viewmats.to(self.device).expand(len(posed), -1, -1)
-        return posed.source.maps_from(project(posed.means, viewmats, lens)[..., :2])
-
     def _draw_places(self, posed: PosedGaussians, cameras: Cameras) -> Tensor:
-        """Return `_maps` splatted on a GPU, [T, 7, H, W]."""
-        n, viewmats = len(posed), cameras.viewmats.to(self.device)
-        image, _, _, _ = rasterize_images(
-            posed.means, posed.quats, posed.scales, posed.opacities.expand(n, -1), self._maps(posed, cameras),
-            viewmats.expand(n, -1, -1), cameras.K.to(self.device).expand(n, -1, -1), cameras.width, cameras.height,
-        )  # fmt: skip
-        return image
+        """Return maps to the source picture splatted on a GPU, [T, 7, H, W]."""
+        assert posed.source is not None
+        viewmats = cameras.viewmats.to(self.device).expand(len(posed), -1, -1)
+        return posed.source.draw(
+            posed.means, posed.quats, posed.scales, posed.opacities, viewmats, cameras.K, cameras.width, cameras.height
+        )
 
     def _rasterize_both(self, posed: PosedGaussians, cameras: Cameras) -> tuple[Raster, Tensor]:
-        """Return features and `_maps`, splatted in one pass; frame by frame, as maps differ from frame to frame."""
-        maps, parts = self._maps(posed, cameras), []
+        """Return features and maps to the source picture, in one pass; frame by frame, as maps differ between them."""
+        assert posed.source is not None
+        viewmats = cameras.viewmats.to(self.device).expand(len(posed), -1, -1)
+        maps, parts = posed.source.maps(posed.means, viewmats, cameras.K, cameras.width, cameras.height), []
         for t in range(len(posed)):
             both = replace(posed[t : t + 1], features=torch.cat([posed.features, maps[t]], 1))
             parts.append(self.rasterize(both, cameras[t : t + 1] if len(cameras) > 1 else cameras))

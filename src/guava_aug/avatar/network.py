@@ -29,12 +29,11 @@ from guava_aug.avatar.source_pixels import (
 from guava_aug.avatar.styleunet import StyleUNet
 from guava_aug.avatar.visibility import facing, nearest_depth, rasterize_mesh, relative_depth, unhidden
 from guava_aug.body import EhmAssets, PosedBody
-from guava_aug.views.cameras import Lens
+from guava_aug.views.cameras import Lens, project_points
 
 _FREQUENCIES = (1.0, 2.0, 4.0, 8.0)  # of the view direction's harmonic embedding
 _DIR_DIM = 3 * (2 * len(_FREQUENCIES) + 1)
 _EXTRA_STYLE_DIM = 512
-_DEPTH_EPS = 1e-7  # added to the depth before dividing by it
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,8 @@ class SourceGeometry:
     from_body: bool = False  # whether `nearest` is measured from the mean vertex, which half precision can hold
 
     def project(self, points: Tensor) -> Tensor:
-        """Return image coordinates [B, n, 3] of world points [B, n, 3], see `project`."""
-        return project(points, self.viewmats, self.lens)
+        """Return image coordinates [B, n, 3] of world points [B, n, 3], see `project_points`."""
+        return project_points(points, self.viewmats, self.lens)
 
     def depth(self, points: Tensor) -> Tensor:
         """Return depths [B, n] in metres of world points [B, n, 3], with the same origin as `nearest`."""
@@ -58,20 +57,6 @@ class SourceGeometry:
             return relative_depth(points, self.viewmats, self.vertices)
         with torch.autocast(points.device.type, enabled=False):
             return torch.stack([_depth(p, v) for p, v in zip(points, self.viewmats, strict=True)])
-
-
-def project(points: Tensor, viewmats: Tensor, lens: Lens | Tensor) -> Tensor:
-    """Return image coordinates [B, n, 3] of world points [B, n, 3]: -1..1, x right, y down; the third is unused.
-
-    lens: one for all, or [B, 4] the numbers of each camera's `Lens`.
-    """
-    with torch.autocast(points.device.type, enabled=False):
-        camera = (F.pad(points, (0, 1), value=1.0) @ viewmats.transpose(1, 2))[..., :3]
-        z = camera[..., 2] + _DEPTH_EPS
-        scale_x, scale_y, offset_x, offset_y = lens[..., None].unbind(1) if isinstance(lens, Tensor) else lens.numbers
-        x = camera[..., 0] * scale_x / z + offset_x
-        y = camera[..., 1] * scale_y / z + offset_y
-        return torch.stack([x, y, camera[..., 2] * scale_x / z], -1)
 
 
 @dataclass(frozen=True)

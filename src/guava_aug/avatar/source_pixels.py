@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from guava_aug.body.surface_normals import area_normals
-from guava_aug.views.cameras import camera_center
+from guava_aug.render.rasterize_grad import rasterize_images
+from guava_aug.views.cameras import Lens, camera_center, project_points
 
 # Beside a hand in front of the chest the picture shows hand where the tracked hand is a little off: half-resolution
 # pixels, the side of the square in which nothing may be nearer by so many metres
@@ -74,9 +75,22 @@ class SourcePixels:
         places = replace(self.places, xy=self.places.xy[keep], weight=self.places.weight[keep])
         return replace(self, places=places, face_of=self.face_of[keep])
 
-    def maps_from(self, centres: Tensor) -> Tensor:
-        """Return `SourcePlaces.maps_from` [T, N, 7] of T views with centres [T, N, 2]."""
-        return self.places.maps_from(centres, self.faces, self.face_of)
+    def maps(self, means: Tensor, viewmats: Tensor, K: Tensor, width: int, height: int) -> Tensor:
+        """Return `SourcePlaces.maps_from` [T, N, 7] of Gaussians at means [T, N, 3] in cameras [T, 4, 4], lens K."""
+        lens = Lens.of(K.cpu(), width, height)
+        return self.places.maps_from(project_points(means, viewmats, lens)[..., :2], self.faces, self.face_of)
+
+    def draw(
+        self, means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, viewmats: Tensor, K: Tensor, width: int,
+        height: int,
+    ) -> Tensor:  # fmt: skip
+        """Return `maps` splatted, [T, 7, H, W]; arguments as `render.rasterize.rasterize`."""
+        n = len(means)
+        image, _, _, _ = rasterize_images(
+            means, quats, scales, opacities.expand(n, -1), self.maps(means, viewmats, K, width, height), viewmats,
+            K.to(means).expand(n, 3, 3), width, height,
+        )  # fmt: skip
+        return image
 
 
 def face_edges(points: Tensor, faces: Tensor) -> Tensor:

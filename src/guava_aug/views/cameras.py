@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from guava_aug.errors import InputError, UsageError
@@ -29,6 +30,7 @@ CONVENTION = (
     "coordinates are pixel centres. azimuth, elevation: degrees of the line from camera to look-at point; azimuth 0 "
     "is in front of the person, positive towards the person's left; elevation positive: the camera is above"
 )
+_DEPTH_EPS = 1e-7  # added to the depth before dividing by it
 _DECIMALS = 4  # of an angle in degrees that is written down
 
 
@@ -96,6 +98,20 @@ def lens_matrices(lenses: Tensor, width: int, height: int) -> Tensor:
         K[..., k, 2] = (size - 1 + lenses[..., k + 2] * size) / 2
     K[..., 2, 2] = 1
     return K
+
+
+def project_points(points: Tensor, viewmats: Tensor, lens: Lens | Tensor) -> Tensor:
+    """Return image coordinates [B, n, 3] of world points [B, n, 3]: -1..1, x right, y down; the third is unused.
+
+    lens: one for all, or [B, 4] the numbers of each camera's `Lens`.
+    """
+    with torch.autocast(points.device.type, enabled=False):
+        camera = (F.pad(points, (0, 1), value=1.0) @ viewmats.transpose(1, 2))[..., :3]
+        z = camera[..., 2] + _DEPTH_EPS
+        scale_x, scale_y, offset_x, offset_y = lens[..., None].unbind(1) if isinstance(lens, Tensor) else lens.numbers
+        x = camera[..., 0] * scale_x / z + offset_x
+        y = camera[..., 1] * scale_y / z + offset_y
+        return torch.stack([x, y, camera[..., 2] * scale_x / z], -1)
 
 
 def check_K(K: Tensor) -> Tensor:

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from guava_aug.avatar.avatar import CanonicalGeometry, appearance, pose_gaussians
 from guava_aug.avatar.config import ModelConfig
 from guava_aug.avatar.decoders import RawGaussians
-from guava_aug.avatar.network import ReconstructionNetwork, SourceGeometry, embed_directions, followed_faces, project
+from guava_aug.avatar.network import ReconstructionNetwork, SourceGeometry, embed_directions, followed_faces
 from guava_aug.avatar.source_pixels import SourcePlaces, prepare_picture
 from guava_aug.avatar.styleunet import StyleUNet
 from guava_aug.body import EhmAssets
 from guava_aug.render.rasterize_grad import rasterize_grad, rasterize_images
-from guava_aug.views.cameras import lens_matrices
+from guava_aug.views.cameras import lens_matrices, project_points
 
 _MAX_FACE_SCALES = 8.0
 
@@ -129,7 +129,7 @@ class TrainingModel(nn.Module):
             _geometry(sources), self.assets, uv.local_pos, visible[:, :P], visible[:, P:]
         )
         each = SourcePlaces(*(t.repeat_interleave(k, 0) for t in vars(found).values()))
-        seen = project(means.flatten(0, 1), poses.viewmats.flatten(0, 1), poses.lenses.flatten(0, 1))[..., :2]
+        seen = project_points(means.flatten(0, 1), poses.viewmats.flatten(0, 1), poses.lenses.flatten(0, 1))[..., :2]
         return each.maps_from(seen, self.assets.faces, followed_faces(self.assets))
 
     def _blend(self, refined: Tensor, alpha: Tensor, places: Tensor, pictures: Tensor, amp: bool) -> Tensor:

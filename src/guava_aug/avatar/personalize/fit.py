@@ -85,14 +85,27 @@ class Fit(PictureFit):
         return total
 
     @torch.no_grad()
-    def held_out_psnr(self, avatar: Avatar, motion: Motion, viewmats: Tensor) -> float:
-        """Return dB over the person in the first camera's frames kept back, on grey; nan when none were kept."""
+    def held_out_psnr(
+        self, avatar: Avatar, motion: Motion, viewmats: Tensor, network: ReconstructionNetwork | None = None
+    ) -> float:
+        """Return dB over the person in the first camera's frames kept back, on grey; nan when none were kept.
+
+        network: of the avatar, where it shows pixels of its source frame.
+        """
         errors = []
         for k in self.held_out[self.seen.cameras.cpu()[self.held_out] == 0].tolist():
             frame = slice(int(self.seen.frames[k]), int(self.seen.frames[k]) + 1)
-            features, alpha = rasterize(avatar.pose(motion[frame]), viewmats[frame], self.seen.K[:1], *self.seen.size)
+            posed = avatar.pose(motion[frame])
+            features, alpha = rasterize(posed, viewmats[frame], self.seen.K[:1], *self.seen.size)
+            rgb = self._refine(features)
+            if posed.source is not None and network is not None:
+                places = posed.source.draw(
+                    posed.means, posed.quats, posed.scales, posed.opacities, viewmats[frame], self.seen.K[0],
+                    *self.seen.size,
+                )  # fmt: skip
+                rgb = network.source_blend(rgb, alpha, places, posed.source.picture[None])
             true, mask, known = self.truth(torch.tensor([k], device=viewmats.device))
-            ours = self._refine(features) * alpha + _GREY * (1 - alpha)
+            ours = rgb * alpha + _GREY * (1 - alpha)
             inside = ((mask > 0.5) & known).expand_as(true)
             if bool(inside.any()):
                 errors.append(float((ours - true)[inside].square().mean()))
@@ -191,7 +204,7 @@ def personalize(  # noqa: D417 - the types say it
     found = fit.run(on_step)
     return replace(
         found,
-        before=fit.held_out_psnr(original, motion, viewmats),
+        before=fit.held_out_psnr(original, motion, viewmats, network),
         after=fit.held_out_psnr(found.avatar, found.motion, found.viewmats),
     )
 
