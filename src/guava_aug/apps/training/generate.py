@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
+import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -217,7 +219,14 @@ def _casts(bank: Bank, todo: list[int], workers: int, variety: str) -> Iterator[
     global _bank
     _bank = bank  # forked workers share it
     context = multiprocessing.get_context("fork")
-    return _ahead(context.Pool(workers, initializer=torch.set_num_threads, initargs=(1,)), jobs, 2 * workers)
+    return _ahead(context.Pool(workers, initializer=_use_one_thread), jobs, 2 * workers)
+
+
+def _use_one_thread() -> None:
+    """Keep torch, OpenCV and numba of a worker to one core: with threads for all, many workers stand still."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    numba.set_num_threads(1)
 
 
 def _ahead(pool: multiprocessing.pool.Pool, jobs: list[tuple[int, str]], most: int) -> Iterator[Cast]:
