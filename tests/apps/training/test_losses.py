@@ -5,6 +5,7 @@ import torch
 
 from guava_aug.apps.training.data import color_mix, mix_colors
 from guava_aug.apps.training.losses import crop, edge_loss, psnr, ssim
+from guava_aug.avatar.image_losses import coarse_loss, texture_loss
 
 
 @pytest.fixture
@@ -37,6 +38,14 @@ def test_psnr_of_a_known_error(picture):
 
 def test_edges_do_not_see_an_offset(picture):
     assert float(edge_loss(picture, picture + 0.3)) < 1e-5
+
+
+def test_texture_asks_for_detail_and_not_for_its_place(picture):
+    shifted, blurred = picture.roll(2, -1), torch.nn.functional.avg_pool2d(picture, 3, 1, 1)
+    assert texture_loss(picture, picture) == 0
+    assert texture_loss(picture, shifted) < 0.3 * texture_loss(picture, blurred)
+    assert edge_loss(picture, shifted) > edge_loss(picture, blurred)  # which would choose the blurred one
+    assert coarse_loss(picture, blurred) < 0.3 * (picture - blurred).abs().mean()
 
 
 def test_crop_of_a_quarter_is_that_quarter(picture):

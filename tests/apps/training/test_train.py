@@ -1,10 +1,12 @@
 """A run as a whole, very small: it learns, stops, resumes, and writes what the product loads."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from guava_aug.apps.training.config import TrainConfig
+from guava_aug.apps.training.config import LossWeights, TrainConfig
 from guava_aug.apps.training.data import PersonViews, Pool
 from guava_aug.apps.training.train import Run
 from guava_aug.avatar.checkpoint import load_weights, read_checkpoint
@@ -54,6 +56,20 @@ def test_damaged_person_is_named(pool):
 def test_empty_pool_says_what_to_do(tiny_config, body, tmp_path):
     with pytest.raises(InputError, match="--prepare_only"):
         _run(tiny_config, body, tmp_path / "run").train(Pool(tmp_path, "cpu"))
+
+
+def test_only_what_is_named_is_trained(tiny_config, body, pool, tmp_path):
+    config = replace(tiny_config, source_pixels=True, visibility="point")
+    losses = LossWeights(coarse=1, texture=0.1)
+    settings = TrainConfig(
+        steps=1, subjects_per_step=1, targets_per_person=1, lr=1e-2, warmup=1, only=("network.source_blend",),
+        losses=losses,
+    )  # fmt: skip
+    run = Run(config, settings, body.assets, tmp_path / "run", torch.device("cpu"))
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    run.train(pool)
+    changed = {name for name, value in run.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith("network.source_blend") for name in changed)
 
 
 @pytest.mark.thorough

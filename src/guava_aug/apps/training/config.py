@@ -19,6 +19,8 @@ class LossWeights:
 
     refined: float = 1.0  # L1 of the composited picture
     unblended: float = 0.5  # L1 of the refined colours without the source's own pixels; only with `source_pixels`
+    coarse: float = 0.0  # L1 of the composited picture's means over 9 x 9 pixels
+    texture: float = 0.0  # detail near each pixel, wherever exactly it lies (`image_losses.texture_loss`)
     raw: float = 0.5  # L1 of the first three splatted channels
     ssim: float = 0.2  # 1 - SSIM of the composited picture
     edges: float = 0.5  # L1 of image gradients at three scales, the stand-in for a perceptual loss
@@ -51,6 +53,7 @@ class TrainConfig:
     lenses: float = 0.0  # share of the generated subjects that are seen through a true lens, not the format's
     tracker_errors: float = 0.0  # share of the generated subjects whose body and cameras are those of a tracker's fit
     degraded: float = 0.0  # share of the source pictures with a video's and a mask's errors
+    only: tuple[str, ...] = ()  # beginnings of the names of weights to train (then without CUDA graphs); none: all
     seed: int = 0
     validate_every: int = 1000
     save_every: int = 500
@@ -82,8 +85,9 @@ class TrainConfig:
             share = section.get(name, 0.0)
             if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
                 raise AssetError(f"{path}: TRAIN.{name} is {share!r}; expected a share of the subjects, 0 to 1")
-        if "betas" in section:
-            section["betas"] = tuple(section["betas"])
+        for name in ("betas", "only"):
+            if name in section:
+                section[name] = tuple(section[name])
         return model, TrainConfig(**section, losses=LossWeights(**losses))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from guava_aug.apps.training.config import LossWeights
 from guava_aug.apps.training.model import Predicted
-from guava_aug.avatar.image_losses import edge_loss, ssim
+from guava_aug.avatar.image_losses import coarse_loss, edge_loss, ssim, texture_loss
 
 _HEAD_SIZE, _HAND_SIZE = 128, 64  # pixels a crop is resampled to
 
@@ -43,6 +43,8 @@ def losses(p: Predicted, t: Truth, w: LossWeights, background: Tensor) -> dict[s
     for name, k, size in (("head", 0, _HEAD_SIZE), ("left_hand", 1, _HAND_SIZE), ("right_hand", 2, _HAND_SIZE)):
         a, b = crop(both, boxes[:, k], size), crop(both_true, boxes[:, k], size)
         terms[name] = (a - b).abs().mean() * 2 + 0.5 * edge_loss(a[:, :3], b[:, :3], levels=1)
+    if w.coarse or w.texture:
+        terms |= {"coarse": coarse_loss(ours, true), "texture": texture_loss(ours, true)}
     if p.refined is not p.rgb:  # the gate must not keep the refiner from learning what the source shows
         plain = flat(p.refined * p.alpha + background * (1 - p.alpha))
         terms["unblended"] = (plain - true).abs().mean() + 0.5 * edge_loss(plain, true)

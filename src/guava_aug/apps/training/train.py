@@ -55,6 +55,9 @@ class Run:
         self.model = TrainingModel(self.model_config, self.assets).to(self.device)
         self.average = TrainingModel(self.model_config, self.assets).to(self.device).requires_grad_(False)
         self.average.load_state_dict(self.model.state_dict())
+        if self.config.only:
+            for name, p in self.model.named_parameters():
+                p.requires_grad_(p.requires_grad and name.startswith(self.config.only))
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(
             self.parameters, lr=self.config.lr, betas=self.config.betas, fused=self.device.type == "cuda"
@@ -117,7 +120,7 @@ class Run:
             )
         c, start, mean = self.config, time.monotonic(), _Mean()
         rng = np.random.default_rng([c.seed, self.step, self.peers.rank])
-        if self.device.type == "cuda" and c.graphs:
+        if self.device.type == "cuda" and c.graphs and not c.only:  # graphs hold whole networks
             size, k = self.model_config.feature_img_size, c.targets_per_person
             like = pool.sample(rng, c.subjects_per_step, k, size)
             self.model.capture_cuda_graphs(like.sources, c.subjects_per_step * k, amp=c.amp)
