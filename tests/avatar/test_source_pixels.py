@@ -93,6 +93,14 @@ def test_faces_seen_from_the_edge_keep_their_own_place() -> None:
     assert (maps[0, :, 2:6] == 0).all()
 
 
+def test_a_face_without_an_area_gives_finite_maps() -> None:
+    faces, point = torch.tensor([[0, 1, 2]]), torch.full((3, 2), 0.2)
+    places = SourcePlaces(point, torch.zeros(3), face_edges(point, faces))
+    for spread in (0.0, 1e-12):
+        seen = point[None] + spread * torch.rand(1, 3, 2, generator=torch.Generator().manual_seed(0))
+        assert places.maps_from(seen, faces, torch.zeros(3, dtype=torch.int64)).isfinite().all()
+
+
 def test_each_vertex_follows_its_first_face() -> None:
     assert faces_of_vertices(torch.tensor([[3, 1, 2], [1, 0, 2]]), 5).tolist() == [1, 0, 0, 0, 1]
 
@@ -156,6 +164,19 @@ def test_the_source_camera_gets_the_source_frame_back(model: GuavaModel) -> None
     assert ((rgb[:1] - true).abs() * sure).max() < 0.15  # at least nine tenths of it
     alone = model.render_layers(posed[1:2], cameras).rgb  # a frame is the same alone
     torch.testing.assert_close(alone, rgb[1:2], atol=1e-5, rtol=0)
+
+
+def test_a_device_without_triton_draws_maps_with_its_own_backend(
+    model: GuavaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = TrackedVideo.open(demo_root(), list_videos(demo_root())[0])
+    posed = model.reconstruct(video.source_at(model.config.feature_img_size)).pose(video.motion[:1])
+    monkeypatch.setattr(model, "device", torch.device("cuda"))  # its tensors stay where they are
+    monkeypatch.setattr(model, "backend", "torch")
+    monkeypatch.setattr(GuavaModel, "_draw_places", lambda *_: pytest.fail("needs Triton"))
+    monkeypatch.setattr(GuavaModel, "_rasterize_both", lambda *_: (_ for _ in ()).throw(StopAsyncIteration))
+    with pytest.raises(StopAsyncIteration):
+        model.render_layers(posed, tracked_cameras(video.viewmats[0], TINY))
 
 
 def test_without_source_pixels_nothing_of_it_is_made(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from guava_aug.body import EhmAssets, EhmModel, Identity, load_body_file, load_o
 from guava_aug.errors import AssetError, DeviceError, UsageError
 from guava_aug.render.backends import PRECISIONS, Backend, Precision
 from guava_aug.render.background import composite
-from guava_aug.render.rasterize import Raster, check_backend, rasterize
+from guava_aug.render.rasterize import Raster, check_backend, rasterize, resolve_backend
 from guava_aug.runtime.device import device_errors, triton_usable, warm_up
 from guava_aug.runtime.files import is_file, is_folder, is_there
 from guava_aug.runtime.text import one_line
@@ -190,7 +190,9 @@ class GuavaModel:
 
     @torch.no_grad()
     def render_planes(self, posed: PosedGaussians, cameras: Cameras, background: Tensor) -> tuple[Tensor, Tensor]:
-        """Return frames in the encoder's format: uint8 I420 planes [T, 3 H / 2, W] on the GPU, without synchronisation.
+        """Return frames in the encoder's format: uint8 I420 planes [T, 3 H / 2, W] on the GPU.
+
+        Without synchronisation, except for models with `source_pixels`.
 
         The second result, int32 [T], is not 0 for frames with pixels that are not finite. Arguments as `render`;
         available only when `fast`.
@@ -225,7 +227,7 @@ class GuavaModel:
         if posed.source is None:
             raster = self.rasterize(posed, cameras)
             return Rendered(self.refine(raster.image), raster.alpha, raster)
-        if self.device.type == "cuda":
+        if resolve_backend(self.backend, self.device) == "triton":
             raster, places = self.rasterize(posed, cameras), self._draw_places(posed, cameras)
         else:
             raster, places = self._rasterize_both(posed, cameras)
@@ -233,7 +235,7 @@ class GuavaModel:
         return Rendered(rgb, raster.alpha, raster)
 
     def _draw_places(self, posed: PosedGaussians, cameras: Cameras) -> Tensor:
-        """Return maps to the source picture splatted on a GPU, [T, 7, H, W]."""
+        """Return maps to the source picture splatted by Triton, [T, 7, H, W]."""
         assert posed.source is not None
         viewmats = cameras.viewmats.to(self.device).expand(len(posed), -1, -1)
         return posed.source.draw(

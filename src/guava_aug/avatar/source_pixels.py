@@ -29,6 +29,7 @@ _INPUTS = 8  # of the gate: refined RGB, alpha, RGB found times its weight, weig
 _WIDTH = 16
 _FIRST_GATE = -2.0  # before training: mostly the refined colour
 _SMALL = 1e-4
+_NO_AREA = 1e-12  # of a face, squares of -1..1 over the picture
 _FLAT = 0.05  # determinant of a face's edges over their squared lengths: seen nearly from the edge
 _EDGE = 2  # pixels at the mask's edge that may show background
 _GRAZING, _FULL = 0.1, 0.5  # cosines between surface normal and line of sight: nothing below one, all from the other
@@ -110,7 +111,7 @@ def _inverse(m: Tensor) -> Tensor:
     """Return the inverse of matrices [..., 2, 2]; 0 for faces seen from the edge."""
     (a, b), (c, d) = (row.unbind(-1) for row in m.unbind(-2))
     det = a * d - b * c
-    flat = det.abs() < _FLAT * (a * a + b * b + c * c + d * d)
+    flat = det.abs() <= _FLAT * (a * a + b * b + c * c + d * d) + _NO_AREA
     inverse = torch.stack([torch.stack([d, -b], -1), torch.stack([-c, a], -1)], -2)
     return torch.where(flat, 0.0, 1 / torch.where(flat, 1.0, det))[..., None, None] * inverse
 

@@ -119,7 +119,8 @@ class EvaluateFlags:
     source_camera: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
     """With --real and a session: the camera that is tracked and fitted to, such as 2. Views name their own."""
     session_frames: Annotated[str | None, arg(metavar="START:STOP[:STEP]", help_behavior_hint="")] = None
-    """With --real and a session: moments that are used, from 0. Leave out those that show a calibration board."""
+    """With --real and a session: moments that are used, from 0. Leave out those that show a calibration board.
+    Default: all; of more than 120 every n-th."""
     recording: Annotated[str | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """With --real and a session: folder of the videos, within the session. Default: the only one that has them."""
     fit_cameras: Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]", help_behavior_hint="")] = ()
@@ -221,7 +222,7 @@ def main(argv: Sequence[str]) -> int:
     return OK
 
 
-_SYNTHETIC = ("subjects", "seeds", "bank", "difficulties", "base_seed", "sheet", "sheet_subjects")
+_SYNTHETIC = ("subjects", "seeds", "bank", "difficulties", "base_seed", "sheet", "sheet_subjects", "variety")
 _REAL = (
     "personalize", "video_list", "source_frame", "steps", "source_camera", "session_frames", "recording",
     "fit_cameras", "body_fit",

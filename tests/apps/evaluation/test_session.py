@@ -17,7 +17,7 @@ from guava_aug.apps.evaluation.session import (
     rate,
     read_cameras,
 )
-from guava_aug.apps.evaluation.session_pack import _Seen, pack_of_session, scale_of_fit
+from guava_aug.apps.evaluation.session_pack import _make_empty, _Seen, pack_of_session, scale_of_fit
 from guava_aug.apps.synthetic.bank import Bank
 from guava_aug.apps.synthetic.render import render_vertices
 from guava_aug.apps.synthetic.scene import make_scene
@@ -161,6 +161,25 @@ def test_pictures_are_straight_and_upright_where_the_camera_says(session, turns)
     assert np.allclose(found, there.numpy(), atol=0.3)
     with pytest.raises(InputError, match="frame 7 cannot be decoded"):
         list(video.pictures([0, 7]))
+
+
+def test_a_folder_of_somebody_else_is_not_emptied(tmp_path):
+    views = tmp_path / "views"
+    _make_empty(views)
+    (views / "old.png").touch()
+    _make_empty(views)  # made by this program
+    assert not (views / "old.png").exists()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "precious.txt").touch()
+    with pytest.raises(UsageError, match="holds other files; choose another --output"):
+        _make_empty(other)
+    assert (other / "precious.txt").exists()
+
+
+def test_of_many_moments_every_nth_is_taken():
+    assert choose_moments(100, None) == range(100)
+    assert len(choose_moments(3600, None)) == 120
 
 
 def near_scene(frames):

@@ -152,6 +152,13 @@ def test_a_share_above_one_is_refused(tmp_path: Path, capsys):
     assert "TRAIN.degraded is 67; expected a share of the subjects, 0 to 1" in capsys.readouterr().err
 
 
+def test_a_name_of_weights_that_is_no_list_is_refused(tmp_path: Path, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({**TINY, "TRAIN": {"only": "network.source_blend"}}))
+    assert train("--config", config, "--subjects", 2, "--pool", tmp_path, "--prepare_only") == 2
+    assert "TRAIN.only is 'network.source_blend'; expected a list of names" in capsys.readouterr().err
+
+
 def test_subjects_of_another_size_are_refused(tiny: str, person: PersonViews, tmp_path: Path, capsys):
     person.save(tmp_path / "person_a.npz")
     config = tmp_path / "larger.yaml"

@@ -12,7 +12,7 @@ from guava_aug.apps.training.train import Run
 from guava_aug.avatar.checkpoint import load_weights, read_checkpoint
 from guava_aug.avatar.network import ReconstructionNetwork
 from guava_aug.avatar.styleunet import StyleUNet
-from guava_aug.errors import AssetError, InputError
+from guava_aug.errors import AssetError, InputError, UsageError
 
 
 @pytest.fixture
@@ -70,6 +70,8 @@ def test_only_what_is_named_is_trained(tiny_config, body, pool, tmp_path):
     run.train(pool)
     changed = {name for name, value in run.model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed and all(name.startswith("network.source_blend") for name in changed)
+    with pytest.raises(UsageError, match=r"no weight's name begins with network\.nothing"):
+        Run(config, replace(settings, only=("network.nothing",)), body.assets, tmp_path / "run", torch.device("cpu"))
 
 
 @pytest.mark.thorough

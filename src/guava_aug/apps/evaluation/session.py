@@ -34,6 +34,8 @@ _ORTHONORMAL = 1e-3  # largest entry of R R^T - I
 _LATE = 0.5  # of the time between two frames: pictures farther apart are not of one moment
 _QUARTER = ((0.0, -1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0))  # camera axes after a quarter turn clockwise
 
+_MOST_MOMENTS = 120  # unless others are named: all cameras' pictures of them are in memory
+
 
 @dataclass(frozen=True)
 class SessionCamera:
@@ -180,13 +182,13 @@ def moments(videos: Mapping[str, Path], lengths: Mapping[str, int], source: str)
 
 
 def choose_moments(count: int, text: str | None) -> range:
-    """Return the moments of START:STOP[:STEP], from 0; None: all `count` of them.
+    """Return the moments of START:STOP[:STEP], from 0; None: all `count` of them, of many every n-th.
 
     Raises:
         UsageError: it is something else, or names none.
     """
     if text is None:
-        return range(count)
+        return range(0, count, max(1, -(-count // _MOST_MOMENTS)))
     found = re.fullmatch(r"(\d*):(\d*)(?::(\d+))?", text.strip())
     if found is None:
         raise UsageError(f"--session_frames: expected START:STOP or START:STOP:STEP such as 0:60:3, found {text!r}")

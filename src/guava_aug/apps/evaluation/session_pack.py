@@ -53,6 +53,7 @@ _PAIRS = (
     ("left_eye", 2), ("right_eye", 5), ("left_elbow", 13), ("right_elbow", 14), ("left_wrist", 15), ("right_wrist", 16),
 )  # fmt: skip
 _ROUNDS, _ROBUST = 20, 15.0  # of the robust fit of the scale; pixels of the pictures
+_MARKER = ".guava-aug-views"  # in a folder that may be made anew
 _LEAST_VIEWS = 2  # cameras with the person, the source among them
 
 
@@ -107,8 +108,7 @@ def pack_of_session(
         return out
     numbers = {name: [there[k][name] for k in chosen] for name in videos}
     try:
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(parents=True)
+        _make_empty(out)
         fps = rate(per_second, chosen.step, videos[source].source)
         log.info("%s: tracking camera %s, %d frames at %.3g a second", session.name, source, len(chosen), float(fps))
         video = _track(videos[source], numbers[source], fps, out, session.name, body, device)
@@ -316,6 +316,20 @@ def _digest(paths: Sequence[Path], source: str, chosen: Sequence[int], size: int
     files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
     said = [_VERSION, files, source, list(chosen), size]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
+
+
+def _make_empty(out: Path) -> None:
+    """Make the folder, or empty it if this program made it.
+
+    Raises:
+        UsageError: it holds something else.
+    """
+    if out.exists() and any(out.iterdir()):
+        if not (out / _MARKER).is_file():
+            raise UsageError(f"{out} holds other files; choose another --output, or move them")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / _MARKER).touch()
 
 
 def _made_from(path: Path) -> str | None:

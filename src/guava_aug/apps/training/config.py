@@ -85,6 +85,9 @@ class TrainConfig:
             share = section.get(name, 0.0)
             if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
                 raise AssetError(f"{path}: TRAIN.{name} is {share!r}; expected a share of the subjects, 0 to 1")
+        only = section.get("only", [])
+        if not isinstance(only, list) or not all(isinstance(name, str) for name in only):
+            raise AssetError(f"{path}: TRAIN.only is {only!r}; expected a list of names such as [network.source_blend]")
         for name in ("betas", "only"):
             if name in section:
                 section[name] = tuple(section[name])

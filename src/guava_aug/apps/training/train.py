@@ -27,7 +27,7 @@ from guava_aug.apps.training.validation_images import person_psnr, write_grid
 from guava_aug.avatar.checkpoint import write_safetensors
 from guava_aug.avatar.config import ModelConfig
 from guava_aug.body import EhmAssets
-from guava_aug.errors import AssetError, InputError
+from guava_aug.errors import AssetError, InputError, UsageError
 from guava_aug.runtime.atomic import atomic_write
 from guava_aug.runtime.saved_tensors import SavedTensorsError, load_tensors
 
@@ -58,6 +58,8 @@ class Run:
         if self.config.only:
             for name, p in self.model.named_parameters():
                 p.requires_grad_(p.requires_grad and name.startswith(self.config.only))
+            if not any(p.requires_grad for p in self.model.parameters()):
+                raise UsageError(f"TRAIN.only: no weight's name begins with {' or '.join(self.config.only)}")
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(
             self.parameters, lr=self.config.lr, betas=self.config.betas, fused=self.device.type == "cuda"

@@ -86,14 +86,17 @@ class Fit(PictureFit):
 
     @torch.no_grad()
     def held_out_psnr(
-        self, avatar: Avatar, motion: Motion, viewmats: Tensor, network: ReconstructionNetwork | None = None
-    ) -> float:
+        self, avatar: Avatar, motion: Motion, viewmats: Tensor, network: ReconstructionNetwork | None = None,
+        source: int | None = None,
+    ) -> float:  # fmt: skip
         """Return dB over the person in the first camera's frames kept back, on grey; nan when none were kept.
 
-        network: of the avatar, where it shows pixels of its source frame.
+        network: of the avatar, where it shows pixels of its source frame. source: that frame, which is not counted.
         """
         errors = []
         for k in self.held_out[self.seen.cameras.cpu()[self.held_out] == 0].tolist():
+            if int(self.seen.frames[k]) == source:
+                continue
             frame = slice(int(self.seen.frames[k]), int(self.seen.frames[k]) + 1)
             posed = avatar.pose(motion[frame])
             features, alpha = rasterize(posed, viewmats[frame], self.seen.K[:1], *self.seen.size)
@@ -172,6 +175,7 @@ def personalize(  # noqa: D417 - the types say it
     refine: Refine,
     config: PersonalizeConfig | None = None,
     on_step: OnStep = lambda done, steps: None,
+    source: int | None = None,
 ) -> Personalized:
     """The avatar of a video, fitted to the video's frames; `better` says whether it is to be used.
 
@@ -185,6 +189,7 @@ def personalize(  # noqa: D417 - the types say it
         network, model_config: that made `original`.
         refine: splatted features [I, C, H, W] to RGB [I, 3, H, W], differentiable.
         on_step: told steps done and steps in all after every step; may end the fit by raising.
+        source: the frame, of the T, that `original` was made from: it may show its very pixels, so it is no measure.
 
     Raises UsageError when the pictures have not the size that the refiner works at, or no frame is left to learn from.
     """
@@ -204,8 +209,8 @@ def personalize(  # noqa: D417 - the types say it
     found = fit.run(on_step)
     return replace(
         found,
-        before=fit.held_out_psnr(original, motion, viewmats, network),
-        after=fit.held_out_psnr(found.avatar, found.motion, found.viewmats),
+        before=fit.held_out_psnr(original, motion, viewmats, network, source),
+        after=fit.held_out_psnr(found.avatar, found.motion, found.viewmats, source=source),
     )
 
 

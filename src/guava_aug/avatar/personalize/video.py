@@ -88,6 +88,7 @@ def personalize_video(
     fit = personalize(
         original, motion, viewmats, seen, model.network, model.config,
         lambda features: torch.sigmoid(model.refiner(features, noise)), config, on_step,
+        frames.index(video.source_frame) if video.source_frame in frames else None,
     )  # fmt: skip
     if not _is_finite(fit):
         fit = replace(fit, after=float("nan"))  # not better, whatever the pictures say

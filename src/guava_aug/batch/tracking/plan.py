@@ -80,7 +80,7 @@ def track_fingerprint(config: TrackConfig, *, photometric: PhotometricWay | None
 def plan_tracking(
     config: TrackConfig, sources: Mapping[str, Path], history: History, *, again: bool = False
 ) -> list[PlannedTracking]:
-    """Return the work list in the order of the sources. Nothing is written.
+    """Return the work list in the order of the sources. Nothing is written but what the model's digest was.
 
     Args:
         config: of the run.
