@@ -135,10 +135,44 @@ else:
 """
 
 
+# maps to the source picture differ from frame to frame: each picture has features of its own, opacities are shared
+MAPS = """
+import torch
+from guava_aug.avatar.source_pixels import SourcePixels, SourcePlaces, face_edges
+from guava_aug.render import rasterize_grad_triton
+from guava_aug.render.rasterize import rasterize
+g = torch.Generator().manual_seed(0)
+r = lambda *shape: torch.rand(*shape, generator=g)
+T, N, P, W, H = 3, 60, 40, 40, 40
+means = (r(T, N, 3) - 0.5) * torch.tensor([1.6, 1.6, 1.0]) + torch.tensor([0.0, 0.0, 3.0])
+quats = torch.nn.functional.normalize(r(T, N, 4) - 0.5, dim=-1)
+scales, opacities = 0.02 + 0.2 * r(T, N, 3), r(N)
+faces = torch.randint(0, P, (20, 3), generator=g)
+xy = r(N, 2) * 2 - 1
+places = SourcePlaces(xy, r(N), face_edges(xy, faces))
+source = SourcePixels(places, torch.randint(0, 20, (N,), generator=g), faces, r(4, W, H))
+views, K = torch.eye(4)[None].expand(T, -1, -1), torch.tensor([[40.0, 0, W / 2], [0, 42.0, H / 2], [0, 0, 1]])
+by_frame = source.maps(means, views, K, W, H)
+one = lambda x, t: x[t : t + 1]
+true = torch.cat([
+    rasterize(one(means, t), one(quats, t), one(scales, t), opacities, by_frame[t], one(views, t), K, W, H,
+              backend="torch").image
+    for t in range(T)
+])
+import guava_aug.avatar.source_pixels as module
+module.rasterize_images = rasterize_grad_triton.rasterize_images  # as on a GPU
+with torch.no_grad():
+    found = source.draw(means, quats, scales, opacities, views, K, W, H)
+assert found.shape == (T, 7, H, W), found.shape
+error = (found - true).abs().max()
+assert error < 1e-3 * true.abs().max(), (error, true.abs().max())
+"""
+
+
 @pytest.mark.parametrize(
     "program",
-    [RASTERISER, GRADIENTS, REFINER, SHARED_MEMORY],
-    ids=["rasteriser", "gradients", "refiner", "shared memory"],
+    [RASTERISER, GRADIENTS, REFINER, SHARED_MEMORY, MAPS],
+    ids=["rasteriser", "gradients", "refiner", "shared memory", "maps"],
 )
 def test_kernels_agree_with_the_reference(program):
     done = subprocess.run(
