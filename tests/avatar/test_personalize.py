@@ -24,8 +24,9 @@ from guava_aug.avatar.personalize import (
 from guava_aug.avatar.personalize.fit import held_out, rasterize
 from guava_aug.avatar.personalize.guess import fuse, straighten
 from guava_aug.avatar.personalize.observations import importance
-from guava_aug.avatar.personalize.surface import facing, offset_freedom, smooth_basis, vertex_normals
+from guava_aug.avatar.personalize.surface import facing, offset_freedom, smooth_basis
 from guava_aug.body import EhmModel, Identity, Motion, load_body_file
+from guava_aug.body.surface_normals import vertex_normals
 from guava_aug.errors import AssetError, OutputError, UsageError
 from guava_aug.views.cameras import intrinsics
 

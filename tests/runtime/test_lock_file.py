@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from guava_aug.runtime.processes import child_environment, host_id
 
 PROGRAM = """
 import sys, time
+from collections.abc import Callable
 from pathlib import Path
 from guava_aug.runtime.lock_file import lock_file
 with lock_file(Path(sys.argv[1])) as mine:
@@ -49,22 +51,28 @@ def test_a_lock_is_held_within_the_block_and_gone_after(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_others_wait_and_one_at_a_time_has_it(tmp_path: Path) -> None:
-    held, most, told = [], [], []
+def held_by_threads(lock: Path, count: int, seconds: float, on_wait: Callable[[str], None]) -> list[int]:
+    """Return how many threads had the lock at once, each time that one of `count` got it."""
+    held, most = [], []
 
     def work() -> None:
-        with lock_file(tmp_path / "a.lock", on_wait=told.append) as mine:
+        with lock_file(lock, on_wait=on_wait) as mine:
             held.append(mine)
             most.append(len(held))
-            time.sleep(0.03)
+            time.sleep(seconds)
             held.pop()
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
+    threads = [threading.Thread(target=work) for _ in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == [1, 1, 1, 1]
+    return most
+
+
+def test_others_wait_and_one_at_a_time_has_it(tmp_path: Path) -> None:
+    told: list[str] = []
+    assert held_by_threads(tmp_path / "a.lock", 4, 0.03, told.append) == [1, 1, 1, 1]
     assert told and set(told) <= {f"process {os.getpid()} on {module.host_name()}"}
 
 
@@ -156,22 +164,10 @@ def test_a_taker_over_that_was_slow_leaves_the_new_owner_alone(tmp_path: Path, m
 
 
 def test_many_that_take_over_one_lock_have_it_one_after_the_other(tmp_path: Path) -> None:
-    lock, held, most = tmp_path / "a.lock", [], []
+    lock = tmp_path / "a.lock"
     lock.write_text(_dead("dead"))
-
-    def work() -> None:
-        with lock_file(lock) as mine:
-            held.append(mine)
-            most.append(len(held))
-            time.sleep(0.01)
-            held.pop()
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == [1] * 8 and list(tmp_path.iterdir()) == []
+    assert held_by_threads(lock, 8, 0.01, lambda owner: None) == [1] * 8
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_process_left_that_died_while_it_took_over_does_not_stay(tmp_path: Path) -> None:

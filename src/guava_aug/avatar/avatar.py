@@ -31,6 +31,11 @@ class PosedGaussians:
         """Return the number of frames T."""
         return self.means.shape[0]
 
+    def draw_maps(self, viewmats: Tensor, K: Tensor, width: int, height: int) -> Tensor:
+        """Return `SourcePixels.draw` [T, 7, height, width] through cameras [T, 4, 4] with lens K [3, 3]."""
+        assert self.source is not None
+        return self.source.draw(self.means, self.quats, self.scales, self.opacities, viewmats, K, width, height)
+
     def __getitem__(self, index: slice) -> PosedGaussians:
         return replace(
             self,

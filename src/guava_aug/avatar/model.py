@@ -236,11 +236,8 @@ class GuavaModel:
 
     def _draw_places(self, posed: PosedGaussians, cameras: Cameras) -> Tensor:
         """Return maps to the source picture splatted by Triton, [T, 7, H, W]."""
-        assert posed.source is not None
         viewmats = cameras.viewmats.to(self.device).expand(len(posed), -1, -1)
-        return posed.source.draw(
-            posed.means, posed.quats, posed.scales, posed.opacities, viewmats, cameras.K, cameras.width, cameras.height
-        )
+        return posed.draw_maps(viewmats, cameras.K, cameras.width, cameras.height)
 
     def _rasterize_both(self, posed: PosedGaussians, cameras: Cameras) -> tuple[Raster, Tensor]:
         """Return features and maps to the source picture, in one pass; frame by frame, as maps differ between them."""

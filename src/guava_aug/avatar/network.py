@@ -20,11 +20,11 @@ from guava_aug.avatar.source_pixels import (
     SourceBlend,
     SourcePixels,
     SourcePlaces,
-    face_cosines,
     face_edges,
     faces_of_vertices,
     prepare_picture,
     seen_weight,
+    vertex_cosines,
 )
 from guava_aug.avatar.styleunet import StyleUNet
 from guava_aug.avatar.visibility import facing, nearest_depth, rasterize_mesh, relative_depth, unhidden
@@ -216,7 +216,7 @@ class ReconstructionNetwork(nn.Module):
         vertices, occupied = geometry.vertices, assets.uv_face >= 0
         face, bary = assets.uv_face[occupied].long(), assets.uv_bary[occupied]
         centres = torch.cat([vertices, uv_centres(vertices, assets.faces, face, bary, uv_local)], 1)
-        at_vertices = face_cosines(vertices, assets.faces, geometry.viewmats)
+        at_vertices = vertex_cosines(vertices, assets.faces, geometry.viewmats)
         on_chart = (at_vertices[:, assets.faces[face]] * bary).sum(-1)
         visible = torch.cat([vertex_visible, uv_visible], 1)
         xy = geometry.project(centres)[..., :2]

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from guava_aug.body.surface_normals import area_normals
+from guava_aug.body.surface_normals import vertex_normals
 from guava_aug.render.rasterize_grad import rasterize_images
 from guava_aug.views.cameras import Lens, camera_center, project_points
 
@@ -125,10 +125,10 @@ def prepare_picture(both: Tensor, size: int) -> Tensor:
     return torch.cat([both[:, :3] * inside, solid], 1)
 
 
-def face_cosines(vertices: Tensor, faces: Tensor, viewmats: Tensor) -> Tensor:
+def vertex_cosines(vertices: Tensor, faces: Tensor, viewmats: Tensor) -> Tensor:
     """Return [B, P] cosine between the normal of vertices [B, P, 3] and the line of sight of cameras [B, 4, 4]."""
     toward = F.normalize(camera_center(viewmats)[:, None] - vertices, dim=-1)
-    return (F.normalize(area_normals(vertices, faces), dim=-1) * toward).sum(-1)
+    return (vertex_normals(vertices, faces) * toward).sum(-1)
 
 
 def seen_weight(xy: Tensor, cosines: Tensor, visible: Tensor) -> Tensor:

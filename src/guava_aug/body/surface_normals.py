@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -17,3 +18,11 @@ def area_normals(
     for k in range(3):
         total.index_add_(-2, faces[:, k], normal)
     return total
+
+
+def vertex_normals(
+    vertices: Tensor,  # [..., P, 3]
+    faces: Tensor,  # [F, 3]
+) -> Tensor:
+    """Return [..., P, 3] unit normals, outwards, area weighted; zero where a vertex has no face."""
+    return F.normalize(area_normals(vertices, faces), dim=-1)

@@ -17,12 +17,13 @@ from guava_aug.apps.synthetic.garments import Cut, beneath, divide, loosen, pick
 from guava_aug.apps.synthetic.pairs import HELD_OUT, TRAINING_SEEDS
 from guava_aug.apps.synthetic.prints import PATTERNS, chest_print, pattern, weave
 from guava_aug.apps.synthetic.raster import Surface
-from guava_aug.apps.synthetic.render import Light, render_vertices, vertex_normals
+from guava_aug.apps.synthetic.render import Light, render_vertices
 from guava_aug.apps.synthetic.shadows import lit_share
 from guava_aug.apps.synthetic.subjects import make_person
 from guava_aug.apps.synthetic.varieties import LIFELIKE, MIXED, STANDARD, variety_of
 from guava_aug.apps.training import generate
 from guava_aug.body.joints import INDEX
+from guava_aug.body.surface_normals import vertex_normals
 from guava_aug.views.cameras import Cameras, intrinsics
 
 

@@ -11,10 +11,10 @@ from guava_aug.apps.synthetic.bank import Bank
 from guava_aug.apps.synthetic.clearance import body_front, keep_clear
 from guava_aug.apps.synthetic.handshapes import SHAPES, hand_rotations
 from guava_aug.apps.synthetic.motion import signing_motion
-from guava_aug.apps.synthetic.render import vertex_normals
 from guava_aug.apps.synthetic.scene import expression_names
 from guava_aug.apps.synthetic.subjects import make_identity
 from guava_aug.body.joints import INDEX, JOINTS
+from guava_aug.body.surface_normals import vertex_normals
 
 SEEDS = (1, 17)
 FRAMES = 60

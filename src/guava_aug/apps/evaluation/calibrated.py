@@ -12,14 +12,24 @@ from torch import Tensor
 
 from guava_aug.apps.evaluation.crops import part_regions
 from guava_aug.apps.evaluation.landmarks import score_landmarks
-from guava_aug.apps.evaluation.likeness import AFTER, ALL, BEFORE, KEPT_BACK, POSE, TRUTH, Likeness, Row, Strip
+from guava_aug.apps.evaluation.likeness import (
+    AFTER,
+    ALL,
+    BEFORE,
+    KEPT_BACK,
+    POSE,
+    TRUTH,
+    Likeness,
+    Row,
+    strips,
+    to_bytes,
+)
 from guava_aug.apps.evaluation.person_scores import surrounding_color
 from guava_aug.apps.evaluation.real import BodyFit, CalibratedPack, Draw, evaluate_pack, observe
 from guava_aug.apps.evaluation.self_view import SHOWN, State, draw, spread
 from guava_aug.avatar.model import GuavaModel
 from guava_aug.avatar.personalize import PersonalizeConfig, Personalized, personalize
 from guava_aug.errors import InputError
-from guava_aug.output import to_png_bytes
 from guava_aug.tracked import TrackedVideo
 from guava_aug.tracked.masks import ranges
 from guava_aug.views.cameras import Cameras
@@ -81,7 +91,7 @@ def measure_calibrated(
     parts = _parts(model, pack, body)
     rows: list[Row] = []
     pictures: dict[str, dict[str, dict[int, np.ndarray]]] = {  # camera, state, frame
-        camera: {TRUTH: {i: _bytes(pack.picture(camera, i)[0]) for i in held}} for camera in pack.cameras
+        camera: {TRUTH: {i: to_bytes(pack.picture(camera, i)[0]) for i in held}} for camera in pack.cameras
     }
 
     def measure(name: str, state: State, fit: BodyFit) -> None:
@@ -99,7 +109,7 @@ def measure_calibrated(
             truth = [pack.picture(camera, i) for i in pack.scored]
             around = surrounding_color(truth, pack.valid(camera))
             pictures[camera][name] = {
-                i: _bytes(rgb * alpha + around * (1 - alpha)) for i in held for rgb, alpha in (drawn[camera, i],)
+                i: to_bytes(rgb * alpha + around * (1 - alpha)) for i in held for rgb, alpha in (drawn[camera, i],)
             }
 
     measure(BEFORE, State(avatar, body.motion, body.viewmats), body)
@@ -136,7 +146,10 @@ def measure_calibrated(
             motion |= {f"camera {camera}, {state}": figures for state, figures in found_again.items()}
     return Likeness(
         pack.video, "calibrated cameras", personalize_name, fitted_to, frames, rows, motion,
-        [s for camera in pack.cameras for s in _strips(pack.video, camera, pictures[camera], spread(held, SHOWN))],
+        [
+            strip for camera in pack.cameras
+            for strip in strips(f"{pack.video}_camera_{camera}", pictures[camera], spread(held, SHOWN))
+        ],
         facts, notes,
     )  # fmt: skip
 
@@ -171,13 +184,3 @@ def _parts(model: GuavaModel, pack: CalibratedPack, body: BodyFit) -> Callable[[
         return kept[camera, frame]
 
     return parts
-
-
-def _strips(video: str, camera: str, pictures: dict[str, dict[int, np.ndarray]], frames: Sequence[int]) -> list[Strip]:
-    columns = tuple(c for c in (TRUTH, BEFORE, AFTER) if c in pictures)
-    sheet = f"{video}_camera_{camera}"
-    return [Strip(f"frame {i}", sheet, columns, tuple(pictures[c][i] for c in columns)) for i in frames]
-
-
-def _bytes(picture: Tensor) -> np.ndarray:
-    return to_png_bytes(picture.clamp(0, 1)[None])[0]

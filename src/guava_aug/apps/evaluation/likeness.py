@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from torch import Tensor
+
+from guava_aug.output import to_png_bytes
 
 BEFORE, POSE, AFTER = "before", "before, fitted pose", "after"  # states of the avatar
 TRUTH = "true pictures"
@@ -29,6 +33,17 @@ class Strip:
     sheet: str  # name of the file that has it, without suffix
     columns: tuple[str, ...]
     pictures: tuple[np.ndarray, ...]  # uint8 [H, W, 3]
+
+
+def strips(sheet: str, pictures: Mapping[str, Mapping[int, np.ndarray]], frames: Sequence[int]) -> list[Strip]:
+    """Return one strip for each of `frames`, of the columns that there are. pictures: column -> frame -> picture."""
+    columns = tuple(c for c in (TRUTH, BEFORE, AFTER) if c in pictures)
+    return [Strip(f"frame {i}", sheet, columns, tuple(pictures[c][i] for c in columns)) for i in frames]
+
+
+def to_bytes(picture: Tensor) -> np.ndarray:
+    """Return uint8 [H, W, 3] of a picture [3, H, W], cut off at 0 and 1."""
+    return to_png_bytes(picture.clamp(0, 1)[None])[0]
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from guava_aug.apps.synthetic.raster import Surface, rasterize
-from guava_aug.apps.synthetic.render import project, vertex_normals
+from guava_aug.apps.synthetic.render import project
 from guava_aug.body import EhmModel
+from guava_aug.body.surface_normals import vertex_normals
 from guava_aug.views.cameras import Cameras
 
 SUPERSAMPLE = 2

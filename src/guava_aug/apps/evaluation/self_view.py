@@ -13,7 +13,7 @@ from torch import Tensor
 
 from guava_aug.apps.evaluation.crops import part_regions
 from guava_aug.apps.evaluation.landmarks import score_landmarks
-from guava_aug.apps.evaluation.likeness import AFTER, BEFORE, KEPT_BACK, POSE, TRUTH, Likeness, Row, Strip
+from guava_aug.apps.evaluation.likeness import AFTER, BEFORE, KEPT_BACK, POSE, TRUTH, Likeness, Row, strips, to_bytes
 from guava_aug.apps.evaluation.person_scores import SOLID, score, surrounding_color
 from guava_aug.apps.evaluation.stability import body_flow, cvvdp_jod, cvvdp_program, warp_error
 from guava_aug.avatar import Avatar
@@ -23,7 +23,6 @@ from guava_aug.avatar.personalize.fit import held_out
 from guava_aug.avatar.personalize.video import choose_frames, observe_video
 from guava_aug.body import Motion, PosedBody
 from guava_aug.errors import InputError
-from guava_aug.output import to_png_bytes
 from guava_aug.tracked import BodyOutline, TrackedVideo
 from guava_aug.tracked.masks import ranges
 from guava_aug.views.cameras import Cameras, tracked_cameras
@@ -125,7 +124,7 @@ def measure_self_view(
     )
     return Likeness(
         video.name, "self view", personalize, ("own",), frames, rows, motion,
-        _strips(video.name, pictures, spread(scored, SHOWN)), facts, notes,
+        strips(video.name, pictures, spread(scored, SHOWN)), facts, notes,
     )  # fmt: skip
 
 
@@ -177,7 +176,7 @@ class _Stage:
         pairs = {i: (t.rgb, t.mask) for i, t in truth.items()}
         around = surrounding_color(list(pairs.values()), self.valid)
         regions = self._regions(states[BEFORE], frames)
-        pictures = {TRUTH: {i: _bytes(truth[i].rgb) for i in frames}}
+        pictures = {TRUTH: {i: to_bytes(truth[i].rgb) for i in frames}}
         rows = []
         for name, state in states.items():
             drawn = {}
@@ -185,7 +184,7 @@ class _Stage:
             for i in frames:
                 self.check()
                 drawn[i] = rgb, alpha = draw(self.model, state, i, self.camera(state, i))
-                pictures[name][i] = _bytes(rgb * alpha + around * (1 - alpha))
+                pictures[name][i] = to_bytes(rgb * alpha + around * (1 - alpha))
             rows.append(Row(KEPT_BACK, name, "person", score(drawn, pairs, self.valid, match=False)))
             for part, where in regions.items():
                 found = score({i: drawn[i] for i in where}, pairs, self.valid, where, match=False)
@@ -245,15 +244,6 @@ class _Stage:
                 if quality is not None:
                     result.setdefault(name, {})["cvvdp_jod"] = quality
         return result
-
-
-def _strips(name: str, pictures: dict[str, dict[int, np.ndarray]], frames: Sequence[int]) -> list[Strip]:
-    columns = tuple(c for c in (TRUTH, BEFORE, AFTER) if c in pictures)
-    return [Strip(f"frame {i}", name, columns, tuple(pictures[c][i] for c in columns)) for i in frames]
-
-
-def _bytes(picture: Tensor) -> np.ndarray:
-    return to_png_bytes(picture.clamp(0, 1)[None])[0]
 
 
 def _teller(name: str, check: Callable[[], None]) -> Callable[[int, int], None]:

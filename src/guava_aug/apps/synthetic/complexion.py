@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from guava_aug.apps.synthetic.bank import Bank, Floats, Proxy, expression_names
 from guava_aug.apps.synthetic.paint import Image, noise
 from guava_aug.apps.synthetic.raster import Surface, rasterize
-from guava_aug.apps.synthetic.render import vertex_normals
 from guava_aug.body.joints import INDEX
+from guava_aug.body.surface_normals import vertex_normals
 
 BEARDS = ("none", "stubble", "moustache", "goatee", "full")
 _SIZE = 1024

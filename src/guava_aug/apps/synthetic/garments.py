@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from guava_aug.apps.synthetic.arrays import components
 from guava_aug.apps.synthetic.bank import Bank, Floats, Ints, Proxy
-from guava_aug.apps.synthetic.render import vertex_normals
 from guava_aug.body.joints import FINGERS, INDEX, SIDES
+from guava_aug.body.surface_normals import vertex_normals
 
 WAIST = -0.20  # metres, model frame: a part that reaches above is a top
 _SHOULDER, _WRIST = 0.17, 0.705  # metres from the middle, T pose of the mean body

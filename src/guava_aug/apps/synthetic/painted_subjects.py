@@ -16,9 +16,9 @@ from guava_aug.apps.synthetic.bake.chart import TEETH_BOXES
 from guava_aug.apps.synthetic.fabric import Fabric, pattern_colors, pick_fabric
 from guava_aug.apps.synthetic.paint import PALETTE_HAIR, PALETTE_SKIN, Image, bleed, noise
 from guava_aug.apps.synthetic.raster import Surface, rasterize
-from guava_aug.apps.synthetic.render import vertex_normals
 from guava_aug.body.assets import EhmAssets
 from guava_aug.body.joints import INDEX
+from guava_aug.body.surface_normals import vertex_normals
 
 Floats = NDArray[np.float32]
 SIZE = 1024

@@ -16,7 +16,7 @@ from guava_aug.apps.synthetic.raster import Surface, rasterize
 from guava_aug.apps.synthetic.shadows import lit_share
 from guava_aug.body.ehm import EhmModel, PosedBody
 from guava_aug.body.params import Identity, Motion
-from guava_aug.body.surface_normals import area_normals
+from guava_aug.body.surface_normals import vertex_normals
 from guava_aug.views.cameras import Cameras, camera_center
 
 SKIN, CLOTH, HAIR, EYE, MOUTH, PLASTIC, METAL = range(7)
@@ -177,11 +177,6 @@ def sample(atlas: Tensor, uv: Tensor) -> Tensor:
     top = texel(0, 0) * (1 - fx) + texel(0, 1) * fx
     bottom = texel(1, 0) * (1 - fx) + texel(1, 1) * fx
     return (top * (1 - fy) + bottom * fy) / 255
-
-
-def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Return [T, n, 3] unit normals, area weighted; zero where a vertex has no face."""
-    return torch.nn.functional.normalize(area_normals(vertices, faces), dim=-1)
 
 
 def occlusion(vertices: Tensor, surface: Surface, directions: int = 48, size: int = 320) -> Tensor:

@@ -76,6 +76,7 @@ class TrainingModel(nn.Module):
             # at zero strength pictures do not depend on noise maps, so videos cannot flicker with them
             if _is_unused(name) or (not train_noise and _is_noise_strength(name)):
                 p.requires_grad_(False)
+        self.followed = followed_faces(assets)  # [P + M]
         occupied = assets.uv_face >= 0
         self.texels = torch.nonzero(occupied.flatten())[:, 0]  # [M] row-major
         self.texel_face = assets.uv_face[occupied].long()  # [M]
@@ -130,7 +131,7 @@ class TrainingModel(nn.Module):
         )
         each = SourcePlaces(*(t.repeat_interleave(k, 0) for t in vars(found).values()))
         seen = project_points(means.flatten(0, 1), poses.viewmats.flatten(0, 1), poses.lenses.flatten(0, 1))[..., :2]
-        return each.maps_from(seen, self.assets.faces, followed_faces(self.assets))
+        return each.maps_from(seen, self.assets.faces, self.followed)
 
     def _blend(self, refined: Tensor, alpha: Tensor, places: Tensor, pictures: Tensor, amp: bool) -> Tensor:
         prepared = prepare_picture(pictures, self.config.image_size)

@@ -102,10 +102,7 @@ class Fit(PictureFit):
             features, alpha = rasterize(posed, viewmats[frame], self.seen.K[:1], *self.seen.size)
             rgb = self._refine(features)
             if posed.source is not None and network is not None:
-                places = posed.source.draw(
-                    posed.means, posed.quats, posed.scales, posed.opacities, viewmats[frame], self.seen.K[0],
-                    *self.seen.size,
-                )  # fmt: skip
+                places = posed.draw_maps(viewmats[frame], self.seen.K[0], *self.seen.size)
                 rgb = network.source_blend(rgb, alpha, places, posed.source.picture[None])
             true, mask, known = self.truth(torch.tensor([k], device=viewmats.device))
             ours = rgb * alpha + _GREY * (1 - alpha)

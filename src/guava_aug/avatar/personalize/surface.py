@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from guava_aug.avatar.source_pixels import vertex_cosines
 from guava_aug.body import EhmAssets
-from guava_aug.body.surface_normals import area_normals
 
 _FREE_ON_HANDS, _FREE_ON_FACE = 0.2, 0.5
 
 
 def facing(vertices: Tensor, faces: Tensor, viewmat: Tensor) -> Tensor:
     """[P] cosine between the surface's normal and the way to the camera; 0 where it is turned away."""
-    eye = -(viewmat[:3, :3].T @ viewmat[:3, 3])
-    cosine = (vertex_normals(vertices, faces) * F.normalize(eye - vertices, dim=1)).sum(1)
-    return cosine.clamp(min=0)
-
-
-def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Return [P, 3] unit normals of a mesh, outwards."""
-    return F.normalize(area_normals(vertices, faces), dim=1)
+    return vertex_cosines(vertices[None], faces, viewmat[None])[0].clamp(min=0)
 
 
 def smooth_basis(points: Tensor, spacing: float, *, symmetric: bool) -> Tensor:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from guava_aug.avatar.avatar import Avatar
 from guava_aug.avatar.personalize.config import PersonalizeConfig
-from guava_aug.avatar.personalize.surface import offset_freedom, smooth_basis, vertex_normals
+from guava_aug.avatar.personalize.surface import offset_freedom, smooth_basis
 from guava_aug.body import Identity, Motion
+from guava_aug.body.surface_normals import vertex_normals
 
 _LOGIT_LIMIT = 1e-4
 _COARSE, _FINE = 0.16, 0.035  # metres between two functions that offsets are made of
