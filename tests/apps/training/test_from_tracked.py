@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from guava_aug.apps.synthetic import default_body_path
-from guava_aug.apps.training.data import source_image
+from guava_aug.apps.training.data import encoder_image, source_picture
 from guava_aug.apps.training.from_tracked import video_views
 from guava_aug.avatar.visibility import rasterize_mesh
 from guava_aug.tracked import TrackedVideo
@@ -26,7 +26,7 @@ def views(video, body):
 
 
 def test_source_frame_is_what_inference_reads(video, views):
-    ours = source_image(views.images[0].float() / 255, 280)
+    ours = encoder_image(source_picture(views.images[0].float() / 255), 280)
     theirs = video.source_at(280).image
     assert (ours - theirs).abs().mean() < 0.01  # soft edges are multiplied by the mask twice here
     assert (ours - theirs).abs().amax() < 0.3

@@ -147,7 +147,7 @@ def make_batch(
     if bad:
         full[bad], colors = degrade(full[bad], pick("boxes")[bad], rng)
         rgba[bad] = colors.apply_to_layer(rgba[bad])
-    images = torch.stack([_resized(p[:3], source_size) for p in full])
+    images = torch.stack([encoder_image(p, source_size) for p in full])
     return Batch(
         Sources(images, pick("vertices"), pick("seen"), torch.stack(depths), pick("viewmats"), pick("lenses"), full),
         Poses(gather("vertices"), gather("turns").float(), gather("viewmats"), gather("lenses")),
@@ -170,11 +170,6 @@ def mix_colors(rgba: Tensor, mix: Tensor) -> Tensor:
     return torch.cat([mixed, alpha], -3)
 
 
-def source_image(rgba: Tensor, size: int, rng: np.random.Generator | None = None) -> Tensor:
-    """Return [3, size, size] on black of [4, H, W]: `source_picture` at the size that the encoder sees."""
-    return _resized(source_picture(rgba, rng)[:3], size)
-
-
 def source_picture(rgba: Tensor, rng: np.random.Generator | None = None) -> Tensor:
     """Return [4, H, W] on black, and the mask, as the tracker's reader does it: over a background, times mask.
 
@@ -188,5 +183,6 @@ def source_picture(rgba: Tensor, rng: np.random.Generator | None = None) -> Tens
     return torch.cat([picture * alpha, alpha])
 
 
-def _resized(rgb: Tensor, size: int) -> Tensor:
-    return F.interpolate(rgb[None], (size, size), mode="bilinear", antialias=True)[0]
+def encoder_image(picture: Tensor, size: int) -> Tensor:
+    """Return [3, size, size] on black of a `source_picture` [4, H, W]: what the encoder sees."""
+    return F.interpolate(picture[None, :3], (size, size), mode="bilinear", antialias=True)[0]
